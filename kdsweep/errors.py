@@ -1,0 +1,68 @@
+"""Everything that kdsweep raises on purpose.
+
+    KDSweepError            one clear message for the user, exit code 2, no traceback
+    ├── ConfigError         a sweep file, an override or a trial's config
+    ├── AssetError          weights or data that cannot be fetched or do not match their hash
+    ├── DataError           a dataset: missing, empty, mislabelled, too small
+    ├── ModelError          a teacher or student that cannot be used
+    ├── PreflightError      a check that failed before any trial was paid for
+    └── ResultsError        a results folder: another sweep's, unfinished, not writable
+    TrialFailed             one trial fails, the sweep goes on
+    └── NonFiniteLoss       the loss became nan or inf; names the step
+    Interrupted             somebody asked this process to stop; nothing is lost
+
+Anything else is a bug and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+
+
+class KDSweepError(Exception):
+    """A problem that its message lets the user solve."""
+
+
+class ConfigError(KDSweepError):
+    """One or more problems of a sweep file, an override or a config."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class AssetError(KDSweepError):
+    """Weights or data that cannot be fetched or do not match their hash."""
+
+
+class DataError(KDSweepError):
+    """A dataset that is missing, empty, mislabelled or too small."""
+
+
+class ModelError(KDSweepError):
+    """A teacher or a student that cannot be used."""
+
+
+class PreflightError(KDSweepError):
+    """A check that failed before any trial was paid for."""
+
+
+class ResultsError(KDSweepError):
+    """A results folder that is another sweep's, unfinished or not writable."""
+
+
+class TrialFailed(Exception):
+    """This trial failed by itself: it is recorded as failed and the sweep goes on."""
+
+
+class NonFiniteLoss(TrialFailed):
+    """The training loss became nan or infinite."""
+
+    def __init__(self, step: int, soft: float, hard: float) -> None:
+        self.step = step
+        super().__init__(
+            f"the loss must stay finite, but at step {step} L_soft was {soft} and L_hard was {hard}; "
+            "a lower learning_rate or precision: fp32 usually helps"
+        )
+
+
+class Interrupted(Exception):
+    """This process was asked to stop (SIGTERM, or its parent died)."""

@@ -1,0 +1,386 @@
+"""A sweep file: what is fixed, what is searched, how long, and where it is tracked."""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
+
+from kdsweep.config import (
+    FIELD_TYPES,
+    RECIPE_VERSION,
+    REQUIRED_FIELDS,
+    TrialConfig,
+    converted,
+    did_you_mean,
+    read_yaml,
+    to_yaml,
+)
+from kdsweep.errors import ConfigError
+
+Arm = Literal["distilled", "fine_tuned"]
+ARMS: tuple[Arm, ...] = ("distilled", "fine_tuned")
+FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
+"""What the fine-tuned arm fixes: no weight on the teacher, whose temperature is then only a unit of L_soft."""
+
+UNSEARCHABLE = (
+    *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
+    *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
+    *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit", "device", "threads"),
+)
+"""Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
+
+PATH_FIELDS = ("train_file", "validation_file", "test_file", "teacher", "student")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One searched field: an interval (`low`, `high`, optionally `log` or `step`) or a list of `choices`."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    step: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
+        if self.choices:
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ConfigError("either low and high or choices, not both")
+            if len(set(self.choices)) < len(self.choices):
+                raise ConfigError(f"choices are distinct, but got {list(self.choices)}")
+            return
+        if self.low is None or self.high is None:
+            raise ConfigError("an axis has low and high, or choices")
+        rules = [
+            (
+                all(math.isfinite(end) for end in (self.low, self.high)),
+                "finite low and high",
+                f"{self.low} and {self.high}",
+            ),
+            (self.low < self.high, "low < high", f"low {self.low}, high {self.high}"),
+            (not self.log or self.low > 0, "a log axis starts above 0", f"low {self.low}"),
+            (self.step is None or self.step > 0, "step > 0", f"step {self.step}"),
+            (not (self.log and self.step), "log or step, not both", f"log: true, step: {self.step}"),
+        ]
+        broken = [f"{rule} must hold, but got {given}" for holds, rule, given in rules if not holds]
+        if broken:
+            raise ConfigError(broken)
+
+    def ends(self) -> tuple[Any, ...]:
+        """Values whose validity decides the axis's."""
+        return self.choices or (self.low, self.high)
+
+    def points(self) -> tuple[Any, ...] | None:
+        """All values of a finite axis; None for a continuous one."""
+        if self.choices or self.step is None:
+            return self.choices or None
+        assert self.low is not None and self.high is not None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(self.low + index * self.step for index in range(count))
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` lies on the axis."""
+        if self.choices:
+            return value in self.choices
+        assert self.low is not None and self.high is not None
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def text(self) -> str:
+        """The axis in a few characters, for a table."""
+        if self.choices:
+            return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
+        kind = " log" if self.log else f" step {self.step:g}" if self.step else ""
+        return f"[{self.low:g}, {self.high:g}]{kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """The search: how many trials, and which of Optuna's samplers and pruners."""
+
+    trials: int = 20
+    """Trials of the distilled arm, in total over all runs of the sweep."""
+    controls: int | None = None
+    """Trials of the fine-tuned arm; null: as many as `trials`."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    startup_trials: int = 5
+    """Random trials before TPE models anything, and before the median pruner cuts."""
+    seed: int = 0
+    """Seed of the sampler; trial n proposes the same in every resume."""
+    storage: str | None = None
+    """SQLAlchemy address; null: an SQLite file in the results folder."""
+    keep_students: int = 3
+    """Students kept on disk, best of each arm; records are kept of all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where the runs are shown."""
+
+    project: str = "kdsweep"
+    mode: Literal["auto", "online", "offline", "off"] = "auto"
+    """auto: online with a key and a server that answers, else offline; off: no W&B at all."""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """A whole sweep, checked: every end of every axis makes a valid `TrialConfig`."""
+
+    name: str
+    fixed: Mapping[str, Any]
+    search: Mapping[str, Axis]
+    study: StudyConfig = field(default_factory=StudyConfig)
+    enqueue: tuple[Mapping[str, Any], ...] = ()
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def axes(self, arm: Arm) -> dict[str, Axis]:
+        """The axes that an arm searches: the fine-tuned one has no use for alpha and temperature."""
+        return {name: axis for name, axis in self.search.items() if arm == "distilled" or name not in FINE_TUNED}
+
+    def budget(self, arm: Arm) -> int:
+        """Trials of an arm: never more than its axes have points under a grid, or than 1 without axes."""
+        controls = self.study.trials if self.study.controls is None else self.study.controls
+        wanted = self.study.trials if arm == "distilled" else controls
+        if not self.axes(arm):
+            return min(wanted, 1)
+        return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
+
+    def grid(self, arm: Arm) -> list[dict[str, Any]]:
+        """Every point of an arm's grid."""
+        axes = self.axes(arm)
+        points = [axis.points() or axis.ends() for axis in axes.values()]
+        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*points)]
+
+    def trial(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
+        """The config of one trial: what is fixed, what was sampled, and the arm. Raises ConfigError."""
+        return TrialConfig(**{**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})})
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
+        free = ("trials", "controls", "storage", "keep_students")
+        study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
+        fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
+        search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
+        queue = {f"enqueue[{index}]": str(dict(item)) for index, item in enumerate(self.enqueue)}
+        return {"recipe_version": RECIPE_VERSION, **study, **fixed, **search, **queue}
+
+
+def sweep_yaml(sweep: SweepConfig) -> str:
+    """The resolved sweep as YAML, which `load_sweep` reads back to an equal one."""
+    study, tracking = dataclasses.asdict(sweep.study), dataclasses.asdict(sweep.tracking)
+    axes = {}
+    for name, axis in sweep.search.items():
+        given = {
+            key: value
+            for key, value in dataclasses.asdict(axis).items()
+            if value is not None and value is not False and value != ()
+        }
+        axes[name] = {
+            key: [list(v) if isinstance(v, tuple) else v for v in value] if key == "choices" else value
+            for key, value in given.items()
+        }
+    listed = [{key: list(v) if isinstance(v, tuple) else v for key, v in item.items()} for item in sweep.enqueue]
+    fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in sweep.fixed.items()}
+    tracking["tags"] = list(tracking["tags"])
+    return to_yaml(
+        {"name": sweep.name, "study": study, "fixed": fixed, "search": axes, "enqueue": listed, "tracking": tracking}
+    )
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line."""
+    content = read_yaml(path, overrides)
+    problems: list[str] = []
+    known = [item.name for item in dataclasses.fields(SweepConfig)]
+    problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
+    name = content.get("name")
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+        problems.append(
+            f"name must be letters, digits, '.', '_' or '-' (it names a folder in results/), but got {name!r}"
+        )
+    study = _section(StudyConfig, "study", content.get("study"), problems)
+    tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
+    problems += _study_problems(study)
+    fixed = _fixed(content.get("fixed"), problems)
+    search = _search(content.get("search"), fixed, problems)
+    if study.sampler == "grid":
+        rule = "grid needs choices, or low, high and step"
+        problems += [
+            f"search.{key}: {rule}, but got {axis.text()}" for key, axis in search.items() if axis.points() is None
+        ]
+    dropped = (
+        {key for key, body in (content.get("search") or {}).items() if body is None}
+        if isinstance(content.get("search"), dict)
+        else set()
+    )
+    enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
+    sweep = SweepConfig(name=str(name), study=study, fixed=fixed, search=search, enqueue=enqueue, tracking=tracking)
+    if not problems:
+        problems += _trial_problems(sweep)
+    if problems:
+        raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
+    return sweep
+
+
+Section = TypeVar("Section", StudyConfig, TrackingConfig)
+
+
+def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:
+    if content is None:
+        return kind()
+    if not isinstance(content, dict):
+        problems.append(f"{name} must be a mapping, but got {content!r}")
+        return kind()
+    hints, values = {item.name: item.type for item in dataclasses.fields(kind)}, {}
+    for key, value in content.items():
+        if key not in hints:
+            problems.append(f"{name}: unknown key {key!r}{did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = converted(value, hints[key])
+        except TypeError as error:
+            problems.append(f"{name}.{key} {error}")
+    return kind(**values)
+
+
+def _study_problems(study: StudyConfig) -> list[str]:
+    counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
+    counts["keep_students"] = (study.keep_students, 1)
+    problems = [
+        f"study.{key} >= {least} must hold, but got {value}"
+        for key, (value, least) in counts.items()
+        if value is not None and value < least
+    ]
+    if study.storage is not None:
+        address = urlsplit(study.storage)
+        if not address.scheme:
+            problems.append(
+                f"study.storage must be an SQLAlchemy address such as sqlite:///study.db, but got {study.storage!r}"
+            )
+        if address.password is not None:
+            problems.append(
+                "study.storage must not hold a password (sweep files are shared); use ~/.pgpass or PGPASSWORD"
+            )
+    return problems
+
+
+def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        problems.append(
+            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+        )
+        return {}
+    problems += [
+        f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
+    ]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in FIELD_TYPES}
+    for key in PATH_FIELDS:
+        if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
+            values[key] = str(Path(values[key]).expanduser().resolve())
+    return values
+
+
+def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> dict[str, Axis]:
+    if not isinstance(content, dict) or not any(content.values()):
+        problems.append(
+            f"search must name at least one axis, such as temperature: {{low: 1.0, high: 8.0}}, but got {content!r}"
+        )
+        return {}
+    axes: dict[str, Axis] = {}
+    for key, body in content.items():
+        if body is None:
+            continue
+        if key not in FIELD_TYPES:
+            problems.append(f"search: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}")
+        elif key in UNSEARCHABLE:
+            problems.append(
+                f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
+            )
+        elif key in fixed:
+            problems.append(
+                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis)"
+            )
+        elif (axis := _axis(key, body, problems)) is not None:
+            axes[key] = axis
+    return axes
+
+
+def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
+    if not isinstance(body, dict):
+        problems.append(f"search.{key} must read {{low: …, high: …}} or {{choices: [...]}}, but got {body!r}")
+        return None
+    hints = {item.name: item.type for item in dataclasses.fields(Axis)}
+    unknown = [f"search.{key}: unknown key {name!r}{did_you_mean(name, hints)}" for name in body if name not in hints]
+    whole = FIELD_TYPES[key] is int
+    try:
+        numbers = {
+            name: converted(body[name], int if whole else float)
+            for name in ("low", "high", "step")
+            if body.get(name) is not None
+        }
+        log = converted(body.get("log", False), bool)
+        choices = body.get("choices", ())
+        if not isinstance(choices, list | tuple):
+            raise TypeError(f"choices must be a list, but got {choices!r}")
+        made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
+        if numbers and FIELD_TYPES[key] not in (int, float):
+            raise TypeError("takes choices, not low and high")
+        axis = Axis(**numbers, log=log, choices=made)
+    except (TypeError, ConfigError) as error:
+        problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
+        return None
+    problems += unknown
+    return axis
+
+
+def _enqueue(
+    content: object, search: Mapping[str, Axis], dropped: set[str], problems: list[str]
+) -> tuple[dict[str, Any], ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        problems.append(
+            f"enqueue must be a list of mappings such as {{alpha: 1.0, temperature: 2.0}}, but got {content!r}"
+        )
+        return ()
+    queue = []
+    for item in content:
+        point = {}
+        for key, value in cast(dict[str, Any], item).items():
+            if key in dropped:
+                continue
+            if key not in search:
+                problems.append(f"enqueue: {key!r} is no searched field{did_you_mean(key, search)}")
+                continue
+            try:
+                point[key] = converted(value, FIELD_TYPES[key])
+            except TypeError as error:
+                problems.append(f"enqueue: {key} {error}")
+                continue
+            if not search[key].holds(point[key]):
+                problems.append(f"enqueue: {key} must lie in {search[key].text()}, but got {value!r}")
+        queue.append(point)
+    return tuple(queue)
+
+
+def _trial_problems(sweep: SweepConfig) -> list[str]:
+    """Build a real config from both ends of every axis, so that a bad range dies before the first second of training."""
+    base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
+    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
+    if missing:
+        return missing
+    problems: list[str] = []
+    for name, axis in sweep.search.items():
+        for end in axis.ends():
+            try:
+                sweep.trial("distilled", {**base, name: end})
+            except ConfigError as error:
+                problems += error.problems
+    return problems
