@@ -9,7 +9,7 @@
     └── ResultsError        a results folder: another sweep's, unfinished, not writable
     TrialFailed             one trial fails, the sweep goes on
     └── NonFiniteLoss       the loss became nan or inf; names the step
-    Interrupted             somebody asked this process to stop; nothing is lost
+    Interrupted             somebody asked this process to stop; like KeyboardInterrupt no Exception, so nobody swallows it
 
 Anything else is a bug and keeps its traceback.
 """
@@ -64,5 +64,5 @@ class NonFiniteLoss(TrialFailed):
         )
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """This process was asked to stop (SIGTERM, or its parent died)."""

@@ -10,7 +10,9 @@
         student/                 save_pretrained and tokenizer
         result.json              `TrialResult`, written last: a folder without it is unfinished
         log.txt                  warnings and, for a failed trial, the traceback
-      teacher/                   config.yaml, epochs.jsonl, predictions.npy, result.json (`TeacherResult`)
+      worker.log                 what the worker process printed
+      teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
+                                 validation rows' true classes), result.json (`TeacherResult`)
 
 This is the only module that knows those names. Files are replaced whole (write, fsync, rename), lines are appended and fsynced.
 """
@@ -71,6 +73,18 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherEpoch:
+    """One epoch of the teacher's fine-tuning: mean training cross-entropy, then the validation rows."""
+
+    epoch: int
+    step: int
+    L_hard: float
+    val_accuracy: float
+    val_loss: float
+    train_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """How one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
 
@@ -87,7 +101,7 @@ class TrialResult:
     best_val_accuracy: float | None
     epochs: int
     steps: int
-    parameters: int
+    parameters: int | None
     size_mb: float | None
     """Of the saved weights; None where the student was not saved."""
     latency_ms_p50: float | None
@@ -202,14 +216,21 @@ class TrialFolder:
         """Append steps."""
         _append_lines(self.path / "steps.jsonl", steps)
 
-    def add_epoch(self, epoch: EpochMetrics) -> None:
+    def add_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Append one epoch."""
         _append_lines(self.path / "epochs.jsonl", [epoch])
 
     def write_predictions(self, predictions: np.ndarray) -> None:
-        """The class of every validation row, int64 [N]."""
-        with _naming(self.path / "predictions.npy"):
-            np.save(self.path / "predictions.npy", predictions)
+        """The class that the model gives every validation row, int64 [N]."""
+        _write_array(self.path / "predictions.npy", predictions)
+
+    def write_labels(self, labels: np.ndarray) -> None:
+        """The true class of every validation row, int64 [N]; the teacher's folder holds it for all trials."""
+        _write_array(self.path / "labels.npy", labels)
+
+    def write_log(self, text: str) -> None:
+        """What went wrong, for a person to read."""
+        write_atomically(self.log, text)
 
     def finish(self, result: TrialResult | TeacherResult) -> None:
         """Write `result.json`: the trial is over."""
@@ -275,8 +296,12 @@ def read_steps(folder: Path) -> list[StepMetrics]:
 
 def read_predictions(folder: Path) -> np.ndarray | None:
     """The class of every validation row, int64 [N]; None where the trial did not get so far."""
-    path = folder / "predictions.npy"
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    return _read_array(folder / "predictions.npy")
+
+
+def read_validation_labels(sweep_folder: Path) -> np.ndarray | None:
+    """The true class of every validation row, int64 [N]; None before the teacher is ready."""
+    return _read_array(teacher_folder(sweep_folder) / "labels.npy")
 
 
 def _neighbours(folder: Path) -> str:
@@ -319,7 +344,16 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def _append_lines(path: Path, lines: Iterable[StepMetrics | EpochMetrics]) -> None:
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with _naming(path):
+        np.save(path, array)
+
+
+def _read_array(path: Path) -> np.ndarray | None:
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+def _append_lines(path: Path, lines: Iterable[StepMetrics | EpochMetrics | TeacherEpoch]) -> None:
     with _naming(path), path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(dataclasses.asdict(line), allow_nan=False) + "\n" for line in lines)
         file.flush()

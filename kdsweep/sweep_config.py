@@ -34,6 +34,7 @@ UNSEARCHABLE = (
 )
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
+TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
 PATH_FIELDS = ("train_file", "validation_file", "test_file", "teacher", "student")
 
 
@@ -162,6 +163,12 @@ class SweepConfig:
         """The config of one trial: what is fixed, what was sampled, and the arm. Raises ConfigError."""
         return TrialConfig(**{**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})})
 
+    def values(self, name: str) -> tuple[Any, ...]:
+        """Every value a field can take, or the ends of its interval; its fixed or default value where it is not searched."""
+        if name in self.search:
+            return self.search[name].ends()
+        return (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
+
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = ("trials", "controls", "storage", "keep_students")
@@ -170,6 +177,14 @@ class SweepConfig:
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
         queue = {f"enqueue[{index}]": str(dict(item)) for index, item in enumerate(self.enqueue)}
         return {"recipe_version": RECIPE_VERSION, **study, **fixed, **search, **queue}
+
+
+def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, a line each: `fixed.epochs: 2, now 3`."""
+    missing = "not set"
+    keys = [*old, *(key for key in new if key not in old)]
+    pairs = [(key, old.get(key, missing), new.get(key, missing)) for key in keys]
+    return [f"  {key}: {before}, now {after}" for key, before, after in pairs if before != after]
 
 
 def sweep_yaml(sweep: SweepConfig) -> str:

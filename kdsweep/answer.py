@@ -1,0 +1,121 @@
+"""Whether distilling helped, in words with numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdsweep.config import FROM_TEACHER
+from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
+from kdsweep.records import SweepRecords
+from kdsweep.verdicts import Comparison
+
+ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
+PROVISIONAL = (
+    "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
+)
+OPENINGS = {
+    "better": "Distilling beat plain fine-tuning on the validation rows",
+    "not better": "Distilling did not beat plain fine-tuning on the validation rows",
+    "cannot tell": "These validation rows cannot tell whether distilling beats plain fine-tuning",
+    None: "Distilling and plain fine-tuning, side by side",
+}
+
+
+def headline(first: Row | None, second: Row | None, comparison: Comparison | None) -> str:
+    """The shortest true answer, without its full stop."""
+    if first and second:
+        return OPENINGS[comparison.word if comparison else None]
+    if first is None and second is None:
+        return "No trial is complete yet, so there is no answer"
+    missing = "distilled" if first is None else "fine-tuned"
+    return f"No {missing} trial is complete yet, so whether distilling helps is open"
+
+
+def answer(
+    found: SweepRecords,
+    first: Row | None,
+    second: Row | None,
+    comparison: Comparison | None,
+    arms: Sequence[ArmProgress],
+) -> str:
+    """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
+    sentences = [_best_sentence(row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    if comparison:
+        sentences.append(_difference(comparison) + " " + PROVISIONAL)
+    elif first and second:
+        sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
+    if found.teacher:
+        sentences.append(
+            f"The teacher reaches {percent(found.teacher.val_accuracy)}; always naming the commonest class gives "
+            f"{percent(found.teacher.majority_accuracy)}."
+        )
+    else:
+        sentences.append("The teacher has not been measured yet.")
+    return " ".join(sentences)
+
+
+def _best_sentence(row: Row, arm: ArmProgress) -> str:
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items())
+    interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
+    complete = arm.counts["complete"]
+    kind = ARM_NAMES[arm.arm]
+    which = f"The best of {complete} {kind} trials" if complete > 1 else f"The only complete {kind} trial"
+    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {percent(row.val_accuracy)}{interval}."
+
+
+def _difference(comparison: Comparison) -> str:
+    points = [f"{100 * value:+.1f}".replace("-", "−") for value in (comparison.low, comparison.high)]
+    difference = f"{100 * comparison.difference:+.1f}".replace("-", "−")
+    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    return (
+        f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
+        f"fine-tuning alone: {difference} points (95 % interval {points[0]} to {points[1]}, exact McNemar {p_value}): "
+        f"{comparison.word}."
+    )
+
+
+def conventions(found: SweepRecords) -> str:
+    """What a reader must know to read the numbers: how students start, and which term alpha weighs."""
+    return f"{_initial(found)} {ALPHA}"
+
+
+def _initial(found: SweepRecords) -> str:
+    if "student" in found.sweep.search or "student_init" in found.sweep.search:
+        return "How students start is searched: see student and student_init in the table."
+    configs = [trial.config for trial in found.trials]
+    student = configs[0].student if configs else found.sweep.fixed.get("student", FROM_TEACHER)
+    if student != FROM_TEACHER:
+        return f"Students start from {Path(student).name if student.startswith('/') else student}."
+    start = configs[0].student_init if configs else found.sweep.fixed.get("student_init", "pretrained")
+    when = "before" if start == "pretrained" else "after"
+    return f"Students start from the teacher's layers {when} its fine-tuning (student_init: {start})."
+
+
+# Numbers in words ----------------------------------------------------------------------------------------------------
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage that no line break splits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def compact(value: Any, digits: int = 3) -> str:
+    """A config's or record's value in a few characters; a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separated; a dash for None."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

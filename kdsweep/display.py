@@ -1,0 +1,172 @@
+"""What the terminal shows while a sweep runs: the plan, live progress, one line a finished trial.
+
+The live part appears on a terminal only; a log file gets the lines.
+"""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from kdsweep.sweep_config import ARMS, Arm, SweepConfig
+
+ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
+
+
+def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None:
+    """The resolved plan: what will run, every axis, and `facts`, a line each."""
+    table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
+    for name, axis in sweep.search.items():
+        also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
+        table.add_row(f"search {name}", escape(axis.text()) + also)
+    for name, value in sweep.fixed.items():
+        table.add_row(f"fixed {name}", escape(shown(value)))
+    budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
+    table.add_row("trials", f"{budgets} ({sweep.study.sampler}, pruner {sweep.study.pruner}, seed {sweep.study.seed})")
+    if sweep.enqueue:
+        table.add_row("tried first", escape("; ".join(shown_params(item) for item in sweep.enqueue)))
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def shown_params(params: Mapping[str, Any]) -> str:
+    """Parameters on one line."""
+    return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 45 s, 12 min 5 s, 3 h 20 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class SweepDisplay:
+    """Live progress of one sweep, fed with the worker's events."""
+
+    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Arm, int]) -> None:
+        self._console, self._sweep = console, sweep
+        self._bars = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(bar_width=40),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._arms = {
+            arm: self._bars.add_task(ARM_NAMES[arm], total=sweep.budget(arm), completed=finished[arm], note="")
+            for arm in ARMS
+        }
+        self._now = ""
+        self._metrics = ""
+        self._best: dict[Arm, tuple[float, int]] = {}
+        self._trial: dict[str, Any] = {}
+        self._trial_seconds: list[float] = []
+        self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "SweepDisplay":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Take in one event."""
+        handlers = {
+            "phase": self._phase,
+            "teacher_step": self._teacher_step,
+            "teacher_epoch": self._teacher_epoch,
+            "prepared": self._prepared,
+            "trial": self._trial_started,
+            "step": self._step,
+            "epoch": self._epoch,
+            "done": self._done,
+        }
+        if event["event"] in handlers:
+            handlers[event["event"]](event)
+
+    def _phase(self, event: Mapping[str, Any]) -> None:
+        self._now, self._metrics = event["text"], ""
+        if not self._console.is_terminal:
+            self._console.print(f"{event['text']} …")
+
+    def _teacher_step(self, event: Mapping[str, Any]) -> None:
+        self._metrics = f"step {event['step']}   L_hard {event['L_hard']:.3f}"
+
+    def _teacher_epoch(self, event: Mapping[str, Any]) -> None:
+        self._console.print(f"teacher, epoch {event['epoch']}: val_accuracy {event['val_accuracy']:.4f}")
+
+    def _prepared(self, event: Mapping[str, Any]) -> None:
+        teacher, facts = event["teacher"], event["plan"]
+        source = "from the cache" if teacher["from_cache"] else "ready"
+        accuracy, majority = teacher["val_accuracy"], teacher["majority_accuracy"]
+        rows = f"{teacher['train_rows']} training, {teacher['validation_rows']} validation, {teacher['test_rows']} test"
+        self._trial_seconds = [facts["seconds_per_trial"]]
+        lines = {
+            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
+            "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
+            "machine": f"{facts['device']}, {facts['precision']}, {facts['threads']} threads",
+            "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
+            "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
+        }
+        plan(self._console, self._sweep, lines)
+        self._trial_seconds.clear()
+
+    def _trial_started(self, event: Mapping[str, Any]) -> None:
+        self._trial = {**event, "started": time.monotonic()}
+        self._now = f"{ARM_NAMES[event['arm']]} trial {event['trial']}: {shown_params(event['params'])}"
+        self._metrics = ""
+
+    def _step(self, event: Mapping[str, Any]) -> None:
+        epoch = f"epoch {event['epoch']}/{self._trial['epochs']}   step {event['step']}"
+        self._metrics = f"{epoch}   L_soft {event['L_soft']:.3f}   L_hard {event['L_hard']:.3f}"
+
+    def _epoch(self, event: Mapping[str, Any]) -> None:
+        self._metrics = f"epoch {event['epoch']}/{self._trial['epochs']}   val_accuracy {event['val_accuracy']:.4f}"
+
+    def _done(self, event: Mapping[str, Any]) -> None:
+        arm, accuracy = event["arm"], event["val_accuracy"]
+        self._trial_seconds.append(event["seconds"])
+        self._bars.advance(self._arms[arm])
+        if event["status"] == "complete" and accuracy > self._best.get(arm, (0.0, 0))[0]:
+            self._best[arm] = (accuracy, event["trial"])
+        mark = {"complete": f"val_accuracy {accuracy or 0:.4f}"}.get(
+            event["status"], str(event["error"]).split("\n")[0]
+        )
+        params = shown_params(self._trial["params"])
+        line = f"{ARM_NAMES[arm]:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
+        self._console.print(escape(line), highlight=False)
+        for name, (best, trial) in self._best.items():
+            self._bars.update(self._arms[name], note=f"best {best:.4f} (trial {trial})")
+
+    def _open(self) -> int:
+        return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)
+
+    def _left(self) -> float:
+        """Seconds to go, by the mean of the trials timed so far."""
+        if not self._trial_seconds:
+            return 0.0
+        return self._open() * sum(self._trial_seconds) / len(self._trial_seconds)
+
+    def _view(self) -> Group:
+        left = f"about {duration(self._left())} to go" if self._trial_seconds else ""
+        return Group(self._bars, escape(f"{self._now}   {self._metrics}"), left)

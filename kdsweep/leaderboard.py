@@ -1,0 +1,166 @@
+"""The trials of a sweep, best first, as rows that every format of the report shares."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdsweep.config import TrialConfig
+from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.sweep_config import ARMS, Arm
+from kdsweep.verdicts import wilson_interval
+
+ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
+"""The arms as words."""
+
+RowStatus = Literal["complete", "pruned", "failed", "unfinished"]
+UNRANKED: tuple[RowStatus, ...] = ("pruned", "failed", "unfinished")
+"""What stands below the ranked rows, in this order."""
+
+MEASURED = (
+    *("parameters", "size_mb", "latency_ms_p50", "rows_per_second", "val_agreement", "train_seconds", "seconds"),
+    *("val_loss", "best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
+)
+"""Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trial's place on the leaderboard."""
+
+    rank: int | None
+    """From 1, over both arms; None for a trial that is not complete."""
+    status: RowStatus
+    reason: str | None
+    """Why it failed, was pruned or has no end yet; None for a complete trial."""
+    searched: Mapping[str, Any]
+    """The searched fields, with the values that the trial ran with."""
+    val_accuracy: float | None
+    interval: tuple[float, float] | None
+    """95 % interval of val_accuracy; None where it or the number of validation rows is not known."""
+    folder: str
+    """Relative to the results folder."""
+    trial: TrialRow
+
+    @property
+    def arm(self) -> Arm:
+        """`distilled` or `fine_tuned`."""
+        return self.trial.arm
+
+    @property
+    def config(self) -> TrialConfig:
+        """What ran."""
+        return self.trial.config
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmProgress:
+    """How far an arm has come."""
+
+    arm: Arm
+    budget: int
+    counts: Counter[str]
+    """Trials by status: complete, pruned, failed, unfinished."""
+
+    def text(self) -> str:
+        """Such as `10 of 12 distilled trials complete, 2 pruned`."""
+        others = [f"{self.counts[kind]} {kind}" for kind in UNRANKED if self.counts[kind]]
+        first = f"{self.counts['complete']} of {self.budget} {ARM_NAMES[self.arm]} trials complete"
+        return ", ".join([first, *others])
+
+
+def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
+    """Both arms' trials: complete ones by val_accuracy, then fewer parameters, then lower number; then the others."""
+    rows = records.teacher.validation_rows if records.teacher else 0
+    ranked = complete(records.trials)
+    ranked.sort(key=lambda trial: (-accuracy(trial), trial.result.parameters if trial.result else 0, trial.trial))
+    others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
+    placed = [(rank, trial) for rank, trial in enumerate(ranked, start=1)] + [(None, trial) for trial in others]
+    return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
+
+
+def status(trial: TrialRow) -> RowStatus:
+    """How a trial ended; `unfinished` where it has no result yet."""
+    return trial.result.status if trial.result else "unfinished"
+
+
+def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """Those that ran to their end."""
+    return [trial for trial in trials if status(trial) == "complete"]
+
+
+def accuracy(trial: TrialRow) -> float:
+    """val_accuracy of a complete trial, in [0, 1]."""
+    return trial.result.val_accuracy or 0.0 if trial.result else 0.0
+
+
+def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) -> Row:
+    measured = trial.result.val_accuracy if trial.result else None
+    return Row(
+        rank=rank,
+        status=status(trial),
+        reason=_reason(trial),
+        searched={name: getattr(trial.config, name) for name in records.sweep.search},
+        val_accuracy=measured,
+        interval=wilson_interval(measured, rows) if measured is not None and rows else None,
+        folder=trial.folder.relative_to(records.folder).as_posix(),
+        trial=trial,
+    )
+
+
+def _reason(trial: TrialRow) -> str | None:
+    if trial.result is None:
+        return f"running or cut off, {len(trial.epochs)} of {trial.config.epochs} epochs done"
+    if trial.result.status == "complete":
+        return None
+    return trial.result.error or f"no reason was recorded; see {trial.folder.name}/log.txt"
+
+
+def columns(row: Row) -> dict[str, Any]:
+    """A row as one flat record, JSON-ready; a searched field keeps its own name and comes before what was measured."""
+    low, high = row.interval or (None, None)
+    known: dict[str, Any] = {"rank": row.rank, "arm": row.arm, "trial": row.trial.trial, "status": row.status}
+    known["val_accuracy"] = row.val_accuracy
+    known |= row.searched
+    for name in MEASURED:
+        known.setdefault(name, getattr(row.trial.result, name) if row.trial.result else None)
+    return known | {
+        "val_accuracy_low": low,
+        "val_accuracy_high": high,
+        "reason": row.reason,
+        "folder": row.folder,
+    }
+
+
+def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
+    """The rows as CSV with a header, also where there is no row; lists as JSON."""
+    header = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
+    header += [name for name in MEASURED if name not in searched]
+    header += ["val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        record = columns(row).items()
+        writer.writerow({k: json.dumps(list(v)) if isinstance(v, tuple) else v for k, v in record})
+    return text.getvalue()
+
+
+def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
+    """How far both arms have come."""
+    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
+    return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
+
+
+def best(rows: Sequence[Row], arm: Arm) -> Row | None:
+    """The best complete trial of an arm."""
+    return next((row for row in rows if row.rank is not None and row.arm == arm), None)
+
+
+def student_folder(row: Row) -> Path | None:
+    """The saved student's folder, relative to the results folder; None where it was not kept."""
+    return Path(row.folder) / "student" if row.trial.has_student() else None

@@ -1,0 +1,53 @@
+"""What a result depends on besides its config: the device, the precision that `auto` means on it, and the versions."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("kdsweep", "torch", "transformers", "tokenizers", "datasets", "optuna", "wandb", "numpy")
+
+
+def best_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def best_precision(device: str) -> str:
+    """`bf16` where the hardware multiplies bfloat16 by itself, else `fp32`: emulated, it is slower than float32."""
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capability = torch.backends.cpu.get_cpu_capability()
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if capability.startswith("AVX512") and native else "fp32"
+
+
+def set_threads(threads: int) -> None:
+    """Fix torch's CPU threads: their number changes the last bits of a result."""
+    torch.set_num_threads(threads)
+
+
+def environment(device: str) -> dict[str, str]:
+    """Versions and hardware, for the record and the receipt."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": device,
+        "hardware": name,
+    }
+
+
+def processor() -> str:
+    """The CPU's own name where the system tells it."""
+    facts = Path("/proc/cpuinfo")
+    named = (
+        [line.partition(":")[2].strip() for line in facts.read_text().splitlines() if line.startswith("model name")]
+        if facts.exists()
+        else []
+    )
+    return f"{named[0] if named else platform.machine()}, {os.cpu_count()} cores"

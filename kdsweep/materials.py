@@ -1,0 +1,175 @@
+"""What the trials of a sweep share, each made on first use and kept: rows, tokens, teacher, logits, initial students.
+
+Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields it depends on.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from kdsweep import machine
+from kdsweep.config import FROM_TEACHER, TrialConfig
+from kdsweep.data import Data, load_data, resolved_dataset_revision
+from kdsweep.distill import Rows
+from kdsweep.errors import ModelError
+from kdsweep.models import (
+    Speed,
+    load_student,
+    measure_speed,
+    resolved_revision,
+    student_from_teacher,
+    weights_sha256,
+)
+from kdsweep.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits, tokenize_for
+from kdsweep.tokens import Tokens
+
+_ROWS = (
+    *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
+    *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
+    *("text_column", "text_pair_column", "label_column", "label_names", "train_limit", "validation_limit"),
+)
+_TEACHER = (
+    *_ROWS,
+    *("max_length", "device", "precision", "teacher", "teacher_revision"),
+    *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed"),
+)
+_STUDENT = (*_TEACHER, "student", "student_revision", "student_layers", "student_init", "seed")
+
+_ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "teacher_revision", "max_length", "device")
+
+Made = TypeVar("Made")
+
+
+def resolve(config: TrialConfig, *, threads: int) -> TrialConfig:
+    """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs."""
+    device = machine.best_device() if config.device == "auto" else config.device
+    precision = machine.best_precision(device) if config.precision == "auto" else config.precision
+    student = FROM_TEACHER if config.student == FROM_TEACHER else config.student
+    revisions: dict[str, Callable[[], str | None]] = {
+        "teacher_revision": lambda: resolved_revision(config.teacher),
+        "student_revision": lambda: None if student == FROM_TEACHER else resolved_revision(student),
+        "dataset_revision": lambda: resolved_dataset_revision(config),
+    }
+    found = {name: look_up() for name, look_up in revisions.items() if getattr(config, name) == "auto"}
+    machines = {
+        "device": device,
+        "precision": precision,
+        "threads": threads if config.threads == "auto" else config.threads,
+    }
+    return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
+
+
+class Materials:
+    """The shared materials of one process."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def data(self, config: TrialConfig) -> Data:
+        """The rows of every split."""
+        return self._once("data", config, _ROWS, lambda: load_data(config))
+
+    def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
+        """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
+        return self._once("teacher", config, _TEACHER, lambda: prepare_teacher(config, self.data(config), watch))
+
+    def student(self, config: TrialConfig) -> nn.Module:
+        """A fresh student on its device: the same initial weights for the same fields, every time."""
+        student: nn.Module = copy.deepcopy(self._initial_student(config)[0])
+        return student.to(config.device)
+
+    def initial_weights_sha256(self, config: TrialConfig) -> str:
+        """Of the student at step 0."""
+        return self._initial_student(config)[1]
+
+    def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        """Train and validation as the student meets them: its own tokens, and the teacher's logits of the same rows."""
+        return self._once("rows", config, _STUDENT, lambda: self._make_rows(config))
+
+    def teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        """Train and validation as the teacher met them, with its logits."""
+        return self._once("teacher_rows", config, _TEACHER, lambda: self._make_teacher_rows(config))
+
+    def speed(self, config: TrialConfig) -> Speed:
+        """Of the student: measured once for each architecture, so that trials of one size can be compared."""
+
+        def measure() -> Speed:
+            return measure_speed(self.student(config), self.rows(config)[1].tokens)
+
+        return self._once("speed", config, _ARCHITECTURE, measure)
+
+    def teacher_speed(self, config: TrialConfig) -> Speed:
+        """Of the teacher, on the same validation rows."""
+        measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
+        return self._once("teacher_speed", config, _TEACHER, measure)
+
+    def _once(self, kind: str, config: TrialConfig, fields: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        key = (kind, *(getattr(config, name) for name in fields))
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
+
+    def _initial_student(self, config: TrialConfig) -> tuple[nn.Module, str]:
+        def make() -> tuple[nn.Module, str]:
+            student = self._make_student(config)
+            return student, weights_sha256(student)
+
+        return self._once("student", config, _STUDENT, make)
+
+    def _make_student(self, config: TrialConfig) -> nn.Module:
+        names = self.data(config).label_names
+        if config.student != FROM_TEACHER:
+            return load_student(config.student, config.student_revision, names, seed=config.seed)
+        teacher = self.teacher(config)
+        source = teacher.pretrained if config.student_init == "pretrained" else teacher.model
+        return student_from_teacher(source, config.student_layers, names, seed=config.seed)
+
+    def _make_teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        data, teacher = self.data(config), self.teacher(config)
+        tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=teacher.segments)
+        check_tokens(tokens["train"], teacher.model, config.teacher, config.max_length)
+        train, validation = (
+            Rows(
+                tokens=tokens[name],
+                labels=torch.from_numpy(split.labels).to(config.device),
+                teacher_logits=teacher_logits(teacher, tokens[name]),
+            )
+            for name, split in (("train", data.train), ("validation", data.validation))
+        )
+        return train, validation
+
+    def _make_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        data, (student, _) = self.data(config), self._initial_student(config)
+        address, revision = student_source(config)
+        segments = data.train.pairs is not None and getattr(student.config, "type_vocab_size", 0) > 1
+        tokens = tokenize_for(address, revision, data, config, segments=segments)
+        check_tokens(tokens["train"], student, address, config.max_length)
+        train, validation = self.teacher_rows(config)
+        return (
+            dataclasses.replace(train, tokens=tokens["train"]),
+            dataclasses.replace(validation, tokens=tokens["validation"]),
+        )
+
+
+def student_source(config: TrialConfig) -> tuple[str, str | None]:
+    """Where the student's tokenizer lies, and its revision: a from_teacher student reads the teacher's tokens."""
+    if config.student == FROM_TEACHER:
+        return config.teacher, config.teacher_revision
+    return config.student, config.student_revision
+
+
+def check_tokens(tokens: Tokens, model: nn.Module, address: str, max_length: int) -> None:
+    """Raises ModelError where a tokenizer does not belong to its model, or rows are longer than the model reads."""
+    facts: Any = model.config
+    highest, positions = int(tokens.ids.max()), int(getattr(facts, "max_position_embeddings", max_length))
+    if highest >= facts.vocab_size:
+        raise ModelError(
+            f"{address!r}: the tokenizer gives id {highest}, but the model knows {facts.vocab_size} pieces"
+        )
+    if int(tokens.lengths.max()) > positions:
+        raise ModelError(f"max_length <= {positions} (what {address!r} reads) must hold, but got {max_length}")

@@ -1,0 +1,277 @@
+"""The report of a sweep, read from its results folder alone: a page, Markdown, and the leaderboard as CSV and JSON.
+
+    python -m kdsweep.report results/T_alpha
+
+A half-finished sweep has a report too, which says what is missing.
+"""
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from kdsweep import figures, leaderboard, records, study_figures
+from kdsweep.answer import answer, compact, conventions, duration, headline, number, percent
+from kdsweep.errors import KDSweepError
+from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
+from kdsweep.records import SweepRecords
+from kdsweep.verdicts import Comparison, compare_predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A sweep as plain data: what every format shows."""
+
+    folder: str
+    """The results folder as a command on this machine names it."""
+    records: SweepRecords
+    rows: tuple[Row, ...]
+    """Both arms, best first, then those without rank."""
+    searched: tuple[str, ...]
+    arms: tuple[ArmProgress, ...]
+    best_distilled: Row | None
+    best_fine_tuned: Row | None
+    comparison: Comparison | None
+    """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
+    headline: str
+    answer: str
+    """One paragraph in words with numbers."""
+    conventions: str
+    """How students start and what alpha means."""
+    provenance: tuple[tuple[str, str], ...]
+    commands: tuple[tuple[str, str], ...]
+    """What each is for, and its text."""
+
+
+def build_report(folder: Path) -> Report:
+    """Read a results folder. Raises ResultsError where there is none."""
+    found = records.read_records(folder)
+    rows = leaderboard.leaderboard(found)
+    first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
+    comparison = _comparison(found, first, second)
+    arms = leaderboard.progress(found, rows)
+    return Report(
+        folder=_shown_path(folder),
+        records=found,
+        rows=rows,
+        searched=tuple(found.sweep.search),
+        arms=arms,
+        best_distilled=first,
+        best_fine_tuned=second,
+        comparison=comparison,
+        headline=headline(first, second, comparison),
+        answer=answer(found, first, second, comparison, arms),
+        conventions=conventions(found),
+        provenance=_provenance(found),
+        commands=_commands(found, first or second, _shown_path(folder)),
+    )
+
+
+def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> Comparison | None:
+    """The paired test of the best of both arms; None where predictions or labels are not on disk."""
+    if first is None or second is None:
+        return None
+    labels = records.read_validation_labels(found.folder)
+    both = [records.read_predictions(row.trial.folder) for row in (first, second)]
+    if labels is None or both[0] is None or both[1] is None:
+        return None
+    return compare_predictions(both[0], both[1], np.asarray(labels))
+
+
+def _shown_path(folder: Path) -> str:
+    """The folder from here where it lies below here, so that a shared report names no home directory."""
+    resolved = folder.resolve()
+    return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
+
+
+# Where it comes from, and where to go --------------------------------------------------------------------------------
+
+
+def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
+    teacher, done = found.teacher, [trial.result for trial in found.trials if trial.result]
+    lines: list[tuple[str, str]] = []
+    if teacher:
+        split = f"{teacher.train_rows:,} train, {teacher.validation_rows:,} validation, {teacher.test_rows:,} test"
+        lines += [
+            ("teacher", teacher.teacher),
+            ("teacher weights", f"sha256 {teacher.weights_sha256}"),
+            ("data", f"sha256 {teacher.data_sha256}"),
+            ("classes", ", ".join(teacher.label_names)),
+            ("rows", split),
+            ("duplicates dropped", f"{teacher.duplicates_dropped:,} training rows, in validation or test too"),
+            ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
+            ("teacher's logits", duration(teacher.logits_seconds)),
+        ]
+    for name in ("device", "threads", "precision"):
+        used = Counter(str(getattr(trial.config, name)) for trial in found.trials)
+        if used:
+            listed = [f"{value} ({n} trials)" if len(used) > 1 else value for value, n in used.items()]
+            lines.append((name, ", ".join(listed)))
+    if done:
+        lines.append(("all trials", f"{duration(sum(result.seconds for result in done))} of training and evaluation"))
+    environments = [dict(item.environment) for item in ([teacher] if teacher else []) + done]
+    for name in dict.fromkeys(key for environment in environments for key in environment):
+        seen = dict.fromkeys(environment[name] for environment in environments if name in environment)
+        lines.append((name, " and ".join(seen)))
+    return tuple(lines)
+
+
+def _commands(found: SweepRecords, row: Row | None, folder: str) -> tuple[tuple[str, str], ...]:
+    """The next commands, ready to paste; those of the best trial are left out where there is none."""
+    commands = []
+    if row:
+        path = shlex.quote(f"{folder}/{row.folder}")
+        commands.append((f"Run trial {row.trial.trial} again and compare", f"python -m kdsweep.reproduce {path}"))
+        if student := leaderboard.student_folder(row):
+            commands.append(("Load the student, without kdsweep", _load_snippet(f"{folder}/{student.as_posix()}")))
+    commands.append(("Write this report again", f"python -m kdsweep.report {shlex.quote(folder)}"))
+    if found.sweep.tracking.mode != "off":
+        runs = f"{folder}/wandb"
+        commands.append(("Browse the runs in a terminal", f"wandb leet {shlex.quote(runs)}"))
+        commands.append(("Send offline runs to W&B", f"wandb sync {shlex.quote(runs)}/offline-run-*"))
+    return tuple(commands)
+
+
+def _load_snippet(student: str) -> str:
+    return (
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"student = AutoModelForSequenceClassification.from_pretrained({student!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({student!r})"
+    )
+
+
+# Formats -------------------------------------------------------------------------------------------------------------
+
+
+def render_html(report: Report) -> str:
+    """The page: self-contained (plotly.js is inlined once), every text from data escaped."""
+    found = report.records
+    drawn = {
+        "search": figures.search_maps(found),
+        "curves": figures.learning_curves(found.trials),
+        "cost": figures.accuracy_versus_cost(found),
+        "importances": (study_figures.parameter_importances(found),),
+        "parallel": (study_figures.parallel_coordinates(found),),
+    }
+    ranked = [row for row in report.rows if row.rank is not None]
+    return _template().render(
+        report=report,
+        ranked=ranked,
+        others=[row for row in report.rows if row.rank is None],
+        drawn=drawn,
+        arm_names=ARM_NAMES,
+        scale=_scale(ranked),
+        plotly_js=figures.plotly_js(),
+    )
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "compact": compact, "number": number}
+    return environment.from_string(files("kdsweep").joinpath("report.html.j2").read_text(encoding="utf-8"))
+
+
+def _scale(ranked: Sequence[Row]) -> tuple[float, float]:
+    """Both ends of the scale on which the page draws the intervals."""
+    ends = [end for row in ranked for end in row.interval or ()]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _ranked_table(report: Report) -> list[list[str]]:
+    header = ["rank", "arm", "trial", "val_accuracy", "95 % interval", *report.searched]
+    lines = [[*header, "parameters", "ms a row", "agreement", "seconds"]]
+    for row in report.rows:
+        result = row.trial.result
+        if row.rank is None or result is None:
+            continue
+        interval = f"{percent(row.interval[0])} to {percent(row.interval[1])}" if row.interval else "–"
+        cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial), percent(row.val_accuracy, 2), interval]
+        cells += [compact(value) for value in row.searched.values()]
+        cells += [f"{result.parameters:,}", number(result.latency_ms_p50), percent(result.val_agreement)]
+        lines.append([*cells, number(result.seconds)])
+    return lines
+
+
+def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Padded, so that it reads in a terminal too."""
+    safe = [[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in safe) for column in range(len(safe[0]))]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in safe]
+    texts = [f"| {' | '.join(line)} |" for line in padded]
+    return "\n".join([texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:]])
+
+
+def _plain(text: str) -> str:
+    """Text from data as one line in which Markdown finds no tags."""
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def render_markdown(report: Report) -> str:
+    """The summary for a pull request or a README."""
+    others = [row for row in report.rows if row.rank is None]
+    parts = [
+        f"# {_plain(report.records.sweep.name)}",
+        f"**{report.headline}.** {_plain(report.answer)}",
+        _plain(report.conventions),
+    ]
+    parts.append("; ".join(arm.text() for arm in report.arms) + ".")
+    table = _ranked_table(report)
+    parts += ["## Leaderboard", _markdown_table(table) if len(table) > 1 else "No trial is complete yet."]
+    if others:
+        lines = [["arm", "trial", "status", "reason"]]
+        lines += [[ARM_NAMES[r.arm], str(r.trial.trial), r.status, r.reason or ""] for r in others]
+        parts += ["## Pruned, failed and unfinished trials", _markdown_table(lines)]
+    parts += ["## Provenance", _markdown_table([("what", "value"), *report.provenance]), "## Next"]
+    parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(folder: Path) -> Report:
+    """Write report.html, report.md, leaderboard.csv and leaderboard.json into the folder. Raises ResultsError."""
+    report = build_report(folder)
+    records.write_json(folder / "leaderboard.json", [leaderboard.columns(row) for row in report.rows])
+    records.write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
+    records.write_atomically(folder / "report.md", render_markdown(report))
+    records.write_atomically(folder / "report.html", render_html(report))
+    return report
+
+
+def _terminal_text(report: Report, most: int = 10) -> str:
+    """The answer, the best rows, what was written and what to run next."""
+    table = _ranked_table(report)
+    parts = [f"{report.headline}. {report.answer}"]
+    parts += [_markdown_table(table[: most + 1])] if len(table) > 1 else []
+    written = ("report.html", "report.md", "leaderboard.csv", "leaderboard.json")
+    parts.append("Written:\n" + "\n".join(f"  {report.folder}/{name}" for name in written))
+    shell = [(purpose, text) for purpose, text in report.commands if "\n" not in text]
+    parts.append("Next:\n" + "\n".join(f"  {text}    # {purpose}" for purpose, text in shell))
+    return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a sweep's report and print its summary; 0, or 2 with a message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kdsweep.report",
+        description="Rank a sweep's trials and say whether distilling helped; works on a sweep that still runs.",
+        epilog="example: python -m kdsweep.report results/T_alpha (the page is results/T_alpha/report.html)",
+    )
+    parser.add_argument("folder", type=Path, help="a sweep's results folder, such as results/T_alpha")
+    try:
+        print(_terminal_text(write_report(parser.parse_args(arguments).folder)))
+    except KDSweepError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

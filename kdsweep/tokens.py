@@ -1,0 +1,121 @@
+"""One model's tokens of a split, and the batches cut from them.
+
+`tokenize` makes the tokens; `training_batches` and `evaluation_batches` cut padded batches of rows of about one length.
+Shapes: B batch, N rows, L tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from kdsweep.assets import local_path
+from kdsweep.data import Split
+from kdsweep.errors import ModelError
+
+WINDOW_BATCHES = 50
+"""Batches of rows that are sorted by length together: enough for little padding, few enough to keep the order random."""
+EVALUATION_ROWS = 128
+"""Rows of a batch without gradients."""
+
+
+def load_tokenizer(address: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer beside a model's weights. Raises ModelError."""
+    try:
+        return AutoTokenizer.from_pretrained(local_path(address), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{address!r} must hold a tokenizer, but: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """A split's tokens end to end, on the device: ids and segments [sum of lengths], where each row starts, and how long it is [N]."""
+
+    ids: Tensor
+    segments: Tensor | None
+    starts: Tensor
+    lengths: np.ndarray
+    pad_id: int
+
+    def to(self, device: str) -> "Tokens":
+        """The same on another device; lengths stay on the host, so that a batch's width costs no synchronisation."""
+        segments = self.segments.to(device) if self.segments is not None else None
+        return replace(self, ids=self.ids.to(device), segments=segments, starts=self.starts.to(device))
+
+    def take(self, rows: np.ndarray) -> "Tokens":
+        """The named rows, in that order."""
+        return replace(self, starts=self.starts[torch.from_numpy(rows)], lengths=self.lengths[rows])
+
+    def renumbered(self, pieces: Tensor) -> "Tokens":
+        """The same with every id replaced by its place in `pieces`, which is sorted and holds it."""
+        return replace(self, ids=torch.searchsorted(pieces, self.ids))
+
+
+def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool) -> Tokens:
+    """One model's tokens of a split; with `segments`, the token type ids that tell a BERT the two texts of a pair apart."""
+    encoded = tokenizer(
+        list(split.texts),
+        list(split.pairs) if split.pairs is not None else None,
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=segments,
+    )
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+    flat = torch.from_numpy(np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]))
+    types = encoded["token_type_ids"] if segments else None
+    return Tokens(
+        ids=flat,
+        segments=torch.from_numpy(np.concatenate([np.array(row, dtype=np.int64) for row in types])) if types else None,
+        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
+        lengths=lengths,
+        pad_id=int(tokenizer.pad_token_id or 0),
+    )
+
+
+class Batch(NamedTuple):
+    """B rows padded to their longest, L: which rows they are [B], and what a model takes of them, each [B, L]."""
+
+    rows: Tensor
+    inputs: dict[str, Tensor]
+
+
+def training_batches(tokens: Tokens, *, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    """Every row once in an order that (seed, epoch, batch_size) decide: shuffled, sorted by length inside windows of
+    `WINDOW_BATCHES` batches, cut, and the batches shuffled. The last of a window may be smaller."""
+    generator = np.random.default_rng((seed, epoch))
+    shuffled = generator.permutation(len(tokens.lengths))
+    window = WINDOW_BATCHES * batch_size
+    cuts: list[np.ndarray] = []
+    for start in range(0, len(shuffled), window):
+        rows = shuffled[start : start + window]
+        rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
+        cuts += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    for place in generator.permutation(len(cuts)):
+        yield padded(tokens, cuts[place])
+
+
+def evaluation_batches(tokens: Tokens) -> Iterator[Batch]:
+    """Every row once, shortest first."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    for start in range(0, len(order), EVALUATION_ROWS):
+        yield padded(tokens, order[start : start + EVALUATION_ROWS])
+
+
+def padded(tokens: Tokens, rows: np.ndarray) -> Batch:
+    """The named rows as one batch, gathered on the tokens' device."""
+    device = tokens.ids.device
+    longest = int(tokens.lengths[rows].max())
+    index = torch.from_numpy(rows).to(device)
+    lengths = torch.from_numpy(tokens.lengths[rows]).to(device)
+    columns = torch.arange(longest, device=device)
+    mask = columns[None, :] < lengths[:, None]
+    places = (tokens.starts[index][:, None] + columns).clamp(max=len(tokens.ids) - 1)
+    inputs = {"input_ids": tokens.ids[places].masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
+    if tokens.segments is not None:
+        inputs["token_type_ids"] = tokens.segments[places].masked_fill(~mask, 0)
+    return Batch(index, inputs)

@@ -1,0 +1,157 @@
+"""One trial, from its config to its saved student: the recipe."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdsweep import machine
+from kdsweep.config import TrialConfig
+from kdsweep.distill import distill
+from kdsweep.errors import ConfigError, TrialFailed
+from kdsweep.materials import Materials, student_source
+from kdsweep.models import parameter_count
+from kdsweep.records import EpochMetrics, Status, StepMetrics, TrialFolder, TrialResult
+from kdsweep.sweep_config import Arm
+from kdsweep.tokens import load_tokenizer
+from kdsweep.tracking import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Which trial of a sweep this is, and for which time it is tried."""
+
+    arm: Arm
+    trial: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who looks on: `on_steps` shows losses, `on_epoch` shows metrics and says whether to stop here (pruned)."""
+
+    on_steps: Callable[[Sequence[StepMetrics]], None]
+    on_epoch: Callable[[EpochMetrics], bool]
+
+
+def run_trial(
+    config: TrialConfig, slot: Slot, folder: TrialFolder, materials: Materials, run: Run, watch: Watch
+) -> TrialResult:
+    """Train, evaluate and save one student; its result, which stands in `folder` too.
+
+    A trial that fails by itself (a loss that is not finite, a row that does not fit) gives a failed result. All else is
+    raised, with its traceback in the folder.
+    """
+    started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    if config.unresolved():
+        raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
+    folder.start(config)
+    machine.set_threads(int(config.threads))
+    log = _Log(folder, run, watch)
+    measured: dict[str, Any] = {}
+    status, error = "complete", None
+    try:
+        train, validation = materials.rows(config)
+        student = materials.student(config)
+        _, evaluation = distill(student, train, validation, config, on_steps=log.steps, on_epoch=log.epoch)
+        speed = materials.speed(config)
+        measured = {"parameters": parameter_count(student), **speed._asdict()}
+        folder.write_predictions(evaluation.predictions())
+        if log.pruned:
+            status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
+        else:
+            measured["size_mb"] = save_student(student, config, folder.student)
+    except (TrialFailed, torch.OutOfMemoryError) as failure:
+        status, error = "failed", str(failure)
+        folder.write_log(traceback.format_exc())
+    except Exception:
+        folder.write_log(traceback.format_exc())
+        raise
+    result = _result(config, slot, materials, run, log, measured, status, error, started, started_at)  # type: ignore[arg-type]
+    run.summarise(_summary(result))
+    folder.finish(result)
+    return result
+
+
+class _Log:
+    """Every number goes to the record first, then to W&B, then to whoever watches."""
+
+    def __init__(self, folder: TrialFolder, run: Run, watch: Watch) -> None:
+        self._folder, self._run, self._watch = folder, run, watch
+        self.epochs: list[EpochMetrics] = []
+        self.pruned = False
+
+    def steps(self, steps: Sequence[StepMetrics]) -> None:
+        self._folder.add_steps(steps)
+        self._run.log_steps(steps)
+        self._watch.on_steps(steps)
+
+    def epoch(self, epoch: EpochMetrics) -> bool:
+        self._folder.add_epoch(epoch)
+        self._run.log_epoch(epoch)
+        self.epochs.append(epoch)
+        self.pruned = self._watch.on_epoch(epoch)
+        return self.pruned
+
+
+def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
+    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk."""
+    student.save_pretrained(path)  # type: ignore[operator]
+    load_tokenizer(*student_source(config)).save_pretrained(path)
+    return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
+
+
+def _result(
+    config: TrialConfig,
+    slot: Slot,
+    materials: Materials,
+    run: Run,
+    log: _Log,
+    measured: dict[str, Any],
+    status: Status,
+    error: str | None,
+    started: float,
+    started_at: str,
+) -> TrialResult:
+    last = log.epochs[-1] if log.epochs else None
+    best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+    return TrialResult(
+        arm=slot.arm,
+        trial=slot.trial,
+        attempt=slot.attempt,
+        status=status,
+        error=error,
+        val_accuracy=last.val_accuracy if last else None,
+        val_loss=last.val_loss if last else None,
+        val_agreement=last.val_agreement if last else None,
+        best_epoch=best.epoch if best else None,
+        best_val_accuracy=best.val_accuracy if best else None,
+        epochs=len(log.epochs),
+        steps=last.step if last else 0,
+        parameters=measured.get("parameters"),
+        size_mb=measured.get("size_mb"),
+        latency_ms_p50=measured.get("latency_ms_p50"),
+        rows_per_second=measured.get("rows_per_second"),
+        train_seconds=sum(epoch.train_seconds for epoch in log.epochs),
+        evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
+        seconds=time.perf_counter() - started,
+        initial_weights_sha256=materials.initial_weights_sha256(config),
+        teacher_weights_sha256=materials.teacher(config).weights_sha256,
+        data_sha256=materials.data(config).sha256(),
+        environment=machine.environment(config.device),
+        started_at=started_at,
+        run_id=run.run_id,
+    )
+
+
+def _summary(result: TrialResult) -> dict[str, Any]:
+    """What W&B's table of runs shows: everything but what stands in the config or in the history."""
+    values = asdict(result)
+    kept = ("environment", "val_accuracy", "val_loss", "val_agreement", "run_id")
+    return {name: value for name, value in values.items() if name not in kept}

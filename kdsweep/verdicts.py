@@ -1,0 +1,111 @@
+"""Whether one student is better than another: intervals, a paired test, and a word that claims no more than they do.
+
+Every function is pure: counts and vectors in, numbers out.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import beta, binomtest, norm
+
+from kdsweep.errors import DataError
+
+CONFIDENCE = 0.95
+"""Level of every interval; a p-value is called small below 1 - CONFIDENCE."""
+
+Word = Literal["better", "not better", "cannot tell"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A classifier against a baseline, on the same rows."""
+
+    rows: int
+    """Rows that both classified."""
+    gains: int
+    """Rows that the classifier has right and the baseline wrong."""
+    losses: int
+    """Rows that the baseline has right and the classifier wrong."""
+    difference: float
+    """Accuracy minus the baseline's, (gains - losses) / rows, in [-1, 1]."""
+    low: float
+    """Lower end of the difference's 95 % interval."""
+    high: float
+    """Upper end of it."""
+    p_value: float
+    """Of McNemar's exact test, two-sided; below 0.05 if and only if the interval leaves 0 out."""
+    word: Word
+    """`better`: p < 0.05 and gains > losses; `not better`: high <= 0; else `cannot tell`."""
+
+
+def standard_error(accuracy: float, rows: int) -> float:
+    """Standard error of an accuracy over `rows` rows: sqrt(p (1 - p) / N)."""
+    return math.sqrt(accuracy * (1 - accuracy) / rows)
+
+
+def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
+    """The 95 % score interval of an accuracy over `rows` rows. Wilson (1927), J. Am. Stat. Assoc. 22, 209."""
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    centre = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * math.sqrt(accuracy * (1 - accuracy) / rows + z**2 / (4 * rows**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def compare_predictions(predictions: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> Comparison:
+    """Compare two vectors of predicted classes against `labels`, each int [N]. Raises DataError for other shapes."""
+    if not (predictions.shape == baseline.shape == labels.shape and labels.ndim == 1 and labels.size):
+        raise DataError(
+            "a paired comparison needs one prediction of each and one label a row, but got "
+            f"{predictions.shape}, {baseline.shape} and labels {labels.shape}; run both trials on the same rows"
+        )
+    right, baseline_right = predictions == labels, baseline == labels
+    return compare_counts(
+        gains=int((right & ~baseline_right).sum()), losses=int((~right & baseline_right).sum()), rows=labels.size
+    )
+
+
+def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
+    """Compare by discordant rows, those that only one of both has right, with McNemar's (1947) exact test.
+
+    If nothing differs, gains are Binomial(gains + losses, 1/2): Psychometrika 12, 153. The interval is built as Fay
+    and Lumbard (2021), Stat. Med. 40, 1147, propose, so that it agrees with that test. Raises DataError for counts
+    that no rows can give.
+    """
+    if min(gains, losses) < 0 or gains + losses > rows or rows < 1:
+        raise DataError(
+            f"0 <= gains + losses <= rows and rows >= 1 must hold, but got {gains} + {losses} of {rows} rows"
+        )
+    p_value = float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
+    low, high = _lower_limit(gains, losses, rows), -_lower_limit(losses, gains, rows)
+    word: Word = "cannot tell"
+    if p_value < 1 - CONFIDENCE and gains > losses:
+        word = "better"
+    elif high <= 0:
+        word = "not better"
+    difference = (gains - losses) / rows
+    return Comparison(
+        rows=rows, gains=gains, losses=losses, difference=difference, low=low, high=high, p_value=p_value, word=word
+    )
+
+
+def _lower_limit(gains: int, losses: int, rows: int) -> float:
+    """The lower 2.5 % limit of d = t (2 s - 1), t the share of discordant rows and s that of gains among them.
+
+    Both follow the confidence distributions behind Clopper and Pearson's (1934) exact limits: s its lower one, t the
+    one that makes d smaller. As t > 0, the limit lies above 0 exactly where the one-sided test of s = 1/2 says so.
+    """
+    discordant = gains + losses
+    if gains == 0:
+        return -float(beta.ppf((1 + CONFIDENCE) / 2, discordant + 1, rows - discordant)) if discordant < rows else -1.0
+    points = (np.arange(500) + 0.5) / 500
+    less = beta.ppf(points, discordant, rows - discordant + 1)
+    more = beta.ppf(points, discordant + 1, rows - discordant) if discordant < rows else np.ones_like(points)
+
+    def excess(d: float) -> float:
+        shares = less if d >= 0 else more
+        return float(np.mean(beta.cdf((1 + d / shares) / 2, gains, losses + 1))) - (1 - CONFIDENCE) / 2
+
+    return float(brentq(excess, -1.0, 1.0, xtol=1e-10))

@@ -1,0 +1,361 @@
+"""The report tells what the records say, whatever state the sweep is in, and lets no text from data become markup."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdsweep import figures, report
+from kdsweep.config import TrialConfig
+from kdsweep.records import (
+    EpochMetrics,
+    TeacherResult,
+    TrialFolder,
+    TrialResult,
+    teacher_folder,
+    trial_folder,
+    write_sweep,
+)
+from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+
+ROWS = 200
+ENVIRONMENT = {"torch": "2.8.0", "device name": "a processor"}
+AXES = {"temperature": Axis(low=1.0, high=16.0, log=True), "alpha": Axis(low=0.0, high=1.0)}
+AXES |= {"learning_rate": Axis(low=1e-5, high=1e-3, log=True), "batch_size": Axis(choices=(32, 64))}
+
+
+def make_sweep(folder: Path, search: dict[str, Axis] | None = None, **fixed: Any) -> SweepConfig:
+    """A results folder with nothing but its sweep.yaml."""
+    base: dict[str, Any] = {"train_file": "reviews.csv", "teacher": "bert", "teacher_epochs": 2, "epochs": 3}
+    sweep = SweepConfig(
+        name=folder.name,
+        fixed={name: value for name, value in {**base, **fixed}.items() if value is not None},
+        search=search or AXES,
+        study=StudyConfig(trials=12),
+        tracking=TrackingConfig(mode="offline"),
+    )
+    write_sweep(folder, sweep)
+    return sweep
+
+
+def make_teacher(folder: Path, **changes: Any) -> None:
+    """A finished teacher, right on 88 % of the rows."""
+    values: dict[str, Any] = {"teacher": "bert", "val_accuracy": 0.88, "val_loss": 0.3, "majority_accuracy": 0.5}
+    values |= {"parameters": 22_000_000, "size_mb": 87.0, "latency_ms_p50": 8.0, "rows_per_second": 300.0}
+    values |= {"weights_sha256": "7e" * 32, "data_sha256": "da" * 32, "label_names": ("fresh", "rotten")}
+    values |= {"train_rows": 1000, "validation_rows": ROWS, "test_rows": 0, "duplicates_dropped": 3}
+    values |= {"fine_tuned_seconds": 60.0, "logits_seconds": 9.0, "from_cache": False, "environment": ENVIRONMENT}
+    values |= {"run_id": None, **changes}
+    there = TrialFolder(teacher_folder(folder))
+    there.path.mkdir(parents=True)
+    there.write_labels(np.ones(values["validation_rows"], np.int64))
+    there.finish(TeacherResult(**values))
+
+
+def make_trial(
+    folder: Path, sweep: SweepConfig, arm: Arm, trial: int, params: dict[str, Any], accuracy: float, **changes: Any
+) -> TrialConfig:
+    """A finished trial with `accuracy` on the validation rows; `changes` go into its result, status None: none."""
+    config = sweep.trial(arm, {name: value for name, value in params.items() if name in sweep.axes(arm)})
+    there = TrialFolder(trial_folder(folder, arm, trial))
+    there.start(config)
+    done = changes.pop("epochs", config.epochs)
+    for epoch in range(done):
+        there.add_epoch(make_epoch(epoch, accuracy - 0.02 * (done - 1 - epoch)))
+    values: dict[str, Any] = {"attempt": 1, "status": "complete", "error": None, "val_accuracy": accuracy}
+    values |= {"val_loss": 0.5, "val_agreement": 0.9, "best_epoch": done, "best_val_accuracy": accuracy}
+    values |= {"epochs": done, "steps": 30, "parameters": 16_000_000, "size_mb": 64.0, "latency_ms_p50": 4.0}
+    values |= {"rows_per_second": 600.0, "train_seconds": 20.0, "evaluate_seconds": 2.0, "seconds": 23.5}
+    values |= {"initial_weights_sha256": "1a" * 32, "teacher_weights_sha256": "7e" * 32, "data_sha256": "da" * 32}
+    values |= {"environment": ENVIRONMENT, "started_at": "2025-01-01T00:00:00", "run_id": None, **changes}
+    if values["status"] is not None:
+        there.finish(TrialResult(arm=arm, trial=trial, **values))
+    return config
+
+
+def make_epoch(epoch: int, accuracy: float) -> EpochMetrics:
+    losses = {"L_soft": 1.0 / (epoch + 1), "L_hard": 0.7 / (epoch + 1), "L_total": 0.8 / (epoch + 1)}
+    seconds = {"train_seconds": 6.0, "evaluate_seconds": 0.6}
+    measured = {"val_accuracy": accuracy, "val_loss": 0.5, "val_agreement": 0.9}
+    return EpochMetrics(epoch=epoch + 1, step=10 * (epoch + 1), **losses, **measured, **seconds)
+
+
+def make_predictions(folder: Path, arm: Arm, trial: int, right: np.ndarray) -> None:
+    """Predictions that are right on the given rows; every label is 1."""
+    TrialFolder(trial_folder(folder, arm, trial)).write_predictions(right.astype(np.int64))
+
+
+def make_full(folder: Path, *, gain: int = 20) -> SweepConfig:
+    """Two complete trials an arm and one of each other kind; distilling alone is right on `gain` rows more."""
+    sweep = make_sweep(folder)
+    make_teacher(folder)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    tuned = np.arange(ROWS) < 150
+    for trial, right in enumerate((np.arange(ROWS) < 150 + gain, np.arange(ROWS) < 100)):
+        make_trial(folder, sweep, "distilled", trial, {**point, "temperature": 4.0 + trial}, float(right.mean()))
+        make_predictions(folder, "distilled", trial, right)
+        make_trial(folder, sweep, "fine_tuned", trial, point, float(tuned.mean()) - 0.1 * trial)
+        make_predictions(folder, "fine_tuned", trial, tuned)
+    pruned = {"status": "pruned", "error": "below the median at epoch 1", "epochs": 1}
+    make_trial(folder, sweep, "distilled", 2, point, 0.99, **pruned)
+    make_trial(folder, sweep, "distilled", 3, point, 0.0, status="failed", error="a nan", val_accuracy=None, epochs=0)
+    make_trial(folder, sweep, "fine_tuned", 2, point, 0.5, status=None, epochs=2)
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `make_full` leaves it, for tests that only read."""
+    folder = tmp_path_factory.mktemp("results") / "s"
+    make_full(folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """The page's tags, ids, headings and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.inside.pop() == tag, f"unbalanced </{tag}>"
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and self.inside[-1] not in ("script", "style"):
+            self.text += data
+            if self.inside[-1] == "h2":
+                self.headings.append(data)
+
+
+def page_of(folder: Path) -> Page:
+    """The page without plotly.js, which takes long to parse."""
+    return Page(report.render_html(report.build_report(folder)).replace(figures.plotly_js(), ""))
+
+
+def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
+    rows = report.build_report(full).rows
+    assert [(row.rank, row.arm, row.trial.trial) for row in rows[:4]] == [
+        (1, "distilled", 0),
+        (2, "fine_tuned", 0),
+        (3, "fine_tuned", 1),
+        (4, "distilled", 1),
+    ]
+    assert [(row.rank, row.status, row.reason) for row in rows[4:]] == [
+        (None, "pruned", "below the median at epoch 1"),
+        (None, "failed", "a nan"),
+        (None, "unfinished", "running or cut off, 2 of 3 epochs done"),
+    ]
+
+
+def test_ties_go_to_fewer_parameters_then_to_the_lower_trial_number(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s")
+    for trial, parameters in enumerate((9, 5, 5)):
+        point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
+        make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.8, parameters=parameters)
+    rows = report.build_report(tmp_path / "s").rows
+    assert [row.trial.trial for row in rows] == [1, 2, 0]
+
+
+def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(full: Path) -> None:
+    best = report.build_report(full).best_fine_tuned
+    assert best and best.searched == {"temperature": 1.0, "alpha": 0.0, "learning_rate": 2e-4, "batch_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("gain", "word", "headline"),
+    [
+        (20, "better", "Distilling beat plain fine-tuning on the validation rows"),
+        (-20, "not better", "Distilling did not beat plain fine-tuning on the validation rows"),
+        (3, "cannot tell", "These validation rows cannot tell whether distilling beats plain fine-tuning"),
+    ],
+)
+def test_the_answer_is_the_paired_test_of_both_best_trials(tmp_path: Path, gain: int, word: str, headline: str) -> None:
+    make_full(tmp_path / "s", gain=gain)
+    built = report.build_report(tmp_path / "s")
+    assert built.comparison and built.comparison.word == word
+    assert (built.comparison.gains, built.comparison.losses) == (max(gain, 0), max(-gain, 0))
+    assert built.headline == headline
+
+
+def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional(full: Path) -> None:
+    text = page_of(full).text.replace("\N{NO-BREAK SPACE}", " ")
+    for part in ("teacher reaches 88.0 %", "commonest class gives 50.0 %", "reaches 85.0 %", "reaches 75.0 %"):
+        assert part in text
+    for part in ("Provisional: chosen and compared on the same validation rows", "student_init: pretrained"):
+        assert part in text
+    assert "alpha weighs the soft term" in text
+
+
+def test_without_predictions_there_is_no_verdict(tmp_path: Path) -> None:
+    make_full(tmp_path / "s")
+    (trial_folder(tmp_path / "s", "fine_tuned", 0) / "predictions.npy").unlink()
+    built = report.build_report(tmp_path / "s")
+    assert built.comparison is None
+    assert "No paired test" in built.answer
+
+
+def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> None:
+    page = page_of(full)
+    assert page.headings == [
+        "Distilling beat plain fine-tuning on the validation rows",
+        "Leaderboard",
+        "Temperature and alpha",
+        "Learning curves",
+        "What mattered",
+        "Every trial as a line",
+        "Pruned, failed and unfinished trials",
+        "Provenance",
+        "Next",
+    ]
+    assert page.inside == []
+    assert ("html", {"lang": "en"}) in page.tags
+    tables = [tag for tag, _ in page.tags if tag == "table"]
+    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 3
+    drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
+    assert drawn and all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
+
+
+def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(full: Path) -> None:
+    html = report.render_html(report.build_report(full))
+    page = page_of(full)
+    assert not [tag for tag, attributes in page.tags if tag in ("link", "img", "iframe") or "src" in attributes]
+    assert all("://" not in (attributes.get("href") or "") for _, attributes in page.tags)
+    policy = [attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes]
+    assert policy and policy[0].startswith("default-src 'none';") and "http" not in policy[0]
+    assert html.count("* plotly.js v") == 1 and "</script" not in figures.plotly_js().lower()
+    assert len(html.encode()) < 6_000_000
+
+
+def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
+    bad = "</script><script>alert('x')</script><img src=x>|\n# heading"
+    sweep = make_sweep(tmp_path / "s", {"student": Axis(choices=("from_teacher", bad)), **AXES})
+    make_teacher(tmp_path / "s", label_names=(bad, "b"), teacher=bad, environment={bad: bad})
+    point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32, "student": bad}
+    for trial in range(5):
+        make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.7 + 0.01 * trial, parameters=trial + 1)
+    make_trial(tmp_path / "s", sweep, "distilled", 5, point, 0.7, status="failed", error=bad, epochs=0)
+    built = report.build_report(tmp_path / "s")
+    page = page_of(tmp_path / "s")
+    assert "img" not in [tag for tag, _ in page.tags] and page.inside == []
+    assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 2
+    assert "alert('x')" in page.text
+    markdown = report.render_markdown(built)
+    outside_code = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    assert "<script" not in outside_code and "<img" not in outside_code and "\n# heading" not in markdown
+
+
+@pytest.mark.parametrize("state", ["no teacher", "no trials", "pruned only", "failed only", "running only", "one arm"])
+def test_an_unfinished_sweep_has_a_report_without_verdict(tmp_path: Path, state: str) -> None:
+    folder = tmp_path / "s"
+    sweep = make_sweep(folder)
+    point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
+    ends: dict[str, dict[str, Any]] = {
+        "pruned only": {"status": "pruned", "error": "too slow", "epochs": 1},
+        "failed only": {"status": "failed", "error": "a nan", "epochs": 0, "val_accuracy": None},
+        "running only": {"status": None, "epochs": 1},
+        "one arm": {},
+    }
+    if state != "no teacher":
+        make_teacher(folder)
+    if state in ends:
+        make_trial(folder, sweep, "distilled", 0, point, 0.8, **ends[state])
+    built = report.write_report(folder)
+    assert built.comparison is None
+    assert built.headline == (
+        "No fine-tuned trial is complete yet, so whether distilling helps is open"
+        if state == "one arm"
+        else "No trial is complete yet, so there is no answer"
+    )
+    assert page_of(folder).inside == []
+
+
+def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_own_names(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    make_full(folder)
+    report.write_report(folder)
+    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    assert list(listed[0])[:10] == [
+        *("rank", "arm", "trial", "status", "val_accuracy", "temperature", "alpha", "learning_rate", "batch_size"),
+        "parameters",
+    ]
+    expected = {"rank": 1, "val_accuracy": 0.85, "temperature": 4.0, "latency_ms_p50": 4.0, "folder": "trials/0000"}
+    assert expected.items() <= listed[0].items()
+    assert [item["rank"] for item in listed] == [1, 2, 3, 4, None, None, None]
+    with (folder / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["folder"] for row in read] == [item["folder"] for item in listed]
+    assert list(read[0]) == list(listed[0])
+
+
+def test_a_searched_field_that_is_measured_too_keeps_the_configs_value(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", {"epochs": Axis(choices=(2, 3))}, epochs=None)
+    make_trial(tmp_path / "s", sweep, "distilled", 0, {"epochs": 3}, 0.8, epochs=1, status="pruned", error="low")
+    report.write_report(tmp_path / "s")
+    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))
+    assert listed[0]["epochs"] == 3 and list(listed[0]).count("epochs") == 1
+
+
+def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", {"student_layers": Axis(choices=(2, (0, 5)))})
+    make_trial(tmp_path / "s", sweep, "distilled", 0, {"student_layers": (0, 5)}, 0.8)
+    report.write_report(tmp_path / "s")
+    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))
+    assert listed[0]["student_layers"] == [0, 5]
+    with (tmp_path / "s/leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"
+
+
+def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(tmp_path: Path) -> None:
+    make_full(tmp_path / "s")
+    TrialFolder(trial_folder(tmp_path / "s", "distilled", 0)).student.mkdir()
+    commands = "\n".join(text for _, text in report.build_report(tmp_path / "s").commands)
+    assert "kdsweep.reproduce" in commands and "trials/0000" in commands
+    assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
+    assert "wandb leet" in commands and "wandb sync" in commands
+
+
+def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main([str(tmp_path / "nothing")]) == 2
+    captured = capsys.readouterr()
+    assert "sweep.yaml" in captured.err and "Traceback" not in captured.err and captured.out == ""
+
+
+def test_the_command_line_prints_the_answer_a_table_and_what_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_full(tmp_path / "s")
+    assert report.main(["s"]) == 0
+    printed = capsys.readouterr().out
+    assert "Distilling beat plain fine-tuning" in printed and "| rank | arm " in printed
+    for name in ("report.html", "report.md", "leaderboard.csv", "leaderboard.json"):
+        assert f"s/{name}" in printed and (tmp_path / "s" / name).exists()
+
+
+def test_the_report_is_written_without_torch_transformers_datasets_or_wandb(tmp_path: Path) -> None:
+    make_full(tmp_path / "s")
+    code = (
+        "import sys; from pathlib import Path; from kdsweep import report; report.write_report(Path(sys.argv[1]));"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'wandb') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "s")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
