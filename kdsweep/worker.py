@@ -148,7 +148,8 @@ def _stop(_: int, __: FrameType | None) -> None:
 
 
 def _stop_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
