@@ -245,7 +245,7 @@ def write_report(folder: Path) -> Report:
     return report
 
 
-def _terminal_text(report: Report, most: int = 10) -> str:
+def terminal_text(report: Report, most: int = 10) -> str:
     """The answer, the best rows, what was written and what to run next."""
     table = _ranked_table(report)
     parts = [f"{report.headline}. {report.answer}"]
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="a sweep's results folder, such as results/T_alpha")
     try:
-        print(_terminal_text(write_report(parser.parse_args(arguments).folder)))
+        print(terminal_text(write_report(parser.parse_args(arguments).folder)))
     except KDSweepError as error:
         print(error, file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.records import read_sweep, results_root, write_sweep
-from kdsweep.report import write_report
+from kdsweep.report import terminal_text, write_report
 from kdsweep.study import Studies
 from kdsweep.sweep_config import ARMS, PATH_FIELDS, SweepConfig, identity_changes
 
@@ -42,7 +42,7 @@ def run_sweep(sweep: SweepConfig, console: Console) -> Path:
         with SweepDisplay(console, sweep, finished) as display, _worker(folder) as events:
             for event in events:
                 display.show(event)
-    write_report(folder)
+    print(terminal_text(write_report(folder)))
     return folder
 
 
