@@ -1,0 +1,72 @@
+"""The house: who may import whom, and which third party belongs to which module."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "kdsweep"
+
+FLOORS = [
+    {"errors"},
+    {"config", "assets", "losses", "verdicts", "machine"},
+    {"sweep_config", "data"},
+    {"records", "space", "tokens"},
+    {"models", "tracking", "leaderboard", "display"},
+    {"figures", "answer", "distill"},
+    {"study_figures", "teacher", "study"},
+    {"report", "materials"},
+    {"prepare", "trial"},
+    {"worker", "sweep", "reproduce"},
+    {"run"},
+]
+THIRD_PARTIES = {
+    "wandb": {"tracking"},
+    "omegaconf": {"config"},
+    "optuna": {"study", "space", "worker", "study_figures"},
+    "datasets": {"data"},
+    "transformers": {"models", "tokens"},
+    "plotly": {"figures", "study_figures"},
+    "jinja2": {"report"},
+    "scipy": {"verdicts"},
+    "rich": {"display", "run", "sweep", "reproduce"},
+}
+
+
+def imports(module: str) -> set[str]:
+    """Every module that `module` imports anywhere in it: `kdsweep.x` as `x`, others by their first name."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            own = node.module == "kdsweep"
+            names = [f"kdsweep.{alias.name}" for alias in node.names] if own else [node.module or ""]
+        found |= {name.split(".")[1] if name.startswith("kdsweep.") else name.split(".")[0] for name in names}
+    return found
+
+
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def test_every_module_has_a_floor() -> None:
+    assert sorted(name for floor in FLOORS for name in floor) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_lower_floors(module: str) -> None:
+    level = next(number for number, floor in enumerate(FLOORS) if module in floor)
+    above = {name for floor in FLOORS[level:] for name in floor}
+    assert imports(module) & above == set()
+
+
+@pytest.mark.parametrize("party", THIRD_PARTIES)
+def test_a_third_party_stays_in_its_room(party: str) -> None:
+    assert {module for module in MODULES if party in imports(module)} <= THIRD_PARTIES[party]
+
+
+@pytest.mark.parametrize("module", ["config", "sweep_config", "records", "report", "sweep", "run", "reproduce"])
+def test_the_light_modules_do_not_import_torch(module: str) -> None:
+    code = f"import sys, kdsweep.{module}; sys.exit(bool({{'torch', 'transformers', 'wandb', 'datasets'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,104 @@
+"""A swept value reaches its consumer, W&B, the saved config, the report and the re-run: the same value, bit for bit."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from kdsweep import distill
+from kdsweep.config import TrialConfig, read_trial_config
+from kdsweep.materials import Materials, resolve
+from kdsweep.records import TrialFolder, read_trial, trial_folder, write_sweep
+from kdsweep.report import write_report
+from kdsweep.reproduce import receipt, rerun
+from kdsweep.study import Studies
+from kdsweep.sweep_config import TrackingConfig, load_sweep
+from kdsweep.tracking import WandbTracker
+from kdsweep.trial import Slot, Watch, run_trial
+
+SEARCH = {
+    "temperature": {"low": 1.0, "high": 8.0, "log": True},
+    "alpha": {"low": 0.0, "high": 1.0},
+    "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
+    "batch_size": {"choices": [8, 16]},
+    "epochs": {"low": 1, "high": 2},
+    "weight_decay": {"low": 0.0, "high": 0.1},
+    "student_layers": {"choices": [2, [0, 2]]},
+}
+
+
+def wandb_config(folder: Path) -> dict[str, Any]:
+    """The config of the one offline run below `folder`, read back with W&B's own tool."""
+    (path,) = folder.rglob("*.wandb")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(path)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    (run,) = [record["run"] for record in map(json.loads, lines) if record["type"] == "run"]
+    config: dict[str, Any] = run["config"]["update"]
+    return config
+
+
+def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {"batch_size": None, "epochs": None, "student_layers": None}
+    sweep = load_sweep(tiny_sweep_file(search=SEARCH, fixed=fixed))
+    folder = tmp_path / "results" / sweep.name
+    write_sweep(folder, sweep)
+    sampled: dict[str, Any] = {}
+    used: dict[str, Any] = {}
+    real_loss, real_adamw = distill.distillation_loss, distill.AdamW
+
+    def spy_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, **knobs: float) -> Any:
+        used.update(knobs, batch_size=max(len(labels), used.get("batch_size", 0)))
+        return real_loss(student, teacher, labels, **knobs)
+
+    def spy_adamw(groups: list[dict[str, Any]], *, lr: float, **options: Any) -> Any:
+        used.update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
+        return real_adamw(groups, lr=lr, **options)
+
+    monkeypatch.setattr(distill, "distillation_loss", spy_loss)
+    monkeypatch.setattr(distill, "AdamW", spy_adamw)
+
+    def objective(trial: optuna.trial.Trial, params: Mapping[str, Any]) -> float:
+        sampled.update(params)
+        config = resolve(sweep.trial("distilled", params), threads=1)
+        record = TrialFolder(trial_folder(folder, "distilled", trial.number))
+        watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
+        tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
+        with tracker.run("spine", "trial", asdict(config)) as run:
+            result = run_trial(config, Slot(arm="distilled", trial=trial.number), record, Materials(), run, watch)
+        used.update(epochs=result.epochs)
+        assert result.val_accuracy is not None
+        return result.val_accuracy
+
+    Studies(sweep, folder).run_next("distilled", objective)
+    config = read_trial_config(folder / "trials" / "0000" / "config.yaml")
+    tracked = wandb_config(folder / "wandb")
+    write_report(folder)
+    (row,) = json.loads((folder / "leaderboard.json").read_text())
+    done = read_trial(folder / "trials" / "0000")
+    again = rerun(done, TrialFolder(tmp_path / "again" / "trials" / "0000"), lambda _: None)
+    student = json.loads((folder / "trials" / "0000" / "student" / "config.json").read_text())
+    used["student_layers"] = student["n_layers"]
+
+    assert set(sampled) == set(SEARCH)
+    for name, value in sampled.items():
+        plain = list(value) if isinstance(value, tuple) else value
+        layers = value if isinstance(value, int) or name != "student_layers" else len(value)
+        assert used[name] == layers, f"{name}: its consumer got another value"
+        assert getattr(config, name) == value, f"{name}: config.yaml"
+        assert tracked[name] == plain, f"{name}: W&B"
+        assert row[name] == plain, f"{name}: the report"
+        assert getattr(again.config, name) == value, f"{name}: the re-run"
+    assert receipt(done, again).verdict == "identical"
+
+
+def test_a_fresh_config_differs_from_the_record_where_a_field_does(tiny_config: Callable[..., TrialConfig]) -> None:
+    assert tiny_config(alpha=0.25) != tiny_config(alpha=0.5)

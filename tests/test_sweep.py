@@ -1,0 +1,186 @@
+"""The command line, the worker process and its supervision, on a tiny model: what a user meets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdsweep.records import read_records
+
+WriteSweep = Callable[..., Path]
+
+
+def command(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of kdsweep's commands as its user does."""
+    line = [sys.executable, "-m", f"kdsweep.{module}", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_a_sweep_runs_reports_does_nothing_when_done_grows_and_reproduces(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    path = tiny_sweep_file(tracking={"mode": "offline"})
+    secret = "planted-secret-0451"
+    first = command("run", path, KDSWEEP_TEST_TOKEN=secret, WANDB_NOTES="")
+    assert first.returncode == 0, first.stderr
+    folder = tmp_path / "results" / "tiny"
+    made = {row.folder.relative_to(folder).as_posix() for row in read_records(folder).trials}
+    assert made == {"trials/0000", "trials/0001", "controls/0000"}
+    assert "val_accuracy" in first.stdout and "report.html" in first.stdout
+    runs = {found.name.split("-", 3)[-1] for found in (folder / "wandb").glob("offline-run-*")}
+    assert runs == {"tiny-teacher", "tiny-trial-0000-a1", "tiny-trial-0001-a1", "tiny-control-0000-a1"}
+    leaked = [found for found in folder.rglob("*") if found.is_file() and secret.encode() in found.read_bytes()]
+    assert leaked == []
+
+    results = {found: found.read_bytes() for found in folder.rglob("result.json")}
+    again = command("run", path)
+    assert again.returncode == 0 and "all trials are done" in again.stdout
+    assert {found: found.read_bytes() for found in folder.rglob("result.json")} == results
+
+    grown = command("run", path, "study.trials=3")
+    assert grown.returncode == 0, grown.stderr
+    assert len([row for row in read_records(folder).trials if row.arm == "distilled"]) == 3
+
+    receipt = command("reproduce", folder)
+    assert receipt.returncode == 0 and "identical" in receipt.stdout, receipt.stdout + receipt.stderr
+
+    changed = command("run", path, "fixed.epochs=1")
+    assert changed.returncode == 2 and "fixed.epochs: 2, now 1" in changed.stderr and "name=NEW_NAME" in changed.stderr
+
+
+@pytest.mark.slow
+def test_a_student_loads_with_plain_transformers_and_has_the_recorded_accuracy(
+    tiny_sweep_file: WriteSweep, tmp_path: Path, tiny_rows: list[tuple[str, str]]
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from kdsweep.data import load_data
+
+    done = command("run", tiny_sweep_file(study={"trials": 1, "controls": 0}))
+    assert done.returncode == 0, done.stderr
+    (row,) = read_records(tmp_path / "results" / "tiny").trials
+    student = AutoModelForSequenceClassification.from_pretrained(row.folder / "student")
+    tokenizer = AutoTokenizer.from_pretrained(row.folder / "student")
+    validation = load_data(row.config).validation
+    tokens = tokenizer(list(validation.texts), padding=True, return_tensors="pt")
+    predicted = student(tokens["input_ids"], tokens["attention_mask"]).logits.argmax(-1).numpy()
+    assert row.result is not None
+    assert (predicted == validation.labels).mean() == row.result.val_accuracy
+    assert student.config.id2label == {0: "negative", 1: "positive"}
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_leaves_no_process_and_continues_to_the_same_leaderboard(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    path = tiny_sweep_file(study={"trials": 3, "controls": 1}, fixed={"epochs": 6})
+    undisturbed = command("run", path, "name=undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    process = subprocess.Popen([sys.executable, "-m", "kdsweep.run", path], stdout=subprocess.PIPE, text=True)
+    steps = tmp_path / "results" / "tiny" / "trials" / "0000" / "steps.jsonl"
+    deadline = time.monotonic() + 60
+    while not steps.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+    deadline = time.monotonic() + 20
+    while _workers_of(path.parent) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _workers_of(path.parent) == []
+    resumed = command("run", path)
+    assert resumed.returncode == 0, resumed.stderr
+
+    def ranking(name: str) -> list[tuple[object, ...]]:
+        rows = json.loads((tmp_path / "results" / name / "leaderboard.json").read_text())
+        return [(row["arm"], row["trial"], row["val_accuracy"], row["temperature"], row["alpha"]) for row in rows]
+
+    assert ranking("tiny") == ranking("undisturbed")
+
+
+def _workers_of(folder: Path) -> list[str]:
+    """Command lines of living workers on results below `folder`."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = process.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        lines += [line] if "kdsweep.worker" in line and str(folder) in line else []
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("study.trails=3", "did you mean 'trials'"),
+        ("search.alpha.high=2", "0 <= alpha <= 1"),
+        ("search.temperature.low=0", "log axis starts above 0"),
+        ("name=../elsewhere", "name must be"),
+        ("study.storage=postgresql://user:planted-0451@host/db", "must not hold a password"),
+    ],
+)
+def test_a_bad_file_gives_one_message_and_exit_code_2(
+    tiny_sweep_file: WriteSweep, override: str, message: str, tmp_path: Path
+) -> None:
+    refused(command("run", tiny_sweep_file(), override), message, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fixed.train_file=missing.csv", "must exist"),
+        ("fixed.label_column=labels", "'labels' is missing"),
+        ("fixed.label_names=[negative,maybe]", "training rows must hold two classes"),
+        ("fixed.batch_size=500", "batch_size <= training rows"),
+        ("fixed.teacher=missing/teacher", "sequence classifier"),
+    ],
+)
+def test_bad_rows_or_models_give_one_message_and_exit_code_2(
+    tiny_sweep_file: WriteSweep, override: str, message: str, tmp_path: Path
+) -> None:
+    refused(command("run", tiny_sweep_file(study={"trials": 1, "controls": 0}), override), message, tmp_path)
+
+
+def refused(done: subprocess.CompletedProcess[str], message: str, folder: Path) -> None:
+    """One message, exit code 2, no trial started, no secret repeated."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and "planted" not in done.stdout + done.stderr
+    assert not list((folder / "results").rglob("trials"))
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_fails_its_trial_and_the_sweep_goes_on(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    search = {"learning_rate": {"choices": [1e-3, 1e30]}}
+    done = command("run", tiny_sweep_file(study={"trials": 4, "controls": 0, "sampler": "random"}, search=search))
+    assert done.returncode == 0, done.stderr
+    rows = read_records(tmp_path / "results" / "tiny").trials
+    failed = [row for row in rows if row.result and row.result.status == "failed"]
+    assert len(rows) == 4 and 0 < len(failed) < 4
+    assert all(row.result and "at step" in str(row.result.error) for row in failed)
+    report = (tmp_path / "results" / "tiny" / "report.md").read_text()
+    assert "the loss must stay finite" in report
+
+
+def test_a_dry_run_shows_every_axis_and_writes_nothing(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+    done = command("run", tiny_sweep_file(), "--dry-run")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("temperature", "alpha", "learning_rate", "[1, 8] log"))
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("module", ["run", "report", "reproduce"])
+def test_help_teaches_with_an_example(module: str) -> None:
+    done = command(module, "--help")
+    assert done.returncode == 0 and f"python -m kdsweep.{module}" in done.stdout and "example" in done.stdout
