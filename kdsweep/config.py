@@ -160,6 +160,8 @@ class TrialConfig:
                 layers if isinstance(layers, int) else list(layers),
             ),
         ]
+        for name in ("split_seed", "teacher_seed", "seed"):
+            checks.append((getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name)))
         positive = ("learning_rate", "batch_size", "epochs", "teacher_learning_rate", "teacher_batch_size")
         for name in (*positive, "train_limit", "validation_limit", "threads", "student_layers"):
             value = getattr(self, name)
@@ -200,6 +202,8 @@ def converted(value: object, hint: Any) -> Any:
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for member in members:
         literals = typing.get_args(member) if typing.get_origin(member) is Literal else ()
+        if value is False and "off" in literals:
+            return "off"  # YAML 1.1 reads a bare off as false
         if (
             any(value == literal and isinstance(value, type(literal)) for literal in literals)
             or (member is type(None) and value is None)
@@ -256,15 +260,17 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         )
     try:
         loaded = OmegaConf.load(path)
+        if not isinstance(loaded, omegaconf.DictConfig):
+            raise ConfigError(f"{path} must hold a YAML mapping (key: value), but holds a list")
         merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
         _refuse_resolvers(OmegaConf.to_container(merged), str(path))
         content = OmegaConf.to_container(merged, resolve=True)
     except OSError as error:
         raise ConfigError(f"{path} must be a readable YAML file: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, omegaconf.errors.OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path} must be valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a YAML mapping (key: value), but holds {type(content).__name__}")
+    except (yaml.YAMLError, omegaconf.errors.OmegaConfBaseException, TypeError, ValueError) as error:
+        among = f" (with {' '.join(overrides)})" if overrides else ""
+        raise ConfigError(f"{path}{among} must be valid YAML: {' '.join(str(error).split())}") from error
+    assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 

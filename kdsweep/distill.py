@@ -82,6 +82,8 @@ def distill(
         step, losses = distill_epoch(student, train, optimizer, schedule, config, epoch=epoch, on_steps=on_steps)
         train_seconds = time.perf_counter() - started
         evaluation = evaluate(student, validation)
+        if not np.isfinite(evaluation.loss):  # the last step's update can break the weights after its loss was finite
+            raise NonFiniteLoss(step, losses[1].item(), evaluation.loss)
         history.append(_epoch_metrics(epoch, step, losses, evaluation, train_seconds))
         if on_epoch(history[-1]):
             break

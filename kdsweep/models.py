@@ -101,13 +101,15 @@ def check_task(config: Any, address: str) -> None:
 def label_columns(config: Any, label_names: Sequence[str], address: str) -> list[int]:
     """For each of `label_names`, the logit column of a model that means it: `logits[:, columns]` is in the dataset's order.
 
-    Names are compared without case, spaces and punctuation. Where one side only numbers its classes (LABEL_0, or 0 and 1 in
+    Names are compared as they are, then without case, spaces and punctuation. Where one side only numbers its classes (LABEL_0, or 0 and 1 in
     the dataset), the number is the column. Raises ModelError, with both lists, where that does not settle it.
     """
     theirs = [str(config.id2label[index]) for index in range(config.num_labels)]
+    if sorted(theirs) == sorted(label_names):
+        return [theirs.index(name) for name in label_names]  # C and C++ are told apart
     mine, other = [_plain(name) for name in label_names], [_plain(name) for name in theirs]
     if len(set(other)) == len(other) and set(mine) <= set(other):
-        if len(mine) == len(other):
+        if len(set(mine)) == len(label_names) == len(other):
             return [other.index(name) for name in mine]
     elif len(mine) == len(other):
         if [f"label{index}" for index in range(len(other))] == other:
@@ -147,7 +149,7 @@ def load_student(address: str, revision: str | None, label_names: Sequence[str],
                 f"{address!r} must have its classes in the dataset's order, {list(label_names)}, or a linear head"
             )
         with torch.no_grad():
-            for tensor in (heads[-1].weight, heads[-1].bias):
+            for tensor in heads[-1].parameters():
                 tensor.copy_(tensor[columns].clone())
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}

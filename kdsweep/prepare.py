@@ -44,10 +44,10 @@ def run_teacher(
     started = time.perf_counter()
     materials.teacher_rows(config)
     result = _teacher_result(config, materials, run, logits_seconds=time.perf_counter() - started)
-    folder.finish(result)
     _, validation = materials.teacher_rows(config)
     folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
     folder.write_labels(materials.data(config).validation.labels)
+    folder.finish(result)
     run.summarise({"val_accuracy": result.val_accuracy, "parameters": result.parameters, "size_mb": result.size_mb})
     return result
 

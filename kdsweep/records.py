@@ -18,6 +18,7 @@ This is the only module that knows those names. Files are replaced whole (write,
 """
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -323,12 +324,12 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file whole: readers see the old text or the new one. Raises ResultsError."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file whole: readers see the old content or the new one. Raises ResultsError."""
     draft = path.with_name(f".{path.name}.draft")
     with _naming(path):
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
@@ -345,8 +346,9 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    with _naming(path):
-        np.save(path, array)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
 
 
 def _read_array(path: Path) -> np.ndarray | None:

@@ -113,9 +113,15 @@ class Studies:
             raise ResultsError(f"the study {study.study_name!r} was made by another sweep file:\n" + "\n".join(changes))
 
     def _queue(self, arm: Arm) -> list[Mapping[str, Any]]:
-        """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole."""
-        known = list(self._sweep.enqueue) if arm == "distilled" else []
-        return [*known, *(self._sweep.grid(arm) if self._sweep.study.sampler == "grid" else [])]
+        """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole, each point once."""
+        known = self._sweep.enqueue if arm == "distilled" else ()
+        if self._sweep.study.sampler != "grid":
+            return list(known)
+
+        def place(point: Mapping[str, Any]) -> int:
+            return next((index for index, item in enumerate(known) if item.items() <= point.items()), len(known))
+
+        return sorted(self._sweep.grid(arm), key=place)
 
     def _trials(self, arm: Arm) -> list[FrozenTrial]:
         return self._studies[arm].get_trials(deepcopy=False)

@@ -90,7 +90,9 @@ class Axis:
         if self.choices:
             return value in self.choices
         assert self.low is not None and self.high is not None
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if not (isinstance(value, int | float) and self.low <= value <= self.high):
+            return False
+        return self.step is None or any(math.isclose(value, point, abs_tol=1e-9) for point in self.points() or ())
 
     def text(self) -> str:
         """The axis in a few characters, for a table."""
@@ -223,8 +225,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     study = _section(StudyConfig, "study", content.get("study"), problems)
     tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
     problems += _study_problems(study)
-    fixed = _fixed(content.get("fixed"), problems)
-    search = _search(content.get("search"), fixed, problems)
+    unbuildable: list[str] = []
+    fixed = _fixed(content.get("fixed"), unbuildable)
+    search = _search(content.get("search"), fixed, unbuildable)
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
         problems += [
@@ -237,8 +240,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     )
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     sweep = SweepConfig(name=str(name), study=study, fixed=fixed, search=search, enqueue=enqueue, tracking=tracking)
-    if not problems:
-        problems += _trial_problems(sweep)
+    problems += unbuildable or _trial_problems(sweep)
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     return sweep
@@ -267,7 +269,7 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
 
 def _study_problems(study: StudyConfig) -> list[str]:
     counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
-    counts["keep_students"] = (study.keep_students, 1)
+    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0)}
     problems = [
         f"study.{key} >= {least} must hold, but got {value}"
         for key, (value, least) in counts.items()
