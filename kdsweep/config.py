@@ -268,8 +268,8 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} must be a readable YAML file: {error.strerror or error}") from error
     except (yaml.YAMLError, omegaconf.errors.OmegaConfBaseException, TypeError, ValueError) as error:
-        among = f" (with {' '.join(overrides)})" if overrides else ""
-        raise ConfigError(f"{path}{among} must be valid YAML: {' '.join(str(error).split())}") from error
+        what = f"{path} and its overrides" if overrides else str(path)
+        raise ConfigError(f"{what} must be valid YAML: {' '.join(str(error).split())}") from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 

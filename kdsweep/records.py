@@ -381,7 +381,7 @@ def _read_json(path: Path, kind: type[Record]) -> Record | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
         return kind(**fields)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ResultsError(
             f"{path} must be a {kind.__name__} that this version wrote, but: {error}; move it away to run that part again"
         ) from error

@@ -98,8 +98,14 @@ class Axis:
         """The axis in a few characters, for a table."""
         if self.choices:
             return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
-        kind = " log" if self.log else f" step {self.step:g}" if self.step else ""
-        return f"[{self.low:g}, {self.high:g}]{kind}"
+        assert self.low is not None and self.high is not None
+        kind = " log" if self.log else f" step {_short(self.step)}" if self.step else ""
+        return f"[{_short(self.low)}, {_short(self.high)}]{kind}"
+
+
+def _short(value: float) -> str:
+    """All digits of a number that has many, and none that it has not: identities are compared by this text."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,243 @@
+"""What lies on disk: whole or absent, and what was cut off says so."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdsweep.config import TrialConfig, read_trial_config
+from kdsweep.errors import ConfigError, ResultsError
+from kdsweep.records import (
+    EpochMetrics,
+    StepMetrics,
+    TeacherEpoch,
+    TeacherResult,
+    TrialFolder,
+    TrialResult,
+    keep_best_students,
+    read_predictions,
+    read_records,
+    read_steps,
+    read_sweep,
+    read_trial,
+    read_trials,
+    read_validation_labels,
+    results_root,
+    teacher_folder,
+    trial_folder,
+    write_atomically,
+    write_json,
+    write_sweep,
+)
+from kdsweep.sweep_config import ARMS, Arm, load_sweep
+
+Config = Callable[..., TrialConfig]
+
+STEP = StepMetrics(step=1, epoch=1, L_soft=0.1 + 0.2, L_hard=1e-300, L_total=2 / 3, learning_rate=5e-324)
+EPOCH = EpochMetrics(
+    epoch=1,
+    step=5,
+    L_soft=0.1 + 0.2,
+    L_hard=1 / 3,
+    L_total=2 / 3,
+    val_accuracy=0.7,
+    val_loss=0.5,
+    val_agreement=0.9,
+    train_seconds=1.5,
+    evaluate_seconds=0.5,
+)
+
+
+def result_of(arm: Arm, trial: int, **changes: Any) -> TrialResult:
+    """A complete trial's result."""
+    numbers = {field.name: 0 for field in dataclasses.fields(TrialResult)}
+    texts = dict.fromkeys(("initial_weights_sha256", "teacher_weights_sha256", "data_sha256", "started_at"), "x")
+    facts: dict[str, Any] = {"arm": arm, "trial": trial, "attempt": 1, "status": "complete", "error": None}
+    facts |= {"environment": {"torch": "2"}, "run_id": None, "val_accuracy": 0.1 + 0.2}
+    return TrialResult(**{**numbers, **texts, **facts, **changes})
+
+
+def write_trial(folder: Path, config: TrialConfig, arm: Arm, trial: int, **changes: Any) -> TrialFolder:
+    """A finished trial with a student."""
+    made = TrialFolder(trial_folder(folder, arm, trial))
+    made.start(config)
+    made.add_steps([STEP])
+    made.add_epoch(EPOCH)
+    made.student.mkdir()
+    (made.student / "model.safetensors").write_text("weights")
+    made.finish(result_of(arm, trial, **changes))
+    return made
+
+
+def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> None:
+    config = tiny_config(student_layers=(0, 2), learning_rate=0.1 + 0.2)
+    written = write_trial(tmp_path, config, "fine_tuned", 7)
+    written.write_predictions(np.array([1, 0, 1]))
+    assert written.path == tmp_path / "controls" / "0007"
+    row = read_trial(written.path)
+    assert (row.arm, row.trial, row.config, row.epochs) == ("fine_tuned", 7, config, (EPOCH,))
+    assert row.result == result_of("fine_tuned", 7)
+    assert row.has_student()
+    assert read_steps(written.path) == [STEP]
+    predictions = read_predictions(written.path)
+    assert predictions is not None and predictions.tolist() == [1, 0, 1] and predictions.dtype == np.int64
+
+
+def test_a_reproduction_must_give_all_but_the_clock() -> None:
+    measured = set(EPOCH.measured())
+    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "val_accuracy", "val_loss", "val_agreement"}
+
+
+def test_a_failed_write_leaves_the_old_text_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResultsError, match=f"{path} must be writable, but: No space left on device"):
+        write_atomically(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    write_atomically(path, "newer ü")
+    assert path.read_text(encoding="utf-8") == "newer ü"
+    assert [found.name for found in tmp_path.iterdir() if found.name.endswith("json")] == ["result.json"]
+
+
+def test_numbers_that_json_does_not_know_are_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"loss": float("nan")})
+    assert json.loads(path.read_text()) == {"loss": 1.0}
+
+
+def test_a_folder_without_result_is_unfinished_and_keeps_what_was_done(tmp_path: Path, tiny_config: Config) -> None:
+    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder.start(tiny_config())
+    folder.add_epoch(EPOCH)
+    (row,) = read_trials(tmp_path, "distilled")
+    assert row.result is None and row.epochs == (EPOCH,) and not row.has_student()
+
+
+def test_the_unfinished_last_line_of_a_cut_off_trial_is_left_out(tmp_path: Path, tiny_config: Config) -> None:
+    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder.start(tiny_config())
+    folder.add_steps([STEP, dataclasses.replace(STEP, step=2)])
+    folder.add_epoch(EPOCH)
+    for name in ("steps.jsonl", "epochs.jsonl"):
+        with (folder.path / name).open("a") as file:
+            file.write('{"step": 3, "epo')
+    assert [step.step for step in read_steps(folder.path)] == [1, 2]
+    assert read_trial(folder.path).epochs == (EPOCH,)
+
+
+def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path, tiny_config: Config) -> None:
+    folder = write_trial(tmp_path, tiny_config(), "distilled", 0)
+    folder.start(tiny_config(alpha=0.25))
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert read_trial_config(folder.path / "config.yaml").alpha == 0.25
+    assert read_steps(folder.path) == [] and read_predictions(folder.path) is None
+
+
+@pytest.mark.parametrize("text", ['{"arm": "distil', "", "[1]", '{"arm": "distilled"}', '{"unknown": 1}', "null"])
+def test_a_torn_result_is_named_with_the_way_out(text: str, tmp_path: Path, tiny_config: Config) -> None:
+    folder = write_trial(tmp_path, tiny_config(), "distilled", 3)
+    path = folder.path / "result.json"
+    path.write_text(text)
+    with pytest.raises(ResultsError, match=f"{path} must be a TrialResult .*move it away"):
+        read_trial(folder.path)
+
+
+def test_a_torn_config_is_named(tmp_path: Path, tiny_config: Config) -> None:
+    folder = write_trial(tmp_path, tiny_config(), "distilled", 3)
+    (folder.path / "config.yaml").write_text("teacher: [")
+    with pytest.raises(ConfigError, match=str(folder.path)):
+        read_trial(folder.path)
+
+
+@pytest.mark.parametrize("name", ["trials/abc", "elsewhere/0001", "trials", "trials/0009"])
+def test_a_folder_that_is_no_trial_is_refused(name: str, tmp_path: Path, tiny_config: Config) -> None:
+    write_trial(tmp_path, tiny_config(), "distilled", 1)
+    with pytest.raises(ResultsError, match="a trial's folder reads results/NAME/trials/0007"):
+        read_trial(tmp_path / name)
+
+
+def test_results_that_cannot_be_written_are_named(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:
+    blocked = tmp_path / "a_file"
+    blocked.touch()
+    with pytest.raises(ResultsError, match=f"{blocked}.* must be writable, but: Not a directory"):
+        TrialFolder(trial_folder(blocked, "distilled", 0)).start(tiny_config())
+    with pytest.raises(ResultsError, match=f"{blocked} must be writable, but: File exists"):
+        write_sweep(blocked, load_sweep(tiny_sweep_file()))
+    with pytest.raises(ResultsError, match="gone.* must be writable, but: No such file"):
+        TrialFolder(tmp_path / "gone").add_steps([STEP])
+
+
+def test_the_best_students_of_an_arm_stay_and_every_record(tmp_path: Path, tiny_config: Config) -> None:
+    accuracies = [0.5, 0.9, 0.7, 0.9, 0.6]
+    for trial, accuracy in enumerate(accuracies):
+        write_trial(tmp_path, tiny_config(), "distilled", trial, val_accuracy=accuracy)
+        write_trial(tmp_path, tiny_config(), "fine_tuned", trial, val_accuracy=accuracy)
+    write_trial(tmp_path, tiny_config(), "distilled", 5, status="pruned", val_accuracy=1.0)
+    keep_best_students(tmp_path, "distilled", 2)
+    rows = read_trials(tmp_path, "distilled")
+    assert [row.trial for row in rows if row.has_student()] == [1, 3, 5]
+    assert [row.result.val_accuracy for row in rows if row.result] == [*accuracies, 1.0]
+    assert all(row.has_student() for row in read_trials(tmp_path, "fine_tuned"))
+    keep_best_students(tmp_path, "distilled", 1)  # a tie: the earlier one stays
+    assert [row.trial for row in read_trials(tmp_path, "distilled") if row.has_student()] == [1, 5]
+
+
+def test_a_sweeps_records_come_back_by_arm_and_number(
+    tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any
+) -> None:
+    sweep = load_sweep(tiny_sweep_file())
+    folder = tmp_path / "results" / "tiny"
+    assert read_sweep(folder) is None
+    write_sweep(folder, sweep)
+    for arm in ARMS:
+        for trial in (10, 2, 0):
+            write_trial(folder, tiny_config(), arm, trial)
+    (folder / "trials" / "0011").mkdir()  # made, and cut off before its config
+    found = read_records(folder)
+    assert found.sweep == sweep and found.teacher is None
+    assert [(row.arm, row.trial) for row in found.trials] == [(arm, trial) for arm in ARMS for trial in (0, 2, 10)]
+
+
+def test_the_teachers_record_comes_back(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:
+    folder = tmp_path / "results" / "tiny"
+    write_sweep(folder, load_sweep(tiny_sweep_file()))
+    numbers: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(TeacherResult)}
+    facts = {"teacher": "bert", "label_names": ("no", "yes"), "environment": {}, "run_id": None, "from_cache": True}
+    result = TeacherResult(**{**numbers, **facts, "weights_sha256": "w", "data_sha256": "d"})
+    teacher = TrialFolder(teacher_folder(folder))
+    teacher.start(tiny_config())
+    assert read_validation_labels(folder) is None and read_records(folder).teacher is None
+    teacher.add_epoch(TeacherEpoch(epoch=1, step=2, L_hard=0.5, val_accuracy=0.9, val_loss=0.4, train_seconds=1.0))
+    teacher.write_labels(np.array([0, 1, 1]))
+    teacher.finish(result)
+    assert read_records(folder).teacher == result
+    labels = read_validation_labels(folder)
+    assert labels is not None and labels.tolist() == [0, 1, 1]
+
+
+def test_a_folder_without_results_is_refused_with_those_beside_it(tmp_path: Path, tiny_sweep_file: Any) -> None:
+    with pytest.raises(ResultsError, match="holds sweep.yaml, but .*; no results in"):
+        read_records(tmp_path / "missing")
+    write_sweep(tmp_path / "mine", load_sweep(tiny_sweep_file()))
+    with pytest.raises(ResultsError, match="beside it: mine"):
+        read_records(tmp_path / "missing")
+
+
+def test_the_results_root_is_the_environments_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert results_root() == tmp_path / "results"
+    monkeypatch.delenv("KDSWEEP_RESULTS")
+    monkeypatch.chdir(tmp_path)
+    assert results_root() == tmp_path / "results"

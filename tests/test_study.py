@@ -1,0 +1,273 @@
+"""The search: slots that never move, nothing counted twice, and a resumed sweep that proposes what an undisturbed one would."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from kdsweep.errors import Interrupted, ResultsError, TrialFailed
+from kdsweep.records import study_path
+from kdsweep.study import Objective, Studies
+from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
+
+Point = dict[str, Any]
+
+AXES = {
+    "temperature": Axis(low=1.0, high=16.0, log=True),
+    "alpha": Axis(low=0.0, high=1.0),
+    "learning_rate": Axis(low=1e-5, high=1e-3, log=True),
+    "batch_size": Axis(choices=(16, 32, 64)),
+}
+
+
+def sweep_of(search: dict[str, Axis] = AXES, enqueue: Sequence[Point] = (), **study: Any) -> SweepConfig:
+    """A sweep of 5 distilled trials and no control."""
+    settings = {"trials": 5, "controls": 0, "startup_trials": 2, "pruner": "none", **study}
+    fixed = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}
+    return SweepConfig(name="s", fixed=fixed, search=search, study=StudyConfig(**settings), enqueue=tuple(enqueue))
+
+
+def value(point: Point) -> float:
+    """Something that TPE can climb."""
+    return 1.0 - abs(point.get("alpha", 0.5) - 0.7) - abs(point.get("temperature", 4.0) - 4.0) / 16
+
+
+def watched(seen: list[Point]) -> Objective:
+    """An objective that notes its points."""
+
+    def objective(_: optuna.trial.Trial, point: Point) -> float:
+        seen.append(point)
+        return value(point)
+
+    return objective
+
+
+def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
+    """The distilled arm's points in one go."""
+    seen: list[Point] = []
+    folder.mkdir()
+    studies = Studies(sweep, folder)
+    while studies.remaining("distilled"):
+        studies.run_next("distilled", watched(seen))
+    return seen
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(sampler: str, tmp_path: Path) -> None:
+    sweep = sweep_of(sampler=sampler)
+    expected = undisturbed(tmp_path / "whole", sweep)
+    seen: list[Point] = []
+    for _ in range(5):
+        Studies(sweep, tmp_path).run_next("distilled", watched(seen))
+    assert seen == expected
+    assert Studies(sweep, tmp_path).remaining("distilled") == 0
+    assert all(point["batch_size"] in (16, 32, 64) and isinstance(point["batch_size"], int) for point in seen)
+
+
+def test_another_seed_proposes_otherwise_and_the_arms_do_not_share_their_luck(tmp_path: Path) -> None:
+    only = {"learning_rate": AXES["learning_rate"]}
+    seen: dict[Any, list[Point]] = {}
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        studies = Studies(sweep_of(only, seed=seed, sampler="random", controls=2), tmp_path / str(seed))
+        for arm in ("distilled", "fine_tuned"):
+            seen[seed, arm] = []
+            for _ in range(2):
+                studies.run_next(arm, watched(seen[seed, arm]))  # type: ignore[arg-type]
+    points = [point["learning_rate"] for run in seen.values() for point in run]
+    assert len(set(points)) == 8
+
+
+def kill(studies: Studies, arm: Any, folder: Path) -> Point:
+    """What SIGKILL leaves: a trial that is running, with its parameters and a report, and nobody who runs it."""
+    seen: list[Point] = []
+
+    def objective(trial: optuna.trial.Trial, point: Point) -> float:
+        trial.report(0.5, 1)
+        seen.append(point)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        studies.run_next(arm, objective)
+    connection = sqlite3.connect(study_path(folder))
+    connection.execute("UPDATE trials SET state = 'RUNNING' WHERE state = 'WAITING' AND datetime_start IS NOT NULL")
+    connection.commit()
+    connection.close()
+    return seen[0]
+
+
+@pytest.mark.parametrize("pruner", ["none", "hyperband"])
+def test_killed_trials_settle_under_their_own_number_and_change_no_later_proposal(pruner: str, tmp_path: Path) -> None:
+    sweep = sweep_of(pruner=pruner)
+    expected = undisturbed(tmp_path / "whole", sweep)
+    seen: list[Point] = []
+    studies = Studies(sweep, tmp_path)
+    for number in range(5):
+        if number in (1, 3, 4):
+            assert kill(studies, "distilled", tmp_path) == expected[number]
+            studies = Studies(sweep, tmp_path)
+            assert (studies.settle(), studies.settle()) == (1, 0)
+        studies.run_next("distilled", watched(seen))
+    assert seen == expected
+    trials = trials_of(tmp_path)
+    assert [trial.number for trial in trials] == list(range(5))
+    assert [trial.user_attrs["attempt"] for trial in trials] == [1, 2, 1, 2, 2]
+
+
+def trials_of(folder: Path, arm: str = "distilled") -> list[optuna.trial.FrozenTrial]:
+    """All trials of an arm, read by Optuna alone."""
+    return optuna.load_study(study_name=f"s-{arm}", storage=f"sqlite:///{study_path(folder)}").get_trials()
+
+
+def test_a_trial_that_fails_by_itself_counts_and_the_study_goes_on(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(trials=2), tmp_path)
+
+    def fail(_: optuna.trial.Trial, __: Point) -> float:
+        raise TrialFailed("the loss must stay finite")
+
+    studies.run_next("distilled", fail)
+    assert (studies.finished("distilled"), studies.remaining("distilled")) == (1, 1)
+    studies.run_next("distilled", watched([]))
+    assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert studies.next_arm() is None
+
+
+def test_a_pruned_trial_counts(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(trials=1), tmp_path)
+
+    def prune(_: optuna.trial.Trial, __: Point) -> float:
+        raise optuna.TrialPruned("others were ahead")
+
+    studies.run_next("distilled", prune)
+    assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.PRUNED]
+    assert studies.remaining("distilled") == 0
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt(), SystemExit(3), Interrupted()])
+def test_any_other_exception_puts_the_trial_back_and_comes_out_as_it_was(error: BaseException, tmp_path: Path) -> None:
+    studies = Studies(sweep_of(), tmp_path)
+    lost: list[Point] = []
+
+    def break_off(_: optuna.trial.Trial, point: Point) -> float:
+        lost.append(point)
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        studies.run_next("distilled", break_off)
+    assert raised.value is error
+    assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.WAITING]
+    assert studies.finished("distilled") == 0
+    again: list[Point] = []
+    studies.run_next("distilled", watched(again))
+    assert again == lost
+    assert [(t.number, t.state) for t in trials_of(tmp_path)] == [(0, TrialState.COMPLETE)]
+
+
+GRID = {"temperature": Axis(low=1.0, high=2.0, step=1.0), "student_layers": Axis(choices=(2, (0, 2)))}
+
+
+@pytest.mark.parametrize(
+    "enqueue",
+    [
+        [{"temperature": 1.0, "student_layers": 2}],
+        [{"temperature": 2.0, "student_layers": (0, 2)}, {"temperature": 1.0, "student_layers": (0, 2)}],
+        [{"student_layers": (0, 2)}],
+    ],
+)
+def test_a_grid_runs_each_point_once_whatever_comes_first_reopened_or_not(enqueue: list[Point], tmp_path: Path) -> None:
+    sweep = sweep_of(GRID, enqueue, sampler="grid", trials=99, controls=99)
+    seen: dict[Any, list[Point]] = {"distilled": [], "fine_tuned": []}
+    studies = Studies(sweep, tmp_path)
+    while (arm := studies.next_arm()) is not None:
+        studies.run_next(arm, watched(seen[arm]))
+        studies = Studies(sweep, tmp_path) if len(seen["distilled"]) == 2 else studies
+    grid = [{"temperature": t, "student_layers": layers} for t in (1.0, 2.0) for layers in (2, (0, 2))]
+    assert sorted(map(str, seen["distilled"])) == sorted(map(str, grid))
+    assert [item.items() <= point.items() for item, point in zip(enqueue, seen["distilled"], strict=False)] == [
+        True
+    ] * len(enqueue)
+    assert sorted(map(str, seen["fine_tuned"])) == ["{'student_layers': (0, 2)}", "{'student_layers': 2}"]
+
+
+def test_known_recipes_come_first_once_and_what_they_leave_open_is_sampled(tmp_path: Path) -> None:
+    queue = [{"alpha": 1.0, "temperature": 1.0}, {"alpha": 0.5, "batch_size": 64}]
+    seen: list[Point] = []
+    for _ in range(3):
+        Studies(sweep_of(enqueue=queue), tmp_path).run_next("distilled", watched(seen))
+    assert queue[0].items() <= seen[0].items() and queue[1].items() <= seen[1].items()
+    assert all(set(point) == set(AXES) for point in seen)
+    assert [point["alpha"] in (0.5, 1.0) for point in seen] == [True, True, False]
+
+
+def test_the_arms_take_turns_so_that_both_end_together_and_recipes_are_the_distilled_ones(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(enqueue=[{"alpha": 1.0}], trials=4, controls=2), tmp_path)
+    turns, points = [], []
+    while (arm := studies.next_arm()) is not None:
+        turns.append(arm)
+        studies.run_next(arm, watched(points))
+    assert turns == ["distilled", "fine_tuned", "distilled", "distilled", "fine_tuned", "distilled"]
+    for arm, point in zip(turns, points, strict=True):
+        assert set(point) == (set(AXES) if arm == "distilled" else {"learning_rate", "batch_size"})
+    assert points[0]["alpha"] == 1.0
+
+
+def test_a_budget_can_grow_and_nothing_is_done_again(tmp_path: Path) -> None:
+    seen: list[Point] = []
+    for trials in (2, 2, 3):
+        studies = Studies(sweep_of(trials=trials), tmp_path)
+        while (arm := studies.next_arm()) is not None:
+            studies.run_next(arm, watched(seen))
+    assert len(seen) == 3
+
+
+def test_a_study_of_another_sweep_file_is_refused_with_what_changed(tmp_path: Path) -> None:
+    Studies(sweep_of(), tmp_path)
+    other = sweep_of({**AXES, "alpha": Axis(low=0.0, high=0.5)}, seed=4)
+    with pytest.raises(ResultsError) as error:
+        Studies(other, tmp_path)
+    message = str(error.value)
+    assert "'s-distilled' was made by another sweep file" in message
+    assert "study.seed: 0, now 4" in message and "search.alpha: [0, 1], now [0, 0.5]" in message
+
+
+def test_the_embedded_storage_keeps_a_write_ahead_log_and_locks_when_a_transaction_begins(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(), tmp_path)
+    engine = studies._storage.engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        other = sqlite3.connect(study_path(tmp_path), timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")  # our transaction has only read, yet holds the lock
+        other.close()
+
+
+def test_two_writers_never_take_the_same_queued_trial(tmp_path: Path) -> None:
+    queue = [{"alpha": number / 16} for number in range(8)]
+    sweep = sweep_of({"alpha": AXES["alpha"]}, queue, trials=8, sampler="random")
+    Studies(sweep, tmp_path)
+    seen: list[list[Point]] = [[], []]
+    start = threading.Barrier(2)
+
+    def work(index: int) -> None:
+        studies = Studies(sweep, tmp_path)
+        start.wait()
+        for _ in range(4):
+            studies.run_next("distilled", watched(seen[index]))
+
+    run_together([lambda: work(0), lambda: work(1)])
+    assert sorted(point["alpha"] for points in seen for point in points) == [number / 16 for number in range(8)]
+    assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.COMPLETE] * 8
+
+
+def run_together(jobs: list[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,313 @@
+"""A sweep file: what is refused, all at once, and what its arms, budgets and identity are."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdsweep.config import TrialConfig
+from kdsweep.errors import ConfigError
+from kdsweep.sweep_config import (
+    ARMS,
+    UNSEARCHABLE,
+    Axis,
+    StudyConfig,
+    SweepConfig,
+    TrackingConfig,
+    identity_changes,
+    load_sweep,
+    sweep_yaml,
+)
+
+WriteSweep = Callable[..., Path]
+
+
+def problems_of(path: Path, *overrides: str) -> str:
+    """What `load_sweep` says about a file that it refuses."""
+    with pytest.raises(ConfigError) as error:
+        load_sweep(path, overrides)
+    assert all(str(path) in line for line in error.value.problems)
+    return "\n".join(error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("nmae=other", "unknown key 'nmae'; did you mean 'name'?"),
+        ("study.trails=3", "study: unknown key 'trails'; did you mean 'trials'?"),
+        ("tracking.projekt=x", "tracking: unknown key 'projekt'; did you mean 'project'?"),
+        ("fixed.epoch=3", "fixed: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("search.temprature.low=1", "search: unknown key 'temprature'; did you mean 'temperature'?"),
+        ("search.alpha.lo=0.1", "search.alpha: unknown key 'lo'; did you mean 'low'?"),
+        ("study.trials=many", "study.trials must be a whole number, but got 'many'"),
+        ("study.trials=0", "study.trials >= 1 must hold, but got 0"),
+        ("study.controls=-1", "study.controls >= 0 must hold, but got -1"),
+        ("study.startup_trials=0", "study.startup_trials >= 1"),
+        ("study.keep_students=0", "study.keep_students >= 1"),
+        ("study.seed=-1", "study.seed >= 0 must hold, but got -1"),
+        ("study.sampler=bayes", "study.sampler must be tpe or random or grid, but got 'bayes'"),
+        ("study.pruner=null", "study.pruner must be median or hyperband or none, but got None"),
+        ("study=5", "study must be a mapping, but got 5"),
+        ("study.storage=study.db", "study.storage must be an SQLAlchemy address"),
+        ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
+        ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
+        ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
+        ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
+        ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
+        ("search=null", "search must name at least one axis"),
+        ("search.alpha=0.5", "search.alpha must read {low: …, high: …} or {choices: [...]}, but got 0.5"),
+        ("search.temperature.low=9", "search.temperature: low < high must hold, but got low 9.0, high 8.0"),
+        ("search.temperature.low=8", "low < high must hold"),
+        ("search.temperature.low=0", "a log axis starts above 0 must hold, but got low 0.0"),
+        ("search.temperature.high=null", "search.temperature: an axis has low and high, or choices"),
+        ("search.temperature.high=.inf", "a finite number"),
+        ("search.temperature.step=1", "log or step, not both"),
+        ("search.alpha.step=-0.1", "step > 0 must hold"),
+        ("search.alpha.log=maybe", "search.alpha: must be true or false, but got 'maybe'"),
+        ("search.alpha.choices=[0.1]", "either low and high or choices, not both"),
+        ("search.alpha.high=1.5", "0 <= alpha <= 1 must hold, but got 1.5"),
+        ("search.weight_decay.choices=0.1", "choices must be a list, but got 0.1"),
+        ("search.weight_decay.choices=[0.1,0.1]", "choices are distinct"),
+        ("search.weight_decay.choices=[low]", "must be a finite number, but got 'low'"),
+        ("search.weight_decay.choices=[-1,0]", "weight_decay >= 0 must hold, but got -1.0"),
+        ("search.student.low=1", "takes choices, not low and high"),
+        ("search.epochs={low: 1.5, high: 3}", "search.epochs: must be a whole number, but got 1.5"),
+        ("enqueue={alpha: 1.0}", "enqueue must be a list of mappings"),
+        ("enqueue=[alpha]", "enqueue must be a list of mappings"),
+        ("enqueue=[{alhpa: 1.0}]", "enqueue: 'alhpa' is no searched field; did you mean 'alpha'?"),
+        ("enqueue=[{epochs: 2}]", "enqueue: 'epochs' is no searched field"),
+        ("enqueue=[{alpha: high}]", "enqueue: alpha must be a finite number, but got 'high'"),
+        ("enqueue=[{temperature: 9}]", "enqueue: temperature must lie in [1, 8] log, but got 9"),
+        ("study.sampler=grid", "search.temperature: grid needs choices, or low, high and step, but got [1, 8] log"),
+    ],
+)
+def test_one_wrong_line_is_refused_by_its_name(tiny_sweep_file: WriteSweep, override: str, message: str) -> None:
+    path = tiny_sweep_file(fixed={"epochs": None} if override.startswith("search.epochs") else {})
+    assert message in problems_of(path, override)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", 7, None, "a\n"])
+def test_a_name_that_leaves_the_results_folder_is_refused(tiny_sweep_file: WriteSweep, name: object) -> None:
+    path = tiny_sweep_file()
+    path.write_text(path.read_text().replace("name: tiny", f"name: {name!r}".replace("None", "null")))
+    assert "name must be letters, digits" in problems_of(path)
+
+
+def test_a_field_both_fixed_and_searched_is_refused_until_its_axis_is_dropped(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"alpha": 0.5}, enqueue=[{"alpha": 1.0, "temperature": 2.0}])
+    assert "alpha is both fixed and searched" in problems_of(path)
+    sweep = load_sweep(path, ["search.alpha=null"])
+    assert set(sweep.search) == {"temperature", "learning_rate"}
+    assert sweep.enqueue == ({"temperature": 2.0},)
+
+
+@pytest.mark.parametrize("field", UNSEARCHABLE)
+def test_fields_that_choose_the_ranked_rows_or_the_machine_are_not_searched(
+    tiny_sweep_file: WriteSweep, field: str
+) -> None:
+    path = tiny_sweep_file(fixed={field: None}, search={field: {"choices": ["a", "b"]}})
+    assert f"search.{field}: trials that differ in {field} cannot be ranked" in problems_of(path)
+
+
+def test_all_problems_of_a_file_come_at_once(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(
+        study={"trails": 3, "sampler": "x"}, enqueue=[{"beta": 1}], extra=1, fixed={"epochs": 0, "max_length": "long"}
+    )
+    found = problems_of(path)
+    for message in ("'trails'", "study.sampler", "'beta'", "unknown key 'extra'", "max_length must be"):
+        assert message in found
+    path = tiny_sweep_file(study={"trials": 0}, search={"alpha": {"high": 2.0}, "beta": {}, "student": 3})
+    found = problems_of(path)
+    for message in (
+        "study.trials >= 1",
+        "search.alpha: an axis has low and high",
+        "'beta'",
+        "search.student must read",
+    ):
+        assert message in found
+
+
+def test_both_ends_of_every_axis_must_make_a_trial(tiny_sweep_file: WriteSweep) -> None:
+    search = {"student_layers": {"choices": [1, [0, 2], [2, 0]]}, "warmup_ratio": {"low": -0.5, "high": 1.5}}
+    found = problems_of(tiny_sweep_file(fixed={"student_layers": None}, search=search))
+    assert "student_layers rise from 0 must hold, but got [2, 0]" in found
+    assert "0 <= warmup_ratio <= 1 must hold, but got -0.5" in found
+    assert "0 <= warmup_ratio <= 1 must hold, but got 1.5" in found
+
+
+def test_a_missing_teacher_is_named(tiny_sweep_file: WriteSweep) -> None:
+    assert "fixed.teacher is missing" in problems_of(tiny_sweep_file(fixed={"teacher": None}))
+
+
+def test_a_password_in_the_storage_address_is_refused_and_never_repeated(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(study={"trials": "x"})
+    found = problems_of(path, "study.storage=postgresql://me:planted-0451@host/kd")
+    assert "must not hold a password" in found and "study.trials" in found
+    assert "planted" not in found and "me" not in found.replace("name", "").split()
+
+
+def test_addresses_without_password_are_taken(tiny_sweep_file: WriteSweep) -> None:
+    assert load_sweep(tiny_sweep_file(), ["study.storage=postgresql://me@host/kd"]).study.storage is not None
+
+
+def test_overrides_are_the_files_own_keys_and_keep_their_types(tiny_sweep_file: WriteSweep) -> None:
+    overrides = ["study.trials=50", "fixed.epochs=3", "search.alpha.high=0.9", "name=full", "fixed.weight_decay=2e-5"]
+    overrides += ["search.learning_rate.low=3e-5", "tracking.mode=off", "tracking.tags=[a,b]", "study.controls=null"]
+    sweep = load_sweep(tiny_sweep_file(), overrides)
+    assert (sweep.name, sweep.study.trials, sweep.study.controls) == ("full", 50, None)
+    assert sweep.fixed["epochs"] == 3 and sweep.fixed["weight_decay"] == 2e-5
+    assert sweep.search["alpha"] == Axis(low=0.0, high=0.9)
+    assert sweep.search["learning_rate"].low == 3e-5
+    assert sweep.tracking == TrackingConfig(mode="off", tags=("a", "b"))
+
+
+def test_off_needs_no_quotes(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file()
+    path.write_text(path.read_text().replace("mode: 'off'", "mode: off"))
+    assert "mode: off" in path.read_text()
+    assert load_sweep(path).tracking.mode == "off"
+
+
+def test_paths_that_exist_become_absolute_and_others_stay(
+    tiny_sweep_file: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    path = tiny_sweep_file(fixed={"train_file": "mine.csv", "teacher": "prajjwal1/bert-tiny"})
+    fixed = load_sweep(path).fixed
+    assert (fixed["train_file"], fixed["teacher"]) == (str(tmp_path / "mine.csv"), "prajjwal1/bert-tiny")
+
+
+# Axes, arms and budgets
+
+
+def make(search: dict[str, Axis], **study: Any) -> SweepConfig:
+    fixed = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}
+    return SweepConfig(name="x", fixed=fixed, search=search, study=StudyConfig(**study))
+
+
+TWO = {"temperature": Axis(low=1.0, high=8.0), "batch_size": Axis(choices=(16, 32))}
+
+
+def test_the_fine_tuned_arm_searches_neither_alpha_nor_temperature_and_fixes_both() -> None:
+    sweep = make({**TWO, "alpha": Axis(low=0.0, high=1.0)})
+    assert set(sweep.axes("distilled")) == {"temperature", "batch_size", "alpha"}
+    assert set(sweep.axes("fine_tuned")) == {"batch_size"}
+    trial = sweep.trial("fine_tuned", {"batch_size": 16})
+    assert (trial.alpha, trial.temperature, trial.batch_size) == (0.0, 1.0, 16)
+    distilled = sweep.trial("distilled", {"alpha": 0.3, "temperature": 4.0, "batch_size": 32})
+    assert (distilled.alpha, distilled.temperature, distilled.batch_size) == (0.3, 4.0, 32)
+
+
+def test_budgets() -> None:
+    assert [make(TWO, trials=7).budget(arm) for arm in ARMS] == [7, 7]
+    assert [make(TWO, trials=7, controls=3).budget(arm) for arm in ARMS] == [7, 3]
+    assert [make(TWO, trials=7, controls=0).budget(arm) for arm in ARMS] == [7, 0]
+    only_soft = make({"temperature": TWO["temperature"]}, trials=7)
+    assert [only_soft.budget(arm) for arm in ARMS] == [7, 1]  # without axes, all controls would be the same
+    stepped = {"temperature": Axis(low=1.0, high=8.0, step=0.5), "batch_size": TWO["batch_size"]}
+    assert [make(stepped, trials=99, sampler="grid").budget(arm) for arm in ARMS] == [30, 2]
+    assert [make(stepped, trials=4, sampler="grid").budget(arm) for arm in ARMS] == [4, 2]
+
+
+def test_points_of_finite_axes_and_values_that_lie_on_them() -> None:
+    assert Axis(low=0.0, high=1.0).points() is None
+    assert Axis(low=1, high=6, step=2).points() == (1, 3, 5)
+    assert Axis(low=0.1, high=0.3, step=0.1).points() == pytest.approx((0.1, 0.2, 0.3))
+    assert Axis(choices=(1, (0, 2))).points() == (1, (0, 2))
+    stepped = Axis(low=0.1, high=0.7, step=0.1)
+    assert stepped.holds(0.3) and not stepped.holds(0.35) and not stepped.holds(0.8)
+    interval = Axis(low=1.0, high=8.0, log=True)
+    assert interval.holds(1.0) and interval.holds(8) and not interval.holds(8.1) and not interval.holds("2")
+    assert Axis(choices=((0, 2), 3)).holds((0, 2)) and not Axis(choices=(3,)).holds(2)
+
+
+def test_a_point_between_the_steps_is_not_enqueued(tiny_sweep_file: WriteSweep) -> None:
+    search = {"alpha": {"low": 0.0, "high": 1.0, "step": 0.25}}
+    path = tiny_sweep_file(search=search, enqueue=[{"alpha": 0.3}])
+    assert "enqueue: alpha must lie in [0, 1] step 0.25, but got 0.3" in problems_of(path)
+    assert load_sweep(tiny_sweep_file(search=search, enqueue=[{"alpha": 0.75}])).enqueue == ({"alpha": 0.75},)
+
+
+# Round trip and identity
+
+
+def random_sweep(rng: random.Random) -> SweepConfig:
+    def interval(low: float, high: float) -> Axis:
+        ends = sorted(rng.uniform(low, high) for _ in range(2))
+        kind = rng.choice([{}, {"log": True}, {"step": (ends[1] - ends[0]) / 7}])
+        return Axis(low=ends[0], high=ends[1], **kind)
+
+    axes = {
+        "temperature": interval(1e-3, 30),
+        "alpha": interval(1e-9, 1),
+        "learning_rate": interval(1e-7, 1e-2),
+        "batch_size": rng.choice([Axis(low=8, high=64), Axis(choices=(8, 64))]),
+        "student_layers": Axis(choices=(2, (0, 3), (1,))),
+        "student": Axis(choices=("from_teacher", "null", "1e5")),
+    }
+    chosen = dict(rng.sample(sorted(axes.items()), rng.randrange(1, len(axes) + 1)))
+    queue = tuple({name: rng.choice(axis.ends()) for name, axis in chosen.items()} for _ in range(rng.randrange(3)))
+    fixed: dict[str, Any] = {"train_file": "rows.csv", "teacher": "1e5", "teacher_epochs": 1, "label_names": ("a", "b")}
+    if "weight_decay" not in chosen:
+        fixed["weight_decay"] = rng.random() * 10 ** rng.uniform(-12, 0)
+    study = StudyConfig(trials=rng.randrange(1, 99), controls=rng.choice([None, 3]), seed=rng.randrange(2**40))
+    tracking = TrackingConfig(mode=rng.choice(["off", "auto"]), tags=("a", "off"))  # type: ignore[arg-type]
+    return SweepConfig(name="n0", fixed=fixed, search=chosen, study=study, enqueue=queue, tracking=tracking)
+
+
+def test_random_sweeps_come_back_from_yaml_bit_for_bit(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for _ in range(60):
+        sweep = random_sweep(rng)
+        path = tmp_path / "sweep.yaml"
+        path.write_text(sweep_yaml(sweep), encoding="utf-8")
+        again = load_sweep(path)
+        assert again == sweep
+        assert again.identity() == sweep.identity()
+        assert list(again.search) == list(sweep.search)
+
+
+def test_the_identity_holds_all_that_decides_a_result_and_no_budget() -> None:
+    sweep = make(TWO, trials=5)
+    grown = dataclasses.replace(sweep, study=dataclasses.replace(sweep.study, trials=9, controls=2, keep_students=1))
+    assert identity_changes(sweep.identity(), grown.identity()) == []
+    moved = dataclasses.replace(sweep, study=dataclasses.replace(sweep.study, storage="sqlite:///elsewhere.db"))
+    assert identity_changes(sweep.identity(), moved.identity()) == []
+    tracked = dataclasses.replace(sweep, tracking=TrackingConfig(mode="off"))
+    assert identity_changes(sweep.identity(), tracked.identity()) == []
+
+
+def test_what_changed_is_told_a_line_each() -> None:
+    sweep = make(TWO)
+    other = dataclasses.replace(
+        sweep,
+        fixed={**sweep.fixed, "teacher_epochs": 2, "epochs": 9},
+        search={"temperature": Axis(low=1.0, high=9.0)},
+        enqueue=({"temperature": 2.0},),
+        study=dataclasses.replace(sweep.study, seed=3),
+    )
+    assert identity_changes(sweep.identity(), other.identity()) == [
+        "  study.seed: 0, now 3",
+        "  fixed.teacher_epochs: 1, now 2",
+        "  search.temperature: [1, 8], now [1, 9]",
+        "  search.batch_size: {16, 32}, now not set",
+        "  fixed.epochs: not set, now 9",
+        "  enqueue[0]: not set, now {'temperature': 2.0}",
+    ]
+
+
+def test_axes_that_differ_beyond_six_digits_are_not_the_same() -> None:
+    old, new = (make({"alpha": Axis(low=0.0, high=high)}) for high in (0.8999999, 0.9))
+    assert identity_changes(old.identity(), new.identity()) != []
+
+
+def test_values_of_a_field_are_its_axis_its_fixed_value_or_its_default() -> None:
+    sweep = make(TWO)
+    assert sweep.values("batch_size") == (16, 32)
+    assert sweep.values("temperature") == (1.0, 8.0)
+    assert sweep.values("teacher_epochs") == (1,)
+    assert sweep.values("epochs") == (TrialConfig(train_file="x", teacher="t", teacher_epochs=1).epochs,)
