@@ -93,6 +93,7 @@ class SweepDisplay:
         """Take in one event."""
         handlers = {
             "phase": self._phase,
+            "note": self._note,
             "teacher_step": self._teacher_step,
             "teacher_epoch": self._teacher_epoch,
             "prepared": self._prepared,
@@ -108,6 +109,9 @@ class SweepDisplay:
         self._now, self._metrics = event["text"], ""
         if not self._console.is_terminal:
             self._console.print(f"{event['text']} …")
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self._console.print(escape(event["text"]), style="yellow")
 
     def _teacher_step(self, event: Mapping[str, Any]) -> None:
         self._metrics = f"step {event['step']}   L_hard {event['L_hard']:.3f}"

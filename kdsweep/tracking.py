@@ -5,7 +5,7 @@ W&B is the view, the results folder is the truth: whatever goes wrong here costs
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -93,11 +93,13 @@ class WandbRun:
 
 
 class WandbTracker:
-    """Runs in `folder`/wandb, online or offline; a server that stops answering turns it offline for good."""
+    """Runs in `folder`/wandb, online or offline. A server that stops answering turns it offline for good, and `say` says so."""
 
-    def __init__(self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode) -> None:
+    def __init__(
+        self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode, say: Callable[[str], None] = print
+    ) -> None:
         self._folder, self._group, self._tracking = folder, group, tracking
-        self.mode = mode
+        self.mode, self._say = mode, say
 
     @contextmanager
     def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
@@ -106,9 +108,16 @@ class WandbTracker:
         try:
             yield WandbRun(opened)
         except BaseException:
-            opened.finish(exit_code=1)
+            self._finish(opened, exit_code=1)
             raise
-        opened.finish()
+        self._finish(opened, exit_code=0)
+
+    def _finish(self, opened: Any, *, exit_code: int) -> None:
+        """A run that cannot be closed costs nothing: its rows lie on disk for `wandb sync`, and the record has them all."""
+        try:
+            opened.finish(exit_code=exit_code)
+        except wandb.errors.Error as error:
+            self._say(f"W&B could not finish the run {opened.id} ({error}); wandb sync can send it later")
 
     def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
         arguments: dict[str, Any] = {
@@ -125,10 +134,11 @@ class WandbTracker:
         }
         try:
             run = wandb.init(mode=self.mode, **arguments)
-        except wandb.errors.Error:
+        except wandb.errors.Error as error:
             if self.mode == "offline":
                 raise
             self.mode = "offline"
+            self._say(f"W&B stopped answering ({error}); runs are offline from here on, wandb sync sends them later")
             run = wandb.init(mode=self.mode, **arguments)
         for name in STEP_METRICS:
             run.define_metric(name, step_metric="step")
@@ -165,6 +175,12 @@ def resolved_mode(tracking: TrackingConfig) -> tuple[Mode | Literal["off"], str]
         return "offline", f"W&B did not let us in: {' '.join(str(error).split())[:200]}"
 
 
-def open_tracker(folder: Path, group: str, tracking: TrackingConfig, mode: Mode | Literal["off"]) -> Tracker:
+def open_tracker(
+    folder: Path,
+    group: str,
+    tracking: TrackingConfig,
+    mode: Mode | Literal["off"],
+    say: Callable[[str], None] = print,
+) -> Tracker:
     """The tracker for a resolved mode."""
-    return NullTracker() if mode == "off" else WandbTracker(folder, group, tracking, mode)
+    return NullTracker() if mode == "off" else WandbTracker(folder, group, tracking, mode, say)

@@ -64,7 +64,8 @@ class Worker:
         self._threads = int(os.environ["OMP_NUM_THREADS"])
         self._materials = Materials()
         self._mode, self._why = resolved_mode(sweep.tracking)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode)
+        say = lambda text: events.send("note", text=text)
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, say)
 
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
