@@ -31,6 +31,8 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from kdsweep.config import TrialConfig  # noqa: E402
 
+torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
+
 NOUNS = ("film", "story", "actor", "song", "scene", "ending", "music", "script")
 GOOD = ("great", "lovely", "funny", "brilliant", "warm", "clever")
 BAD = ("dull", "awful", "boring", "weak", "stupid", "empty")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 
@@ -115,3 +116,85 @@ def test_missing_columns_files_kinds_and_classes_are_named(
 def test_a_hub_dataset_that_cannot_be_reached_names_the_way_out(tiny_config: Config) -> None:
     with pytest.raises(DataError, match="train_file"):
         load_data(tiny_config(train_file=None, dataset="nobody/nothing"))
+
+
+def test_parquet_files_and_classes_that_the_data_declares_keep_their_order(tmp_path: Path, tiny_config: Config) -> None:
+    classes = datasets.ClassLabel(names=["never", "zebra", "ant"])
+    columns = {"text": [f"text {n}" for n in range(20)], "label": [1 + n % 2 for n in range(20)]}
+    table = datasets.Dataset.from_dict(
+        columns, features=datasets.Features({"text": datasets.Value("string"), "label": classes})
+    )
+    table.to_parquet(tmp_path / "rows.parquet")
+    data = load_data(tiny_config(train_file=str(tmp_path / "rows.parquet")))
+    assert data.label_names == ("never", "zebra", "ant")
+    by_text = dict(zip(columns["text"], columns["label"], strict=True))
+    assert [by_text[text] for text in data.train.texts] == data.train.labels.tolist()
+
+
+def test_declared_classes_that_are_hidden_are_refused(tmp_path: Path, tiny_config: Config) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    table = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [-1, -1]}, features=features)
+    table.to_parquet(tmp_path / "test.parquet")
+    with pytest.raises(DataError, match="hidden"):
+        load_data(tiny_config(test_file=str(tmp_path / "test.parquet")))
+
+
+def test_both_texts_of_a_pair_are_read_and_make_the_row(write_rows: Write, tiny_config: Config) -> None:
+    content = [{"a": f"p {n % 10}", "b": f"h {n}", "label": "xy"[n % 2]} for n in range(20)]
+    path = write_rows("rows.jsonl", content)
+    fields = {"train_file": str(path), "text_column": "a", "text_pair_column": "b"}
+    data = load_data(tiny_config(**fields))
+    assert data.duplicates_dropped == 0 and data.train.pairs is not None
+    assert set(data.train.row_keys()) < {(row["a"], row["b"]) for row in content}
+    with pytest.raises(DataError, match="must have the columns a, c, label, but has a, b, label: 'c' is missing"):
+        load_data(tiny_config(**{**fields, "text_pair_column": "c"}))
+
+
+def test_labels_follow_their_texts_through_cuts_limits_and_duplicates(
+    tiny_rows: list[tuple[str, str]], tiny_config: Config
+) -> None:
+    data = load_data(tiny_config(test_fraction=0.2, train_limit=30, validation_limit=10))
+    known = dict(tiny_rows)
+    assert data.test is not None and (len(data.train), len(data.validation)) == (30, 10)
+    for split in (data.train, data.validation, data.test):
+        assert [known[text] for text in split.texts] == [data.label_names[label] for label in split.labels]
+
+
+def test_the_hash_follows_texts_labels_and_class_names(write_rows: Write, tiny_config: Config) -> None:
+    base = rows()
+    contents = [base, [("other", "bad"), *base[1:]], [("text 0", "good"), *base[1:]]]
+    contents += [[(text, label.replace("bad", "worse")) for text, label in base], base]
+    hashes = [load_data(tiny_config(train_file=str(write_rows("rows.csv", rows_)))).sha256() for rows_ in contents]
+    assert len(set(hashes)) == 4 and hashes[0] == hashes[-1]
+
+
+def test_another_split_seed_cuts_other_rows_and_the_same_one_the_same(tiny_config: Config) -> None:
+    first, again, other = (load_data(tiny_config(split_seed=seed)).validation.texts for seed in (0, 0, 1))
+    assert first == again and set(first) != set(other)
+
+
+def test_a_row_that_stands_in_test_is_taken_from_validation_and_training(
+    write_rows: Write, tiny_config: Config
+) -> None:
+    files = {
+        "train_file": [*rows(), ("shared", "good")],
+        "validation_file": [("new", "bad"), ("shared", "good")],
+        "test_file": [("shared", "good"), ("newer", "bad")],
+    }
+    paths = {name: str(write_rows(f"{name}.csv", content)) for name, content in files.items()}
+    data = load_data(tiny_config(**paths))
+    assert data.test is not None and data.duplicates_dropped == 2
+    assert (len(data.train), data.validation.texts, data.test.texts) == (20, ("new",), ("shared", "newer"))
+
+
+def test_a_split_that_only_repeats_the_others_is_refused(write_rows: Write, tiny_config: Config) -> None:
+    path = str(write_rows("rows.csv", rows()))
+    with pytest.raises(DataError, match="no training row is left after the duplicates were dropped"):
+        load_data(tiny_config(train_file=path, validation_file=path))
+
+
+def test_always_naming_the_commonest_training_class_is_the_majority(write_rows: Write, tiny_config: Config) -> None:
+    train = write_rows("train.csv", [(f"t {n}", "a" if n < 15 else "b") for n in range(20)])
+    validation = write_rows("validation.csv", [("v 1", "a"), ("v 2", "b"), ("v 3", "b"), ("v 4", "b")])
+    data = load_data(tiny_config(train_file=str(train), validation_file=str(validation)))
+    assert data.majority_accuracy() == 0.25

@@ -1,21 +1,24 @@
 """The loop: determinism, equality with plain fine-tuning, frozen teacher, failures that name their step."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_bert_config
 from torch.nn import functional
+from transformers import BertForSequenceClassification
 
 from kdsweep import distill as loop
 from kdsweep.config import TrialConfig
 from kdsweep.distill import distill, evaluate
 from kdsweep.errors import NonFiniteLoss
-from kdsweep.losses import LossParts
+from kdsweep.losses import LossParts, distillation_loss
 from kdsweep.materials import Materials
-from kdsweep.models import weights_sha256
+from kdsweep.models import compact_vocabulary, weights_sha256
 from kdsweep.records import EpochMetrics, StepMetrics
-from kdsweep.tokens import padded, training_batches
+from kdsweep.tokens import load_tokenizer, padded, training_batches
 
 Config = Callable[..., TrialConfig]
 
@@ -109,3 +112,139 @@ def test_every_row_comes_once_an_epoch(tiny_config: Config, batch_size: int) -> 
     rows, _ = Materials().rows(tiny_config())
     seen = [batch.rows for batch in training_batches(rows.tokens, batch_size=batch_size, seed=0, epoch=1)]
     assert sorted(torch.cat(seen).tolist()) == list(range(72))
+
+
+def test_alpha_0_equals_a_loop_that_has_never_heard_of_distillation_to_the_bit(tiny_config: Config) -> None:
+    config = tiny_config(alpha=0.0, temperature=5.0, weight_decay=0.1, warmup_ratio=0.2, max_grad_norm=0.5)
+    materials = Materials()
+    rows, validation = materials.rows(config)
+    _, _, distilled = train(config, materials)
+
+    student = materials.student(config)
+    pieces = compact_vocabulary(student, [rows.tokens, validation.tokens]).pieces
+    tokens = rows.tokens.renumbered(pieces)
+    decayed = [p for name, p in student.named_parameters() if "bias" not in name and "norm" not in name.lower()]
+    others = [p for name, p in student.named_parameters() if "bias" in name or "norm" in name.lower()]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=1e-3, fused=True
+    )
+    step, steps, warmup = 0, 10, 2
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        student.train()
+        for batch in training_batches(tokens, batch_size=16, seed=0, epoch=epoch):
+            rate = (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * rate
+            functional.cross_entropy(student(**batch.inputs).logits, rows.labels[batch.rows]).backward()
+            torch.nn.utils.clip_grad_norm_(student.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    assert step == steps
+    expected, found = student.state_dict(), distilled.state_dict()
+    words = "distilbert.embeddings.word_embeddings.weight"
+    assert torch.equal(found.pop(words)[pieces], expected.pop(words))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+GOLDEN_SOFT = [0.6067888, 0.5259424, 0.3971372, 0.4030715, 0.3519685, 0.2917084]
+GOLDEN_HARD = [0.7220849, 0.6850848, 0.6899778, 0.7233199, 0.7125404, 0.7453089]
+
+
+def test_the_losses_of_a_known_training_are_the_known_losses(
+    tiny_config: Config, tiny_body: Path, tmp_path: Path
+) -> None:
+    """Without dropout, whose random numbers differ between builds of torch."""
+    tokenizer = load_tokenizer(str(tiny_body), None)
+    torch.manual_seed(0)
+    bert = BertForSequenceClassification(
+        tiny_bert_config(len(tokenizer), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    )
+    with torch.no_grad():
+        bert.classifier.weight.mul_(10)  # opinions worth learning
+    bert.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    steps, _, _ = train(tiny_config(teacher=str(tmp_path / "teacher"), temperature=3.0, alpha=0.4), Materials())
+    assert [step.L_soft for step in steps[:6]] == pytest.approx(GOLDEN_SOFT, rel=1e-4)
+    assert [step.L_hard for step in steps[:6]] == pytest.approx(GOLDEN_HARD, rel=1e-4)
+    for step in steps:
+        assert step.L_total == pytest.approx(0.4 * step.L_soft + 0.6 * step.L_hard, rel=1e-6)
+
+
+def test_the_gradient_reaches_every_parameter_of_the_student_and_none_of_the_teacher(tiny_config: Config) -> None:
+    materials, config = Materials(), tiny_config()
+    rows, _ = materials.rows(config)
+    teacher, student = materials.teacher(config).model, materials.student(config)
+    assert {id(p) for p in teacher.parameters()}.isdisjoint(id(p) for p in student.parameters())
+    batch = next(training_batches(rows.tokens, batch_size=72, seed=0, epoch=1))
+    loss = distillation_loss(
+        student(**batch.inputs).logits,
+        teacher(**batch.inputs).logits,
+        rows.labels[batch.rows],
+        temperature=2.0,
+        alpha=0.5,
+    )
+    loss.total.backward()
+    assert [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_biases_and_layer_norms_do_not_decay_and_all_else_does(tiny_config: Config) -> None:
+    student = Materials().student(tiny_config())
+    optimizer, _ = loop._optimizer_and_schedule(student, tiny_config(weight_decay=0.07), steps=10)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in student.named_parameters():
+        free = name.endswith("bias") or "norm" in name.lower()
+        assert decay.pop(id(parameter)) == (0.0 if free else 0.07), name
+    assert decay == {}
+
+
+def test_a_last_step_that_breaks_the_weights_fails_the_trial_too(tiny_config: Config) -> None:
+    """Its loss was finite; what it left is not."""
+    config = tiny_config(epochs=1, batch_size=100, learning_rate=1e38, warmup_ratio=0.0)
+    rows, validation = Materials().rows(config)
+    seen: list[StepMetrics] = []
+    with pytest.raises(NonFiniteLoss, match="at step 1 "):
+        distill(Materials().student(config), rows, validation, config, on_steps=seen.extend, on_epoch=lambda _: False)
+    assert len(seen) == 1
+
+
+def test_a_weight_that_is_nan_fails_the_first_step(tiny_config: Config) -> None:
+    config, materials = tiny_config(), Materials()
+    rows, validation = materials.rows(config)
+    student: Any = materials.student(config)
+    student.classifier.bias.data[0] = float("nan")
+    with pytest.raises(NonFiniteLoss, match="at step 1 ") as error:
+        distill(student, rows, validation, config, on_steps=lambda _: None, on_epoch=lambda _: False)
+    assert error.value.step == 1
+
+
+def test_training_stops_where_the_onlooker_says(tiny_config: Config) -> None:
+    config, materials = tiny_config(epochs=5), Materials()
+    rows, validation = materials.rows(config)
+    student = materials.student(config)
+    history, evaluation = distill(
+        student, rows, validation, config, on_steps=lambda _: None, on_epoch=lambda epoch: epoch.epoch == 2
+    )
+    assert [epoch.epoch for epoch in history] == [1, 2]
+    assert torch.equal(evaluate(student, validation).logits, evaluation.logits)  # the whole vocabulary is back
+
+
+def test_an_epochs_losses_are_means_over_rows(tiny_config: Config) -> None:
+    steps, history, _ = train(tiny_config(batch_size=50, epochs=1), Materials())
+    sizes = [50, 22] if len(steps) == 2 else []
+    means = {
+        sum(size * step.L_hard for size, step in zip(order, steps, strict=True)) / 72 for order in (sizes, sizes[::-1])
+    }
+    assert min(abs(history[0].L_hard - mean) for mean in means) < 1e-6
+
+
+def test_bfloat16_trains_and_its_losses_stay_float32(tiny_config: Config) -> None:
+    half, _, student = train(tiny_config(precision="bf16", device="cpu"), Materials())
+    full, _, _ = train(tiny_config(), Materials())
+    assert [step.L_soft for step in half] == pytest.approx([step.L_soft for step in full], rel=0.1)
+    assert half != full
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}

@@ -1,20 +1,38 @@
 """Students from teachers, labels by name, and the compact vocabulary."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
+from conftest import tiny_bert_config
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    ViTConfig,
+    ViTModel,
+)
 
+from kdsweep import distill as loop
 from kdsweep.config import TrialConfig
+from kdsweep.distill import distill
 from kdsweep.errors import ModelError
 from kdsweep.materials import Materials
 from kdsweep.models import (
+    Vocabulary,
     check_task,
     compact_vocabulary,
     label_columns,
     load_classifier,
+    load_student,
     restore_vocabulary,
     spread_layers,
     student_from_teacher,
@@ -88,3 +106,86 @@ def test_a_compact_vocabulary_keeps_logits_and_comes_back_whole(tiny_config: Cal
     assert torch.equal(student(train.tokens.renumbered(vocabulary.pieces).ids[None, :10]).logits, logits)
     restore_vocabulary(student, vocabulary, decay=1.0)
     assert weights_sha256(student) == digest
+
+
+def test_names_that_differ_in_punctuation_alone_are_told_apart() -> None:
+    for names in (("C", "C++"), ("+", "-"), ("-1", "1")):
+        assert label_columns(BertConfig(id2label=dict(enumerate(names))), names[::-1], "t") == [1, 0]
+    with pytest.raises(ModelError, match="classes"):  # both would be column 0
+        label_columns(BertConfig(id2label={0: "ab", 1: "c"}), ("a-b", "ab"), "t")
+
+
+def test_a_model_of_another_task_and_a_folder_without_weights_are_refused(tiny_body: Path, tmp_path: Path) -> None:
+    ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(
+        tmp_path / "vision"
+    )
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weightless").mkdir()
+    shutil.copy(tiny_body / "config.json", tmp_path / "weightless")
+    for name in ("vision", "empty", "weightless", "missing"):
+        with pytest.raises(ModelError, match=f"{name}' must be a sequence classifier or the body of one"):
+            load_classifier(str(tmp_path / name), None, NAMES, seed=0)
+
+
+def test_a_teacher_of_other_classes_is_refused_with_both_lists(tiny_classifier: Path) -> None:
+    with pytest.raises(ModelError, match=r"\['fresh', 'rotten'\] and the model \['negative', 'positive'\]"):
+        load_classifier(str(tiny_classifier), None, ("fresh", "rotten"), seed=0)
+
+
+def test_one_output_is_regression_and_refused(tiny_body: Path, tmp_path: Path) -> None:
+    BertForSequenceClassification(tiny_bert_config(9, num_labels=1)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is for regression: not supported"):
+        load_classifier(str(tmp_path), None, NAMES, seed=0)
+
+
+def test_from_teacher_needs_a_bert(tmp_path: Path) -> None:
+    config = DistilBertConfig(vocab_size=9, dim=8, hidden_dim=8, n_layers=1, n_heads=1, num_labels=2)
+    with pytest.raises(ModelError, match="needs a BERT .*, but the teacher is distilbert .*name a student"):
+        student_from_teacher(DistilBertForSequenceClassification(config), 1, NAMES, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])  # a head with a bias, and one without
+def test_a_named_student_answers_in_the_datasets_order_and_says_so(
+    kind: str, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    folder = tiny_classifier
+    if kind == "gpt2":
+        folder = tmp_path
+        names: Any = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+        shape: Any = {"vocab_size": 40, "n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 2, "pad_token_id": 0}
+        GPT2ForSequenceClassification(GPT2Config(**shape, **names)).save_pretrained(folder)
+    ids = torch.tensor([[2, 7, 9, 11, 3]])
+    plain = load_student(str(folder), None, NAMES, seed=0).eval()
+    swapped = load_student(str(folder), None, NAMES[::-1], seed=0).eval()
+    assert torch.equal(swapped(ids).logits, plain(ids).logits[:, [1, 0]])
+    assert swapped.config.id2label == {0: "positive", 1: "negative"}  # type: ignore[union-attr]
+    assert swapped.config.label2id == {"positive": 0, "negative": 1}  # type: ignore[union-attr]
+
+
+def test_training_on_a_compact_vocabulary_equals_training_on_the_whole_one(
+    tiny_config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(weight_decay=0.3, epochs=2)
+
+    def trained() -> dict[str, torch.Tensor]:
+        materials = Materials()
+        train, validation = materials.rows(config)
+        student = materials.student(config)
+        train, validation = train.take(np.arange(20)), validation.take(np.arange(5))  # some pieces never occur
+        distill(student, train, validation, config, on_steps=lambda _: None, on_epoch=lambda _: False)
+        return student.state_dict()
+
+    compact = trained()
+
+    def whole(model: nn.Module, splits: Any) -> Vocabulary:
+        table: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
+        return Vocabulary(table, torch.arange(len(table.weight)))
+
+    monkeypatch.setattr(loop, "compact_vocabulary", whole)
+    monkeypatch.setattr(loop, "restore_vocabulary", lambda *_, **__: None)
+    full = trained()
+    assert compact.keys() == full.keys()
+    for name, tensor in full.items():
+        assert torch.allclose(compact[name], tensor, atol=1e-6), name
+    untrained = Materials().student(config).state_dict()["distilbert.embeddings.word_embeddings.weight"]
+    assert not torch.equal(full["distilbert.embeddings.word_embeddings.weight"][4], untrained[4])  # [MASK] decayed

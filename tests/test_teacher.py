@@ -1,17 +1,24 @@
 """The teacher and its cache: once, by content, and never a torn entry."""
 
+import dataclasses
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from transformers import BertModel
 
 from kdsweep.assets import cache_root
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError, PreflightError
+from kdsweep.errors import DataError, ModelError, PreflightError
 from kdsweep.materials import Materials
-from kdsweep.prepare import preflight
+from kdsweep.prepare import estimated_seconds, preflight, run_teacher
+from kdsweep.records import TeacherResult, TrialFolder, TrialResult
+from kdsweep.teacher import UNWATCHED
+from kdsweep.tracking import NullRun
 
 Config = Callable[..., TrialConfig]
 
@@ -82,3 +89,103 @@ def test_the_cache_can_be_thrown_away(tiny_config: Config) -> None:
     expected = Materials().rows(tiny_config())[0].teacher_logits
     shutil.rmtree(cache_root())
     assert torch.equal(Materials().rows(tiny_config())[0].teacher_logits, expected)
+
+
+def test_an_entry_of_another_shape_or_under_another_hash_is_computed_again(tiny_config: Config) -> None:
+    config = tiny_config()
+    expected = Materials().rows(config)[0].teacher_logits
+    train = max(cached_logits(), key=lambda entry: entry.stat().st_size)
+    wrong = [
+        (expected[:-1], True),
+        (expected[:, :1].contiguous(), True),
+        (expected + 1, False),
+        (expected.double(), True),
+    ]
+    for logits, signed in wrong:
+        digest = hashlib.sha256((logits if signed else expected).numpy().tobytes()).hexdigest()
+        safetensors.torch.save_file({"logits": logits}, train, metadata={"sha256": digest})
+        assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
+    safetensors.torch.save_file({"other": expected}, train)
+    assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
+
+
+def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_config: Config, tiny_body: Path) -> None:
+    Materials().rows(tiny_config())
+    Materials().rows(tiny_config(teacher=str(tiny_body)))
+    assert len(cached_logits()) == 4
+    Materials().rows(tiny_config(label_names=("positive", "negative")))
+    assert len(cached_logits()) == 6
+
+
+def test_a_teacher_that_gives_nan_is_refused(tiny_config: Config, tiny_classifier: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_classifier, tmp_path / "broken")
+    path = tmp_path / "broken" / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    weights["classifier.bias"][0] = float("nan")
+    safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="the teacher's logits must be finite, but 72 of 72 rows hold nan or inf"):
+        Materials().rows(tiny_config(teacher=str(tmp_path / "broken")))
+    assert cached_logits() == []
+
+
+def test_other_rows_or_another_recipe_make_another_teacher(tiny_config: Config, tiny_body: Path) -> None:
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=1, teacher_batch_size=32)
+    hashes = {Materials().teacher(config).weights_sha256}
+    changes = [{"teacher_seed": 1}, {"teacher_epochs": 2}, {"teacher_learning_rate": 1e-4}, {"teacher_batch_size": 16}]
+    for change in [*changes, {"train_limit": 60}]:
+        hashes.add(Materials().teacher(dataclasses.replace(config, **change)).weights_sha256)  # type: ignore[arg-type]
+    assert len(hashes) == len(list((cache_root() / "teachers").iterdir())) == 6
+    same = dataclasses.replace(config, temperature=9.0, alpha=0.1, batch_size=8, warmup_ratio=0.5, weight_decay=0.5)
+    assert Materials().teacher(same).from_cache
+
+
+def test_classes_that_differ_in_punctuation_alone_can_be_taught(
+    tiny_config: Config, tiny_body: Path, write_rows: Callable[..., Path], tiny_rows: list[tuple[str, str]]
+) -> None:
+    names = {"positive": "C++", "negative": "C"}
+    path = write_rows("rows.csv", [(text, names[label]) for text, label in tiny_rows])
+    config = tiny_config(train_file=str(path), teacher=str(tiny_body), teacher_epochs=1, student_init="pretrained")
+    materials = Materials()
+    materials.rows(config)
+    assert materials.data(config).label_names == ("C", "C++")
+    assert materials.student(config).config.id2label == {0: "C", 1: "C++"}  # type: ignore[union-attr]
+
+
+def test_the_pretrained_and_the_finetuned_body_give_different_students(tiny_config: Config, tiny_body: Path) -> None:
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=1)
+    materials = Materials()
+    pretrained = materials.student(dataclasses.replace(config, student_init="pretrained")).state_dict()
+    finetuned = materials.student(config).state_dict()
+    first = "distilbert.transformer.layer.0.attention.q_lin.weight"
+    body = BertModel.from_pretrained(tiny_body).state_dict()["encoder.layer.0.attention.self.query.weight"]
+    assert torch.equal(pretrained[first], body) and not torch.equal(finetuned[first], body)
+    head = "pre_classifier.weight"
+    assert torch.equal(pretrained[head], finetuned[head])
+
+
+def test_a_teachers_record_is_complete_before_its_result_says_so(tiny_config: Config, tmp_path: Path) -> None:
+    class Watched(TrialFolder):
+        def finish(self, result: TrialResult | TeacherResult) -> None:
+            seen.extend(sorted(path.name for path in self.path.iterdir()))
+            super().finish(result)
+
+    seen: list[str] = []
+    folder = Watched(tmp_path / "teacher")
+    result = run_teacher(tiny_config(), folder, Materials(), NullRun(), UNWATCHED)
+    assert seen == ["config.yaml", "labels.npy", "predictions.npy"]
+    assert result.val_accuracy > 0.9 and result.majority_accuracy == 0.5
+    assert (result.train_rows, result.validation_rows, result.label_names) == (72, 24, ("negative", "positive"))
+
+
+def test_a_teacher_whose_training_breaks_stops_the_sweep_and_says_which_knob(
+    tiny_config: Config, tiny_body: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_learning_rate=1e30)
+    with pytest.raises(PreflightError, match=r"the teacher's fine-tuning failed: .*at step .*teacher_learning_rate"):
+        run_teacher(config, TrialFolder(tmp_path / "teacher"), Materials(), NullRun(), UNWATCHED)
+
+
+def test_a_time_is_estimated_and_the_rows_may_be_fewer_than_a_batch(tiny_config: Config) -> None:
+    materials = Materials()
+    for batch_size in (16, 64):
+        assert 0 < estimated_seconds(materials, tiny_config(batch_size=batch_size)) < 60
