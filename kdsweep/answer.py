@@ -115,7 +115,7 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a reader says them."""
-    minutes = round(seconds / 60)
-    if seconds < 120:
+    if seconds < 60:
         return f"{seconds:.1f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

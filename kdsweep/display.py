@@ -14,14 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from kdsweep.answer import duration
+from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
-
-ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
 def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None:
     """The resolved plan: what will run, every axis, and `facts`, a line each."""
     table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
         also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
         table.add_row(f"search {name}", escape(axis.text()) + also)
@@ -46,15 +48,6 @@ def shown(value: Any) -> str:
 def shown_params(params: Mapping[str, Any]) -> str:
     """Parameters on one line."""
     return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people read them: 45 s, 12 min 5 s, 3 h 20 min."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 class SweepDisplay:
@@ -111,7 +104,7 @@ class SweepDisplay:
             self._console.print(f"{event['text']} …")
 
     def _note(self, event: Mapping[str, Any]) -> None:
-        self._console.print(escape(event["text"]), style="yellow")
+        self._console.print(escape(event["text"]), style="yellow", soft_wrap=True)
 
     def _teacher_step(self, event: Mapping[str, Any]) -> None:
         self._metrics = f"step {event['step']}   L_hard {event['L_hard']:.3f}"
@@ -158,7 +151,7 @@ class SweepDisplay:
         )
         params = shown_params(self._trial["params"])
         line = f"{ARM_NAMES[arm]:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
-        self._console.print(escape(line), highlight=False)
+        self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, trial) in self._best.items():
             self._bars.update(self._arms[name], note=f"best {best:.4f} (trial {trial})")
 

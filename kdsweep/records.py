@@ -328,11 +328,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file whole: readers see the old content or the new one. Raises ResultsError."""
     draft = path.with_name(f".{path.name}.draft")
     with _naming(path):
-        with draft.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        try:
+            with draft.open("wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

@@ -127,9 +127,9 @@ def print_receipt(console: Console, found: Receipt) -> None:
     console.print(table)
     console.print(f"{found.verdict} (the rule: {found.rule})", style="bold")
     if found.first_difference:
-        console.print(f"first difference: {found.first_difference}", highlight=False)
+        console.print(f"first difference: {found.first_difference}", highlight=False, soft_wrap=True)
     for fact in found.facts:
-        console.print(f"differs: {fact}", highlight=False)
+        console.print(f"differs: {fact}", highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _announce(console: Console, config: TrialConfig, trial: TrialRow) -> None:
     machine = f"{config.device}, {config.precision}, {config.threads} threads"
-    console.print(f"Running {trial.folder} again ({len(trial.epochs)} epochs, {machine}) …", highlight=False)
+    console.print(
+        f"Running {trial.folder} again ({len(trial.epochs)} epochs, {machine}) …", highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ FLOORS = [
     {"config", "assets", "losses", "verdicts", "machine"},
     {"sweep_config", "data"},
     {"records", "space", "tokens"},
-    {"models", "tracking", "leaderboard", "display"},
+    {"models", "tracking", "leaderboard"},
     {"figures", "answer", "distill"},
-    {"study_figures", "teacher", "study"},
+    {"study_figures", "teacher", "study", "display"},
     {"report", "materials"},
     {"prepare", "trial"},
     {"worker", "sweep", "reproduce"},
@@ -31,6 +31,7 @@ THIRD_PARTIES = {
     "plotly": {"figures", "study_figures"},
     "jinja2": {"report"},
     "scipy": {"verdicts"},
+    "safetensors": {"models", "teacher"},
     "rich": {"display", "run", "sweep", "reproduce"},
 }
 
