@@ -6,6 +6,7 @@ with alpha 0. Shapes: B batch, C classes, N rows.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from kdsweep.errors import NonFiniteLoss
 from kdsweep.losses import distillation_loss, hard_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
 from kdsweep.records import EpochMetrics, StepMetrics
+from kdsweep.shortcuts import shortcuts
 from kdsweep.tokens import Tokens, evaluation_batches, training_batches
 
 READ_EVERY = 10
@@ -77,16 +79,17 @@ def distill(
     optimizer, schedule = _optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
     history: list[EpochMetrics] = []
     evaluation = None
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        step, losses = distill_epoch(student, train, optimizer, schedule, config, epoch=epoch, on_steps=on_steps)
-        train_seconds = time.perf_counter() - started
-        evaluation = evaluate(student, validation)
-        if not np.isfinite(evaluation.loss):  # the last step's update can break the weights after its loss was finite
-            raise NonFiniteLoss(step, losses[1].item(), evaluation.loss)
-        history.append(_epoch_metrics(epoch, step, losses, evaluation, train_seconds))
-        if on_epoch(history[-1]):
-            break
+    with shortcuts(student) if config.precision == "bf16" and config.device == "cpu" else nullcontext():
+        for epoch in range(1, config.epochs + 1):
+            started = time.perf_counter()
+            step, losses = distill_epoch(student, train, optimizer, schedule, config, epoch=epoch, on_steps=on_steps)
+            train_seconds = time.perf_counter() - started
+            evaluation = evaluate(student, validation)
+            if not np.isfinite(evaluation.loss):  # the last update can break the weights after its loss was finite
+                raise NonFiniteLoss(step, losses[1].item(), evaluation.loss)
+            history.append(_epoch_metrics(epoch, step, losses, evaluation, train_seconds))
+            if on_epoch(history[-1]):
+                break
     assert evaluation is not None
     restore_vocabulary(student, vocabulary, decay=_weight_decay_so_far(schedule, config))
     return history, evaluation

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"config", "assets", "losses", "verdicts", "machine"},
+    {"config", "assets", "losses", "verdicts", "machine", "shortcuts"},
     {"sweep_config", "data"},
     {"records", "space", "tokens"},
     {"models", "tracking", "leaderboard"},
@@ -27,7 +27,7 @@ THIRD_PARTIES = {
     "omegaconf": {"config"},
     "optuna": {"study", "space", "worker", "study_figures"},
     "datasets": {"data"},
-    "transformers": {"models", "tokens"},
+    "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},
     "jinja2": {"report"},
     "scipy": {"verdicts"},

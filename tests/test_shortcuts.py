@@ -1,0 +1,116 @@
+"""The shortcuts of bfloat16 on a CPU change the time, not the mathematics."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kdsweep.config import TrialConfig
+from kdsweep.distill import all_logits, distill
+from kdsweep.materials import Materials
+from kdsweep.models import weights_sha256
+from kdsweep.shortcuts import CheapDropout, eager_attention, first_token_only, shortcuts
+
+Config = Callable[..., TrialConfig]
+
+
+def test_logits_and_gradients_are_those_of_the_plain_model(tiny_config: Config) -> None:
+    materials, config = Materials(), tiny_config()
+    rows, _ = materials.rows(config)
+    student: Any = materials.student(config)
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+    def logits_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        logits = all_logits(student.eval(), rows.tokens, classes=2)  # padded batches
+        batch = {"input_ids": torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}  # fmt: skip
+        student.train().zero_grad()
+        functional.cross_entropy(student(**batch).logits, torch.tensor([0, 1])).backward()
+        return logits, [parameter.grad.clone() for parameter in student.parameters()]
+
+    plain, plain_gradients = logits_and_gradients()
+    with shortcuts(student):
+        short, short_gradients = logits_and_gradients()
+    assert torch.allclose(short, plain, atol=1e-6)
+    for one, other in zip(short_gradients, plain_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_the_last_layer_computes_one_token(tiny_config: Config) -> None:
+    student: Any = Materials().student(tiny_config()).eval()
+    ids = torch.tensor([[2, 9, 8, 3]])
+    assert student.distilbert(input_ids=ids).last_hidden_state.shape[1] == 4
+    with first_token_only(student):
+        assert student.distilbert(input_ids=ids).last_hidden_state.shape[1] == 1
+
+
+def test_after_the_block_the_model_is_as_before(tiny_config: Config, tmp_path: Path) -> None:
+    student: Any = Materials().student(tiny_config()).eval()
+    student.save_pretrained(tmp_path / "before")
+    before = student(input_ids=torch.tensor([[2, 9, 8, 3]])).logits
+    with pytest.raises(RuntimeError), shortcuts(student):
+        raise RuntimeError
+    assert student.config._attn_implementation == "sdpa"
+    assert not any("forward" in vars(module) for module in student.modules())
+    assert torch.equal(student(input_ids=torch.tensor([[2, 9, 8, 3]])).logits, before)
+    student.save_pretrained(tmp_path / "after")
+    assert (tmp_path / "before" / "config.json").read_text() == (tmp_path / "after" / "config.json").read_text()
+
+
+def test_a_teacher_that_is_a_bert_gives_the_same_logits(tiny_config: Config) -> None:
+    teacher: Any = Materials().teacher(tiny_config()).model
+    ids = torch.tensor([[2, 9, 8, 3]])
+    before = teacher(input_ids=ids).logits
+    with eager_attention(teacher), shortcuts(teacher):
+        assert torch.allclose(teacher(input_ids=ids).logits, before, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_cheap_dropout_drops_its_share_at_random_and_scales_the_rest(dtype: torch.dtype, p: float) -> None:
+    def dropped(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(seed)
+        leaf = torch.ones(100, 1003, dtype=dtype, requires_grad=True)  # not a multiple of four elements
+        with CheapDropout():
+            output = functional.dropout(leaf, p)
+        output.float().sum().backward()
+        assert leaf.grad is not None
+        return output.detach(), leaf.grad
+
+    output, gradient = dropped(0)
+    zeros = output == 0
+    assert output.dtype == dtype
+    assert torch.equal(output, gradient)
+    assert output[~zeros].float().numpy() == pytest.approx(1 / (1 - p), rel=2e-3)
+    error = 4 * (p * (1 - p)) ** 0.5
+    assert zeros.double().mean().item() == pytest.approx(p, abs=error / output.numel() ** 0.5)
+    assert zeros.double().mean(dim=0).numpy() == pytest.approx(p, abs=1.2 * error / 100**0.5)  # no column is favoured
+    for shift in range(1, 9):  # elements share a 64-bit number with their neighbours, and do not know of each other
+        both = (zeros.flatten()[shift:] & zeros.flatten()[:-shift]).double().mean().item()
+        assert both == pytest.approx(p * p, abs=4 * p / output.numel() ** 0.5)
+    assert torch.equal(output, dropped(0)[0])
+    assert not torch.equal(output, dropped(1)[0])
+
+
+def test_cheap_dropout_leaves_everything_else_to_torch() -> None:
+    values = torch.randn(6, 4)
+    with CheapDropout():
+        assert torch.equal(functional.dropout(values, 0.5, training=False), values)
+        assert torch.equal(functional.dropout(values, 0.0), values)
+        assert torch.equal(functional.dropout(values, 1.0), torch.zeros(6, 4))
+        assert functional.dropout(values, 0.5, inplace=True) is values
+        assert torch.equal(functional.softmax(values, dim=-1), values.softmax(dim=-1))
+
+
+def test_a_bf16_training_repeats_to_the_bit(tiny_config: Config) -> None:
+    def weights() -> str:
+        materials, config = Materials(), tiny_config(precision="bf16", epochs=2)
+        student = materials.student(config)
+        distill(student, *materials.rows(config), config, on_steps=lambda _: None, on_epoch=lambda _: False)
+        return weights_sha256(student)
+
+    assert weights() == weights()
