@@ -34,7 +34,7 @@ from kdsweep.materials import Materials, resolve
 from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, read_trials, write_sweep
 from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, SweepConfig, TrackingConfig, load_sweep
+from kdsweep.sweep_config import ARMS, Axis, SweepConfig, TrackingConfig, load_sweep
 from kdsweep.teacher import tokenize_for
 from kdsweep.tokens import Tokens
 from kdsweep.tracking import open_tracker
@@ -73,8 +73,8 @@ def textbook(
 ) -> Side:
     """Distillation as a notebook has it: float32, the teacher run on every batch, each batch padded to its longest row."""
     order = torch.Generator().manual_seed(config.seed)
-    batches = DataLoader(train, config.batch_size, shuffle=True, generator=order, collate_fn=collate)
-    held_out = DataLoader(validation, EVALUATION_ROWS, collate_fn=collate)
+    batches = loader(train, config.batch_size, shuffle=True, generator=order)
+    held_out = loader(validation, EVALUATION_ROWS)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate)
     steps = config.epochs * len(batches)
     schedule = get_linear_schedule_with_warmup(optimizer, round(config.warmup_ratio * steps), steps)
@@ -106,7 +106,12 @@ def textbook(
     return Side(train_seconds, evaluate_seconds, accuracy)
 
 
-def textbook_accuracy(student: Any, batches: DataLoader[tuple[Tensor, int]]) -> float:
+def loader(rows: Any, batch_size: int, **order: Any) -> DataLoader[Any]:
+    """Batches of B rows; a list serves as a dataset."""
+    return DataLoader(rows, batch_size, collate_fn=collate, **order)
+
+
+def textbook_accuracy(student: Any, batches: DataLoader[Any]) -> float:
     """Share of rows whose class is right, batch by batch in file order."""
     student.eval()
     right = rows = 0
@@ -386,6 +391,7 @@ def sweep_for(options: argparse.Namespace) -> SweepConfig:
         "temperature": 4.0,
         "alpha": 0.5,
         "learning_rate": options.learning_rate,
+        "max_grad_norm": 1e6,  # the textbook does not clip, which changes what is learnt
     }
     if options.data != ["reviews"]:
         train, validation = options.data
@@ -393,12 +399,14 @@ def sweep_for(options: argparse.Namespace) -> SweepConfig:
         fixed |= {"train_file": train, "validation_file": validation, **columns}
     if not options.trials:
         return dataclasses.replace(sweep, fixed=fixed, search={}, enqueue=())
-    fixed = {name: value for name, value in fixed.items() if name not in sweep.search}
+    batch_sizes = Axis(choices=tuple(options.batch or [64]))  # one by default: each keeps memory of its own shapes
+    search = {**sweep.search, "batch_size": batch_sizes}
+    fixed = {name: value for name, value in fixed.items() if name not in search}
     study = dataclasses.replace(
         sweep.study, trials=-(-options.trials // 2), controls=options.trials // 2, pruner="none"
     )
     tracking = dataclasses.replace(sweep.tracking, mode="offline")
-    return dataclasses.replace(sweep, name="bench", fixed=fixed, study=study, tracking=tracking)
+    return dataclasses.replace(sweep, name="bench", fixed=fixed, search=search, study=study, tracking=tracking)
 
 
 def main() -> None:
