@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import hf_hub_download
 
 from kdsweep.assets import local_path
 from kdsweep.config import TrialConfig
@@ -229,11 +228,10 @@ def resolved_dataset_revision(config: TrialConfig) -> str | None:
     """The commit that a hub dataset means today; None for files. Raises DataError."""
     if config.dataset is None or Path(config.dataset).exists():
         return None
-    try:
-        commit: str | None = HfApi().dataset_info(config.dataset).sha
-    except (OSError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    try:  # every repository has this file, and the hub's cache a folder a commit
+        return Path(hf_hub_download(config.dataset, ".gitattributes", repo_type="dataset")).parent.name
+    except (OSError, ValueError) as error:
         raise DataError(_unreachable(config, config.train_split, error)) from error
-    return commit
 
 
 def _unreachable(config: TrialConfig, split: str, error: Exception) -> str:

@@ -72,6 +72,7 @@ class SweepDisplay:
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trial: dict[str, Any] = {}
         self._trial_seconds: list[float] = []
+        self._expected_seconds = 0.0
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "SweepDisplay":
@@ -117,7 +118,7 @@ class SweepDisplay:
         source = "from the cache" if teacher["from_cache"] else "ready"
         accuracy, majority = teacher["val_accuracy"], teacher["majority_accuracy"]
         rows = f"{teacher['train_rows']} training, {teacher['validation_rows']} validation, {teacher['test_rows']} test"
-        self._trial_seconds = [facts["seconds_per_trial"]]
+        self._expected_seconds = facts["seconds_per_trial"]
         lines = {
             "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
             "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
@@ -126,7 +127,6 @@ class SweepDisplay:
             "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
         }
         plan(self._console, self._sweep, lines)
-        self._trial_seconds.clear()
 
     def _trial_started(self, event: Mapping[str, Any]) -> None:
         self._trial = {**event, "started": time.monotonic()}
@@ -139,6 +139,8 @@ class SweepDisplay:
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         self._metrics = f"epoch {event['epoch']}/{self._trial['epochs']}   val_accuracy {event['val_accuracy']:.4f}"
+        elapsed = time.monotonic() - self._trial["started"]
+        self._expected_seconds = elapsed * self._trial["epochs"] / event["epoch"]
 
     def _done(self, event: Mapping[str, Any]) -> None:
         arm, accuracy = event["arm"], event["val_accuracy"]
@@ -159,11 +161,10 @@ class SweepDisplay:
         return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)
 
     def _left(self) -> float:
-        """Seconds to go, by the mean of the trials timed so far."""
-        if not self._trial_seconds:
-            return 0.0
-        return self._open() * sum(self._trial_seconds) / len(self._trial_seconds)
+        """Seconds to go: by the mean of the trials timed so far, before them by the first epoch, before it by the plan."""
+        timed = self._trial_seconds or [self._expected_seconds]
+        return self._open() * sum(timed) / len(timed)
 
     def _view(self) -> Group:
-        left = f"about {duration(self._left())} to go" if self._trial_seconds else ""
+        left = f"about {duration(self._left())} to go" if self._expected_seconds else ""
         return Group(self._bars, escape(f"{self._now}   {self._metrics}"), left)

@@ -35,6 +35,7 @@ def environment(device: str) -> dict[str, str]:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
     return {
         **versions,
+        "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "system": platform.platform(),
         "device": device,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -42,11 +43,13 @@ def model_config(address: str, revision: str | None) -> Any:
 
 
 def resolved_revision(address: str) -> str | None:
-    """The commit that a hub name means today; None for weights on disk."""
+    """The commit that a hub name means today; None for weights on disk. Raises ModelError."""
     if Path(local_path(address)).exists():
         return None
-    commit: str | None = model_config(address, None)._commit_hash
-    return commit
+    try:
+        return Path(hf_hub_download(address, "config.json")).parent.name  # the hub's cache has a folder a commit
+    except (OSError, ValueError) as error:
+        raise ModelError(_unreadable(address, error)) from error
 
 
 def load_classifier(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:

@@ -35,7 +35,7 @@ UNSEARCHABLE = (
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
-PATH_FIELDS = ("train_file", "validation_file", "test_file", "teacher", "student")
+PATH_FIELDS = ("dataset", "train_file", "validation_file", "test_file", "teacher", "student")
 
 
 @dataclass(frozen=True, kw_only=True)
