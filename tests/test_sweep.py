@@ -105,6 +105,30 @@ def test_a_killed_sweep_leaves_no_process_and_continues_to_the_same_leaderboard(
     assert ranking("tiny") == ranking("undisturbed")
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_in_order_with_exit_code_130_and_the_same_command_continues(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    path = tiny_sweep_file(study={"trials": 2, "controls": 0}, fixed={"epochs": 40})
+    process = subprocess.Popen([sys.executable, "-m", "kdsweep.run", path], stderr=subprocess.PIPE, text=True)
+    steps = tmp_path / "results" / "tiny" / "trials" / "0000" / "steps.jsonl"
+    deadline = time.monotonic() + 60
+    while not steps.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "nothing is lost" in said and "Traceback" not in said
+    assert _workers_of(path.parent) == []
+    resumed = command("run", path)
+    assert resumed.returncode == 0, resumed.stderr
+    rows = read_records(tmp_path / "results" / "tiny").trials
+    assert [(row.trial, row.result.status if row.result else None) for row in rows] == [
+        (0, "complete"),
+        (1, "complete"),
+    ]
+    assert rows[0].result is not None and rows[0].result.attempt == 2
+
+
 def _workers_of(folder: Path) -> list[str]:
     """Command lines of living workers on results below `folder`."""
     lines = []

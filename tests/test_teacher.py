@@ -18,6 +18,7 @@ from kdsweep.materials import Materials
 from kdsweep.prepare import estimated_seconds, preflight, run_teacher
 from kdsweep.records import TeacherResult, TrialFolder, TrialResult
 from kdsweep.teacher import UNWATCHED
+from kdsweep.tokens import training_batches
 from kdsweep.tracking import NullRun
 
 Config = Callable[..., TrialConfig]
@@ -189,3 +190,25 @@ def test_a_time_is_estimated_and_the_rows_may_be_fewer_than_a_batch(tiny_config:
     materials = Materials()
     for batch_size in (16, 64):
         assert 0 < estimated_seconds(materials, tiny_config(batch_size=batch_size)) < 60
+
+
+def test_the_teacher_keeps_the_segments_of_a_pair_that_its_student_has_none_for(
+    tiny_config: Config, write_rows: Callable[..., Path]
+) -> None:
+    words = [("the film was great", "a plot"), ("the song was dull", "the script"), ("the scene was weak", "i think")]
+    rows = [
+        {"text": text, "pair": pair, "label": label} for text, pair in words * 8 for label in ("negative", "positive")
+    ]
+    rows = [{**row, "pair": f"{row['pair']} {'very ' * (number % 5)}"} for number, row in enumerate(rows)]
+    config = tiny_config(train_file=str(write_rows("pairs.csv", rows)), text_pair_column="pair")
+    materials = Materials()
+    theirs, ours = materials.teacher_rows(config)[0], materials.rows(config)[0]
+    assert theirs.tokens.segments is not None and theirs.tokens.segments.any()
+    assert ours.tokens.segments is None
+    batch = next(training_batches(theirs.tokens, batch_size=4, seed=0, epoch=1))
+    model = materials.teacher(config).model
+    with torch.inference_mode():
+        with_segments = model(**batch.inputs).logits
+        without = model(batch.inputs["input_ids"], batch.inputs["attention_mask"]).logits
+    assert torch.allclose(with_segments, theirs.teacher_logits[batch.rows], atol=1e-6)
+    assert not torch.allclose(without, theirs.teacher_logits[batch.rows], atol=1e-4)
