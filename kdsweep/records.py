@@ -32,7 +32,8 @@ import numpy as np
 
 from kdsweep.config import TrialConfig, read_trial_config, trial_yaml
 from kdsweep.errors import ResultsError
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig, load_sweep, sweep_yaml
+from kdsweep.sweep_config import ARMS, Arm, SweepConfig, sweep_yaml
+from kdsweep.sweep_file import load_sweep
 
 ARM_FOLDERS: dict[Arm, str] = {"distilled": "trials", "fine_tuned": "controls"}
 Status = Literal["complete", "pruned", "failed"]

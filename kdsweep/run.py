@@ -10,7 +10,7 @@ from rich.console import Console
 from kdsweep import display
 from kdsweep.errors import KDSweepError
 from kdsweep.records import results_root
-from kdsweep.sweep_config import load_sweep
+from kdsweep.sweep_file import load_sweep
 
 EPILOG = """\
 examples:

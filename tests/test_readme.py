@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.sweep_config import load_sweep
+from kdsweep.sweep_file import load_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

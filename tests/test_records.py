@@ -34,7 +34,8 @@ from kdsweep.records import (
     write_json,
     write_sweep,
 )
-from kdsweep.sweep_config import ARMS, Arm, load_sweep
+from kdsweep.sweep_config import ARMS, Arm
+from kdsweep.sweep_file import load_sweep
 
 Config = Callable[..., TrialConfig]
 

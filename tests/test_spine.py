@@ -19,7 +19,8 @@ from kdsweep.records import TrialFolder, read_trial, trial_folder, write_sweep
 from kdsweep.report import write_report
 from kdsweep.reproduce import receipt, rerun
 from kdsweep.study import Studies
-from kdsweep.sweep_config import TrackingConfig, load_sweep
+from kdsweep.sweep_config import TrackingConfig
+from kdsweep.sweep_file import load_sweep
 from kdsweep.tracking import WandbTracker
 from kdsweep.trial import Slot, Watch, run_trial
 

@@ -18,9 +18,9 @@ from kdsweep.sweep_config import (
     SweepConfig,
     TrackingConfig,
     identity_changes,
-    load_sweep,
     sweep_yaml,
 )
+from kdsweep.sweep_file import load_sweep
 
 WriteSweep = Callable[..., Path]
 

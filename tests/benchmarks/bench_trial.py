@@ -34,7 +34,8 @@ from kdsweep.materials import Materials, resolve
 from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, read_trials, write_sweep
 from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, Axis, SweepConfig, TrackingConfig, load_sweep
+from kdsweep.sweep_config import ARMS, Axis, SweepConfig, TrackingConfig
+from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import tokenize_for
 from kdsweep.tokens import Tokens
 from kdsweep.tracking import open_tracker

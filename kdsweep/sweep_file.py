@@ -1,0 +1,204 @@
+"""Read a sweep file: every problem of it is found before anything runs, and all are shown at once."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml
+from kdsweep.errors import ConfigError
+from kdsweep.sweep_config import PATH_FIELDS, UNSEARCHABLE, Axis, StudyConfig, SweepConfig, TrackingConfig
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line."""
+    content = read_yaml(path, overrides)
+    problems: list[str] = []
+    known = [item.name for item in dataclasses.fields(SweepConfig)]
+    problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
+    name = content.get("name")
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+        problems.append(
+            f"name must be letters, digits, '.', '_' or '-' (it names a folder in results/), but got {name!r}"
+        )
+    study = _section(StudyConfig, "study", content.get("study"), problems)
+    tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
+    problems += _study_problems(study)
+    unbuildable: list[str] = []
+    fixed = _fixed(content.get("fixed"), unbuildable)
+    search = _search(content.get("search"), fixed, unbuildable)
+    if study.sampler == "grid":
+        rule = "grid needs choices, or low, high and step"
+        problems += [
+            f"search.{key}: {rule}, but got {axis.text()}" for key, axis in search.items() if axis.points() is None
+        ]
+    dropped = (
+        {key for key, body in (content.get("search") or {}).items() if body is None}
+        if isinstance(content.get("search"), dict)
+        else set()
+    )
+    enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
+    sweep = SweepConfig(name=str(name), study=study, fixed=fixed, search=search, enqueue=enqueue, tracking=tracking)
+    problems += unbuildable or _trial_problems(sweep)
+    if problems:
+        raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
+    return sweep
+
+
+Section = TypeVar("Section", StudyConfig, TrackingConfig)
+
+
+def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:
+    if content is None:
+        return kind()
+    if not isinstance(content, dict):
+        problems.append(f"{name} must be a mapping, but got {content!r}")
+        return kind()
+    hints, values = {item.name: item.type for item in dataclasses.fields(kind)}, {}
+    for key, value in content.items():
+        if key not in hints:
+            problems.append(f"{name}: unknown key {key!r}{did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = converted(value, hints[key])
+        except TypeError as error:
+            problems.append(f"{name}.{key} {error}")
+    return kind(**values)
+
+
+def _study_problems(study: StudyConfig) -> list[str]:
+    counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
+    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0)}
+    problems = [
+        f"study.{key} >= {least} must hold, but got {value}"
+        for key, (value, least) in counts.items()
+        if value is not None and value < least
+    ]
+    if study.storage is not None:
+        address = urlsplit(study.storage)
+        if not address.scheme:
+            problems.append(
+                f"study.storage must be an SQLAlchemy address such as sqlite:///study.db, but got {study.storage!r}"
+            )
+        if address.password is not None:
+            problems.append(
+                "study.storage must not hold a password (sweep files are shared); use ~/.pgpass or PGPASSWORD"
+            )
+    return problems
+
+
+def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        problems.append(
+            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+        )
+        return {}
+    problems += [
+        f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
+    ]
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in FIELD_TYPES}
+    for key in PATH_FIELDS:
+        if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
+            values[key] = str(Path(values[key]).expanduser().resolve())
+    return values
+
+
+def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> dict[str, Axis]:
+    if not isinstance(content, dict) or not any(content.values()):
+        problems.append(
+            f"search must name at least one axis, such as temperature: {{low: 1.0, high: 8.0}}, but got {content!r}"
+        )
+        return {}
+    axes: dict[str, Axis] = {}
+    for key, body in content.items():
+        if body is None:
+            continue
+        if key not in FIELD_TYPES:
+            problems.append(f"search: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}")
+        elif key in UNSEARCHABLE:
+            problems.append(
+                f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
+            )
+        elif key in fixed:
+            problems.append(
+                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis)"
+            )
+        elif (axis := _axis(key, body, problems)) is not None:
+            axes[key] = axis
+    return axes
+
+
+def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
+    if not isinstance(body, dict):
+        problems.append(f"search.{key} must read {{low: …, high: …}} or {{choices: [...]}}, but got {body!r}")
+        return None
+    hints = {item.name: item.type for item in dataclasses.fields(Axis)}
+    unknown = [f"search.{key}: unknown key {name!r}{did_you_mean(name, hints)}" for name in body if name not in hints]
+    whole = FIELD_TYPES[key] is int
+    try:
+        numbers = {
+            name: converted(body[name], int if whole else float)
+            for name in ("low", "high", "step")
+            if body.get(name) is not None
+        }
+        log = converted(body.get("log", False), bool)
+        choices = body.get("choices", ())
+        if not isinstance(choices, list | tuple):
+            raise TypeError(f"choices must be a list, but got {choices!r}")
+        made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
+        if numbers and FIELD_TYPES[key] not in (int, float):
+            raise TypeError("takes choices, not low and high")
+        axis = Axis(**numbers, log=log, choices=made)
+    except (TypeError, ConfigError) as error:
+        problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
+        return None
+    problems += unknown
+    return axis
+
+
+def _enqueue(
+    content: object, search: Mapping[str, Axis], dropped: set[str], problems: list[str]
+) -> tuple[dict[str, Any], ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        problems.append(
+            f"enqueue must be a list of mappings such as {{alpha: 1.0, temperature: 2.0}}, but got {content!r}"
+        )
+        return ()
+    queue = []
+    for item in content:
+        point = {}
+        for key, value in cast(dict[str, Any], item).items():
+            if key in dropped:
+                continue
+            if key not in search:
+                problems.append(f"enqueue: {key!r} is no searched field{did_you_mean(key, search)}")
+                continue
+            try:
+                point[key] = converted(value, FIELD_TYPES[key])
+            except TypeError as error:
+                problems.append(f"enqueue: {key} {error}")
+                continue
+            if not search[key].holds(point[key]):
+                problems.append(f"enqueue: {key} must lie in {search[key].text()}, but got {value!r}")
+        queue.append(point)
+    return tuple(queue)
+
+
+def _trial_problems(sweep: SweepConfig) -> list[str]:
+    """Build a real config from both ends of every axis, so that a bad range dies before the first second of training."""
+    base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
+    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
+    if missing:
+        return missing
+    problems: list[str] = []
+    for name, axis in sweep.search.items():
+        for end in axis.ends():
+            try:
+                sweep.trial("distilled", {**base, name: end})
+            except ConfigError as error:
+                problems += error.problems
+    return problems
