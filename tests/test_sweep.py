@@ -22,9 +22,7 @@ def command(module: str, *arguments: object, **environment: str) -> subprocess.C
     return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
-def test_a_sweep_runs_reports_does_nothing_when_done_grows_and_reproduces(
-    tiny_sweep_file: WriteSweep, tmp_path: Path
-) -> None:
+def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     path = tiny_sweep_file(tracking={"mode": "offline"})
     secret = "planted-secret-0451"
     first = command("run", path, KDSWEEP_TEST_TOKEN=secret, WANDB_NOTES="")
@@ -43,15 +41,21 @@ def test_a_sweep_runs_reports_does_nothing_when_done_grows_and_reproduces(
     assert again.returncode == 0 and "all trials are done" in again.stdout
     assert {found: found.read_bytes() for found in folder.rglob("result.json")} == results
 
+    changed = command("run", path, "fixed.epochs=1")
+    assert changed.returncode == 2 and "fixed.epochs: 2, now 1" in changed.stderr and "name=NEW_NAME" in changed.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_grows_and_its_best_trial_reproduces(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+    path = tiny_sweep_file()
+    folder = tmp_path / "results" / "tiny"
+    first = command("run", path)
+    assert first.returncode == 0, first.stderr
     grown = command("run", path, "study.trials=3")
     assert grown.returncode == 0, grown.stderr
     assert len([row for row in read_records(folder).trials if row.arm == "distilled"]) == 3
-
     receipt = command("reproduce", folder)
     assert receipt.returncode == 0 and "identical" in receipt.stdout, receipt.stdout + receipt.stderr
-
-    changed = command("run", path, "fixed.epochs=1")
-    assert changed.returncode == 2 and "fixed.epochs: 2, now 1" in changed.stderr and "name=NEW_NAME" in changed.stderr
 
 
 @pytest.mark.slow
