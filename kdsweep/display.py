@@ -51,7 +51,7 @@ def shown_params(params: Mapping[str, Any]) -> str:
 
 
 class SweepDisplay:
-    """Live progress of one sweep, fed with the worker's events."""
+    """Live progress of one sweep, fed with its workers' events."""
 
     def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Arm, int]) -> None:
         self._console, self._sweep = console, sweep
@@ -70,7 +70,8 @@ class SweepDisplay:
         self._now = ""
         self._metrics = ""
         self._best: dict[Arm, tuple[float, int]] = {}
-        self._trial: dict[str, Any] = {}
+        self._trials: dict[int, dict[str, Any]] = {}
+        """What each worker runs: the `trial` event, when it started, and its metrics as text."""
         self._trial_seconds: list[float] = []
         self._expected_seconds = 0.0
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
@@ -98,6 +99,15 @@ class SweepDisplay:
         }
         if event["event"] in handlers:
             handlers[event["event"]](event)
+
+    def progress(self, finished: Mapping[Arm, int]) -> None:
+        """Trials that ended on other hosts move the bars too."""
+        for arm, task in self._arms.items():
+            self._bars.update(task, completed=finished[arm])
+
+    def forget(self, worker: int) -> None:
+        """A worker is gone."""
+        self._trials.pop(worker, None)
 
     def _phase(self, event: Mapping[str, Any]) -> None:
         self._now, self._metrics = event["text"], ""
@@ -129,18 +139,19 @@ class SweepDisplay:
         plan(self._console, self._sweep, lines)
 
     def _trial_started(self, event: Mapping[str, Any]) -> None:
-        self._trial = {**event, "started": time.monotonic()}
-        self._now = f"{ARM_NAMES[event['arm']]} trial {event['trial']}: {shown_params(event['params'])}"
-        self._metrics = ""
+        self._now = ""
+        self._trials[event["worker"]] = {**event, "started": time.monotonic(), "metrics": ""}
 
     def _step(self, event: Mapping[str, Any]) -> None:
-        epoch = f"epoch {event['epoch']}/{self._trial['epochs']}   step {event['step']}"
-        self._metrics = f"{epoch}   L_soft {event['L_soft']:.3f}   L_hard {event['L_hard']:.3f}"
+        trial = self._trials[event["worker"]]
+        epoch = f"epoch {event['epoch']}/{trial['epochs']}   step {event['step']}"
+        trial["metrics"] = f"{epoch}   L_soft {event['L_soft']:.3f}   L_hard {event['L_hard']:.3f}"
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
-        self._metrics = f"epoch {event['epoch']}/{self._trial['epochs']}   val_accuracy {event['val_accuracy']:.4f}"
-        elapsed = time.monotonic() - self._trial["started"]
-        self._expected_seconds = elapsed * self._trial["epochs"] / event["epoch"]
+        trial = self._trials[event["worker"]]
+        trial["metrics"] = f"epoch {event['epoch']}/{trial['epochs']}   val_accuracy {event['val_accuracy']:.4f}"
+        elapsed = time.monotonic() - trial["started"]
+        self._expected_seconds = elapsed * trial["epochs"] / event["epoch"]
 
     def _done(self, event: Mapping[str, Any]) -> None:
         arm, accuracy = event["arm"], event["val_accuracy"]
@@ -151,7 +162,7 @@ class SweepDisplay:
         mark = {"complete": f"val_accuracy {accuracy or 0:.4f}"}.get(
             event["status"], str(event["error"]).split("\n")[0]
         )
-        params = shown_params(self._trial["params"])
+        params = shown_params(self._trials.pop(event["worker"])["params"])
         line = f"{ARM_NAMES[arm]:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, trial) in self._best.items():
@@ -163,8 +174,17 @@ class SweepDisplay:
     def _left(self) -> float:
         """Seconds to go: by the mean of the trials timed so far, before them by the first epoch, before it by the plan."""
         timed = self._trial_seconds or [self._expected_seconds]
-        return self._open() * sum(timed) / len(timed)
+        return self._open() * sum(timed) / len(timed) / max(1, len(self._trials))
 
     def _view(self) -> Group:
         left = f"about {duration(self._left())} to go" if self._expected_seconds else ""
-        return Group(self._bars, escape(f"{self._now}   {self._metrics}"), left)
+        now = [escape(f"{self._now}   {self._metrics}")] if self._now else []
+        running = [escape(_running(trial)) for trial in self._trials.values()]
+        return Group(self._bars, *now, *running, left)
+
+
+def _running(trial: Mapping[str, Any]) -> str:
+    again = f" (attempt {trial['attempt']})" if trial["attempt"] > 1 else ""
+    return (
+        f"{ARM_NAMES[trial['arm']]} trial {trial['trial']}{again}: {shown_params(trial['params'])}   {trial['metrics']}"
+    )

@@ -4,10 +4,12 @@ The student sees each batch with the teacher's cached logits of the same rows. A
 with alpha 0. Shapes: B batch, C classes, N rows.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +17,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from kdsweep import machine
+from kdsweep.checkpoints import NOT_KEPT, Checkpoints
 from kdsweep.config import TrialConfig
-from kdsweep.errors import NonFiniteLoss
+from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.losses import distillation_loss, hard_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
 from kdsweep.records import EpochMetrics, StepMetrics
 from kdsweep.shortcuts import shortcuts
-from kdsweep.tokens import Tokens, evaluation_batches, training_batches
+from kdsweep.tokens import Batch, Tokens, evaluation_batches, split_batch, training_batches
 
 READ_EVERY = 10
 """Steps whose losses stay on the device before they are read together: reading one by one would wait for each step."""
@@ -61,6 +65,58 @@ class Evaluation:
         return predicted
 
 
+@dataclass(kw_only=True)
+class Training:
+    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits."""
+
+    student: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    epoch: int = 1
+    step: int = 0
+    losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
+    rows_seen: int = 0
+    micro_batches: int = 1
+    """Pieces that a batch is cut into, because a whole one did not fit in memory."""
+    history: list[EpochMetrics] = field(default_factory=list)
+    epoch_started: float = field(default_factory=time.perf_counter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
+        plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
+        return {
+            **plain,
+            "history": [asdict(epoch) for epoch in self.history],
+            "epoch_seconds": time.perf_counter() - self.epoch_started,
+            "student": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        for name in ("epoch", "step", "rows_seen", "micro_batches"):
+            setattr(self, name, state[name])
+        self.losses = state["losses"].cpu()
+        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        self.epoch_started = time.perf_counter() - state["epoch_seconds"]
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(self.schedule.lr_lambdas)})
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+
+    def next_epoch(self, finished: EpochMetrics) -> None:
+        """Close this epoch."""
+        self.history.append(finished)
+        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
+        self.epoch_started = time.perf_counter()
+
+
 def distill(
     student: nn.Module,
     train: Rows,
@@ -69,82 +125,118 @@ def distill(
     *,
     on_steps: Callable[[Sequence[StepMetrics]], None],
     on_epoch: Callable[[EpochMetrics], bool],
-) -> tuple[list[EpochMetrics], Evaluation]:
-    """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; its metrics, and the last evaluation.
+    on_start: Callable[[Training], None] = lambda _: None,
+    checkpoints: Checkpoints = NOT_KEPT,
+) -> tuple[Training, Evaluation]:
+    """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; where it stands then, and the last evaluation.
 
-    Raises NonFiniteLoss at the first step whose loss is nan or inf.
+    Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss at the first step whose
+    loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted after a checkpoint when asked to stop.
     """
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
     optimizer, schedule = _optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
-    history: list[EpochMetrics] = []
+    training = Training(student=student, optimizer=optimizer, schedule=schedule)
+    if (state := checkpoints.latest(config.device)) is not None:
+        training.load_state_dict(state)
+    on_start(training)
     evaluation = None
-    with shortcuts(student) if config.precision == "bf16" and config.device == "cpu" else nullcontext():
-        for epoch in range(1, config.epochs + 1):
-            started = time.perf_counter()
-            step, losses = distill_epoch(student, train, optimizer, schedule, config, epoch=epoch, on_steps=on_steps)
-            train_seconds = time.perf_counter() - started
+    fast = shortcuts(student) if config.precision == "bf16" and config.device == "cpu" else nullcontext()
+    with fast, checkpoints.guarding():
+        while training.epoch <= config.epochs:
+            losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
+            train_seconds = time.perf_counter() - training.epoch_started
             evaluation = evaluate(student, validation)
             if not np.isfinite(evaluation.loss):  # the last update can break the weights after its loss was finite
-                raise NonFiniteLoss(step, losses[1].item(), evaluation.loss)
-            history.append(_epoch_metrics(epoch, step, losses, evaluation, train_seconds))
-            if on_epoch(history[-1]):
+                raise NonFiniteLoss(training.step, losses[1].item(), evaluation.loss)
+            epoch = _epoch_metrics(training, losses, evaluation, train_seconds)
+            stop = on_epoch(epoch)
+            training.next_epoch(epoch)
+            if stop:
                 break
-    assert evaluation is not None
+            if checkpoints.due():
+                checkpoints.save(training.state_dict(), step=training.step)
+        evaluation = evaluation or evaluate(student, validation)  # cut off between the last epoch and the result
     restore_vocabulary(student, vocabulary, decay=_weight_decay_so_far(schedule, config))
-    return history, evaluation
+    return training, evaluation
 
 
 def distill_epoch(
-    student: nn.Module,
+    training: Training,
     rows: Rows,
-    optimizer: Optimizer,
-    schedule: LambdaLR,
     config: TrialConfig,
     *,
-    epoch: int,
     on_steps: Callable[[Sequence[StepMetrics]], None],
-) -> tuple[int, Tensor]:
-    """One pass over `rows`; the last step's number, and the mean L_total, L_soft and L_hard over rows, float64 [3]."""
-    torch.manual_seed(
-        config.seed * 1_000_003 + epoch
-    )  # dropout: an epoch's randomness does not hang on the ones before
+    checkpoints: Checkpoints = NOT_KEPT,
+) -> Tensor:
+    """One pass over `rows`, from where `training` stands in it; the mean L_total, L_soft and L_hard over rows, float64 [3]."""
+    student, optimizer, schedule = training.student, training.optimizer, training.schedule
     student.train()
-    device = rows.labels.device
-    step = (epoch - 1) * steps_per_epoch(rows, config)
+    if training.rows_seen == 0:  # dropout: an epoch's randomness does not hang on the ones before
+        torch.manual_seed(config.seed * 1_000_003 + training.epoch)
     unread: list[tuple[int, float, Tensor]] = []
-    losses, seen = torch.zeros(3, dtype=torch.float64), 0
 
     def read() -> None:
-        nonlocal losses, seen
         values = torch.stack([parts for *_, parts in unread]).cpu().double()
         for (size, _, _), value in zip(unread, values, strict=True):
-            losses, seen = losses + size * value, seen + size
-        on_steps(_step_metrics(values, [rate for _, rate, _ in unread], last=step, epoch=epoch))
+            training.losses, training.rows_seen = training.losses + size * value, training.rows_seen + size
+        on_steps(_step_metrics(values, [rate for _, rate, _ in unread], last=training.step, epoch=training.epoch))
         unread.clear()
 
-    for batch in training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=epoch):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-            student_logits = student(**batch.inputs).logits
-        loss = distillation_loss(
-            student_logits,
-            rows.teacher_logits[batch.rows],
-            rows.labels[batch.rows],
-            temperature=config.temperature,
-            alpha=config.alpha,
-        )
-        loss.total.backward()
+    batches = training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=training.epoch)
+    done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
+    for batch in itertools.islice(batches, done, None):
+        loss = _backward(training, batch, rows, config)
         nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
         optimizer.step()
-        unread.append((len(batch.rows), float(schedule.get_last_lr()[0]), torch.stack(loss).detach()))
+        unread.append((len(batch.rows), float(schedule.get_last_lr()[0]), loss))
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if len(unread) == READ_EVERY:
+        training.step += 1
+        due = checkpoints.due()
+        if due or len(unread) == READ_EVERY:
             read()
+        if due:
+            checkpoints.save(training.state_dict(), step=training.step)
     if unread:
         read()
-    return step, losses / seen
+    return training.losses / training.rows_seen
+
+
+def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig) -> Tensor:
+    """Leave the gradient of the batch's mean loss in the student; L_total, L_soft and L_hard [3].
+
+    A batch that does not fit is cut into twice as many pieces, weighed by their rows: the same mean gradient from less memory.
+    """
+    while True:
+        pieces = split_batch(batch, training.micro_batches)
+        try:
+            parts = [_backward_piece(training, piece, rows, config, whole=batch) for piece in pieces]
+            return torch.stack(parts).sum(dim=0)
+        except RuntimeError as error:
+            if not machine.is_out_of_memory(error):
+                raise
+            if len(pieces) == len(batch.rows):
+                raise DoesNotFit(training.step + 1, batch.inputs["input_ids"].shape[1], error) from error
+        training.optimizer.zero_grad(set_to_none=True)
+        machine.free_memory()
+        training.micro_batches *= 2
+
+
+def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
+    """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses [3]."""
+    with torch.autocast(rows.labels.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+        student_logits = training.student(**piece.inputs).logits
+    loss = distillation_loss(
+        student_logits,
+        rows.teacher_logits[piece.rows],
+        rows.labels[piece.rows],
+        temperature=config.temperature,
+        alpha=config.alpha,
+    )
+    share = len(piece.rows) / len(whole.rows)
+    (loss.total if share == 1 else share * loss.total).backward()
+    return share * torch.stack(loss).detach()
 
 
 def evaluate(model: nn.Module, rows: Rows) -> Evaluation:
@@ -210,11 +302,11 @@ def _step_metrics(values: Tensor, rates: list[float], *, last: int, epoch: int) 
     return steps
 
 
-def _epoch_metrics(epoch: int, step: int, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
+def _epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
     total, soft, hard = losses.tolist()
     return EpochMetrics(
-        epoch=epoch,
-        step=step,
+        epoch=training.epoch,
+        step=training.step,
         L_soft=soft,
         L_hard=hard,
         L_total=total,

@@ -8,7 +8,11 @@
     ├── PreflightError      a check that failed before any trial was paid for
     └── ResultsError        a results folder: another sweep's, unfinished, not writable
     TrialFailed             one trial fails, the sweep goes on
-    └── NonFiniteLoss       the loss became nan or inf; names the step
+    ├── NonFiniteLoss       the loss became nan or inf; names the step
+    └── DoesNotFit          one row alone is too large for the memory
+    Superseded              somebody else runs this trial by now: what is left of this attempt is given up
+    Stopped                 a sweep was stopped by a signal; nothing is lost
+    WorkerCrashed           a bug inside a worker, with its traceback
     Interrupted             somebody asked this process to stop; like KeyboardInterrupt no Exception, so nobody swallows it
 
 Anything else is a bug and keeps its traceback.
@@ -62,6 +66,32 @@ class NonFiniteLoss(TrialFailed):
             f"the loss must stay finite, but at step {step} L_soft was {soft} and L_hard was {hard}; "
             "a lower learning_rate or precision: fp32 usually helps"
         )
+
+
+class DoesNotFit(TrialFailed):
+    """A single row does not fit in memory, so cutting the batch further cannot help."""
+
+    def __init__(self, step: int, tokens: int, error: BaseException) -> None:
+        super().__init__(
+            f"a row must fit in memory, but at step {step} one of {tokens} tokens did not ({str(error).splitlines()[0]}); "
+            "a lower max_length or a smaller student helps"
+        )
+
+
+class Superseded(Exception):
+    """This attempt was taken for dead (suspended, cut off) and its trial is run by somebody else."""
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM stopped a sweep: in order, or at once (`killed`) after a second one."""
+
+    def __init__(self, number: int, *, killed: bool) -> None:
+        self.number, self.killed = number, killed
+        super().__init__(f"signal {number}")
+
+
+class WorkerCrashed(Exception):
+    """A bug inside a worker, with its traceback."""
 
 
 class Interrupted(BaseException):

@@ -17,8 +17,8 @@ from kdsweep.verdicts import wilson_interval
 ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 """The arms as words."""
 
-RowStatus = Literal["complete", "pruned", "failed", "unfinished"]
-UNRANKED: tuple[RowStatus, ...] = ("pruned", "failed", "unfinished")
+RowStatus = Literal["complete", "pruned", "failed", "duplicate", "unfinished"]
+UNRANKED: tuple[RowStatus, ...] = ("pruned", "failed", "duplicate", "unfinished")
 """What stands below the ranked rows, in this order."""
 
 MEASURED = (
@@ -64,7 +64,7 @@ class ArmProgress:
     arm: Arm
     budget: int
     counts: Counter[str]
-    """Trials by status: complete, pruned, failed, unfinished."""
+    """Trials by status: complete, pruned, failed, duplicate, unfinished."""
 
     def text(self) -> str:
         """Such as `10 of 12 distilled trials complete, 2 pruned`."""

@@ -29,6 +29,22 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, where torch has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_memory() -> None:
+    """Give back what torch keeps for reuse on a GPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def environment(device: str) -> dict[str, str]:
     """Versions and hardware, for the record and the receipt."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}

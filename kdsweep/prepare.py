@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from kdsweep.errors import DataError, PreflightError, TrialFailed
 from kdsweep.losses import hard_loss
 from kdsweep.materials import Materials
 from kdsweep.models import parameter_count, size_mb
-from kdsweep.records import TeacherEpoch, TeacherResult, TrialFolder
+from kdsweep.records import TeacherEpoch, TeacherResult, TrialFolder, read_teacher
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tokens import evaluation_batches
 from kdsweep.tracking import Run
@@ -23,6 +24,20 @@ MARGIN_POINTS = 2.0
 TIMED_BATCHES = 4
 
 
+def recorded_teacher(
+    config: TrialConfig, folder: Path, materials: Materials, watch: TeacherWatch
+) -> TeacherResult | None:
+    """The teacher as the record has it, where it is this one on these rows; None where it has to be recorded (anew)."""
+    found = read_teacher(folder)
+    if found is None or found.data_sha256 != materials.data(config).sha256():
+        return None
+    machine.set_threads(int(config.threads))
+    teacher = materials.teacher(config, watch)
+    materials.teacher_rows(config)
+    same = found.weights_sha256 == teacher.weights_sha256
+    return replace(found, from_cache=teacher.from_cache) if same else None
+
+
 def run_teacher(
     config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
 ) -> TeacherResult:
@@ -30,16 +45,19 @@ def run_teacher(
     folder.start(teacher_trial(config) if config.teacher_epochs else config)
     machine.set_threads(int(config.threads))
 
+    told: list[TeacherEpoch] = []
+
     def on_epoch(epoch: TeacherEpoch) -> None:
+        told.append(epoch)
         folder.add_epoch(epoch)
         run.log_epoch(epoch)
         watch.on_epoch(epoch)
 
     try:
-        teacher = materials.teacher(config, TeacherWatch(on_steps=watch.on_steps, on_epoch=on_epoch))
+        teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
         raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
-    for epoch in teacher.epochs if teacher.from_cache else ():
+    for epoch in teacher.epochs[len(told) :]:  # of a teacher that was made before
         on_epoch(epoch)
     started = time.perf_counter()
     materials.teacher_rows(config)
@@ -114,7 +132,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
     held_out = rng.permutation(len(validation.labels))[: len(rows)]
     short = replace(config, epochs=2, learning_rate=1e-6)  # so small that the timing itself cannot fail
-    history, _ = distill(
+    training, _ = distill(
         materials.student(config),
         train.take(rows),
         validation.take(held_out),
@@ -122,7 +140,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
     )
-    last = history[-1]
+    last = training.history[-1]
     train_seconds = last.train_seconds * len(train.labels) / len(rows)
     evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
     return config.epochs * (train_seconds + evaluate_seconds)

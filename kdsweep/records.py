@@ -9,34 +9,47 @@
         predictions.npy          the class of every validation row, int64 [N]
         student/                 save_pretrained and tokenizer
         result.json              `TrialResult`, written last: a folder without it is unfinished
-        log.txt                  warnings and, for a failed trial, the traceback
-      worker.log                 what the worker process printed
+        attempts.jsonl           one line a time it was started: `Attempt`
+        checkpoints/ owner       only while it runs or waits to be continued
+        log.txt                  for a failed trial, the traceback
+      study.db                   the embedded Optuna storage
+      worker.log                 what the worker processes printed
+      locks/                     which processes of the sweep are alive
       teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
                                  validation rows' true classes), result.json (`TeacherResult`)
 
-This is the only module that knows those names. Files are replaced whole (write, fsync, rename), lines are appended and fsynced.
+This is the only module that knows those names; `files` writes them so that nothing half-written is ever read.
 """
 
 import dataclasses
-import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from kdsweep.config import TrialConfig, read_trial_config, trial_yaml
-from kdsweep.errors import ResultsError
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig, sweep_yaml
+from kdsweep.errors import ResultsError, Superseded
+from kdsweep.files import (
+    append_lines,
+    naming,
+    read_array,
+    read_lines,
+    replace_lines,
+    write_array,
+    write_atomically,
+    write_json,
+)
+from kdsweep.sweep_config import ARMS, Arm, SweepConfig, identity_changes, sweep_yaml
 from kdsweep.sweep_file import load_sweep
 
 ARM_FOLDERS: dict[Arm, str] = {"distilled": "trials", "fine_tuned": "controls"}
-Status = Literal["complete", "pruned", "failed"]
+Status = Literal["complete", "pruned", "failed", "duplicate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +100,20 @@ class TeacherEpoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One time that a trial was started."""
+
+    attempt: int
+    owner: str
+    """The process: host, number, and a word of its own."""
+    from_step: int
+    """The step of the checkpoint it goes on from; 0: from the start."""
+    steps_again: int
+    """Steps after that checkpoint that an attempt before had made already."""
+    started_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """How one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
 
@@ -95,7 +122,7 @@ class TrialResult:
     attempt: int
     status: Status
     error: str | None
-    """Why it failed or was pruned."""
+    """Why it failed, was pruned or not trained."""
     val_accuracy: float | None
     val_loss: float | None
     val_agreement: float | None
@@ -114,14 +141,18 @@ class TrialResult:
     evaluate_seconds: float
     seconds: float
     """The whole trial, from the config to the saved student."""
-    initial_weights_sha256: str
-    teacher_weights_sha256: str
-    data_sha256: str
+    initial_weights_sha256: str | None
+    teacher_weights_sha256: str | None
+    data_sha256: str | None
     environment: Mapping[str, str]
     """Versions, device name, processor, host's operating system."""
     started_at: str
     run_id: str | None
     """The W&B run."""
+    micro_batches: int = 1
+    """Pieces that batches were cut into, because whole ones did not fit in memory."""
+    steps_again: int = 0
+    """Steps trained more than once, because attempts were cut off after their last checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,37 +229,78 @@ def study_path(sweep_folder: Path) -> Path:
     return sweep_folder / "study.db"
 
 
-class TrialFolder:
-    """The writing end of one trial's (or teacher's) folder."""
+def locks_folder(sweep_folder: Path) -> Path:
+    """Locks that say which processes of the sweep are alive."""
+    return sweep_folder / "locks"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+
+def worker_lock(sweep_folder: Path, owner: str) -> Path:
+    """Locked while the process of that name lives."""
+    return locks_folder(sweep_folder) / f"worker-{owner}.lock"
+
+
+class TrialFolder:
+    """The writing end of one trial's (or teacher's) folder.
+
+    With an `owner`, only the process that started last may write: another one, suspended and taken for dead, gets Superseded.
+    """
+
+    def __init__(self, path: Path, owner: str = "") -> None:
+        self.path, self._owner = path, owner
         self.student = path / "student"
+        self.checkpoints = path / "checkpoints"
         self.log = path / "log.txt"
+        self._owner_file = path / "owner"
 
     def start(self, config: TrialConfig) -> None:
-        """Empty the folder of an attempt that was cut off, and write the config that is about to run."""
-        with _naming(self.path):
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            self.path.mkdir(parents=True)
-        write_atomically(self.path / "config.yaml", trial_yaml(config))
+        """Write the config that is about to run. What an attempt of the same config left, cut off, stays to be continued."""
+        text = trial_yaml(config)
+        if not self._holds_unfinished(text):
+            with naming(self.path):
+                if self.path.exists():
+                    shutil.rmtree(self.path)
+                self.path.mkdir(parents=True)
+        if self._owner:
+            write_atomically(self._owner_file, self._owner)
+        write_atomically(self.path / "config.yaml", text)
+
+    def cut_back(self, *, step: int, epochs: int) -> tuple[list[StepMetrics], list[EpochMetrics], int]:
+        """Keep the record up to a checkpoint; what it holds then, and how many steps after it were cut."""
+        found = read_steps(self.path)
+        steps = [line for line in found if line.step <= step]
+        kept = [EpochMetrics(**line) for line in read_lines(self.path / "epochs.jsonl")][:epochs]
+        self._check_owner()
+        for name, lines in (("steps.jsonl", steps), ("epochs.jsonl", kept)):
+            if (self.path / name).exists():
+                replace_lines(self.path / name, lines)
+        return steps, kept, len(found) - len(steps)
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Append one attempt."""
+        append_lines(self.path / "attempts.jsonl", [attempt])
+
+    def steps_again(self) -> int:
+        """Over all attempts."""
+        return sum(Attempt(**line).steps_again for line in read_lines(self.path / "attempts.jsonl"))
 
     def add_steps(self, steps: Iterable[StepMetrics]) -> None:
         """Append steps."""
-        _append_lines(self.path / "steps.jsonl", steps)
+        self._check_owner()
+        append_lines(self.path / "steps.jsonl", steps)
 
     def add_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Append one epoch."""
-        _append_lines(self.path / "epochs.jsonl", [epoch])
+        self._check_owner()
+        append_lines(self.path / "epochs.jsonl", [epoch])
 
     def write_predictions(self, predictions: np.ndarray) -> None:
         """The class that the model gives every validation row, int64 [N]."""
-        _write_array(self.path / "predictions.npy", predictions)
+        self._check_owner()
+        write_array(self.path / "predictions.npy", predictions)
 
     def write_labels(self, labels: np.ndarray) -> None:
         """The true class of every validation row, int64 [N]; the teacher's folder holds it for all trials."""
-        _write_array(self.path / "labels.npy", labels)
+        write_array(self.path / "labels.npy", labels)
 
     def write_log(self, text: str) -> None:
         """What went wrong, for a person to read."""
@@ -236,14 +308,55 @@ class TrialFolder:
 
     def finish(self, result: TrialResult | TeacherResult) -> None:
         """Write `result.json`: the trial is over."""
+        self._check_owner()
         write_json(self.path / "result.json", dataclasses.asdict(result))
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished trial needs."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self._owner_file.unlink(missing_ok=True)
+
+    def _holds_unfinished(self, config: str) -> bool:
+        written = self.path / "config.yaml"
+        unfinished = written.exists() and not (self.path / "result.json").exists()
+        return unfinished and written.read_text(encoding="utf-8") == config
+
+    def _check_owner(self) -> None:
+        if self._owner and (
+            not self._owner_file.exists() or self._owner_file.read_text(encoding="utf-8") != self._owner
+        ):
+            raise Superseded(f"{self.path} is written by another process by now")
+
+
+def write_trial(folder: Path, config: str, result: Mapping[str, Any], epochs: Iterable[EpochMetrics]) -> None:
+    """A trial's folder from what its study carries, for a trial that another host ran."""
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", config)
+    replace_lines(folder / "epochs.jsonl", epochs)
+    write_json(folder / "result.json", result)
 
 
 def write_sweep(folder: Path, sweep: SweepConfig) -> None:
     """Make the results folder and write `sweep.yaml`."""
-    with _naming(folder):
+    with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "sweep.yaml", sweep_yaml(sweep))
+
+
+def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
+    """The results folder, made and with its `sweep.yaml`. Raises ResultsError where it holds another sweep's results."""
+    before = read_sweep(folder)
+    changes = identity_changes(before.identity(), sweep.identity()) if before else []
+    if changes:
+        raise ResultsError(
+            f"{folder} holds the results of another sweep file:\n" + "\n".join(changes) + "\n"
+            "Undo the change to continue that sweep, or start a new one beside it with --fork NEW_NAME"
+        )
+    if before != sweep:
+        write_sweep(folder, sweep)
+    return folder
 
 
 def read_sweep(folder: Path) -> SweepConfig | None:
@@ -252,12 +365,44 @@ def read_sweep(folder: Path) -> SweepConfig | None:
     return load_sweep(path) if path.exists() else None
 
 
-def keep_best_students(sweep_folder: Path, arm: Arm, keep: int) -> None:
-    """Remove the students of all but an arm's `keep` best complete trials; their records stay."""
-    done = [row for row in read_trials(sweep_folder, arm) if row.result and row.result.status == "complete"]
-    ranked = sorted(done, key=lambda row: (-(row.result.val_accuracy or 0.0) if row.result else 0.0, row.trial))
-    for row in ranked[keep:]:
-        shutil.rmtree(row.folder / "student", ignore_errors=True)
+def drop_students(sweep_folder: Path, arm: Arm, trials: Iterable[int]) -> None:
+    """Remove the students of these trials; their records stay."""
+    for trial in trials:
+        shutil.rmtree(trial_folder(sweep_folder, arm, trial) / "student", ignore_errors=True)
+
+
+def missing_result(
+    arm: Arm, trial: int, *, status: Status, error: str, attempt: int, epochs: Sequence[EpochMetrics] = ()
+) -> TrialResult:
+    """The result of a trial that has no training of its own to tell of: its worker died, or it was answered from the record."""
+    last = epochs[-1] if epochs else None
+    return TrialResult(
+        arm=arm,
+        trial=trial,
+        attempt=attempt,
+        status=status,
+        error=error,
+        val_accuracy=last.val_accuracy if last else None,
+        val_loss=last.val_loss if last else None,
+        val_agreement=last.val_agreement if last else None,
+        best_epoch=None,
+        best_val_accuracy=None,
+        epochs=len(epochs),
+        steps=last.step if last else 0,
+        parameters=None,
+        size_mb=None,
+        latency_ms_p50=None,
+        rows_per_second=None,
+        train_seconds=sum(epoch.train_seconds for epoch in epochs),
+        evaluate_seconds=sum(epoch.evaluate_seconds for epoch in epochs),
+        seconds=0.0,
+        initial_weights_sha256=None,
+        teacher_weights_sha256=None,
+        data_sha256=None,
+        environment={},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        run_id=None,
+    )
 
 
 def read_trials(sweep_folder: Path, arm: Arm) -> list[TrialRow]:
@@ -274,11 +419,16 @@ def read_trial(folder: Path) -> TrialRow:
             f"a trial's folder reads results/NAME/trials/0007 or results/NAME/controls/0007 and holds config.yaml, but got {folder}"
         )
     result = _read_json(folder / "result.json", TrialResult)
-    epochs = tuple(EpochMetrics(**line) for line in _read_lines(folder / "epochs.jsonl"))
+    epochs = tuple(EpochMetrics(**line) for line in read_lines(folder / "epochs.jsonl"))
     config = read_trial_config(folder / "config.yaml")
     return TrialRow(
         folder=folder, arm=arms[folder.parent.name], trial=int(folder.name), config=config, result=result, epochs=epochs
     )
+
+
+def read_teacher(folder: Path) -> TeacherResult | None:
+    """The teacher's result in its folder; None before it is ready."""
+    return _read_json(folder / "result.json", TeacherResult)
 
 
 def read_records(folder: Path) -> SweepRecords:
@@ -287,93 +437,28 @@ def read_records(folder: Path) -> SweepRecords:
     if sweep is None:
         raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not; {_neighbours(folder)}")
     trials = tuple(row for arm in ARMS for row in read_trials(folder, arm))
-    teacher = _read_json(teacher_folder(folder) / "result.json", TeacherResult)
+    teacher = read_teacher(teacher_folder(folder))
     return SweepRecords(folder=folder, sweep=sweep, teacher=teacher, trials=trials)
 
 
 def read_steps(folder: Path) -> list[StepMetrics]:
     """Every step of a trial."""
-    return [StepMetrics(**line) for line in _read_lines(folder / "steps.jsonl")]
+    return [StepMetrics(**line) for line in read_lines(folder / "steps.jsonl")]
 
 
 def read_predictions(folder: Path) -> np.ndarray | None:
     """The class of every validation row, int64 [N]; None where the trial did not get so far."""
-    return _read_array(folder / "predictions.npy")
+    return read_array(folder / "predictions.npy")
 
 
 def read_validation_labels(sweep_folder: Path) -> np.ndarray | None:
     """The true class of every validation row, int64 [N]; None before the teacher is ready."""
-    return _read_array(teacher_folder(sweep_folder) / "labels.npy")
+    return read_array(teacher_folder(sweep_folder) / "labels.npy")
 
 
 def _neighbours(folder: Path) -> str:
     found = sorted(path.parent.name for path in folder.parent.glob("*/sweep.yaml"))
     return f"beside it: {', '.join(found)}" if found else f"no results in {folder.parent}"
-
-
-# Files ---------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """A full disk or a missing permission becomes one message that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise ResultsError(
-            f"{path} must be writable, but: {error.strerror or error}; nothing else was changed"
-        ) from error
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file whole: readers see the old content or the new one. Raises ResultsError."""
-    draft = path.with_name(f".{path.name}.draft")
-    with _naming(path):
-        try:
-            with draft.open("wb") as file:
-                file.write(content.encode("utf-8") if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file whole; nan and inf are refused."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
-
-
-def _read_array(path: Path) -> np.ndarray | None:
-    return np.load(path, allow_pickle=False) if path.exists() else None
-
-
-def _append_lines(path: Path, lines: Iterable[StepMetrics | EpochMetrics | TeacherEpoch]) -> None:
-    with _naming(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(dataclasses.asdict(line), allow_nan=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; the unfinished last one of a trial that was cut off is left out."""
-    if not path.exists():
-        return []
-    return [
-        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-    ]
 
 
 Record = TypeVar("Record", TrialResult, TeacherResult)

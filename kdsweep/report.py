@@ -20,6 +20,7 @@ import numpy as np
 from kdsweep import figures, leaderboard, records, study_figures
 from kdsweep.answer import answer, compact, conventions, duration, headline, number, percent
 from kdsweep.errors import KDSweepError
+from kdsweep.files import write_atomically, write_json
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
 from kdsweep.records import SweepRecords
 from kdsweep.verdicts import Comparison, compare_predictions
@@ -238,10 +239,10 @@ def render_markdown(report: Report) -> str:
 def write_report(folder: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into the folder. Raises ResultsError."""
     report = build_report(folder)
-    records.write_json(folder / "leaderboard.json", [leaderboard.columns(row) for row in report.rows])
-    records.write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
-    records.write_atomically(folder / "report.md", render_markdown(report))
-    records.write_atomically(folder / "report.html", render_html(report))
+    write_json(folder / "leaderboard.json", [leaderboard.columns(row) for row in report.rows])
+    write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
+    write_atomically(folder / "report.md", render_markdown(report))
+    write_atomically(folder / "report.html", render_html(report))
     return report
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kdsweep import display
-from kdsweep.errors import KDSweepError
+from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records import results_root
 from kdsweep.sweep_file import load_sweep
 
@@ -20,10 +20,15 @@ examples:
 
 A sweep trains students on two arms: distilled (all axes) and fine-tuned (alpha 0, the control). alpha weighs the SOFT term:
 L = alpha * T^2 * KL(teacher_T || student_T) + (1 - alpha) * CE. Results go to results/NAME (KDSWEEP_RESULTS moves it),
-downloads and teachers to ~/.cache/kdsweep (KDSWEEP_CACHE moves it). Ctrl-C loses nothing: the same command continues.
-study.trials is a total, so raising it adds trials to a finished sweep.
+downloads and teachers to ~/.cache/kdsweep (KDSWEEP_CACHE moves it). study.trials is a total, so raising it adds trials to a
+finished sweep.
 
-exit codes: 0 done, 1 a bug (with its traceback), 2 a problem that the message explains, 130 stopped by Ctrl-C
+Nothing is lost, whatever happens: the same command continues. The first Ctrl-C checkpoints the running trials, the second
+stops at once. One run at a time works on a results folder, a second one is refused; with study.storage (PostgreSQL) any
+number of hosts join the same sweep by this command or by python -m kdsweep.worker.
+
+exit codes: 0 done, 1 a bug (with its traceback), 2 a problem that the message explains, 130 stopped by Ctrl-C,
+143 stopped by SIGTERM, 137 stopped at once by a second signal
 """
 
 
@@ -37,25 +42,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("file", type=Path, help="a sweep file, such as sweeps/T_alpha.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="processes that train side by side; default: one a CUDA device, else one; 0: watch",
+    )
+    parser.add_argument("--fork", metavar="NEW_NAME", help="run a changed file as a new sweep beside the old one")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and every axis, and stop")
     options = parser.parse_intermixed_args(arguments)
     console = Console()
     try:
-        sweep = load_sweep(options.file, options.overrides)
+        renamed = [f"name={options.fork}"] if options.fork else []
+        sweep = load_sweep(options.file, [*options.overrides, *renamed])
         if options.dry_run:
             where = {"tracking": sweep.tracking.mode, "results": str(results_root() / sweep.name)}
             display.plan(console, sweep, where)
             return 0
         from kdsweep.sweep import run_sweep  # brings Optuna and the report, which a dry run need not wait for
 
-        run_sweep(sweep, console)
+        run_sweep(sweep, console, options.workers)
     except KDSweepError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt) as stopped:
         print("\nStopped; nothing is lost. The same command continues.", file=sys.stderr)
+        if isinstance(stopped, Stopped):
+            return 137 if stopped.killed else 128 + stopped.number
         return 130
     return 0
+
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be auto or a number from 0, but got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,124 +1,78 @@
-"""A whole sweep: the results folder, the worker process and its supervision, the report at the end. Never imports torch."""
+"""A whole sweep: the results folder, its studies, the workers under supervision, the report at the end. Never imports torch."""
 
-import json
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from shutil import which
 
 from rich.console import Console
 
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
-from kdsweep.errors import KDSweepError, ResultsError
-from kdsweep.records import read_sweep, results_root, write_sweep
+from kdsweep.records import EpochMetrics, results_root, start_sweep, trial_folder, write_trial
 from kdsweep.report import terminal_text, write_report
 from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, PATH_FIELDS, SweepConfig, identity_changes
-
-STOP_SECONDS = 10
-"""What a worker gets to put its trial back after SIGTERM, before SIGKILL."""
+from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
+from kdsweep.sweep_config import ARMS, PATH_FIELDS, SweepConfig
 
 
-def run_sweep(sweep: SweepConfig, console: Console) -> Path:
+def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
     """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
 
-    Raises KDSweepError for a problem that its message lets the user solve, KeyboardInterrupt after Ctrl-C: the same
-    command then continues.
+    `workers` processes train, None: one a CUDA device, else one. Raises KDSweepError for a problem that its message lets the
+    user solve, Stopped after a signal: the same command then continues.
     """
-    folder = results_root() / sweep.name
-    _refuse_other_sweep(folder, sweep)
-    write_sweep(folder, sweep)
-    studies = Studies(sweep, folder)
-    studies.settle()
-    if studies.next_arm() is None:
-        console.print(f"{sweep.name}: all trials are done; more with study.trials=N")
-    else:
-        _fetch_assets(sweep)
-        finished = {arm: studies.finished(arm) for arm in ARMS}
-        with SweepDisplay(console, sweep, finished) as display, _worker(folder) as events:
-            for event in events:
-                display.show(event)
-    print(terminal_text(write_report(folder)))
+    folder = start_sweep(results_root() / sweep.name, sweep)
+    embedded = sweep.study.storage is None
+    lock = alone_in(folder) if embedded else None
+    try:
+        studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
+        studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
+        if studies.is_done():
+            why = (
+                "the target is reached" if studies.target_reached() else "all trials are done; more with study.trials=N"
+            )
+            console.print(f"{sweep.name}: {why}")
+        else:
+            _fetch_assets(sweep)
+            _supervise(sweep, folder, studies, console, workers)
+        _gather(studies, folder)
+        print(terminal_text(write_report(folder)))
+    finally:
+        if lock:
+            lock.give_back()
     return folder
 
 
-def _refuse_other_sweep(folder: Path, sweep: SweepConfig) -> None:
-    before = read_sweep(folder)
-    changes = identity_changes(before.identity(), sweep.identity()) if before else []
-    if changes:
-        raise ResultsError(
-            f"{folder} holds the results of another sweep file:\n" + "\n".join(changes) + "\n"
-            "Undo the change to continue that sweep, or start a new one beside it with name=NEW_NAME"
-        )
+def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None) -> None:
+    devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
+    wanted = max(1, len(devices)) if workers is None else workers
+    with SweepDisplay(console, sweep, {arm: studies.finished(arm) for arm in ARMS}) as display:
+        Supervisor(sweep, folder, studies, display, workers=wanted, devices=devices).run()
+
+
+def _gather(studies: Studies, folder: Path) -> None:
+    """Trials that other hosts ran and this results folder lacks: their studies carry what the ranking needs."""
+    for stored in studies.stored():
+        path = trial_folder(folder, stored.arm, stored.trial)
+        if not (path / "result.json").exists():
+            write_trial(path, stored.config, stored.result, [EpochMetrics(**epoch) for epoch in stored.epochs])
 
 
 def _fetch_assets(sweep: SweepConfig) -> None:
-    """Downloads happen here, where pip's progress bar has a terminal; the worker finds them in the cache."""
+    """Downloads happen here, where pip's progress bar has a terminal; the workers find them in the cache."""
     addresses = [value for name in PATH_FIELDS for value in sweep.values(name)]
     for address in dict.fromkeys(addresses):
         if isinstance(address, str) and address.startswith(PREFIX):
             local_path(address)
 
 
-@contextmanager
-def _worker(folder: Path) -> Iterator[Iterator[dict[str, Any]]]:
-    """A worker process and the events it sends; however the block is left, the worker is gone afterwards."""
-    reading, writing = os.pipe()
-    threads = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "true",
-    }
-    with (folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kdsweep.worker", str(folder), str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            pass_fds=(writing,),
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the worker in order
-        )
-    os.close(writing)
-    try:
-        with os.fdopen(reading, encoding="utf-8") as pipe:
-            yield _events(pipe, process, folder)
-    finally:
-        _stop(process)
-
-
-def _events(pipe: IO[str], process: "subprocess.Popen[bytes]", folder: Path) -> Iterator[dict[str, Any]]:
-    """Every event until the worker ends. Raises KDSweepError for a problem that it reported, ResultsError for its death."""
-    for line in pipe:
-        event: dict[str, Any] = json.loads(line)
-        if event["event"] == "error":
-            raise KDSweepError(event["message"])
-        if event["event"] == "crash":
-            raise WorkerCrashed(event["traceback"])
-        yield event
-    code = process.wait()
-    if code:
-        raise ResultsError(
-            f"the worker must end with exit code 0, but ended with {code}; {folder / 'worker.log'} has its last words. "
-            "The same command continues"
-        )
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-class WorkerCrashed(Exception):
-    """A bug inside the worker, with its traceback."""
+def cuda_devices() -> list[str]:
+    """The CUDA devices that may be used, as `CUDA_VISIBLE_DEVICES` names them; found without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [device.strip() for device in chosen.split(",") if device.strip()]
+    if which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(place) for place, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

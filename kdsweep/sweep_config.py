@@ -115,9 +115,19 @@ class StudyConfig:
     seed: int = 0
     """Seed of the sampler; trial n proposes the same in every resume."""
     storage: str | None = None
-    """SQLAlchemy address; null: an SQLite file in the results folder."""
+    """`postgresql+psycopg://host/database` that several hosts share; null: an SQLite file in the results folder."""
     keep_students: int = 3
     """Students kept on disk, best of each arm; records are kept of all."""
+    target: float | None = None
+    """Stop when a trial has this val_accuracy, in (0, 1]; null: run all."""
+    timeout_minutes: float | None = None
+    """Stop after so long; running trials are checkpointed, and the same command goes on with them. null: no limit."""
+    max_attempts: int = 3
+    """A trial fails when its worker died so many times with it (killed for memory, say)."""
+    checkpoint_seconds: float = 60.0
+    """A running trial is checkpointed so often, so no more work than that is ever lost."""
+    heartbeat_seconds: int = 60
+    """With `storage`: how often a host says that its trials are alive; after twice as long others take them over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +181,8 @@ class SweepConfig:
 
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
-        free = ("trials", "controls", "storage", "keep_students")
+        free = {"trials", "controls", "storage", "keep_students", "target", "timeout_minutes"}
+        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds"}
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}

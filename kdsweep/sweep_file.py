@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml
 from kdsweep.errors import ConfigError
@@ -71,21 +71,32 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
 def _study_problems(study: StudyConfig) -> list[str]:
     counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
     counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0)}
+    counts |= {"max_attempts": (study.max_attempts, 1), "heartbeat_seconds": (study.heartbeat_seconds, 1)}
     problems = [
         f"study.{key} >= {least} must hold, but got {value}"
         for key, (value, least) in counts.items()
         if value is not None and value < least
     ]
-    if study.storage is not None:
-        address = urlsplit(study.storage)
-        if not address.scheme:
-            problems.append(
-                f"study.storage must be an SQLAlchemy address such as sqlite:///study.db, but got {study.storage!r}"
-            )
-        if address.password is not None:
-            problems.append(
-                "study.storage must not hold a password (sweep files are shared); use ~/.pgpass or PGPASSWORD"
-            )
+    positive = ("timeout_minutes", "target", "checkpoint_seconds")
+    problems += [
+        f"study.{key} > 0 must hold, but got {getattr(study, key)}"
+        for key in positive
+        if getattr(study, key) is not None and getattr(study, key) <= 0
+    ]
+    if study.target is not None and study.target > 1:
+        problems.append(f"study.target is an accuracy, at most 1, but got {study.target}")
+    return problems + (_storage_problems(study.storage) if study.storage else [])
+
+
+def _storage_problems(storage: str) -> list[str]:
+    """Sweep files are shared, and a command line is seen by everybody on the machine: no password in either."""
+    address = urlsplit(storage)
+    problems = []
+    if address.scheme != "postgresql+psycopg" or not address.path.strip("/"):
+        rule = "study.storage must read postgresql+psycopg://[user@]host[:port]/database, or null for an SQLite file"
+        problems.append(f"{rule} in the results folder, but its scheme is {address.scheme or 'missing'!r}")
+    if address.password is not None or any("password" in key.lower() for key in parse_qs(address.query)):
+        problems.append("study.storage must not hold a password (sweep files are shared); use ~/.pgpass or PGPASSWORD")
     return problems
 
 

@@ -23,10 +23,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from kdsweep.assets import cache_root
+from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import RECIPE_VERSION, TrialConfig
 from kdsweep.data import Data
-from kdsweep.distill import Rows, all_logits, distill
+from kdsweep.distill import Rows, Training, all_logits, distill
 from kdsweep.errors import AssetError, ModelError
+from kdsweep.files import Lock
 from kdsweep.models import freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.tokens import Tokens, load_tokenizer, tokenize
@@ -57,6 +59,7 @@ class TeacherWatch:
 
     on_steps: Callable[[Sequence[StepMetrics]], None]
     on_epoch: Callable[[TeacherEpoch], None]
+    checkpointing: Checkpointing = NO_CHECKPOINTING
 
 
 UNWATCHED = TeacherWatch(on_steps=lambda _: None, on_epoch=lambda _: None)
@@ -103,13 +106,14 @@ def prepare_teacher(
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:
         folder = cache_root() / "teachers" / _teacher_key(config, data, pretrained)
-        cached = _read_teacher(folder, data)
-        from_cache = cached is not None
-        if cached is None:
-            tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=segments)
-            _fine_tune(teacher_trial(config), data, tokens, columns, folder, watch)
+        with _alone(folder):
             cached = _read_teacher(folder, data)
-            assert cached is not None
+            from_cache = cached is not None
+            if cached is None:
+                tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=segments)
+                _fine_tune(teacher_trial(config), data, tokens, columns, folder, watch)
+                cached = _read_teacher(folder, data)
+                assert cached is not None
         model, made = freeze(cached[0].to(config.device)), cached[1]
     return Teacher(
         model=model,
@@ -166,7 +170,13 @@ def _fine_tune(
         watch.on_epoch(TeacherEpoch(**epochs[-1]))
         return False
 
-    distill(model, rows["train"], rows["validation"], trial, on_steps=watch.on_steps, on_epoch=record)
+    def start(training: Training) -> None:
+        for epoch in training.history:
+            record(epoch)
+
+    checkpoints = watch.checkpointing.of(cache_root() / "checkpoints" / folder.name, folder.name)
+    told: dict[str, Any] = {"on_start": start, "on_steps": watch.on_steps, "on_epoch": record}
+    distill(model, rows["train"], rows["validation"], trial, **told, checkpoints=checkpoints)
     made = _Made(weights_sha256(model), time.perf_counter() - started, epochs)
     with _scratch(folder.parent) as scratch:
         model.save_pretrained(scratch / "teacher")  # type: ignore[operator]
@@ -174,6 +184,18 @@ def _fine_tune(
         (scratch / "teacher" / "made.json").write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         (scratch / "teacher").rename(folder)
+    checkpoints.clear()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside the block, no other process fine-tunes this teacher: one that comes second waits, and finds it made."""
+    lock = Lock(cache_root() / "locks" / f"{folder.name}.lock")
+    lock.take(wait=True)
+    try:
+        yield
+    finally:
+        lock.give_back()
 
 
 def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:

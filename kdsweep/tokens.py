@@ -120,3 +120,15 @@ def padded(tokens: Tokens, rows: np.ndarray) -> Batch:
     if tokens.segments is not None:
         inputs["token_type_ids"] = tokens.segments[places].masked_fill(~mask, 0)
     return Batch(index, inputs)
+
+
+def split_batch(batch: Batch, pieces: int) -> list[Batch]:
+    """The batch as it is, or its rows in at most so many pieces of about one size."""
+    if pieces == 1:
+        return [batch]
+    size = -(-len(batch.rows) // pieces)
+    columns = {name: values.split(size) for name, values in batch.inputs.items()}
+    return [
+        Batch(rows, {name: parts[place] for name, parts in columns.items()})
+        for place, rows in enumerate(batch.rows.split(size))
+    ]

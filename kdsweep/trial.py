@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from kdsweep import machine
-from kdsweep.config import TrialConfig
-from kdsweep.distill import distill
-from kdsweep.errors import ConfigError, TrialFailed
+from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
+from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.distill import Training, distill
+from kdsweep.errors import ConfigError, Superseded, TrialFailed
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
-from kdsweep.records import EpochMetrics, Status, StepMetrics, TrialFolder, TrialResult
+from kdsweep.records import Attempt, EpochMetrics, Status, StepMetrics, TrialFolder, TrialResult
 from kdsweep.sweep_config import Arm
 from kdsweep.tokens import load_tokenizer
 from kdsweep.tracking import Run
@@ -30,38 +31,52 @@ class Slot:
     arm: Arm
     trial: int
     attempt: int = 1
+    owner: str = "-"
+    """The process that runs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who looks on: `on_steps` shows losses, `on_epoch` shows metrics and says whether to stop here (pruned)."""
+    """Who looks on: `on_steps` shows losses, `on_epoch` shows metrics and says whether to stop here (pruned).
+
+    `on_kept` sees each epoch that an attempt before has made already.
+    """
 
     on_steps: Callable[[Sequence[StepMetrics]], None]
     on_epoch: Callable[[EpochMetrics], bool]
+    on_kept: Callable[[EpochMetrics], None] = lambda _: None
 
 
 def run_trial(
-    config: TrialConfig, slot: Slot, folder: TrialFolder, materials: Materials, run: Run, watch: Watch
+    config: TrialConfig,
+    slot: Slot,
+    folder: TrialFolder,
+    materials: Materials,
+    run: Run,
+    watch: Watch,
+    checkpointing: Checkpointing = NO_CHECKPOINTING,
 ) -> TrialResult:
     """Train, evaluate and save one student; its result, which stands in `folder` too.
 
-    A trial that fails by itself (a loss that is not finite, a row that does not fit) gives a failed result. All else is
-    raised, with its traceback in the folder.
+    Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
+    that does not fit) gives a failed result. All else is raised, with its traceback in the folder.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     if config.unresolved():
         raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
     folder.start(config)
     machine.set_threads(int(config.threads))
-    log = _Log(folder, run, watch)
+    log = _Log(slot, folder, run, watch)
+    checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
     measured: dict[str, Any] = {}
     status, error = "complete", None
     try:
         train, validation = materials.rows(config)
         student = materials.student(config)
-        _, evaluation = distill(student, train, validation, config, on_steps=log.steps, on_epoch=log.epoch)
+        told: dict[str, Any] = {"on_start": log.start, "on_steps": log.steps, "on_epoch": log.epoch}
+        training, evaluation = distill(student, train, validation, config, **told, checkpoints=checkpoints)
         speed = materials.speed(config)
-        measured = {"parameters": parameter_count(student), **speed._asdict()}
+        measured = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
         folder.write_predictions(evaluation.predictions())
         if log.pruned:
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
@@ -70,6 +85,8 @@ def run_trial(
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
+    except Superseded:
+        raise  # the folder is somebody else's
     except Exception:
         folder.write_log(traceback.format_exc())
         raise
@@ -82,10 +99,31 @@ def run_trial(
 class _Log:
     """Every number goes to the record first, then to W&B, then to whoever watches."""
 
-    def __init__(self, folder: TrialFolder, run: Run, watch: Watch) -> None:
-        self._folder, self._run, self._watch = folder, run, watch
+    def __init__(self, slot: Slot, folder: TrialFolder, run: Run, watch: Watch) -> None:
+        self._slot, self._folder, self._run, self._watch = slot, folder, run, watch
         self.epochs: list[EpochMetrics] = []
         self.pruned = False
+
+    def start(self, training: Training) -> None:
+        """The record is cut back to where training starts; a W&B run of its own gets what came before."""
+        steps, self.epochs, again = self._folder.cut_back(step=training.step, epochs=len(training.history))
+        attempt = Attempt(
+            attempt=self._slot.attempt,
+            owner=self._slot.owner,
+            from_step=training.step,
+            steps_again=again,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._folder.add_attempt(attempt)
+        for epoch in self.epochs:
+            self._run.log_steps([step for step in steps if step.epoch == epoch.epoch])
+            self._run.log_epoch(epoch)
+            self._watch.on_kept(epoch)
+        self._run.log_steps([step for step in steps if step.epoch > len(self.epochs)])
+
+    def steps_again(self) -> int:
+        """Trained more than once, over all attempts."""
+        return self._folder.steps_again()
 
     def steps(self, steps: Sequence[StepMetrics]) -> None:
         self._folder.add_steps(steps)
@@ -147,6 +185,8 @@ def _result(
         environment=machine.environment(config.device),
         started_at=started_at,
         run_id=run.run_id,
+        micro_batches=measured.get("micro_batches", 1),
+        steps_again=log.steps_again(),
     )
 
 

@@ -1,127 +1,181 @@
-"""One worker process: prepare as its first job, then ask, run a trial, tell, again.
+"""One worker process: prepare as its first job, then take a trial, run it, tell how it ended, again.
 
-Started by `sweep.py` as `python -m kdsweep.worker RESULTS_FOLDER DESCRIPTOR`. It tells its parent what happens in JSON lines
-on that file descriptor, and stops when its standard input ends: then its parent has died. SIGTERM stops it too; the trial
-that it was running goes back to the queue.
+`python -m kdsweep.run` starts its own. By itself, `python -m kdsweep.worker sweeps/T_alpha.yaml study.storage=postgresql+psycopg://…`
+joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints the running trial and leaves it to be continued.
 """
 
+import argparse
+import gc
 import json
 import os
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any
+from uuid import uuid4
 
-import optuna
+from optuna.trial import TrialState
+from rich.console import Console
 
-from kdsweep.config import TrialConfig
-from kdsweep.errors import Interrupted, KDSweepError, ResultsError, TrialFailed
+from kdsweep import machine
+from kdsweep.checkpoints import Checkpointing, StopRequest
+from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.display import SweepDisplay
+from kdsweep.errors import ConfigError, Interrupted, KDSweepError, Superseded
+from kdsweep.files import Lock
 from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, run_teacher
+from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
 from kdsweep.records import (
     EpochMetrics,
+    TeacherResult,
     TrialFolder,
     TrialResult,
-    keep_best_students,
-    read_sweep,
+    TrialRow,
+    drop_students,
+    missing_result,
+    read_trial,
+    results_root,
+    start_sweep,
     teacher_folder,
     trial_folder,
+    worker_lock,
 )
-from kdsweep.study import Studies
-from kdsweep.sweep_config import Arm, SweepConfig
+from kdsweep.storage import this_host
+from kdsweep.study import Assignment, Studies
+from kdsweep.sweep_config import ARMS, Arm, SweepConfig
+from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import TeacherWatch
 from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, run_trial
 
 JOB_TYPES: dict[Arm, str] = {"distilled": "trial", "fine_tuned": "control"}
 
-
-class Events:
-    """The pipe to the parent."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._pipe = os.fdopen(descriptor, "w", encoding="utf-8")
-
-    def send(self, event: str, **fields: Any) -> None:
-        """One line. Raises Interrupted where nobody reads it any more."""
-        try:
-            print(json.dumps({"event": event, **fields}), file=self._pipe, flush=True)
-        except BrokenPipeError:
-            raise Interrupted("the parent process is gone") from None
+Send = Callable[..., None]
+"""`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
 
 
 class Worker:
     """The trials of one sweep, one after the other, in one process."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, events: Events) -> None:
-        self._sweep, self._folder, self._events = sweep, folder, events
-        self._threads = int(os.environ["OMP_NUM_THREADS"])
+    def __init__(self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest) -> None:
+        self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
+        self._threads = int(os.environ.get("OMP_NUM_THREADS") or machine.available_cores())
         self._materials = Materials()
+        self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._mode, self._why = resolved_mode(sweep.tracking)
-        say = lambda text: events.send("note", text=text)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, say)
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say)
+        self._studies = Studies(sweep, folder, owner, self._say)
 
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
-        self._events.send("phase", text="reading the rows")
+        self._send("phase", text="reading the rows")
         corners = self._corners()
         rows = len(self._materials.data(corners[0]).train)
-        self._events.send("phase", text=f"preparing the teacher on {rows} rows")
-        watch = TeacherWatch(
-            on_steps=lambda steps: self._events.send("teacher_step", step=steps[-1].step, L_hard=steps[-1].L_hard),
-            on_epoch=lambda epoch: self._events.send("teacher_epoch", **asdict(epoch)),
-        )
-        folder = TrialFolder(teacher_folder(self._folder))
-        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(corners[0])) as run:
-            teacher = run_teacher(corners[0], folder, self._materials, run, watch)
-        self._events.send("phase", text="checking teacher, rows and students")
+        self._send("phase", text=f"preparing the teacher on {rows} rows")
+        teacher = self._teacher(corners[0])
+        self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+        self._send("phase", text="checking teacher, rows and students")
         largest = max(self._sweep.values("batch_size"))
         for corner in corners:
             preflight(self._materials, corner, largest_batch=largest)
             self._materials.rows(corner)
-        self._events.send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
+        self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
 
-    def work(self, studies: Studies) -> None:
-        """Run trials until both arms are done."""
-        while (arm := studies.next_arm()) is not None:
-            studies.run_next(arm, partial(self._objective, arm))
-            keep_best_students(self._folder, arm, self._sweep.study.keep_students)
-        self._events.send("finished")
+    def work(self) -> None:
+        """Run trials until there is none to take."""
+        while (assignment := self._take()) is not None:
+            try:
+                with self._studies.alive(assignment):
+                    self._run(assignment)
+            except Superseded:
+                self._say(f"trial {assignment.trial} was taken over while this worker did not answer; on to the next")
+            except BaseException:
+                self._studies.put_back(assignment)
+                raise
+            ranked = self._studies.ranking(assignment.arm)[self._sweep.study.keep_students :]
+            drop_students(self._folder, assignment.arm, (trial for trial, _ in ranked))
+            gc.collect()
+            machine.free_memory()
 
-    def _objective(self, arm: Arm, trial: optuna.trial.Trial, params: Mapping[str, Any]) -> float:
-        config = resolve(self._sweep.trial(arm, params), threads=self._threads)
-        slot = Slot(arm=arm, trial=trial.number, attempt=trial.user_attrs["attempt"])
-        result = self._run(trial, config, slot)
-        if result.status == "failed":
-            raise TrialFailed(result.error)
-        if result.status == "pruned":
-            raise optuna.TrialPruned(result.error)
-        assert result.val_accuracy is not None
-        return result.val_accuracy
+    def _take(self) -> Assignment | None:
+        with self._stop.deferred():  # a trial that is taken has its owner's name on it
+            assignment = self._studies.take()
+        if self._stop.requested:
+            if assignment:
+                self._studies.put_back(assignment)
+            raise Interrupted("SIGTERM")
+        return assignment
 
-    def _run(self, trial: optuna.trial.Trial, config: TrialConfig, slot: Slot) -> TrialResult:
+    def _run(self, assignment: Assignment) -> None:
+        config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)
+        slot = Slot(arm=assignment.arm, trial=assignment.trial, attempt=assignment.attempt, owner=self._owner)
         params = {name: getattr(config, name) for name in self._sweep.search}
-        self._events.send("trial", **asdict(slot), params=params, epochs=config.epochs)
+        self._send("trial", **asdict(slot), params=params, epochs=config.epochs)
+        path = trial_folder(self._folder, slot.arm, slot.trial)
+        result = self._recorded(path, config) or self._duplicate(assignment, path, config, slot)
+        if result is None:
+            result = self._train(assignment, TrialFolder(path, f"{self._owner} attempt {slot.attempt}"), config, slot)
+        if result.status != "duplicate":
+            mine = self._studies.finish(assignment, result, trial_yaml(config), read_trial(path).epochs)
+            if not mine:
+                self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
+        how = {"status": result.status, "val_accuracy": result.val_accuracy, "error": result.error}
+        self._send("done", **asdict(slot), **how, seconds=result.seconds)
 
+    def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
+        """The result that an attempt before wrote, but was killed before it told the study: nothing finished is run again."""
+        row: TrialRow | None = read_trial(path) if (path / "config.yaml").exists() else None
+        if row is None or row.result is None or row.config != config:
+            return None
+        TrialFolder(path).tidy()
+        return row.result
+
+    def _duplicate(self, assignment: Assignment, path: Path, config: TrialConfig, slot: Slot) -> TrialResult | None:
+        """The answer from the record to a configuration that has been run; None for a new one."""
+        twin = self._studies.twin(assignment)
+        if twin is None:
+            return None
+        why = f"the same configuration as trial {twin.number}, which ended {twin.state.name.lower()}"
+        result = missing_result(slot.arm, slot.trial, status="duplicate", error=why, attempt=slot.attempt)
+        if twin.state == TrialState.COMPLETE:
+            result = replace(result, val_accuracy=twin.value)
+        folder = TrialFolder(path)
+        folder.start(config)
+        folder.finish(result)
+        self._studies.finish_like(assignment, twin, result, trial_yaml(config))
+        return result
+
+    def _train(self, assignment: Assignment, folder: TrialFolder, config: TrialConfig, slot: Slot) -> TrialResult:
         def on_epoch(epoch: EpochMetrics) -> bool:
-            self._events.send("epoch", **epoch.measured())
-            trial.report(epoch.val_accuracy, epoch.epoch)
-            return epoch.epoch < config.epochs and trial.should_prune()
+            self._send("epoch", **epoch.measured())
+            assignment.report(epoch.val_accuracy, epoch.epoch)
+            return epoch.epoch < config.epochs and assignment.should_prune()
 
-        watch = Watch(on_steps=lambda steps: self._events.send("step", **asdict(steps[-1])), on_epoch=on_epoch)
-        folder = TrialFolder(trial_folder(self._folder, slot.arm, slot.trial))
+        watch = Watch(
+            on_steps=lambda steps: self._send("step", **asdict(steps[-1])),
+            on_epoch=on_epoch,
+            on_kept=lambda epoch: assignment.report(epoch.val_accuracy, epoch.epoch),
+        )
         name = f"{self._sweep.name}-{JOB_TYPES[slot.arm]}-{slot.trial:04d}-a{slot.attempt}"
         with self._tracker.run(name, JOB_TYPES[slot.arm], asdict(config)) as run:
-            result = run_trial(config, slot, folder, self._materials, run, watch)
-        how = {"status": result.status, "val_accuracy": result.val_accuracy, "error": result.error}
-        self._events.send("done", **asdict(slot), **how, seconds=result.seconds)
-        return result
+            return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
+
+    def _teacher(self, config: TrialConfig) -> TeacherResult:
+        watch = TeacherWatch(
+            on_steps=lambda steps: self._send("teacher_step", step=steps[-1].step, L_hard=steps[-1].L_hard),
+            on_epoch=lambda epoch: self._send("teacher_epoch", **asdict(epoch)),
+            checkpointing=self._checkpointing,
+        )
+        folder = teacher_folder(self._folder)
+        known = recorded_teacher(config, folder, self._materials, watch)
+        if known is not None:
+            return known
+        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(config)) as run:
+            return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _corners(self) -> list[TrialConfig]:
         """Configs that between them need every teacher and student that the sweep can ask for."""
@@ -131,7 +185,7 @@ class Worker:
         return list(dict.fromkeys(made))
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
-        """What the parent shows before the first trial."""
+        """What is shown before the first trial."""
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
         config = corners[0]
         return {
@@ -143,39 +197,118 @@ class Worker:
             "seconds_per_trial": sum(seconds) / len(seconds),
         }
 
+    def _say(self, text: str) -> None:
+        self._send("note", text=text)
 
-def _stop(_: int, __: FrameType | None) -> None:
-    raise Interrupted("SIGTERM")
+
+def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest) -> None:
+    """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted."""
+    folder = start_sweep(results_root() / sweep.name, sweep)
+    alive = Lock(worker_lock(folder, owner))
+    alive.take()  # given back by the system when this process ends, so that others know
+    worker = Worker(sweep, folder, owner, send, stop)
+    worker.prepare()
+    worker.work()
+    worker_lock(folder, owner).unlink()
+
+
+# Under a supervisor --------------------------------------------------------------------------------------------------
+
+
+def pipe_to(descriptor: int) -> Send:
+    """Events as JSON lines on a pipe."""
+    pipe = os.fdopen(descriptor, "w", encoding="utf-8")
+    os.set_inheritable(descriptor, False)
+
+    def send(event: str, **fields: Any) -> None:
+        try:
+            print(json.dumps({"event": event, **fields}), file=pipe, flush=True)
+        except BrokenPipeError:
+            raise Interrupted("the parent process is gone") from None
+
+    return send
 
 
 def _stop_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), SIGTERM)
 
 
-def main() -> int:
-    """The worker process: 0 when all trials are done, 2 for a problem told to the parent, 130 when stopped."""
-    folder, events = Path(sys.argv[1]), Events(int(sys.argv[2]))
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest) -> int:
+    """Tell a parent what happens, and stop with it; the exit code."""
+    send = pipe_to(descriptor)
+    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        sweep = read_sweep(folder)
-        if sweep is None:
-            raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not")
-        worker = Worker(sweep, folder, events)
-        worker.prepare()
-        worker.work(Studies(sweep, folder))
+        run_worker(sweep, owner, send, stop)
     except Interrupted:
         return 130
     except KDSweepError as error:
-        events.send("error", message=str(error))
+        send("error", message=str(error))
         return 2
     except Exception:
-        events.send("crash", traceback=traceback.format_exc())
+        send("crash", traceback=traceback.format_exc())
         raise
     return 0
+
+
+def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
+    """Show on this terminal what happens; the exit code."""
+    if sweep.study.storage is None:
+        raise ConfigError(
+            "a worker by itself needs study.storage=postgresql+psycopg://host/database, but the sweep's storage is null (an "
+            "SQLite file): on one machine, python -m kdsweep.run starts the workers"
+        )
+    signal(SIGINT, lambda number, frame: stop.ask())
+    try:
+        with SweepDisplay(Console(), sweep, dict.fromkeys(ARMS, 0)) as display:
+            send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
+            run_worker(sweep, owner, send, stop)
+    except Interrupted:
+        print("Stopped; the running trial is checkpointed and goes on wherever it is taken next.", file=sys.stderr)
+        return 130
+    return 0
+
+
+EPILOG = """\
+example: python -m kdsweep.worker sweeps/T_alpha.yaml study.storage=postgresql+psycopg://db.example.org/sweeps
+
+Start as many as there are devices, on any host that reaches the database; each runs trials until none is left to take.
+SIGTERM (what Slurm sends before its time limit) checkpoints the running trial and puts it back: another worker continues
+it, from the checkpoint where it sees the same results folder, else from the start. The password comes from PGPASSWORD or
+~/.pgpass. exit codes: 0 nothing left to take, 1 a bug, 2 a problem that the message explains, 130 stopped
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kdsweep.worker",
+        description="Run trials of a sweep that several hosts share.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="the sweep file, the same on every host")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
+    parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
+    options = parser.parse_intermixed_args(arguments)
+    stop = StopRequest()
+    stop.listen()
+    try:
+        sweep = load_sweep(options.file, options.overrides)
+        if options.events is not None:
+            return _supervised(sweep, options.owner, options.events, stop)
+        return _alone(sweep, options.owner, stop)
+    except KDSweepError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def new_owner() -> str:
+    """A name for this process that no other has had: host, number, and a word of its own."""
+    return f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def train(config: TrialConfig, materials: Materials) -> tuple[list[StepMetrics],
     """One training; its steps, its epochs and the student."""
     rows, validation = materials.rows(config)
     student, steps = materials.student(config), []
-    history, _ = distill(student, rows, validation, config, on_steps=steps.extend, on_epoch=lambda _: False)
-    return steps, history, student
+    training, _ = distill(student, rows, validation, config, on_steps=steps.extend, on_epoch=lambda _: False)
+    return steps, training.history, student
 
 
 def test_two_runs_of_one_config_are_equal_to_the_bit(tiny_config: Config) -> None:
@@ -226,10 +226,10 @@ def test_training_stops_where_the_onlooker_says(tiny_config: Config) -> None:
     config, materials = tiny_config(epochs=5), Materials()
     rows, validation = materials.rows(config)
     student = materials.student(config)
-    history, evaluation = distill(
+    training, evaluation = distill(
         student, rows, validation, config, on_steps=lambda _: None, on_epoch=lambda epoch: epoch.epoch == 2
     )
-    assert [epoch.epoch for epoch in history] == [1, 2]
+    assert [epoch.epoch for epoch in training.history] == [1, 2]
     assert torch.equal(evaluate(student, validation).logits, evaluation.logits)  # the whole vocabulary is back
 
 

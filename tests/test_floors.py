@@ -11,29 +11,29 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"config", "assets", "losses", "verdicts", "machine", "shortcuts"},
-    {"sweep_config", "data"},
+    {"config", "assets", "losses", "verdicts", "machine", "shortcuts", "files"},
+    {"sweep_config", "data", "checkpoints"},
     {"sweep_file", "space", "tokens"},
     {"records"},
     {"models", "tracking", "leaderboard"},
     {"figures", "answer", "distill"},
-    {"study_figures", "teacher", "study", "display"},
-    {"report", "materials"},
-    {"prepare", "trial"},
+    {"study_figures", "teacher", "sampler", "storage", "display"},
+    {"report", "materials", "study"},
+    {"prepare", "trial", "supervisor"},
     {"worker", "sweep", "reproduce"},
     {"run"},
 ]
 THIRD_PARTIES = {
     "wandb": {"tracking"},
     "omegaconf": {"config"},
-    "optuna": {"study", "space", "worker", "study_figures"},
+    "optuna": {"study", "storage", "sampler", "space", "worker", "study_figures"},
     "datasets": {"data"},
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},
     "jinja2": {"report"},
     "scipy": {"verdicts"},
     "safetensors": {"models", "teacher"},
-    "rich": {"display", "run", "sweep", "reproduce"},
+    "rich": {"display", "run", "sweep", "worker", "reproduce"},
 }
 
 

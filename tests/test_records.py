@@ -12,6 +12,7 @@ import pytest
 
 from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
+from kdsweep.files import write_atomically, write_json
 from kdsweep.records import (
     EpochMetrics,
     StepMetrics,
@@ -19,7 +20,7 @@ from kdsweep.records import (
     TeacherResult,
     TrialFolder,
     TrialResult,
-    keep_best_students,
+    drop_students,
     read_predictions,
     read_records,
     read_steps,
@@ -30,8 +31,6 @@ from kdsweep.records import (
     results_root,
     teacher_folder,
     trial_folder,
-    write_atomically,
-    write_json,
     write_sweep,
 )
 from kdsweep.sweep_config import ARMS, Arm
@@ -181,19 +180,15 @@ def test_results_that_cannot_be_written_are_named(tmp_path: Path, tiny_config: C
         TrialFolder(tmp_path / "gone").add_steps([STEP])
 
 
-def test_the_best_students_of_an_arm_stay_and_every_record(tmp_path: Path, tiny_config: Config) -> None:
-    accuracies = [0.5, 0.9, 0.7, 0.9, 0.6]
-    for trial, accuracy in enumerate(accuracies):
-        write_trial(tmp_path, tiny_config(), "distilled", trial, val_accuracy=accuracy)
-        write_trial(tmp_path, tiny_config(), "fine_tuned", trial, val_accuracy=accuracy)
-    write_trial(tmp_path, tiny_config(), "distilled", 5, status="pruned", val_accuracy=1.0)
-    keep_best_students(tmp_path, "distilled", 2)
+def test_dropped_students_are_gone_and_every_record_stays(tmp_path: Path, tiny_config: Config) -> None:
+    for trial in range(3):
+        write_trial(tmp_path, tiny_config(), "distilled", trial)
+        write_trial(tmp_path, tiny_config(), "fine_tuned", trial)
+    drop_students(tmp_path, "distilled", [0, 2, 7])
     rows = read_trials(tmp_path, "distilled")
-    assert [row.trial for row in rows if row.has_student()] == [1, 3, 5]
-    assert [row.result.val_accuracy for row in rows if row.result] == [*accuracies, 1.0]
+    assert [row.trial for row in rows if row.has_student()] == [1]
+    assert all(row.result for row in rows) and len(rows) == 3
     assert all(row.has_student() for row in read_trials(tmp_path, "fine_tuned"))
-    keep_best_students(tmp_path, "distilled", 1)  # a tie: the earlier one stays
-    assert [row.trial for row in read_trials(tmp_path, "distilled") if row.has_student()] == [1, 5]
 
 
 def test_a_sweeps_records_come_back_by_arm_and_number(

@@ -3,17 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 
 from kdsweep import distill
-from kdsweep.config import TrialConfig, read_trial_config
+from kdsweep.config import TrialConfig, read_trial_config, trial_yaml
 from kdsweep.materials import Materials, resolve
 from kdsweep.records import TrialFolder, read_trial, trial_folder, write_sweep
 from kdsweep.report import write_report
@@ -67,19 +66,18 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     monkeypatch.setattr(distill, "distillation_loss", spy_loss)
     monkeypatch.setattr(distill, "AdamW", spy_adamw)
 
-    def objective(trial: optuna.trial.Trial, params: Mapping[str, Any]) -> float:
-        sampled.update(params)
-        config = resolve(sweep.trial("distilled", params), threads=1)
-        record = TrialFolder(trial_folder(folder, "distilled", trial.number))
-        watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
-        tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
-        with tracker.run("spine", "trial", asdict(config)) as run:
-            result = run_trial(config, Slot(arm="distilled", trial=trial.number), record, Materials(), run, watch)
-        used.update(epochs=result.epochs)
-        assert result.val_accuracy is not None
-        return result.val_accuracy
-
-    Studies(sweep, folder).run_next("distilled", objective)
+    studies = Studies(sweep, folder)
+    assignment = studies.take_from("distilled")
+    assert assignment is not None
+    sampled.update(assignment.params)
+    config = resolve(sweep.trial("distilled", sampled), threads=1)
+    record = TrialFolder(trial_folder(folder, "distilled", assignment.trial))
+    watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
+    tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
+    with tracker.run("spine", "trial", asdict(config)) as run:
+        result = run_trial(config, Slot(arm="distilled", trial=0), record, Materials(), run, watch)
+    used.update(epochs=result.epochs)
+    assert studies.finish(assignment, result, trial_yaml(config), read_trial(record.path).epochs)
     config = read_trial_config(folder / "trials" / "0000" / "config.yaml")
     tracked = wandb_config(folder / "wandb")
     write_report(folder)

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
-from kdsweep.records import study_path
-from kdsweep.study import Objective, Studies
+from kdsweep.records import Status, missing_result, study_path
+from kdsweep.study import Assignment, Studies
 from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
 
 Point = dict[str, Any]
@@ -32,6 +33,42 @@ def sweep_of(search: dict[str, Axis] = AXES, enqueue: Sequence[Point] = (), **st
     return SweepConfig(name="s", fixed=fixed, search=search, study=StudyConfig(**settings), enqueue=tuple(enqueue))
 
 
+Objective = Callable[[Assignment, Point], float]
+
+
+def run_next(studies: Studies, arm: Any, objective: Objective) -> None:
+    """Take, run, tell, as the worker does."""
+    assignment = studies.take_from(arm)
+    assert assignment is not None
+    status: Status = "complete"
+    accuracy = None
+    try:
+        accuracy = objective(assignment, dict(assignment.params))
+    except TrialFailed:
+        status = "failed"
+    except optuna.TrialPruned:
+        status = "pruned"
+    except BaseException:
+        studies.put_back(assignment)
+        raise
+    result = missing_result(arm, assignment.trial, status=status, error="", attempt=assignment.attempt)
+    assert studies.finish(assignment, replace(result, val_accuracy=accuracy), "config", ())
+
+
+def next_arm(studies: Studies) -> Any:
+    """The arm of the trial that would be taken now; None where there is none."""
+    assignment = studies.take()
+    if assignment is None:
+        return None
+    studies.put_back(assignment)
+    return assignment.arm
+
+
+def everybody(_: str | None) -> bool:
+    """All owners are dead."""
+    return True
+
+
 def value(point: Point) -> float:
     """Something that TPE can climb."""
     return 1.0 - abs(point.get("alpha", 0.5) - 0.7) - abs(point.get("temperature", 4.0) - 4.0) / 16
@@ -40,7 +77,7 @@ def value(point: Point) -> float:
 def watched(seen: list[Point]) -> Objective:
     """An objective that notes its points."""
 
-    def objective(_: optuna.trial.Trial, point: Point) -> float:
+    def objective(_: Assignment, point: Point) -> float:
         seen.append(point)
         return value(point)
 
@@ -53,7 +90,7 @@ def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
     folder.mkdir()
     studies = Studies(sweep, folder)
     while studies.remaining("distilled"):
-        studies.run_next("distilled", watched(seen))
+        run_next(studies, "distilled", watched(seen))
     return seen
 
 
@@ -63,7 +100,7 @@ def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(
     expected = undisturbed(tmp_path / "whole", sweep)
     seen: list[Point] = []
     for _ in range(5):
-        Studies(sweep, tmp_path).run_next("distilled", watched(seen))
+        run_next(Studies(sweep, tmp_path), "distilled", watched(seen))
     assert seen == expected
     assert Studies(sweep, tmp_path).remaining("distilled") == 0
     assert all(point["batch_size"] in (16, 32, 64) and isinstance(point["batch_size"], int) for point in seen)
@@ -78,7 +115,7 @@ def test_another_seed_proposes_otherwise_and_the_arms_do_not_share_their_luck(tm
         for arm in ("distilled", "fine_tuned"):
             seen[seed, arm] = []
             for _ in range(2):
-                studies.run_next(arm, watched(seen[seed, arm]))  # type: ignore[arg-type]
+                run_next(studies, arm, watched(seen[seed, arm]))
     points = [point["learning_rate"] for run in seen.values() for point in run]
     assert len(set(points)) == 8
 
@@ -87,13 +124,13 @@ def kill(studies: Studies, arm: Any, folder: Path) -> Point:
     """What SIGKILL leaves: a trial that is running, with its parameters and a report, and nobody who runs it."""
     seen: list[Point] = []
 
-    def objective(trial: optuna.trial.Trial, point: Point) -> float:
+    def objective(trial: Assignment, point: Point) -> float:
         trial.report(0.5, 1)
         seen.append(point)
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        studies.run_next(arm, objective)
+        run_next(studies, arm, objective)
     connection = sqlite3.connect(study_path(folder))
     connection.execute("UPDATE trials SET state = 'RUNNING' WHERE state = 'WAITING' AND datetime_start IS NOT NULL")
     connection.commit()
@@ -111,8 +148,8 @@ def test_killed_trials_settle_under_their_own_number_and_change_no_later_proposa
         if number in (1, 3, 4):
             assert kill(studies, "distilled", tmp_path) == expected[number]
             studies = Studies(sweep, tmp_path)
-            assert (studies.settle(), studies.settle()) == (1, 0)
-        studies.run_next("distilled", watched(seen))
+            assert (len(studies.settle(everybody)), len(studies.settle(everybody))) == (1, 0)
+        run_next(studies, "distilled", watched(seen))
     assert seen == expected
     trials = trials_of(tmp_path)
     assert [trial.number for trial in trials] == list(range(5))
@@ -127,23 +164,23 @@ def trials_of(folder: Path, arm: str = "distilled") -> list[optuna.trial.FrozenT
 def test_a_trial_that_fails_by_itself_counts_and_the_study_goes_on(tmp_path: Path) -> None:
     studies = Studies(sweep_of(trials=2), tmp_path)
 
-    def fail(_: optuna.trial.Trial, __: Point) -> float:
+    def fail(_: Assignment, __: Point) -> float:
         raise TrialFailed("the loss must stay finite")
 
-    studies.run_next("distilled", fail)
+    run_next(studies, "distilled", fail)
     assert (studies.finished("distilled"), studies.remaining("distilled")) == (1, 1)
-    studies.run_next("distilled", watched([]))
+    run_next(studies, "distilled", watched([]))
     assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert studies.next_arm() is None
+    assert next_arm(studies) is None
 
 
 def test_a_pruned_trial_counts(tmp_path: Path) -> None:
     studies = Studies(sweep_of(trials=1), tmp_path)
 
-    def prune(_: optuna.trial.Trial, __: Point) -> float:
+    def prune(_: Assignment, __: Point) -> float:
         raise optuna.TrialPruned("others were ahead")
 
-    studies.run_next("distilled", prune)
+    run_next(studies, "distilled", prune)
     assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.PRUNED]
     assert studies.remaining("distilled") == 0
 
@@ -153,17 +190,17 @@ def test_any_other_exception_puts_the_trial_back_and_comes_out_as_it_was(error: 
     studies = Studies(sweep_of(), tmp_path)
     lost: list[Point] = []
 
-    def break_off(_: optuna.trial.Trial, point: Point) -> float:
+    def break_off(_: Assignment, point: Point) -> float:
         lost.append(point)
         raise error
 
     with pytest.raises(type(error)) as raised:
-        studies.run_next("distilled", break_off)
+        run_next(studies, "distilled", break_off)
     assert raised.value is error
     assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.WAITING]
     assert studies.finished("distilled") == 0
     again: list[Point] = []
-    studies.run_next("distilled", watched(again))
+    run_next(studies, "distilled", watched(again))
     assert again == lost
     assert [(t.number, t.state) for t in trials_of(tmp_path)] == [(0, TrialState.COMPLETE)]
 
@@ -183,8 +220,8 @@ def test_a_grid_runs_each_point_once_whatever_comes_first_reopened_or_not(enqueu
     sweep = sweep_of(GRID, enqueue, sampler="grid", trials=99, controls=99)
     seen: dict[Any, list[Point]] = {"distilled": [], "fine_tuned": []}
     studies = Studies(sweep, tmp_path)
-    while (arm := studies.next_arm()) is not None:
-        studies.run_next(arm, watched(seen[arm]))
+    while (arm := next_arm(studies)) is not None:
+        run_next(studies, arm, watched(seen[arm]))
         studies = Studies(sweep, tmp_path) if len(seen["distilled"]) == 2 else studies
     grid = [{"temperature": t, "student_layers": layers} for t in (1.0, 2.0) for layers in (2, (0, 2))]
     assert sorted(map(str, seen["distilled"])) == sorted(map(str, grid))
@@ -198,7 +235,7 @@ def test_known_recipes_come_first_once_and_what_they_leave_open_is_sampled(tmp_p
     queue = [{"alpha": 1.0, "temperature": 1.0}, {"alpha": 0.5, "batch_size": 64}]
     seen: list[Point] = []
     for _ in range(3):
-        Studies(sweep_of(enqueue=queue), tmp_path).run_next("distilled", watched(seen))
+        run_next(Studies(sweep_of(enqueue=queue), tmp_path), "distilled", watched(seen))
     assert queue[0].items() <= seen[0].items() and queue[1].items() <= seen[1].items()
     assert all(set(point) == set(AXES) for point in seen)
     assert [point["alpha"] in (0.5, 1.0) for point in seen] == [True, True, False]
@@ -207,9 +244,9 @@ def test_known_recipes_come_first_once_and_what_they_leave_open_is_sampled(tmp_p
 def test_the_arms_take_turns_so_that_both_end_together_and_recipes_are_the_distilled_ones(tmp_path: Path) -> None:
     studies = Studies(sweep_of(enqueue=[{"alpha": 1.0}], trials=4, controls=2), tmp_path)
     turns, points = [], []
-    while (arm := studies.next_arm()) is not None:
+    while (arm := next_arm(studies)) is not None:
         turns.append(arm)
-        studies.run_next(arm, watched(points))
+        run_next(studies, arm, watched(points))
     assert turns == ["distilled", "fine_tuned", "distilled", "distilled", "fine_tuned", "distilled"]
     for arm, point in zip(turns, points, strict=True):
         assert set(point) == (set(AXES) if arm == "distilled" else {"learning_rate", "batch_size"})
@@ -220,8 +257,8 @@ def test_a_budget_can_grow_and_nothing_is_done_again(tmp_path: Path) -> None:
     seen: list[Point] = []
     for trials in (2, 2, 3):
         studies = Studies(sweep_of(trials=trials), tmp_path)
-        while (arm := studies.next_arm()) is not None:
-            studies.run_next(arm, watched(seen))
+        while (arm := next_arm(studies)) is not None:
+            run_next(studies, arm, watched(seen))
     assert len(seen) == 3
 
 
@@ -237,7 +274,7 @@ def test_a_study_of_another_sweep_file_is_refused_with_what_changed(tmp_path: Pa
 
 def test_the_embedded_storage_keeps_a_write_ahead_log_and_locks_when_a_transaction_begins(tmp_path: Path) -> None:
     studies = Studies(sweep_of(), tmp_path)
-    engine = studies._storage.engine
+    engine = studies._storage.rdb.engine
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
@@ -258,7 +295,7 @@ def test_two_writers_never_take_the_same_queued_trial(tmp_path: Path) -> None:
         studies = Studies(sweep, tmp_path)
         start.wait()
         for _ in range(4):
-            studies.run_next("distilled", watched(seen[index]))
+            run_next(studies, "distilled", watched(seen[index]))
 
     run_together([lambda: work(0), lambda: work(1)])
     assert sorted(point["alpha"] for points in seen for point in points) == [number / 16 for number in range(8)]

@@ -42,7 +42,9 @@ def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteS
     assert {found: found.read_bytes() for found in folder.rglob("result.json")} == results
 
     changed = command("run", path, "fixed.epochs=1")
-    assert changed.returncode == 2 and "fixed.epochs: 2, now 1" in changed.stderr and "name=NEW_NAME" in changed.stderr
+    assert (
+        changed.returncode == 2 and "fixed.epochs: 2, now 1" in changed.stderr and "--fork NEW_NAME" in changed.stderr
+    )
 
 
 @pytest.mark.slow
@@ -113,7 +115,7 @@ def test_a_killed_sweep_leaves_no_process_and_continues_to_the_same_leaderboard(
 def test_ctrl_c_stops_in_order_with_exit_code_130_and_the_same_command_continues(
     tiny_sweep_file: WriteSweep, tmp_path: Path
 ) -> None:
-    path = tiny_sweep_file(study={"trials": 2, "controls": 0}, fixed={"epochs": 40})
+    path = tiny_sweep_file(study={"trials": 2, "controls": 0}, fixed={"epochs": 300})
     process = subprocess.Popen([sys.executable, "-m", "kdsweep.run", path], stderr=subprocess.PIPE, text=True)
     steps = tmp_path / "results" / "tiny" / "trials" / "0000" / "steps.jsonl"
     deadline = time.monotonic() + 60
@@ -152,7 +154,7 @@ def _workers_of(folder: Path) -> list[str]:
         ("search.alpha.high=2", "0 <= alpha <= 1"),
         ("search.temperature.low=0", "log axis starts above 0"),
         ("name=../elsewhere", "name must be"),
-        ("study.storage=postgresql://user:planted-0451@host/db", "must not hold a password"),
+        ("study.storage=postgresql+psycopg://user:planted-0451@host/db", "must not hold a password"),
     ],
 )
 def test_a_bad_file_gives_one_message_and_exit_code_2(

@@ -51,7 +51,10 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study.sampler=bayes", "study.sampler must be tpe or random or grid, but got 'bayes'"),
         ("study.pruner=null", "study.pruner must be median or hyperband or none, but got None"),
         ("study=5", "study must be a mapping, but got 5"),
-        ("study.storage=study.db", "study.storage must be an SQLAlchemy address"),
+        ("study.storage=study.db", "study.storage must read postgresql+psycopg://"),
+        ("study.storage=postgresql+psycopg://host/db?password=x", "study.storage must not hold a password"),
+        ("study.target=1.5", "study.target is an accuracy"),
+        ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
         ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
@@ -150,7 +153,7 @@ def test_a_password_in_the_storage_address_is_refused_and_never_repeated(tiny_sw
 
 
 def test_addresses_without_password_are_taken(tiny_sweep_file: WriteSweep) -> None:
-    assert load_sweep(tiny_sweep_file(), ["study.storage=postgresql://me@host/kd"]).study.storage is not None
+    assert load_sweep(tiny_sweep_file(), ["study.storage=postgresql+psycopg://me@host/kd"]).study.storage is not None
 
 
 def test_overrides_are_the_files_own_keys_and_keep_their_types(tiny_sweep_file: WriteSweep) -> None:

@@ -49,7 +49,8 @@ def test_a_complete_trial_leaves_all_that_it_promises(tiny_config: Config, folde
     config = tiny_config()
     result = run(config, folder, run=noting)
     made = {path.name for path in folder.iterdir()}
-    assert made == {"config.yaml", "steps.jsonl", "epochs.jsonl", "predictions.npy", "student", "result.json"}
+    lines = {"steps.jsonl", "epochs.jsonl", "attempts.jsonl"}
+    assert made == lines | {"config.yaml", "predictions.npy", "student", "result.json"}
     row = read_trial(folder)
     assert row.result == result and row.config == config == read_trial_config(folder / "config.yaml")
     assert (result.arm, result.trial, result.attempt, result.status, result.error) == (

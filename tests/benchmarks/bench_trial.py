@@ -28,19 +28,19 @@ from transformers import get_linear_schedule_with_warmup
 
 from kdsweep import distill as loop
 from kdsweep import machine
+from kdsweep.checkpoints import StopRequest
 from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, all_logits
 from kdsweep.materials import Materials, resolve
 from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, read_trials, write_sweep
-from kdsweep.study import Studies
 from kdsweep.sweep_config import ARMS, Axis, SweepConfig, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import tokenize_for
 from kdsweep.tokens import Tokens
 from kdsweep.tracking import open_tracker
 from kdsweep.trial import Slot, Watch, run_trial
-from kdsweep.worker import Events, Worker
+from kdsweep.worker import Worker
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
 EVALUATION_ROWS = 64
@@ -189,8 +189,8 @@ def shares(materials: Materials, config: TrialConfig) -> dict[str, float]:
         ):
             stack.enter_context(swapped(owner, name, timed(part, getattr(owner, name))))
         rows = materials.rows(config)
-        history, _ = loop.distill(student, *rows, config, on_steps=QUIET.on_steps, on_epoch=QUIET.on_epoch)
-    total = sum(epoch.train_seconds for epoch in history)
+        training, _ = loop.distill(student, *rows, config, on_steps=QUIET.on_steps, on_epoch=QUIET.on_epoch)
+    total = sum(epoch.train_seconds for epoch in training.history)
     return {**{part: spent / total for part, spent in seconds.items()}, "other": 1 - sum(seconds.values()) / total}
 
 
@@ -318,11 +318,10 @@ def rss_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class Watching(Events):
+class Watching:
     """A worker's events, read here: memory and the clock whenever a trial ends."""
 
     def __init__(self) -> None:
-        super().__init__(os.open(os.devnull, os.O_WRONLY))
         self.ended: list[tuple[float, float]] = []
         self.began = 0.0
 
@@ -339,9 +338,9 @@ def watch_worker(sweep: SweepConfig, folder: Path) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     write_sweep(folder, sweep)
     events = Watching()
-    worker = Worker(sweep, folder, events)
+    worker = Worker(sweep, folder, "bench", events.send, StopRequest())
     worker.prepare()
-    worker.work(Studies(sweep, folder))
+    worker.work()
     rows = [row for arm in ARMS for row in read_trials(folder, arm) if row.result]
     results = sorted((row.result for row in rows if row.result), key=lambda result: result.started_at)
     before = events.began
