@@ -11,8 +11,6 @@
 Folders of the session are read-only by agreement: copy one before you change it.
 """
 
-import csv
-import json
 import os
 import socket
 import tempfile
@@ -26,28 +24,11 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=_HF_HOME.name)  # read when the Hu
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
-from torch import nn  # noqa: E402
-from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer  # noqa: E402
+from tiny import sentences, write_body, write_classifier, write_table  # noqa: E402
 
 from kdsweep.config import TrialConfig  # noqa: E402
 
 torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
-
-NOUNS = ("film", "story", "actor", "song", "scene", "ending", "music", "script")
-GOOD = ("great", "lovely", "funny", "brilliant", "warm", "clever")
-BAD = ("dull", "awful", "boring", "weak", "stupid", "empty")
-FILLERS = ("", "really", "so very", "quite", "in the end it seems that", "i think", "maybe", "and yet")
-PIECES = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] the a was is it i in and of so very really quite end seems that think maybe yet"
-)
-PIECES += " not . , ? ##ly ##s movie plot"
-
-
-def write_tokenizer(folder: Path, pieces: Iterable[str]) -> None:
-    """A real WordPiece tokenizer of these pieces, saved in `folder`."""
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(pieces) + "\n", encoding="utf-8")
-    BertTokenizer(vocab=str(vocabulary)).save_pretrained(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -75,31 +56,15 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def tiny_rows() -> list[tuple[str, str]]:
     """96 distinct sentences of 4 to 10 words, 48 of each class."""
-    words = [(word, "positive") for word in GOOD] + [(word, "negative") for word in BAD]
-    rows = []
-    for place, noun in enumerate(NOUNS):
-        for turn, (word, label) in enumerate(words):
-            filler = FILLERS[(place + turn) % len(FILLERS)]
-            rows.append((" ".join(f"{filler} the {noun} was {word}".split()), label))
-    return rows
+    return sentences()
 
 
 @pytest.fixture(scope="session")
 def tiny_body(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 3 layers, width 32, without head; its tokenizer knows every word of `tiny_rows`."""
     folder = tmp_path_factory.mktemp("tiny_body")
-    pieces = [*PIECES.split(), *NOUNS, *GOOD, *BAD]
-    write_tokenizer(folder, pieces)
-    torch.manual_seed(0)
-    BertModel(tiny_bert_config(len(pieces))).save_pretrained(folder)
+    write_body(folder)
     return folder
-
-
-def tiny_bert_config(vocab_size: int, **changes: Any) -> BertConfig:
-    """3 layers, width 32, 4 heads, 64 positions; weights wider than BERT's, so that a few steps teach it."""
-    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-    facts = {"vocab_size": vocab_size, "max_position_embeddings": 64, "initializer_range": 0.1}
-    return BertConfig(**{**shape, **facts, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -108,21 +73,7 @@ def tiny_classifier(
 ) -> Path:
     """`tiny_body` fine-tuned on `tiny_rows` by a loop of its own: negative is column 0, positive column 1."""
     folder = tmp_path_factory.mktemp("tiny_classifier")
-    tokenizer = BertTokenizer.from_pretrained(tiny_body)
-    names = {0: "negative", 1: "positive"}
-    torch.manual_seed(0)
-    model = BertForSequenceClassification.from_pretrained(
-        tiny_body, id2label=names, label2id={name: index for index, name in names.items()}
-    )
-    encoded = tokenizer([text for text, _ in tiny_rows], padding=True, return_tensors="pt")
-    labels = torch.tensor([model.config.label2id[label] for _, label in tiny_rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(40):
-        nn.functional.cross_entropy(model(**encoded).logits, labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_classifier(tiny_body, folder, tiny_rows)
     return folder
 
 
@@ -130,18 +81,8 @@ def tiny_classifier(
 def tiny_csv(tiny_rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_rows` as a csv file."""
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
-    _write(path, [{"text": text, "label": label} for text, label in tiny_rows])
+    write_table(path, [{"text": text, "label": label} for text, label in tiny_rows])
     return path
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 @pytest.fixture
@@ -150,7 +91,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
     def write(name: str, rows: Iterable[Any]) -> Path:
         listed = [row if isinstance(row, Mapping) else {"text": row[0], "label": row[1]} for row in rows]
-        _write(tmp_path / name, [dict(row) for row in listed])
+        write_table(tmp_path / name, [dict(row) for row in listed])
         return tmp_path / name
 
     return write

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_bert_config
+from tiny import tiny_bert_config
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_bert_config
+from tiny import tiny_bert_config
 from torch import nn
 from transformers import (
     BertConfig,
