@@ -8,6 +8,7 @@
     tiny_config        builds a resolved `TrialConfig` on them (CPU, float32, 1 thread); keywords change any field
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
+Real servers and devices for the slow tests (PostgreSQL, W&B, a small disk) are in servers.py.
 Folders of the session are read-only by agreement: copy one before you change it.
 """
 
@@ -30,6 +31,8 @@ from torch import nn  # noqa: E402
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizer  # noqa: E402
 
 from kdsweep.config import TrialConfig  # noqa: E402
+
+pytest_plugins = ["servers"]  # fixtures of real servers and devices, for the slow tests
 
 torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
 
