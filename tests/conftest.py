@@ -8,6 +8,7 @@
     tiny_config        builds a resolved `TrialConfig` on them (CPU, float32, 1 thread); keywords change any field
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
+Real servers and devices for the slow tests (PostgreSQL, W&B, a small disk) are in servers.py.
 Folders of the session are read-only by agreement: copy one before you change it.
 """
 
@@ -27,6 +28,8 @@ import yaml  # noqa: E402
 from tiny import sentences, write_body, write_classifier, write_table  # noqa: E402
 
 from kdsweep.config import TrialConfig  # noqa: E402
+
+pytest_plugins = ["servers"]  # fixtures of real servers and devices, for the slow tests
 
 torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
 
