@@ -194,11 +194,12 @@ def running_rows(storage: str) -> int:
     """Trials that the studies still call RUNNING, and numbers that appear twice."""
     import optuna
 
-    rows = 0
+    opened, rows = optuna.storages.RDBStorage(storage), 0
     for arm in ("distilled", "fine_tuned"):
-        trials = optuna.load_study(study_name=f"storm-{arm}", storage=storage).get_trials(deepcopy=False)
+        trials = optuna.load_study(study_name=f"storm-{arm}", storage=opened).get_trials(deepcopy=False)
         rows += sum(trial.state.name == "RUNNING" for trial in trials)
         rows += len(trials) - len({trial.number for trial in trials})
+    opened.engine.dispose()
     return rows
 
 
