@@ -22,6 +22,7 @@ def command(module: str, *arguments: object, **environment: str) -> subprocess.C
     return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     path = tiny_sweep_file(tracking={"mode": "offline"})
     secret = "planted-secret-0451"
