@@ -21,6 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsweep import space
+from kdsweep.clock import Clock
 from kdsweep.errors import ResultsError
 from kdsweep.records import EpochMetrics, Status, TrialResult
 from kdsweep.sampler import SlotSampler, pruner
@@ -104,6 +105,7 @@ class Studies:
         self._storage = Storage(sweep.study, folder, say)
         with self._storage.alone():
             self._studies = {arm: self._create(arm) for arm in ARMS}
+        self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
     # How far ----------------------------------------------------------------------------------------------------------
 
@@ -116,12 +118,12 @@ class Studies:
         return sum(trial.state.is_finished() for trial in self._trials(arm))
 
     def is_done(self) -> bool:
-        """Whether nothing is left to run, or the target is reached."""
-        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
+        """Whether nothing is left to run, the target is reached or the time is up."""
+        return self._is_closed() or not any(self.remaining(arm) for arm in ARMS)
 
     def is_open(self) -> bool:
         """Whether a trial waits for somebody to take it."""
-        return not self.target_reached() and any(self._open(arm) for arm in ARMS)
+        return not self._is_closed() and any(self._open(arm) for arm in ARMS)
 
     def target_reached(self) -> bool:
         """Whether a trial has `study.target`."""
@@ -148,7 +150,7 @@ class Studies:
 
     def take(self) -> Assignment | None:
         """A trial of the arm that is further behind its budget; None where there is nothing to take now."""
-        if self.target_reached():
+        if self._is_closed():
             return None
         open_arms = [arm for arm in ARMS if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
@@ -285,6 +287,9 @@ class Studies:
 
     def _trials(self, arm: Arm) -> list[FrozenTrial]:
         return self._storage.patiently(lambda: self._studies[arm].get_trials(deepcopy=False))
+
+    def _is_closed(self) -> bool:
+        return self.target_reached() or self.clock.is_up()
 
     def _open(self, arm: Arm) -> bool:
         return self._started(arm) < self._sweep.budget(arm)

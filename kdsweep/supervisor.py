@@ -30,7 +30,7 @@ from kdsweep.sweep_config import ARMS, SweepConfig
 STOP_SECONDS = 30
 """What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL."""
 LOOK_SECONDS = 2.0
-"""How often the supervisor looks for dead hosts, waiting trials and the time limit."""
+"""How often the supervisor looks for dead hosts and waiting trials."""
 IN_ORDER = (0, 2, 130)
 """Exit codes of a worker that ended by itself."""
 
@@ -69,9 +69,6 @@ class Supervisor:
         self._deaths_in_a_row = 0
         self._signals: list[int] = []
         self._stop_before = float("inf")
-        minutes = sweep.study.timeout_minutes
-        self._deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
-        self._timed_out = False
 
     def run(self) -> None:
         """Returns when all trials are done or the time is up.
@@ -132,9 +129,9 @@ class Supervisor:
         mine = lambda owner: (
             owner == worker.owner or (owner is None and not self._workers and self._sweep.study.storage is None)
         )
-        settled = self._studies.settle(mine, blame=died and not self._signals and not self._timed_out)
+        settled = self._studies.settle(mine, blame=died and not self._signals)
         self._record_failed(settled)
-        if not died or self._signals or self._timed_out:
+        if not died or self._signals:
             self._deaths_in_a_row = 0
             return worker.problem
         self._deaths_in_a_row = 1 if worker.has_run_a_trial else self._deaths_in_a_row + 1
@@ -163,12 +160,7 @@ class Supervisor:
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """What time brings: signals, the time limit, dead hosts, trials that wait for a worker."""
-        if time.monotonic() > self._deadline and not self._timed_out:
-            self._timed_out = True
-            text = f"study.timeout_minutes ({self._sweep.study.timeout_minutes:g}) is up; the same command goes on"
-            self._display.show({"event": "note", "text": text})
-            self._stop()
+        """What time brings: signals, dead hosts, trials that wait for a worker."""
         if self._stopping():
             if time.monotonic() > self._stop_before or len(self._signals) > 1:
                 self._kill()
@@ -187,7 +179,7 @@ class Supervisor:
         return self._stopping() or self._studies.is_done()
 
     def _stopping(self) -> bool:
-        return bool(self._signals) or self._timed_out or self._stop_before < float("inf")
+        return bool(self._signals) or self._stop_before < float("inf")
 
     # Processes --------------------------------------------------------------------------------------------------------
 

@@ -28,14 +28,10 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     try:
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
-        if studies.is_done():
-            why = (
-                "the target is reached" if studies.target_reached() else "all trials are done; more with study.trials=N"
-            )
-            console.print(f"{sweep.name}: {why}")
-        else:
+        if not studies.is_done():
             _fetch_assets(sweep)
             _supervise(sweep, folder, studies, console, workers)
+        console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         _gather(studies, folder)
         print(terminal_text(write_report(folder)))
     finally:
@@ -49,6 +45,14 @@ def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Cons
     wanted = max(1, len(devices)) if workers is None else workers
     with SweepDisplay(console, sweep, {arm: studies.finished(arm) for arm in ARMS}) as display:
         Supervisor(sweep, folder, studies, display, workers=wanted, devices=devices).run()
+
+
+def _why_over(sweep: SweepConfig, studies: Studies) -> str:
+    if studies.target_reached():
+        return f"study.target ({sweep.study.target:g}) is reached"
+    if studies.clock.is_up():
+        return f"study.timeout_minutes ({sweep.study.timeout_minutes:g}) is up; raise it, and the same command goes on"
+    return "all trials are done; more with study.trials=N"
 
 
 def _gather(studies: Studies, folder: Path) -> None:

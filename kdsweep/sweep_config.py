@@ -121,7 +121,8 @@ class StudyConfig:
     target: float | None = None
     """Stop when a trial has this val_accuracy, in (0, 1]; null: run all."""
     timeout_minutes: float | None = None
-    """Stop after so long; running trials are checkpointed, and the same command goes on with them. null: no limit."""
+    """Stop when the sweep has been worked on for so long, over all its runs and hosts; running trials are checkpointed, and
+    go on once this is raised. null: no limit."""
     max_attempts: int = 3
     """A trial fails when its worker died so many times with it (killed for memory, say)."""
     checkpoint_seconds: float = 60.0

@@ -70,6 +70,12 @@ class Worker:
         self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say)
         self._studies = Studies(sweep, folder, owner, self._say)
 
+    def run(self) -> None:
+        """Prepare and work, while the sweep's clock goes."""
+        with self._studies.clock.going(self._say):
+            self.prepare()
+            self.work()
+
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
         self._send("phase", text="reading the rows")
@@ -206,9 +212,7 @@ def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest) ->
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
     alive.take()  # given back by the system when this process ends, so that others know
-    worker = Worker(sweep, folder, owner, send, stop)
-    worker.prepare()
-    worker.work()
+    Worker(sweep, folder, owner, send, stop).run()
     worker_lock(folder, owner).unlink()
 
 

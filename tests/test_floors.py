@@ -18,7 +18,8 @@ FLOORS = [
     {"models", "tracking", "leaderboard"},
     {"figures", "answer", "distill"},
     {"study_figures", "teacher", "sampler", "storage", "display"},
-    {"report", "materials", "study"},
+    {"report", "materials", "clock"},
+    {"study"},
     {"prepare", "trial", "supervisor"},
     {"worker", "sweep", "reproduce"},
     {"run"},
@@ -26,7 +27,7 @@ FLOORS = [
 THIRD_PARTIES = {
     "wandb": {"tracking"},
     "omegaconf": {"config"},
-    "optuna": {"study", "storage", "sampler", "space", "worker", "study_figures"},
+    "optuna": {"study", "clock", "storage", "sampler", "space", "worker", "study_figures"},
     "datasets": {"data"},
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},

@@ -179,8 +179,13 @@ def test_the_time_limit_stops_in_order_and_the_same_command_goes_on(
     first = command("run", path, "study.timeout_minutes=0.2")
     assert first.returncode == 0 and "study.timeout_minutes (0.2) is up" in first.stdout
     assert read_records(tmp_path / "results" / "tiny").trials[0].result is None
+    again = command("run", path, "study.timeout_minutes=0.2")  # of the whole study, not of a run
+    assert again.returncode == 0 and "study.timeout_minutes (0.2) is up" in again.stdout
+    trial = tmp_path / "results" / "tiny" / "trials" / "0000"
+    assert len((trial / "attempts.jsonl").read_text().splitlines()) == 1
     second = command("run", path, "study.timeout_minutes=null")
     assert second.returncode == 0
+    assert json.loads((trial / "attempts.jsonl").read_text().splitlines()[1])["steps_again"] == 0
     assert read_records(tmp_path / "results" / "tiny").trials[0].result is not None
 
 
@@ -189,7 +194,7 @@ def test_a_target_ends_the_sweep(tiny_sweep_file: WriteSweep, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert len(read_records(tmp_path / "results" / "tiny").trials) == 1
     assert (
-        "the target is reached"
+        "study.target (0.5) is reached"
         in command("run", tiny_sweep_file(study={"trials": 5, "controls": 5, "target": 0.5})).stdout
     )
 

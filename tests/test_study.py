@@ -96,14 +96,34 @@ def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(sampler: str, tmp_path: Path) -> None:
-    sweep = sweep_of(sampler=sampler)
+    sweep = sweep_of(sampler=sampler, trials=20)
     expected = undisturbed(tmp_path / "whole", sweep)
     seen: list[Point] = []
-    for _ in range(5):
+    for _ in range(20):
         run_next(Studies(sweep, tmp_path), "distilled", watched(seen))
     assert seen == expected
     assert Studies(sweep, tmp_path).remaining("distilled") == 0
     assert all(point["batch_size"] in (16, 32, 64) and isinstance(point["batch_size"], int) for point in seen)
+
+
+def test_the_clock_goes_while_anybody_works_and_closes_the_study_when_the_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("kdsweep.clock.time.time", lambda: now[0])
+    sweep = sweep_of(timeout_minutes=1)
+    here, there = Studies(sweep, tmp_path), Studies(sweep, tmp_path)
+
+    def tick(studies: Studies, seconds: float) -> float:
+        now[0] += seconds
+        studies.clock.tick()
+        return studies.clock.seconds()
+
+    assert [tick(here, 0), tick(here, 5), tick(there, 2), tick(here, 3)] == [0, 5, 7, 10]  # side by side: counted once
+    assert tick(there, 3600) == 10  # nobody worked
+    assert here.take_from("distilled") and not here.is_done()
+    assert tick(here, 50) == 60 and there.is_done() and there.take() is None and not there.is_open()
+    assert not Studies(replace(sweep, study=replace(sweep.study, timeout_minutes=2)), tmp_path).is_done()
 
 
 def test_another_seed_proposes_otherwise_and_the_arms_do_not_share_their_luck(tmp_path: Path) -> None:
