@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import datasets
 import numpy as np
@@ -20,6 +20,9 @@ datasets.utils.logging.disable_progress_bar()
 
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,13 @@ class Data:
     label_names: tuple[str, ...]
     duplicates_dropped: int
     """Rows taken out of train (or validation) because the same text stands in a split that is ranked on."""
+
+    def split(self, name: SplitName) -> Split:
+        """The split of that name. Raises DataError where there is none."""
+        found: Split | None = getattr(self, name)
+        if found is None:
+            raise DataError(f"a {name} split must be named, but there is none (test_file, test_split or test_fraction)")
+        return found
 
     def sha256(self) -> str:
         """Of every text and label, in order."""

@@ -16,7 +16,9 @@ from rich.table import Table
 
 from kdsweep.answer import duration
 from kdsweep.leaderboard import ARM_NAMES
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig
+from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig
+
+NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 
 
 def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None:
@@ -31,6 +33,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None
         table.add_row(f"fixed {name}", escape(shown(value)))
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
     table.add_row("trials", f"{budgets} ({sweep.study.sampler}, pruner {sweep.study.pruner}, seed {sweep.study.seed})")
+    if runs := sweep.finalist_runs():
+        seeds = ", ".join(map(str, sweep.finalist_seeds()))
+        table.add_row("finalists", f"{runs} runs: the best {sweep.finalists.top} of each arm on fresh seeds ({seeds})")
     if sweep.enqueue:
         table.add_row("tried first", escape("; ".join(shown_params(item) for item in sweep.enqueue)))
     for name, value in facts.items():
@@ -53,7 +58,7 @@ def shown_params(params: Mapping[str, Any]) -> str:
 class SweepDisplay:
     """Live progress of one sweep, fed with its workers' events."""
 
-    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Arm, int]) -> None:
+    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Stage, int]) -> None:
         self._console, self._sweep = console, sweep
         self._bars = Progress(
             TextColumn("{task.description:>10}"),
@@ -63,9 +68,11 @@ class SweepDisplay:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        self._arms = {
-            arm: self._bars.add_task(ARM_NAMES[arm], total=sweep.budget(arm), completed=finished[arm], note="")
-            for arm in ARMS
+        totals: dict[Stage, int] = {**{arm: sweep.budget(arm) for arm in ARMS}, "finalists": sweep.finalist_runs()}
+        self._stages = {
+            stage: self._bars.add_task(NAMES[stage], total=total, completed=finished[stage], note="")
+            for stage, total in totals.items()
+            if total
         }
         self._now = ""
         self._metrics = ""
@@ -100,10 +107,10 @@ class SweepDisplay:
         if event["event"] in handlers:
             handlers[event["event"]](event)
 
-    def progress(self, finished: Mapping[Arm, int]) -> None:
+    def progress(self, finished: Mapping[Stage, int]) -> None:
         """Trials that ended on other hosts move the bars too."""
-        for arm, task in self._arms.items():
-            self._bars.update(task, completed=finished[arm])
+        for stage, task in self._stages.items():
+            self._bars.update(task, completed=finished[stage])
 
     def forget(self, worker: int) -> None:
         """A worker is gone."""
@@ -154,19 +161,22 @@ class SweepDisplay:
         self._expected_seconds = elapsed * trial["epochs"] / event["epoch"]
 
     def _done(self, event: Mapping[str, Any]) -> None:
-        arm, accuracy = event["arm"], event["val_accuracy"]
+        arm: Arm = event["arm"]
+        stage: Stage = "finalists" if event["finalist"] else arm
+        accuracy = event["val_accuracy"]
         self._trial_seconds.append(event["seconds"])
-        self._bars.advance(self._arms[arm])
-        if event["status"] == "complete" and accuracy > self._best.get(arm, (0.0, 0))[0]:
+        self._bars.advance(self._stages[stage])
+        if event["status"] == "complete" and stage == arm and accuracy > self._best.get(arm, (0.0, 0))[0]:
             self._best[arm] = (accuracy, event["trial"])
         mark = {"complete": f"val_accuracy {accuracy or 0:.4f}"}.get(
             event["status"], str(event["error"]).split("\n")[0]
         )
         params = shown_params(self._trials.pop(event["worker"])["params"])
-        line = f"{ARM_NAMES[arm]:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
+        what = f"{ARM_NAMES[event['arm']]}{', finalist' if event['finalist'] else ''}"
+        line = f"{what:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, trial) in self._best.items():
-            self._bars.update(self._arms[name], note=f"best {best:.4f} (trial {trial})")
+            self._bars.update(self._stages[name], note=f"best {best:.4f} (trial {trial})")
 
     def _open(self) -> int:
         return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)
@@ -185,6 +195,5 @@ class SweepDisplay:
 
 def _running(trial: Mapping[str, Any]) -> str:
     again = f" (attempt {trial['attempt']})" if trial["attempt"] > 1 else ""
-    return (
-        f"{ARM_NAMES[trial['arm']]} trial {trial['trial']}{again}: {shown_params(trial['params'])}   {trial['metrics']}"
-    )
+    what = "finalist, " if trial["finalist"] else ""
+    return f"{what}{ARM_NAMES[trial['arm']]} trial {trial['trial']}{again}: {shown_params(trial['params'])}   {trial['metrics']}"

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdsweep import machine
 from kdsweep.config import FROM_TEACHER, TrialConfig
-from kdsweep.data import Data, load_data, resolved_dataset_revision
+from kdsweep.data import Data, SplitName, load_data, resolved_dataset_revision
 from kdsweep.distill import Rows
 from kdsweep.errors import ModelError
 from kdsweep.models import (
@@ -37,7 +37,8 @@ _TEACHER = (
     *("max_length", "device", "precision", "teacher", "teacher_revision"),
     *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed"),
 )
-_STUDENT = (*_TEACHER, "student", "student_revision", "student_layers", "student_init", "seed")
+_STUDENT_TOKENS = (*_TEACHER, "student", "student_revision")
+_STUDENT = (*_STUDENT_TOKENS, "student_layers", "student_init", "seed")
 
 _ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "teacher_revision", "max_length", "device")
 
@@ -88,11 +89,19 @@ class Materials:
 
     def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
         """Train and validation as the student meets them: its own tokens, and the teacher's logits of the same rows."""
-        return self._once("rows", config, _STUDENT, lambda: self._make_rows(config))
+        return self._student_rows(config, "train"), self._student_rows(config, "validation")
+
+    def test_rows(self, config: TrialConfig) -> Rows | None:
+        """Test as the student meets it, with the teacher's logits; None where there is no such split."""
+        return None if self.data(config).test is None else self._student_rows(config, "test")
 
     def teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
         """Train and validation as the teacher met them, with its logits."""
-        return self._once("teacher_rows", config, _TEACHER, lambda: self._make_teacher_rows(config))
+        return self._teacher_rows(config, "train"), self._teacher_rows(config, "validation")
+
+    def teacher_test_rows(self, config: TrialConfig) -> Rows | None:
+        """Test as the teacher meets it, with its logits; None where there is no such split."""
+        return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
     def speed(self, config: TrialConfig) -> Speed:
         """Of the student: measured once for each architecture, so that trials of one size can be compared."""
@@ -129,31 +138,26 @@ class Materials:
         source = teacher.pretrained if config.student_init == "pretrained" else teacher.model
         return student_from_teacher(source, config.student_layers, names, seed=config.seed)
 
-    def _make_teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
-        data, teacher = self.data(config), self.teacher(config)
-        tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=teacher.segments)
-        check_tokens(tokens["train"], teacher.model, config.teacher, config.max_length)
-        train, validation = (
-            Rows(
-                tokens=tokens[name],
-                labels=torch.from_numpy(split.labels).to(config.device),
-                teacher_logits=teacher_logits(teacher, tokens[name]),
-            )
-            for name, split in (("train", data.train), ("validation", data.validation))
-        )
-        return train, validation
+    def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
+        def make() -> Rows:
+            split, teacher = self.data(config).split(name), self.teacher(config)
+            tokens = tokenize_for(config.teacher, config.teacher_revision, split, config, segments=teacher.segments)
+            check_tokens(tokens, teacher.model, config.teacher, config.max_length)
+            labels = torch.from_numpy(split.labels).to(config.device)
+            return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
 
-    def _make_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
-        data, (student, _) = self.data(config), self._initial_student(config)
-        address, revision = student_source(config)
-        segments = data.train.pairs is not None and getattr(student.config, "type_vocab_size", 0) > 1
-        tokens = tokenize_for(address, revision, data, config, segments=segments)
-        check_tokens(tokens["train"], student, address, config.max_length)
-        train, validation = self.teacher_rows(config)
-        return (
-            dataclasses.replace(train, tokens=tokens["train"]),
-            dataclasses.replace(validation, tokens=tokens["validation"]),
-        )
+        return self._once(f"teacher_rows of {name}", config, _TEACHER, make)
+
+    def _student_rows(self, config: TrialConfig, name: SplitName) -> Rows:
+        def make() -> Rows:
+            split, (student, _) = self.data(config).split(name), self._initial_student(config)
+            address, revision = student_source(config)
+            segments = split.pairs is not None and getattr(student.config, "type_vocab_size", 0) > 1
+            tokens = tokenize_for(address, revision, split, config, segments=segments)
+            check_tokens(tokens, student, address, config.max_length)
+            return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
+
+        return self._once(f"rows of {name}", config, _STUDENT_TOKENS, make)
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:

@@ -64,7 +64,10 @@ def run_teacher(
     result = _teacher_result(config, materials, run, logits_seconds=time.perf_counter() - started)
     _, validation = materials.teacher_rows(config)
     folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
-    folder.write_labels(materials.data(config).validation.labels)
+    data = materials.data(config)
+    folder.write_labels(data.validation.labels)
+    if data.test is not None:
+        folder.write_test_labels(data.test.labels)
     folder.finish(result)
     run.summarise({"val_accuracy": result.val_accuracy, "parameters": result.parameters, "size_mb": result.size_mb})
     return result

@@ -12,18 +12,25 @@
         attempts.jsonl           one line a time it was started: `Attempt`
         checkpoints/ owner       only while it runs or waits to be continued
         log.txt                  for a failed trial, the traceback
+      finalists/distilled-0007-seed1/   a trial's configuration once more on a fresh seed, likewise, and:
+        test.json                `FinalTest`, the student on the test split
+        test_predictions.npy     the class of every test row, int64 [N]
       study.db                   the embedded Optuna storage
       worker.log                 what the worker processes printed
       locks/                     which processes of the sweep are alive
       teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
-                                 validation rows' true classes), result.json (`TeacherResult`)
+                                 validation rows' true classes), test_labels.npy, result.json (`TeacherResult`); once
+                                 the test split is opened, test.json and test_predictions.npy too
 
 This is the only module that knows those names; `files` writes them so that nothing half-written is ever read.
 """
 
+import base64
 import dataclasses
+import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,10 +52,10 @@ from kdsweep.files import (
     write_atomically,
     write_json,
 )
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig, identity_changes, sweep_yaml
+from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig, identity_changes, sweep_yaml
 from kdsweep.sweep_file import load_sweep
 
-ARM_FOLDERS: dict[Arm, str] = {"distilled": "trials", "fine_tuned": "controls"}
+FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
 Status = Literal["complete", "pruned", "failed", "duplicate"]
 
 
@@ -114,6 +121,36 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """What makes a run a finalist: it is a trial of the search once more, with another seed."""
+
+    seed: int
+    round: int
+    """1; higher where the test split was opened again, because the search went on and chose others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalTest:
+    """A model on the test split, T = 1: shares in [0, 1], nll and kl in nats a row."""
+
+    accuracy: float
+    macro_f1: float
+    mcc: float
+    """Matthews correlation, in [-1, 1]."""
+    nll: float
+    ece: float
+    """Expected calibration error, in [0, 1]."""
+    agreement: float
+    """With the teacher."""
+    kl: float
+    """From the teacher's distribution to the model's."""
+    reliability: tuple[tuple[float, float, int], ...]
+    """Mean confidence, accuracy and rows of each of the calibration error's bins that holds rows."""
+    rows: int
+    opened_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """How one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
 
@@ -153,6 +190,8 @@ class TrialResult:
     """Pieces that batches were cut into, because whole ones did not fit in memory."""
     steps_again: int = 0
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
+    finalist: Finalist | None = None
+    """None for a trial of the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +229,8 @@ class TrialRow:
     folder: Path
     arm: Arm
     trial: int
+    finalist_seed: int | None
+    """Of a finalist, which is `trial` once more; None for a trial of the search."""
     config: TrialConfig
     result: TrialResult | None
     epochs: tuple[EpochMetrics, ...]
@@ -207,6 +248,7 @@ class SweepRecords:
     sweep: SweepConfig
     teacher: TeacherResult | None
     trials: tuple[TrialRow, ...]
+    finalists: tuple[TrialRow, ...]
 
 
 def results_root() -> Path:
@@ -214,9 +256,11 @@ def results_root() -> Path:
     return Path(os.environ.get("KDSWEEP_RESULTS", "results")).resolve()
 
 
-def trial_folder(sweep_folder: Path, arm: Arm, trial: int) -> Path:
-    """The folder of one trial."""
-    return sweep_folder / ARM_FOLDERS[arm] / f"{trial:04d}"
+def trial_folder(sweep_folder: Path, arm: Arm, trial: int, finalist_seed: int | None = None) -> Path:
+    """The folder of one trial, or of its run as a finalist with that seed."""
+    if finalist_seed is not None:
+        return sweep_folder / FOLDERS["finalists"] / f"{arm}-{trial:04d}-seed{finalist_seed}"
+    return sweep_folder / FOLDERS[arm] / f"{trial:04d}"
 
 
 def teacher_folder(sweep_folder: Path) -> Path:
@@ -302,6 +346,16 @@ class TrialFolder:
         """The true class of every validation row, int64 [N]; the teacher's folder holds it for all trials."""
         write_array(self.path / "labels.npy", labels)
 
+    def write_test_labels(self, labels: np.ndarray) -> None:
+        """The true class of every test row, int64 [N]; the teacher's folder holds it for all finalists."""
+        write_array(self.path / "test_labels.npy", labels)
+
+    def write_test(self, result: FinalTest, predictions: np.ndarray) -> None:
+        """The model on the test split, and the class that it gives every row, int64 [N]."""
+        self._check_owner()
+        write_array(self.path / "test_predictions.npy", predictions)
+        write_json(self.path / "test.json", dataclasses.asdict(result))
+
     def write_log(self, text: str) -> None:
         """What went wrong, for a person to read."""
         write_atomically(self.log, text)
@@ -329,13 +383,27 @@ class TrialFolder:
             raise Superseded(f"{self.path} is written by another process by now")
 
 
-def write_trial(folder: Path, config: str, result: Mapping[str, Any], epochs: Iterable[EpochMetrics]) -> None:
-    """A trial's folder from what its study carries, for a trial that another host ran."""
+def packed_trial(folder: Path) -> dict[str, Any]:
+    """A finished trial as JSON, with all that ranking and verdicts need: for hosts that do not see its folder."""
+    files = {name: folder / name for name in ("config.yaml", "epochs.jsonl", "test.json", "result.json")}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.exists()}
+    arrays = {name: read_array(folder / name) for name in ("predictions.npy", "test_predictions.npy")}
+    return texts | {name: _packed(array) for name, array in arrays.items() if array is not None}
+
+
+def unpack_trial(folder: Path, packed: Mapping[str, str]) -> None:
+    """Write what `packed_trial` gave on another host; `result.json` last."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", config)
-    replace_lines(folder / "epochs.jsonl", epochs)
-    write_json(folder / "result.json", result)
+    for name, content in sorted(packed.items(), key=lambda item: item[0] == "result.json"):
+        write_atomically(folder / name, base64.b85decode(content) if name.endswith(".npy") else content)
+
+
+def _packed(array: np.ndarray) -> str:
+    """Classes as the smallest whole numbers that hold them, in text: a byte and a quarter a row for up to 256 classes."""
+    buffer = io.BytesIO()
+    np.save(buffer, array.astype(np.min_scalar_type(int(array.max(initial=0)))), allow_pickle=False)
+    return base64.b85encode(buffer.getvalue()).decode()
 
 
 def write_sweep(folder: Path, sweep: SweepConfig) -> None:
@@ -365,14 +433,21 @@ def read_sweep(folder: Path) -> SweepConfig | None:
     return load_sweep(path) if path.exists() else None
 
 
-def drop_students(sweep_folder: Path, arm: Arm, trials: Iterable[int]) -> None:
+def drop_students(folders: Iterable[Path]) -> None:
     """Remove the students of these trials; their records stay."""
-    for trial in trials:
-        shutil.rmtree(trial_folder(sweep_folder, arm, trial) / "student", ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder / "student", ignore_errors=True)
 
 
 def missing_result(
-    arm: Arm, trial: int, *, status: Status, error: str, attempt: int, epochs: Sequence[EpochMetrics] = ()
+    arm: Arm,
+    trial: int,
+    *,
+    status: Status,
+    error: str,
+    attempt: int,
+    epochs: Sequence[EpochMetrics] = (),
+    finalist: Finalist | None = None,
 ) -> TrialResult:
     """The result of a trial that has no training of its own to tell of: its worker died, or it was answered from the record."""
     last = epochs[-1] if epochs else None
@@ -402,28 +477,50 @@ def missing_result(
         environment={},
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         run_id=None,
+        finalist=finalist,
     )
 
 
-def read_trials(sweep_folder: Path, arm: Arm) -> list[TrialRow]:
-    """All trials of an arm, by number."""
-    folders = sorted((sweep_folder / ARM_FOLDERS[arm]).glob("[0-9]*"))
+def read_trials(sweep_folder: Path, stage: Stage) -> list[TrialRow]:
+    """All trials of an arm by number, or all finalists."""
+    folders = sorted(path for path in (sweep_folder / FOLDERS[stage]).glob("*") if _place(path))
     return [read_trial(folder) for folder in folders if (folder / "config.yaml").exists()]
 
 
 def read_trial(folder: Path) -> TrialRow:
     """One trial's folder. Raises ResultsError for a folder that is none."""
-    arms = {name: arm for arm, name in ARM_FOLDERS.items()}
-    if folder.parent.name not in arms or not folder.name.isdigit() or not (folder / "config.yaml").exists():
+    place = _place(folder)
+    if place is None or not (folder / "config.yaml").exists():
         raise ResultsError(
-            f"a trial's folder reads results/NAME/trials/0007 or results/NAME/controls/0007 and holds config.yaml, but got {folder}"
+            "a trial's folder reads results/NAME/trials/0007, results/NAME/controls/0007 or "
+            f"results/NAME/finalists/distilled-0007-seed1 and holds config.yaml, but got {folder}"
         )
-    result = _read_json(folder / "result.json", TrialResult)
-    epochs = tuple(EpochMetrics(**line) for line in read_lines(folder / "epochs.jsonl"))
-    config = read_trial_config(folder / "config.yaml")
+    arm, trial, finalist_seed = place
     return TrialRow(
-        folder=folder, arm=arms[folder.parent.name], trial=int(folder.name), config=config, result=result, epochs=epochs
+        folder=folder,
+        arm=arm,
+        trial=trial,
+        finalist_seed=finalist_seed,
+        config=read_trial_config(folder / "config.yaml"),
+        result=_read_json(folder / "result.json", TrialResult),
+        epochs=tuple(EpochMetrics(**line) for line in read_lines(folder / "epochs.jsonl")),
     )
+
+
+def _place(folder: Path) -> tuple[Arm, int, int | None] | None:
+    """Which trial's folder this is, by its name: arm, number and a finalist's seed; None for another folder."""
+    for arm in ARMS:
+        if folder.parent.name == FOLDERS[arm] and folder.name.isdigit():
+            return arm, int(folder.name), None
+        found = re.fullmatch(rf"{arm}-(\d+)-seed(\d+)", folder.name)
+        if folder.parent.name == FOLDERS["finalists"] and found:
+            return arm, int(found[1]), int(found[2])
+    return None
+
+
+def read_test(folder: Path) -> FinalTest | None:
+    """A finalist (or teacher) on the test split; None where it has not been tested."""
+    return _read_json(folder / "test.json", FinalTest)
 
 
 def read_teacher(folder: Path) -> TeacherResult | None:
@@ -438,7 +535,8 @@ def read_records(folder: Path) -> SweepRecords:
         raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not; {_neighbours(folder)}")
     trials = tuple(row for arm in ARMS for row in read_trials(folder, arm))
     teacher = read_teacher(teacher_folder(folder))
-    return SweepRecords(folder=folder, sweep=sweep, teacher=teacher, trials=trials)
+    finalists = tuple(read_trials(folder, "finalists"))
+    return SweepRecords(folder=folder, sweep=sweep, teacher=teacher, trials=trials, finalists=finalists)
 
 
 def read_steps(folder: Path) -> list[StepMetrics]:
@@ -456,12 +554,22 @@ def read_validation_labels(sweep_folder: Path) -> np.ndarray | None:
     return read_array(teacher_folder(sweep_folder) / "labels.npy")
 
 
+def read_test_predictions(folder: Path) -> np.ndarray | None:
+    """The class of every test row, int64 [N]; None where it has not been tested."""
+    return read_array(folder / "test_predictions.npy")
+
+
+def read_test_labels(sweep_folder: Path) -> np.ndarray | None:
+    """The true class of every test row, int64 [N]; None without a test split."""
+    return read_array(teacher_folder(sweep_folder) / "test_labels.npy")
+
+
 def _neighbours(folder: Path) -> str:
     found = sorted(path.parent.name for path in folder.parent.glob("*/sweep.yaml"))
     return f"beside it: {', '.join(found)}" if found else f"no results in {folder.parent}"
 
 
-Record = TypeVar("Record", TrialResult, TeacherResult)
+Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest)
 
 
 def _read_json(path: Path, kind: type[Record]) -> Record | None:
@@ -469,9 +577,15 @@ def _read_json(path: Path, kind: type[Record]) -> Record | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
-        return kind(**fields)
+        return kind(**{key: _revived(key, value) for key, value in content.items()})
     except (ValueError, TypeError, AttributeError) as error:
         raise ResultsError(
             f"{path} must be a {kind.__name__} that this version wrote, but: {error}; move it away to run that part again"
         ) from error
+
+
+def _revived(key: str, value: Any) -> Any:
+    """A value as the dataclass has it, from JSON."""
+    if key == "finalist" and value is not None:
+        return Finalist(**value)
+    return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value

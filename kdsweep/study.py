@@ -1,4 +1,4 @@
-"""Optuna's part: one study an arm in one storage, trials proposed by slot, and nothing counted twice.
+"""Optuna's part: one study an arm in one storage and one for the finalists, trials proposed by slot, and nothing counted twice.
 
 A slot is an Optuna trial number. It never moves: a trial that was cut off goes back to the queue under its own number. The
 sampler is built anew for each slot from (study seed, slot), so that a resumed sweep proposes what an undisturbed one would.
@@ -9,7 +9,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,19 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsweep import space
+from kdsweep.assignment import Assignment, Settled, StoredTrial, Who, who_is
 from kdsweep.clock import Clock
 from kdsweep.errors import ResultsError
-from kdsweep.records import EpochMetrics, Status, TrialResult
+from kdsweep.records import Status, TrialResult
 from kdsweep.sampler import SlotSampler, pruner
-from kdsweep.storage import OUTAGES, Storage
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig, identity_changes
+from kdsweep.storage import Storage
+from kdsweep.sweep_config import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
 
 warnings.filterwarnings("ignore", message="The reported value is ignored because this `step`")  # an attempt run again
 
@@ -37,65 +39,8 @@ STATES: dict[Status, TrialState] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settled:
-    """A trial whose worker is dead: back in the queue, or failed where that happened too often."""
-
-    arm: Arm
-    trial: int
-    attempt: int
-    params: Mapping[str, Any]
-    failed: str | None
-    """Why it is not tried again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredTrial:
-    """A finished trial as the study itself carries it, for a host that does not have its folder."""
-
-    arm: Arm
-    trial: int
-    config: str
-    result: Mapping[str, Any]
-    epochs: tuple[Mapping[str, Any], ...]
-
-
-class Assignment:
-    """A trial that this process is to run."""
-
-    def __init__(
-        self, trial: optuna.trial.Trial, arm: Arm, attempt: int, params: Mapping[str, Any], storage: Storage
-    ) -> None:
-        self._trial, self._storage = trial, storage
-        self.arm, self.trial, self.attempt, self.params = arm, trial.number, attempt, params
-        self._untold: list[tuple[float, int]] = []
-
-    @property
-    def id(self) -> int:
-        """Optuna's id of the trial, over all studies of its storage."""
-        return self._trial._trial_id
-
-    def report(self, value: float, epoch: int) -> None:
-        """Tell an epoch's value; one that a database does not take now is told with the next."""
-        self._untold.append((value, epoch))
-        try:
-            while self._untold:
-                self._trial.report(*self._untold[0])
-                self._untold.pop(0)
-        except OUTAGES as error:
-            self._storage.note_outage(error, first=len(self._untold) == 1)
-
-    def should_prune(self) -> bool:
-        """Whether the others are ahead, as far as is known."""
-        try:
-            return not self._untold and self._trial.should_prune()
-        except OUTAGES as error:
-            self._storage.note_outage(error)
-            return False
-
-
 class Studies:
-    """A sweep's two studies. Creating them twice is harmless; another sweep under the same name is refused.
+    """A sweep's studies. Creating them twice is harmless; another sweep under the same name is refused.
 
     `owner` names the process that takes trials here; `say` hears of a database that does not answer.
     """
@@ -104,7 +49,8 @@ class Studies:
         self._sweep, self._owner = sweep, owner
         self._storage = Storage(sweep.study, folder, say)
         with self._storage.alone():
-            self._studies = {arm: self._create(arm) for arm in ARMS}
+            self._studies: dict[Stage, Study] = {arm: self._create(arm) for arm in ARMS}
+            self._studies["finalists"] = self._create_finalists()
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
     # How far ----------------------------------------------------------------------------------------------------------
@@ -113,45 +59,52 @@ class Studies:
         """Trials still to finish."""
         return max(0, self._sweep.budget(arm) - self.finished(arm))
 
-    def finished(self, arm: Arm) -> int:
+    def finished(self, stage: Stage) -> int:
         """Trials that completed, were pruned or failed by themselves."""
-        return sum(trial.state.is_finished() for trial in self._trials(arm))
+        return sum(trial.state.is_finished() for trial in self._trials(stage))
 
     def is_done(self) -> bool:
-        """Whether nothing is left to run, the target is reached or the time is up."""
-        return self._is_closed() or not any(self.remaining(arm) for arm in ARMS)
+        """Whether nothing is left to run or the time is up."""
+        return self.clock.is_up() or (self._search_is_over() and not self._finalists_to_come())
 
     def is_open(self) -> bool:
         """Whether a trial waits for somebody to take it."""
-        return not self._is_closed() and any(self._open(arm) for arm in ARMS)
+        if self.clock.is_up():
+            return False
+        if not self._search_is_over():
+            return any(self._open(arm) for arm in ARMS)
+        running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
+        return self._finalists_to_come() > running
 
     def target_reached(self) -> bool:
         """Whether a trial has `study.target`."""
         target = self._sweep.study.target
-        return target is not None and any(value >= target for arm in ARMS for _, value in self.ranking(arm))
+        return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
 
-    def ranking(self, arm: Arm) -> list[tuple[int, float]]:
-        """Number and value of the complete trials, best first; duplicates left out."""
-        done = [t for t in self._trials(arm) if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
-        return sorted(((t.number, t.values[0]) for t in done), key=lambda each: (-each[1], each[0]))
-
-    def running(self) -> int:
-        """Trials that somebody runs."""
-        return sum(trial.state == TrialState.RUNNING for arm in ARMS for trial in self._trials(arm))
+    def ranked(self, stage: Stage, arm: Arm) -> list[tuple[Who, float]]:
+        """An arm's complete trials (or finalists) and their values, best first; duplicates left out."""
+        done = [t for t in self._trials(stage) if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
+        mine = [(who, t) for t in done if (who := who_is(stage, t)).arm == arm]
+        mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
+        return [(who, trial.values[0]) for who, trial in mine]
 
     def stored(self) -> list[StoredTrial]:
-        """Finished trials with all that the ranking needs."""
-        found = [
-            (arm, t) for arm in ARMS for t in self._trials(arm) if t.state.is_finished() and "record" in t.user_attrs
+        """Finished trials with all that ranking and verdicts need."""
+        found = [(who_is(stage, t), t) for stage in STAGES for t in self._trials(stage) if "record" in t.user_attrs]
+        return [
+            StoredTrial(arm=who.arm, trial=who.trial, finalist=who.finalist, record=trial.user_attrs["record"])
+            for who, trial in found
+            if trial.state.is_finished()
         ]
-        return [StoredTrial(arm=arm, trial=trial.number, **trial.user_attrs["record"]) for arm, trial in found]
 
     # Taking and telling -----------------------------------------------------------------------------------------------
 
     def take(self) -> Assignment | None:
-        """A trial of the arm that is further behind its budget; None where there is nothing to take now."""
-        if self._is_closed():
+        """A trial of the arm that is further behind its budget, then a finalist; None where there is nothing to take now."""
+        if self.clock.is_up():
             return None
+        if self._search_is_over():
+            return self._take_finalist()
         open_arms = [arm for arm in ARMS if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
             if (assignment := self.take_from(arm)) is not None:
@@ -168,33 +121,43 @@ class Studies:
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
 
+    def _take_finalist(self) -> Assignment | None:
+        self._storage.patiently(self._enqueue_finalists)
+        study = self._studies["finalists"]
+        trial_id = self._storage.patiently(study._pop_waiting_trial_id)  # ask() would invent one where none waits
+        if trial_id is None:
+            return None
+        return self._storage.patiently(lambda: self._assignment("finalists", optuna.trial.Trial(study, trial_id)))
+
     @contextmanager
     def alive(self, assignment: Assignment) -> Iterator[None]:
         """Inside the block, other hosts see that the trial is being run."""
         with self._storage.beating(assignment.id):
             yield
 
-    def finish(
-        self, assignment: Assignment, result: TrialResult, config: str, epochs: tuple[EpochMetrics, ...]
-    ) -> bool:
-        """Tell how a trial ended; False where somebody else runs or ran it by now, so that this is a spare attempt."""
-        return self._storage.patiently(lambda: self._tell(assignment, result, config, epochs))
+    def finish(self, assignment: Assignment, result: TrialResult, record: Mapping[str, str]) -> bool:
+        """Tell how a trial ended, and its `record`; False where somebody else runs or ran it by now: this is a spare attempt."""
+        return self._storage.patiently(lambda: self._tell(assignment, result, record))
 
     def twin(self, assignment: Assignment) -> FrozenTrial | None:
         """An earlier trial of the same arm with the same parameters that has ended."""
+        if assignment.finalist:
+            return None
         axes = self._sweep.axes(assignment.arm)
         wanted = {name: space.encode(value) for name, value in assignment.params.items()}
         ended = [t for t in self._trials(assignment.arm) if t.state.is_finished() and "twin" not in t.user_attrs]
         return next((t for t in ended if t.number != assignment.trial and t.params == wanted and axes), None)
 
-    def finish_like(self, assignment: Assignment, twin: FrozenTrial, result: TrialResult, config: str) -> bool:
+    def finish_like(
+        self, assignment: Assignment, twin: FrozenTrial, result: TrialResult, record: Mapping[str, str]
+    ) -> bool:
         """Answer a duplicate from the record: it ends as its twin did."""
 
         def tell() -> bool:
             for epoch, value in twin.intermediate_values.items():
                 assignment._trial.report(value, epoch)
             assignment._trial.set_user_attr("twin", twin.number)
-            return self._tell(assignment, result, config, (), like=twin)
+            return self._tell(assignment, result, record, like=twin)
 
         return self._storage.patiently(tell)
 
@@ -210,21 +173,21 @@ class Studies:
 
         With `blame`, the death counts against the trial, which fails at the `study.max_attempts`th: it may be the cause.
         """
-        running = [(arm, trial) for arm in ARMS for trial in self._trials(arm) if trial.state == TrialState.RUNNING]
-        dead = [(arm, trial) for arm, trial in running if is_dead(trial.user_attrs.get("owner"))]
-        return [self._settle(arm, trial, blame=blame) for arm, trial in dead]
+        running = [(stage, t) for stage in STAGES for t in self._trials(stage) if t.state == TrialState.RUNNING]
+        dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get("owner"))]
+        return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
 
     def settle_stale(self) -> list[Settled]:
         """Put back the trials of hosts that have not been heard of for the grace period."""
         settled = []
-        for arm, study in self._studies.items():
+        for stage, study in self._studies.items():
             stale = self._storage.stale(study._study_id)
             before = datetime.now() - timedelta(seconds=4 * self._sweep.study.heartbeat_seconds)
-            for trial in self._trials(arm):
+            for trial in self._trials(stage):
                 nameless = "owner" not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before
                 silent = trial._trial_id in stale or (nameless and not self._storage.embedded)
                 if trial.state == TrialState.RUNNING and silent:
-                    settled.append(self._settle(arm, trial, blame=True))
+                    settled.append(self._settle(stage, trial, blame=True))
         return settled
 
     def agree(self, facts: Mapping[str, str]) -> None:
@@ -262,6 +225,16 @@ class Studies:
             study.enqueue_trial({name: space.encode(value) for name, value in point.items()})
         return study
 
+    def _create_finalists(self) -> Study:
+        return optuna.create_study(
+            study_name=f"{self._sweep.name}-finalists",
+            storage=self._storage.rdb,
+            direction="maximize",
+            sampler=RandomSampler(seed=0),  # asked for nothing: every finalist is queued with its configuration
+            pruner=NopPruner(),
+            load_if_exists=True,
+        )
+
     def _check_identity(self, study: Study) -> None:
         stored = study.user_attrs.get("identity")
         if stored is None:
@@ -285,11 +258,38 @@ class Studies:
 
         return sorted(self._sweep.grid(arm), key=place)
 
-    def _trials(self, arm: Arm) -> list[FrozenTrial]:
-        return self._storage.patiently(lambda: self._studies[arm].get_trials(deepcopy=False))
+    def _trials(self, stage: Stage) -> list[FrozenTrial]:
+        return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
 
-    def _is_closed(self) -> bool:
-        return self.target_reached() or self.clock.is_up()
+    def _search_is_over(self) -> bool:
+        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
+
+    # Finalists --------------------------------------------------------------------------------------------------------
+
+    def finalists(self) -> list[tuple[Arm, int, int]]:
+        """Arm, trial and fresh seed of every run that confirms the best, as the search stands now; seed by seed, best first."""
+        best = {arm: [who.trial for who, _ in self.ranked(arm, arm)[: self._sweep.finalists.top]] for arm in ARMS}
+        places = range(self._sweep.finalists.top)
+        seeds = self._sweep.finalist_seeds()
+        return [(arm, best[arm][n], seed) for seed in seeds for n in places for arm in ARMS if n < len(best[arm])]
+
+    def _finalists_to_come(self) -> int:
+        """Those that have not ended."""
+        ended = {_key(trial) for trial in self._trials("finalists") if trial.state.is_finished()}
+        return sum(place not in ended for place in self.finalists())
+
+    def _enqueue_finalists(self) -> None:
+        """Queue those that are not in the study yet: all at once after the search, more where the search has gone on."""
+        if set(self.finalists()) <= {_key(trial) for trial in self._trials("finalists")}:
+            return
+        with self._storage.alone():
+            study, there = self._studies["finalists"], self._trials("finalists")
+            turn = 1 + max((trial.user_attrs.get("round", 0) for trial in there), default=0)
+            for arm, trial, seed in self.finalists():
+                if (arm, trial, seed) not in {_key(known) for known in there}:
+                    study.enqueue_trial({}, {"arm": arm, "trial": trial, "seed": seed, "round": turn})
+
+    # Rows -------------------------------------------------------------------------------------------------------------
 
     def _open(self, arm: Arm) -> bool:
         return self._started(arm) < self._sweep.budget(arm)
@@ -297,16 +297,27 @@ class Studies:
     def _started(self, arm: Arm) -> int:
         return sum(trial.state != TrialState.WAITING for trial in self._trials(arm))
 
-    def _assignment(self, arm: Arm, trial: optuna.trial.Trial) -> Assignment:
-        attributes, axes = trial.user_attrs, self._sweep.axes(arm)
+    def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
+        attributes = trial.user_attrs
         attempt = int(attributes.get("attempt", 0)) + (
             attributes.get("owner") != self._owner
         )  # asked again in an outage
         trial.set_user_attr("attempt", attempt)
         trial.set_user_attr("owner", self._owner)
-        params = {name: _suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()}
-        decoded = {name: space.decode(axis, params[name]) for name, axis in axes.items()}
-        return Assignment(trial, arm, attempt, decoded, self._storage)
+        if stage == "finalists":
+            who = who_is(stage, trial)
+            params = self._params_of(who)
+        else:
+            who, axes = Who(arm=stage, trial=trial.number), self._sweep.axes(stage)
+            suggested = {name: _suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()}
+            params = {name: space.decode(axis, suggested[name]) for name, axis in axes.items()}
+        return Assignment(trial, who, attempt, params, self._storage)
+
+    def _params_of(self, who: Who) -> dict[str, Any]:
+        """What the search sampled for a trial; a finalist has its own seed."""
+        sampled = self._trials(who.arm)[who.trial].params
+        params = {name: space.decode(self._sweep.search[name], value) for name, value in sampled.items()}
+        return params | ({"seed": who.finalist.seed} if who.finalist else {})
 
     def _is_mine(self, assignment: Assignment) -> bool:
         now = self._storage.patiently(lambda: self._storage.rdb.get_trial(assignment.id))
@@ -317,24 +328,23 @@ class Studies:
         self,
         assignment: Assignment,
         result: TrialResult,
-        config: str,
-        epochs: tuple[EpochMetrics, ...],
+        record: Mapping[str, str],
         like: FrozenTrial | None = None,
     ) -> bool:
         if not self._is_mine(assignment):
             return False
-        record = {"config": config, "result": asdict(result), "epochs": [asdict(epoch) for epoch in epochs]}
-        assignment._trial.set_user_attr("record", record)
+        assignment._trial.set_user_attr("record", dict(record))
         state = like.state if like else STATES[result.status]
         value = like.value if like else result.val_accuracy
         try:
             complete = state == TrialState.COMPLETE
-            self._studies[assignment.arm].tell(assignment.trial, value if complete else None, state=state)
+            number = assignment._trial.number
+            self._studies[assignment.stage].tell(number, value if complete else None, state=state)
         except (UpdateFinishedTrialError, ValueError):  # settled between the two lines above: "Cannot tell a … trial"
             return False
         return True
 
-    def _settle(self, arm: Arm, trial: FrozenTrial, *, blame: bool) -> Settled:
+    def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled:
         deaths = int(trial.user_attrs.get("deaths", 0)) + blame
         failed = None
         if blame:
@@ -344,16 +354,17 @@ class Studies:
                 f"a worker must live through a trial, but died with this one {deaths} times (study.max_attempts); "
                 "the system's log says whether memory ran out"
             )
-            self._storage.patiently(lambda: self._studies[arm].tell(trial.number, state=TrialState.FAIL))
+            self._storage.patiently(lambda: self._studies[stage].tell(trial.number, state=TrialState.FAIL))
         else:
             self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
-        return Settled(
-            arm=arm,
-            trial=trial.number,
-            attempt=int(trial.user_attrs.get("attempt", 1)),
-            params={name: space.decode(self._sweep.search[name], value) for name, value in trial.params.items()},
-            failed=failed,
-        )
+        who, attempt = who_is(stage, trial), int(trial.user_attrs.get("attempt", 1))
+        facts: dict[str, Any] = {"arm": who.arm, "trial": who.trial, "finalist": who.finalist, "attempt": attempt}
+        return Settled(**facts, params=self._params_of(who), failed=failed)
+
+
+def _key(finalist: FrozenTrial) -> tuple[Arm, int, int] | None:
+    told = finalist.user_attrs
+    return (told["arm"], told["trial"], told["seed"]) if "arm" in told else None
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, wanted: BaseDistribution) -> Any:

@@ -19,13 +19,14 @@ from types import FrameType
 from typing import IO, Any
 from uuid import uuid4
 
+from kdsweep.assignment import Settled
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.files import Lock
 from kdsweep.records import TrialFolder, locks_folder, missing_result, read_trial, trial_folder, worker_lock
 from kdsweep.storage import this_host
-from kdsweep.study import Settled, Studies
-from kdsweep.sweep_config import ARMS, SweepConfig
+from kdsweep.study import Studies
+from kdsweep.sweep_config import STAGES, SweepConfig
 
 STOP_SECONDS = 30
 """What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL."""
@@ -150,12 +151,13 @@ class Supervisor:
         for each in settled:
             if each.failed is None:
                 continue
-            folder = TrialFolder(trial_folder(self._folder, each.arm, each.trial))
+            seed = each.finalist.seed if each.finalist else None
+            folder = TrialFolder(trial_folder(self._folder, each.arm, each.trial, seed))
             if not (folder.path / "config.yaml").exists():
                 folder.start(self._sweep.trial(each.arm, each.params))
             epochs = read_trial(folder.path).epochs
-            slot = {"arm": each.arm, "trial": each.trial, "attempt": each.attempt}
-            folder.finish(missing_result(**slot, status="failed", error=each.failed, epochs=epochs))  # type: ignore[arg-type]
+            facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
+            folder.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class Supervisor:
             return
         if self._sweep.study.storage is not None:
             self._record_failed(self._studies.settle_stale())
-            self._display.progress({arm: self._studies.finished(arm) for arm in ARMS})
+            self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
         if places and self._studies.is_open():

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
-from kdsweep.records import EpochMetrics, results_root, start_sweep, trial_folder, write_trial
+from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
 from kdsweep.report import terminal_text, write_report
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
-from kdsweep.sweep_config import ARMS, PATH_FIELDS, SweepConfig
+from kdsweep.sweep_config import PATH_FIELDS, STAGES, SweepConfig
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
@@ -43,7 +43,7 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
 def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None) -> None:
     devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
     wanted = max(1, len(devices)) if workers is None else workers
-    with SweepDisplay(console, sweep, {arm: studies.finished(arm) for arm in ARMS}) as display:
+    with SweepDisplay(console, sweep, {stage: studies.finished(stage) for stage in STAGES}) as display:
         Supervisor(sweep, folder, studies, display, workers=wanted, devices=devices).run()
 
 
@@ -58,9 +58,9 @@ def _why_over(sweep: SweepConfig, studies: Studies) -> str:
 def _gather(studies: Studies, folder: Path) -> None:
     """Trials that other hosts ran and this results folder lacks: their studies carry what the ranking needs."""
     for stored in studies.stored():
-        path = trial_folder(folder, stored.arm, stored.trial)
+        path = trial_folder(folder, stored.arm, stored.trial, stored.finalist.seed if stored.finalist else None)
         if not (path / "result.json").exists():
-            write_trial(path, stored.config, stored.result, [EpochMetrics(**epoch) for epoch in stored.epochs])
+            unpack_trial(path, stored.record)
 
 
 def _fetch_assets(sweep: SweepConfig) -> None:

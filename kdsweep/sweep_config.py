@@ -16,6 +16,9 @@ from kdsweep.errors import ConfigError
 
 Arm = Literal["distilled", "fine_tuned"]
 ARMS: tuple[Arm, ...] = ("distilled", "fine_tuned")
+Stage = Arm | Literal["finalists"]
+STAGES: tuple[Stage, ...] = (*ARMS, "finalists")
+"""The searches of both arms, then the best of both once more on fresh seeds."""
 FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
 """What the fine-tuned arm fixes: no weight on the teacher, whose temperature is then only a unit of L_soft."""
 
@@ -132,6 +135,16 @@ class StudyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinalistsConfig:
+    """After the search, the best configurations run once more on fresh seeds, and on them alone the test split is opened."""
+
+    top: int = 3
+    """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
+    seeds: int = 3
+    """Fresh seeds for each of them, none of which the search has used."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where the runs are shown."""
 
@@ -150,6 +163,7 @@ class SweepConfig:
     search: Mapping[str, Axis]
     study: StudyConfig = field(default_factory=StudyConfig)
     enqueue: tuple[Mapping[str, Any], ...] = ()
+    finalists: FinalistsConfig = field(default_factory=FinalistsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def axes(self, arm: Arm) -> dict[str, Axis]:
@@ -163,6 +177,16 @@ class SweepConfig:
         if not self.axes(arm):
             return min(wanted, 1)
         return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
+
+    def finalist_runs(self) -> int:
+        """How many runs confirm the best, where enough trials complete."""
+        each = (min(self.finalists.top, self.budget(arm)) for arm in ARMS)
+        return self.finalists.seeds * sum(each)
+
+    def finalist_seeds(self) -> tuple[int, ...]:
+        """The seeds of the finalists' runs: those after the search's."""
+        first = max(self.values("seed")) + 1
+        return tuple(range(first, first + self.finalists.seeds))
 
     def grid(self, arm: Arm) -> list[dict[str, Any]]:
         """Every point of an arm's grid."""
@@ -202,6 +226,7 @@ def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 def sweep_yaml(sweep: SweepConfig) -> str:
     """The resolved sweep as YAML, which `load_sweep` reads back to an equal one."""
     study, tracking = dataclasses.asdict(sweep.study), dataclasses.asdict(sweep.tracking)
+    finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
         given = {
@@ -216,6 +241,5 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     listed = [{key: list(v) if isinstance(v, tuple) else v for key, v in item.items()} for item in sweep.enqueue]
     fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in sweep.fixed.items()}
     tracking["tags"] = list(tracking["tags"])
-    return to_yaml(
-        {"name": sweep.name, "study": study, "fixed": fixed, "search": axes, "enqueue": listed, "tracking": tracking}
-    )
+    search = {"fixed": fixed, "search": axes, "enqueue": listed}
+    return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})

@@ -9,7 +9,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml
 from kdsweep.errors import ConfigError
-from kdsweep.sweep_config import PATH_FIELDS, UNSEARCHABLE, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.sweep_config import (
+    PATH_FIELDS,
+    UNSEARCHABLE,
+    Axis,
+    FinalistsConfig,
+    StudyConfig,
+    SweepConfig,
+    TrackingConfig,
+)
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -25,7 +33,14 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         )
     study = _section(StudyConfig, "study", content.get("study"), problems)
     tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
+    finalists = _section(FinalistsConfig, "finalists", content.get("finalists"), problems)
     problems += _study_problems(study)
+    least = {"top": 0, "seeds": 1}
+    problems += [
+        f"finalists.{key} >= {low} must hold, but got {getattr(finalists, key)}"
+        for key, low in least.items()
+        if getattr(finalists, key) < low
+    ]
     unbuildable: list[str] = []
     fixed = _fixed(content.get("fixed"), unbuildable)
     search = _search(content.get("search"), fixed, unbuildable)
@@ -40,14 +55,15 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         else set()
     )
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
-    sweep = SweepConfig(name=str(name), study=study, fixed=fixed, search=search, enqueue=enqueue, tracking=tracking)
+    parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
+    sweep = SweepConfig(name=str(name), fixed=fixed, search=search, enqueue=enqueue, **parts)
     problems += unbuildable or _trial_problems(sweep)
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     return sweep
 
 
-Section = TypeVar("Section", StudyConfig, TrackingConfig)
+Section = TypeVar("Section", StudyConfig, FinalistsConfig, TrackingConfig)
 
 
 def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:

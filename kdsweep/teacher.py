@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kdsweep.assets import cache_root
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import RECIPE_VERSION, TrialConfig
-from kdsweep.data import Data
+from kdsweep.data import Data, Split
 from kdsweep.distill import Rows, Training, all_logits, distill
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.files import Lock
@@ -110,7 +110,9 @@ def prepare_teacher(
             cached = _read_teacher(folder, data)
             from_cache = cached is not None
             if cached is None:
-                tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=segments)
+                splits = {"train": data.train, "validation": data.validation}
+                source = (config.teacher, config.teacher_revision)
+                tokens = {n: tokenize_for(*source, split, config, segments=segments) for n, split in splits.items()}
                 _fine_tune(teacher_trial(config), data, tokens, columns, folder, watch)
                 cached = _read_teacher(folder, data)
                 assert cached is not None
@@ -127,16 +129,10 @@ def prepare_teacher(
     )
 
 
-def tokenize_for(
-    address: str, revision: str | None, data: Data, config: TrialConfig, *, segments: bool
-) -> dict[str, Tokens]:
-    """A model's own tokens of train and validation, on the trial's device."""
+def tokenize_for(address: str, revision: str | None, split: Split, config: TrialConfig, *, segments: bool) -> Tokens:
+    """A model's own tokens of a split, on the trial's device."""
     tokenizer = load_tokenizer(address, revision)
-    splits = {"train": data.train, "validation": data.validation}
-    return {
-        name: tokenize(split, tokenizer, max_length=config.max_length, segments=segments).to(config.device)
-        for name, split in splits.items()
-    }
+    return tokenize(split, tokenizer, max_length=config.max_length, segments=segments).to(config.device)
 
 
 def _teacher_key(config: TrialConfig, data: Data, pretrained: nn.Module) -> str:

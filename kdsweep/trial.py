@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kdsweep import machine
+from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import TrialConfig, trial_yaml
-from kdsweep.distill import Training, distill
+from kdsweep.distill import Rows, Training, distill, evaluate
 from kdsweep.errors import ConfigError, Superseded, TrialFailed
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
-from kdsweep.records import Attempt, EpochMetrics, Status, StepMetrics, TrialFolder, TrialResult
+from kdsweep.records import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialFolder, TrialResult
 from kdsweep.sweep_config import Arm
 from kdsweep.tokens import load_tokenizer
 from kdsweep.tracking import Run
@@ -30,6 +31,8 @@ class Slot:
 
     arm: Arm
     trial: int
+    finalist: Finalist | None = None
+    """A trial of the search, once more with another seed and on the test split."""
     attempt: int = 1
     owner: str = "-"
     """The process that runs it."""
@@ -82,6 +85,8 @@ def run_trial(
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
         else:
             measured["size_mb"] = save_student(student, config, folder.student)
+            if slot.finalist:
+                open_test(student, config, materials, folder)
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
@@ -94,6 +99,33 @@ def run_trial(
     run.summarise(_summary(result))
     folder.finish(result)
     return result
+
+
+def open_test(student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder) -> None:
+    """A finalist on the test split, recorded in its folder; nothing where there is no such split."""
+    rows = materials.test_rows(config)
+    if rows is not None:
+        evaluation = evaluate(student, rows)
+        folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
+
+
+def final_test(logits: Tensor, rows: Rows) -> FinalTest:
+    """A model's logits [N, C] of the test rows, measured."""
+    mine, teachers, labels = (t.double().cpu().numpy() for t in (logits, rows.teacher_logits, rows.labels))
+    labels = labels.astype(np.int64)
+    predicted, named = mine.argmax(axis=1), teachers.argmax(axis=1)
+    return FinalTest(
+        accuracy=float((predicted == labels).mean()),
+        macro_f1=metrics.macro_f1(predicted, labels, mine.shape[1]),
+        mcc=metrics.matthews(predicted, labels, mine.shape[1]),
+        nll=metrics.nll(mine, labels),
+        ece=metrics.expected_calibration_error(mine, labels),
+        agreement=float((predicted == named).mean()),
+        kl=metrics.kl_to_teacher(teachers, mine),
+        reliability=metrics.reliability(mine, labels),
+        rows=len(labels),
+        opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 class _Log:
@@ -162,6 +194,7 @@ def _result(
     return TrialResult(
         arm=slot.arm,
         trial=slot.trial,
+        finalist=slot.finalist,
         attempt=slot.attempt,
         status=status,
         error=error,

@@ -22,8 +22,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from kdsweep import machine
+from kdsweep.assignment import Assignment
 from kdsweep.checkpoints import Checkpointing, StopRequest
-from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.config import TrialConfig
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError, Superseded
 from kdsweep.files import Lock
@@ -37,6 +38,8 @@ from kdsweep.records import (
     TrialRow,
     drop_students,
     missing_result,
+    packed_trial,
+    read_test,
     read_trial,
     results_root,
     start_sweep,
@@ -45,14 +48,14 @@ from kdsweep.records import (
     worker_lock,
 )
 from kdsweep.storage import this_host
-from kdsweep.study import Assignment, Studies
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig
+from kdsweep.study import Studies
+from kdsweep.sweep_config import ARMS, STAGES, Stage, SweepConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import TeacherWatch
 from kdsweep.tracking import open_tracker, resolved_mode
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.trial import Slot, Watch, final_test, run_trial
 
-JOB_TYPES: dict[Arm, str] = {"distilled": "trial", "fine_tuned": "control"}
+JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
 
 Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
@@ -102,10 +105,16 @@ class Worker:
             except BaseException:
                 self._studies.put_back(assignment)
                 raise
-            ranked = self._studies.ranking(assignment.arm)[self._sweep.study.keep_students :]
-            drop_students(self._folder, assignment.arm, (trial for trial, _ in ranked))
+            self._drop_students(assignment.stage)
             gc.collect()
             machine.free_memory()
+
+    def _drop_students(self, stage: Stage) -> None:
+        """Keep the best of an arm's trials, and the best of its finalists."""
+        for arm in ARMS:
+            ranked = self._studies.ranked(stage, arm)[self._sweep.study.keep_students :]
+            seeds = [(who.trial, who.finalist.seed if who.finalist else None) for who, _ in ranked]
+            drop_students(trial_folder(self._folder, arm, trial, seed) for trial, seed in seeds)
 
     def _take(self) -> Assignment | None:
         with self._stop.deferred():  # a trial that is taken has its owner's name on it
@@ -118,15 +127,16 @@ class Worker:
 
     def _run(self, assignment: Assignment) -> None:
         config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)
-        slot = Slot(arm=assignment.arm, trial=assignment.trial, attempt=assignment.attempt, owner=self._owner)
-        params = {name: getattr(config, name) for name in self._sweep.search}
+        place: dict[str, Any] = {name: getattr(assignment, name) for name in ("arm", "trial", "finalist", "attempt")}
+        slot = Slot(**place, owner=self._owner)
+        params = {name: getattr(config, name) for name in (*self._sweep.search, *({"seed"} if slot.finalist else ()))}
         self._send("trial", **asdict(slot), params=params, epochs=config.epochs)
-        path = trial_folder(self._folder, slot.arm, slot.trial)
+        path = trial_folder(self._folder, slot.arm, slot.trial, slot.finalist.seed if slot.finalist else None)
         result = self._recorded(path, config) or self._duplicate(assignment, path, config, slot)
         if result is None:
             result = self._train(assignment, TrialFolder(path, f"{self._owner} attempt {slot.attempt}"), config, slot)
         if result.status != "duplicate":
-            mine = self._studies.finish(assignment, result, trial_yaml(config), read_trial(path).epochs)
+            mine = self._studies.finish(assignment, result, packed_trial(path))
             if not mine:
                 self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
         how = {"status": result.status, "val_accuracy": result.val_accuracy, "error": result.error}
@@ -152,7 +162,7 @@ class Worker:
         folder = TrialFolder(path)
         folder.start(config)
         folder.finish(result)
-        self._studies.finish_like(assignment, twin, result, trial_yaml(config))
+        self._studies.finish_like(assignment, twin, result, packed_trial(path))
         return result
 
     def _train(self, assignment: Assignment, folder: TrialFolder, config: TrialConfig, slot: Slot) -> TrialResult:
@@ -166,9 +176,19 @@ class Worker:
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(epoch.val_accuracy, epoch.epoch),
         )
-        name = f"{self._sweep.name}-{JOB_TYPES[slot.arm]}-{slot.trial:04d}-a{slot.attempt}"
-        with self._tracker.run(name, JOB_TYPES[slot.arm], asdict(config)) as run:
+        job = JOB_TYPES[assignment.stage]
+        place = f"{slot.arm}-{slot.trial:04d}-seed{slot.finalist.seed}" if slot.finalist else f"{slot.trial:04d}"
+        if slot.finalist:
+            self._test_teacher(config)
+        with self._tracker.run(f"{self._sweep.name}-{job}-{place}-a{slot.attempt}", job, asdict(config)) as run:
             return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
+
+    def _test_teacher(self, config: TrialConfig) -> None:
+        """The teacher on the test split, once, when the first finalist opens it."""
+        folder, rows = teacher_folder(self._folder), self._materials.teacher_test_rows(config)
+        if rows is not None and read_test(folder) is None:
+            predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
+            TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         watch = TeacherWatch(
@@ -266,7 +286,7 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
         )
     signal(SIGINT, lambda number, frame: stop.ask())
     try:
-        with SweepDisplay(Console(), sweep, dict.fromkeys(ARMS, 0)) as display:
+        with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
             send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
             run_worker(sweep, owner, send, stop)
     except Interrupted:

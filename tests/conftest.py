@@ -145,6 +145,7 @@ def tiny_sweep_file(tmp_path: Path, tiny_classifier: Path, tiny_csv: Path) -> Ca
                 "alpha": {"low": 0.0, "high": 1.0},
                 "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
             },
+            "finalists": {"top": 0},
             "tracking": {"mode": "off"},
         }
         for section, changes in sections.items():

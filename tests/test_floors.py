@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"config", "assets", "losses", "verdicts", "machine", "shortcuts", "files"},
+    {"config", "assets", "losses", "metrics", "verdicts", "machine", "shortcuts", "files"},
     {"sweep_config", "data", "checkpoints"},
     {"sweep_file", "space", "tokens"},
     {"records"},
@@ -19,6 +19,7 @@ FLOORS = [
     {"figures", "answer", "distill"},
     {"study_figures", "teacher", "sampler", "storage", "display"},
     {"report", "materials", "clock"},
+    {"assignment"},
     {"study"},
     {"prepare", "trial", "supervisor"},
     {"worker", "sweep", "reproduce"},
@@ -27,7 +28,7 @@ FLOORS = [
 THIRD_PARTIES = {
     "wandb": {"tracking"},
     "omegaconf": {"config"},
-    "optuna": {"study", "clock", "storage", "sampler", "space", "worker", "study_figures"},
+    "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker", "study_figures"},
     "datasets": {"data"},
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},

@@ -184,7 +184,7 @@ def test_dropped_students_are_gone_and_every_record_stays(tmp_path: Path, tiny_c
     for trial in range(3):
         write_trial(tmp_path, tiny_config(), "distilled", trial)
         write_trial(tmp_path, tiny_config(), "fine_tuned", trial)
-    drop_students(tmp_path, "distilled", [0, 2, 7])
+    drop_students(trial_folder(tmp_path, "distilled", trial) for trial in (0, 2, 7))
     rows = read_trials(tmp_path, "distilled")
     assert [row.trial for row in rows if row.has_student()] == [1]
     assert all(row.result for row in rows) and len(rows) == 3

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from kdsweep import distill
-from kdsweep.config import TrialConfig, read_trial_config, trial_yaml
+from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.materials import Materials, resolve
-from kdsweep.records import TrialFolder, read_trial, trial_folder, write_sweep
+from kdsweep.records import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
 from kdsweep.report import write_report
 from kdsweep.reproduce import receipt, rerun
 from kdsweep.study import Studies
@@ -77,7 +77,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     with tracker.run("spine", "trial", asdict(config)) as run:
         result = run_trial(config, Slot(arm="distilled", trial=0), record, Materials(), run, watch)
     used.update(epochs=result.epochs)
-    assert studies.finish(assignment, result, trial_yaml(config), read_trial(record.path).epochs)
+    assert studies.finish(assignment, result, packed_trial(record.path))
     config = read_trial_config(folder / "trials" / "0000" / "config.yaml")
     tracked = wandb_config(folder / "wandb")
     write_report(folder)

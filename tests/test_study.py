@@ -52,7 +52,7 @@ def run_next(studies: Studies, arm: Any, objective: Objective) -> None:
         studies.put_back(assignment)
         raise
     result = missing_result(arm, assignment.trial, status=status, error="", attempt=assignment.attempt)
-    assert studies.finish(assignment, replace(result, val_accuracy=accuracy), "config", ())
+    assert studies.finish(assignment, replace(result, val_accuracy=accuracy), {})
 
 
 def next_arm(studies: Studies) -> Any:

@@ -1,0 +1,172 @@
+"""Finalists: the best of each arm once more on fresh seeds, and the test split opened for them alone."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_lost import command, processes, started, wait_for
+
+from kdsweep.records import (
+    FinalTest,
+    TrialFolder,
+    missing_result,
+    packed_trial,
+    read_records,
+    read_test,
+    read_test_labels,
+    read_test_predictions,
+    trial_folder,
+    unpack_trial,
+)
+from kdsweep.study import Studies
+from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
+
+WriteSweep = Callable[..., Path]
+
+
+def sweep_of(top: int, seeds: int, search: dict[str, Axis] | None = None, **study: Any) -> SweepConfig:
+    """A sweep over the learning rate: 4 distilled trials and 2 controls."""
+    return SweepConfig(
+        name="s",
+        fixed={"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1, "seed": 5},
+        search=search or {"learning_rate": Axis(low=1e-5, high=1e-3, log=True)},
+        study=StudyConfig(**{"trials": 4, "controls": 2, "pruner": "none", **study}),
+        finalists=FinalistsConfig(top=top, seeds=seeds),
+    )
+
+
+Told = tuple[str, int, int | None, int | None]
+
+
+def run_out(studies: Studies) -> list[Told]:
+    """Take and tell until nothing is left; trial n of an arm has value n / 100, finalists theirs plus a little."""
+    told: list[Told] = []
+    while (mine := studies.take()) is not None:
+        seed, turn = (mine.finalist.seed, mine.finalist.round) if mine.finalist else (None, None)
+        told.append((mine.arm, mine.trial, seed, turn))
+        result = missing_result(mine.arm, mine.trial, status="complete", error="", attempt=1, finalist=mine.finalist)
+        assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+    return told
+
+
+def finalists_of(told: list[Told]) -> list[Told]:
+    return [each for each in told if each[2] is not None]
+
+
+def test_the_best_of_both_arms_run_again_on_fresh_seeds_when_the_search_is_over(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(top=2, seeds=2), tmp_path)
+    told = run_out(studies)
+    assert all(seed is None for *_, seed, _ in told[:6])  # the search first
+    assert told[6:] == [
+        *[("distilled", 3, 6, 1), ("fine_tuned", 1, 6, 1), ("distilled", 2, 6, 1), ("fine_tuned", 0, 6, 1)],
+        *[("distilled", 3, 7, 1), ("fine_tuned", 1, 7, 1), ("distilled", 2, 7, 1), ("fine_tuned", 0, 7, 1)],
+    ]
+    assert studies.is_done() and not studies.is_open()
+    assert run_out(Studies(sweep_of(top=2, seeds=2), tmp_path)) == []
+
+
+def test_a_finalist_has_the_configuration_of_its_trial_and_another_seed(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path)
+    first = studies.take()
+    assert first is not None
+    assert studies.finish(
+        first, replace(missing_result("distilled", 0, status="complete", error="", attempt=1), val_accuracy=0.5), {}
+    )
+    second = studies.take()
+    assert second is not None and second.finalist is not None
+    assert second.params == {**first.params, "seed": 6}
+
+
+def test_no_seed_of_a_finalist_was_used_in_the_search() -> None:
+    sweep = sweep_of(top=1, seeds=3, search={"seed": Axis(low=0, high=9, step=1)})
+    assert sweep.finalist_seeds() == (10, 11, 12)
+    assert sweep_of(top=1, seeds=2).finalist_seeds() == (6, 7)
+
+
+def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_are_new(tmp_path: Path) -> None:
+    run_out(Studies(sweep_of(top=1, seeds=2), tmp_path))
+    again = run_out(Studies(sweep_of(top=1, seeds=2, trials=6), tmp_path))
+    assert finalists_of(again) == [("distilled", 5, 6, 2), ("distilled", 5, 7, 2)]
+    more = run_out(Studies(sweep_of(top=1, seeds=3, trials=6), tmp_path))
+    assert finalists_of(more) == [("distilled", 5, 8, 3), ("fine_tuned", 1, 8, 3)]
+
+
+def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path, owner="a")
+    first = studies.take()
+    assert first is not None
+    assert studies.finish(
+        first, replace(missing_result("distilled", 0, status="complete", error="", attempt=1), val_accuracy=0.5), {}
+    )
+    cut_off = studies.take()
+    assert cut_off is not None and not studies.is_open() and not studies.is_done()
+    (settled,) = studies.settle(lambda _: True)
+    assert (settled.arm, settled.trial, settled.finalist) == ("distilled", 0, cut_off.finalist)
+    assert studies.is_open()
+    again = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path, owner="b").take()
+    assert again is not None and (again.id, again.attempt, again.finalist) == (cut_off.id, 2, cut_off.finalist)
+
+
+def test_without_finalists_the_search_is_all(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(top=0, seeds=3), tmp_path)
+    assert finalists_of(run_out(studies)) == [] and studies.is_done()
+
+
+def test_a_packed_trial_comes_back_whole_on_another_host(tmp_path: Path, tiny_config: Callable[..., Any]) -> None:
+    there = trial_folder(tmp_path / "there", "distilled", 7, 1)
+    folder = TrialFolder(there)
+    folder.start(tiny_config(seed=1))
+    folder.write_predictions(np.array([0, 149, 3]))
+    measured = {name: 0.5 for name in ("accuracy", "macro_f1", "mcc", "nll", "ece", "agreement", "kl")}
+    final = FinalTest(**measured, reliability=((0.5, 0.25, 3),), rows=2, opened_at="2026-01-01")
+    folder.write_test(final, np.array([1, 0]))
+    folder.finish(missing_result("distilled", 7, status="failed", error="", attempt=1))
+    here = trial_folder(tmp_path / "here", "distilled", 7, 1)
+    unpack_trial(here, json.loads(json.dumps(packed_trial(there))))
+    assert read_test(here) == final
+    predictions = read_test_predictions(here)
+    assert predictions is not None and predictions.tolist() == [1, 0]
+    for name in ("config.yaml", "result.json", "test.json"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_finalists_run_after_the_search_on_the_test_split_and_survive_a_kill(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"finalists": {"top": 1, "seeds": 2}, "fixed": {"test_fraction": 0.2, "epochs": 12}}
+    assert command("run", tiny_sweep_file("whole", **sections)).returncode == 0
+    path = tiny_sweep_file(**sections)
+    results = tmp_path / "results"
+    with started("run", path) as process:
+        wait_for(lambda: any((results / "tiny" / "finalists").glob("*/steps.jsonl")))
+        for pid in processes(results):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    done = command("run", path)
+    assert done.returncode == 0, done.stderr
+
+    def found(name: str) -> list[tuple[Any, ...]]:
+        rows = read_records(results / name).finalists
+        assert all(row.result and row.result.status == "complete" and row.result.finalist for row in rows)
+        tests = [read_test(row.folder) for row in rows]
+        assert all(test and test.rows == len(read_test_labels(results / name)) for test in tests)  # type: ignore[arg-type]
+        return [
+            (row.arm, row.trial, row.finalist_seed, row.config.seed, test and test.accuracy, test and test.nll)
+            for row, test in zip(rows, tests, strict=True)
+        ]
+
+    assert found("tiny") == found("whole")
+    assert [(arm, seed) for arm, _, seed, *_ in found("tiny")] == [
+        (a, s) for a in ("distilled", "fine_tuned") for s in (1, 2)
+    ]
+    teacher = read_test(results / "tiny" / "teacher")
+    assert teacher is not None and teacher.agreement == 1.0
+    search = [row.folder for row in read_records(results / "tiny").trials]
+    assert all(read_test(folder) is None for folder in search)  # the search never sees the test split
