@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kdsweep import machine
+from kdsweep import machine, metrics
 from kdsweep.checkpoints import NOT_KEPT, Checkpoints
 from kdsweep.config import TrialConfig
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
-from kdsweep.losses import distillation_loss, hard_loss
+from kdsweep.losses import distillation_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
-from kdsweep.records import EpochMetrics, StepMetrics
+from kdsweep.records import VALIDATED, EpochMetrics, StepMetrics
 from kdsweep.shortcuts import shortcuts
 from kdsweep.tokens import Batch, Tokens, evaluation_batches, split_batch, training_batches
 
@@ -51,11 +51,16 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A model on a split, in float32: accuracy and agreement with the teacher in [0, 1], mean cross-entropy, logits [N, C]."""
+    """A model on a split, run in float32: logits [N, C], and what they are worth at T = 1 (see `metrics` for each)."""
 
     accuracy: float
-    agreement: float
+    macro_f1: float
+    mcc: float
     loss: float
+    """Mean cross-entropy in nats."""
+    ece: float
+    agreement: float
+    kl: float
     logits: Tensor
     seconds: float
 
@@ -244,14 +249,23 @@ def evaluate(model: nn.Module, rows: Rows) -> Evaluation:
     model.eval()
     started = time.perf_counter()
     logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1])
-    predicted = logits.argmax(dim=-1)
-    return Evaluation(
-        accuracy=(predicted == rows.labels).double().mean().item(),
-        agreement=(predicted == rows.teacher_logits.argmax(dim=-1)).double().mean().item(),
-        loss=hard_loss(logits, rows.labels).item(),
-        logits=logits,
-        seconds=time.perf_counter() - started,
-    )
+    return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
+
+
+def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
+    """The metrics of `Evaluation` for a model's logits [N, C]; nan where a logit is not finite."""
+    mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
+    predicted, classes = mine.argmax(axis=1), mine.shape[1]
+    with np.errstate(invalid="ignore"):  # the caller looks at the loss
+        return {
+            "accuracy": metrics.accuracy(predicted, labels),
+            "macro_f1": metrics.macro_f1(predicted, labels, classes),
+            "mcc": metrics.matthews(predicted, labels, classes),
+            "loss": metrics.nll(mine, labels),
+            "ece": metrics.expected_calibration_error(mine, labels),
+            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)),
+            "kl": metrics.kl_to_teacher(teachers, mine),
+        }
 
 
 def all_logits(model: nn.Module, tokens: Tokens, *, classes: int) -> Tensor:
@@ -310,9 +324,7 @@ def _epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, t
         L_soft=soft,
         L_hard=hard,
         L_total=total,
-        val_accuracy=evaluation.accuracy,
-        val_loss=evaluation.loss,
-        val_agreement=evaluation.agreement,
+        **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
         train_seconds=train_seconds,
         evaluate_seconds=evaluation.seconds,
     )

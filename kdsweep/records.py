@@ -57,6 +57,8 @@ from kdsweep.sweep_file import load_sweep
 
 FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
 Status = Literal["complete", "pruned", "failed", "duplicate"]
+VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
+"""What an epoch measures on the validation rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +84,18 @@ class EpochMetrics:
     L_total: float
     val_accuracy: float
     """Share of validation rows whose class is right, in [0, 1]."""
+    val_macro_f1: float
+    """Mean F1 over the classes, in [0, 1]."""
+    val_mcc: float
+    """Matthews correlation, in [-1, 1]: 0 for naming one class always."""
     val_loss: float
-    """Mean cross-entropy of the validation rows, T = 1."""
+    """Mean cross-entropy of the validation rows in nats, T = 1."""
+    val_ece: float
+    """Expected calibration error, T = 1, in [0, 1]."""
     val_agreement: float
     """Share of validation rows on which student and teacher name the same class, in [0, 1]."""
+    val_kl: float
+    """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
 
@@ -131,13 +141,13 @@ class Finalist:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalTest:
-    """A model on the test split, T = 1: shares in [0, 1], nll and kl in nats a row."""
+    """A model on the test split, T = 1: shares in [0, 1], loss (cross-entropy) and kl in nats a row."""
 
     accuracy: float
     macro_f1: float
     mcc: float
     """Matthews correlation, in [-1, 1]."""
-    nll: float
+    loss: float
     ece: float
     """Expected calibration error, in [0, 1]."""
     agreement: float
@@ -161,8 +171,12 @@ class TrialResult:
     error: str | None
     """Why it failed, was pruned or not trained."""
     val_accuracy: float | None
+    val_macro_f1: float | None
+    val_mcc: float | None
     val_loss: float | None
+    val_ece: float | None
     val_agreement: float | None
+    val_kl: float | None
     best_epoch: int | None
     best_val_accuracy: float | None
     epochs: int
@@ -439,6 +453,11 @@ def drop_students(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder / "student", ignore_errors=True)
 
 
+def validated(last: EpochMetrics | None) -> dict[str, Any]:
+    """A result's validation metrics, from its last epoch."""
+    return {name: getattr(last, name) if last else None for name in VALIDATED}
+
+
 def missing_result(
     arm: Arm,
     trial: int,
@@ -457,9 +476,7 @@ def missing_result(
         attempt=attempt,
         status=status,
         error=error,
-        val_accuracy=last.val_accuracy if last else None,
-        val_loss=last.val_loss if last else None,
-        val_agreement=last.val_agreement if last else None,
+        **validated(last),
         best_epoch=None,
         best_val_accuracy=None,
         epochs=len(epochs),

@@ -8,18 +8,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import TrialConfig, trial_yaml
-from kdsweep.distill import Rows, Training, distill, evaluate
+from kdsweep.distill import Rows, Training, distill, evaluate, measured
 from kdsweep.errors import ConfigError, Superseded, TrialFailed
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
-from kdsweep.records import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialFolder, TrialResult
+from kdsweep.records import (
+    VALIDATED,
+    Attempt,
+    EpochMetrics,
+    Finalist,
+    FinalTest,
+    Status,
+    StepMetrics,
+    TrialFolder,
+    TrialResult,
+    validated,
+)
 from kdsweep.sweep_config import Arm
 from kdsweep.tokens import load_tokenizer
 from kdsweep.tracking import Run
@@ -71,7 +81,7 @@ def run_trial(
     machine.set_threads(int(config.threads))
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
-    measured: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     status, error = "complete", None
     try:
         train, validation = materials.rows(config)
@@ -79,12 +89,12 @@ def run_trial(
         told: dict[str, Any] = {"on_start": log.start, "on_steps": log.steps, "on_epoch": log.epoch}
         training, evaluation = distill(student, train, validation, config, **told, checkpoints=checkpoints)
         speed = materials.speed(config)
-        measured = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
+        facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
         folder.write_predictions(evaluation.predictions())
         if log.pruned:
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
         else:
-            measured["size_mb"] = save_student(student, config, folder.student)
+            facts["size_mb"] = save_student(student, config, folder.student)
             if slot.finalist:
                 open_test(student, config, materials, folder)
     except (TrialFailed, torch.OutOfMemoryError) as failure:
@@ -95,7 +105,7 @@ def run_trial(
     except Exception:
         folder.write_log(traceback.format_exc())
         raise
-    result = _result(config, slot, materials, run, log, measured, status, error, started, started_at)  # type: ignore[arg-type]
+    result = _result(config, slot, materials, run, log, facts, status, error, started, started_at)  # type: ignore[arg-type]
     run.summarise(_summary(result))
     folder.finish(result)
     return result
@@ -111,19 +121,12 @@ def open_test(student: nn.Module, config: TrialConfig, materials: Materials, fol
 
 def final_test(logits: Tensor, rows: Rows) -> FinalTest:
     """A model's logits [N, C] of the test rows, measured."""
-    mine, teachers, labels = (t.double().cpu().numpy() for t in (logits, rows.teacher_logits, rows.labels))
-    labels = labels.astype(np.int64)
-    predicted, named = mine.argmax(axis=1), teachers.argmax(axis=1)
+    bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
+    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
     return FinalTest(
-        accuracy=float((predicted == labels).mean()),
-        macro_f1=metrics.macro_f1(predicted, labels, mine.shape[1]),
-        mcc=metrics.matthews(predicted, labels, mine.shape[1]),
-        nll=metrics.nll(mine, labels),
-        ece=metrics.expected_calibration_error(mine, labels),
-        agreement=float((predicted == named).mean()),
-        kl=metrics.kl_to_teacher(teachers, mine),
-        reliability=metrics.reliability(mine, labels),
-        rows=len(labels),
+        **measured(logits, rows),
+        reliability=tuple((confidence, right, count) for confidence, right, count in filled if count),
+        rows=len(rows.labels),
         opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -183,7 +186,7 @@ def _result(
     materials: Materials,
     run: Run,
     log: _Log,
-    measured: dict[str, Any],
+    facts: dict[str, Any],
     status: Status,
     error: str | None,
     started: float,
@@ -198,17 +201,15 @@ def _result(
         attempt=slot.attempt,
         status=status,
         error=error,
-        val_accuracy=last.val_accuracy if last else None,
-        val_loss=last.val_loss if last else None,
-        val_agreement=last.val_agreement if last else None,
+        **validated(last),
         best_epoch=best.epoch if best else None,
         best_val_accuracy=best.val_accuracy if best else None,
         epochs=len(log.epochs),
         steps=last.step if last else 0,
-        parameters=measured.get("parameters"),
-        size_mb=measured.get("size_mb"),
-        latency_ms_p50=measured.get("latency_ms_p50"),
-        rows_per_second=measured.get("rows_per_second"),
+        parameters=facts.get("parameters"),
+        size_mb=facts.get("size_mb"),
+        latency_ms_p50=facts.get("latency_ms_p50"),
+        rows_per_second=facts.get("rows_per_second"),
         train_seconds=sum(epoch.train_seconds for epoch in log.epochs),
         evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
         seconds=time.perf_counter() - started,
@@ -218,7 +219,7 @@ def _result(
         environment=machine.environment(config.device),
         started_at=started_at,
         run_id=run.run_id,
-        micro_batches=measured.get("micro_batches", 1),
+        micro_batches=facts.get("micro_batches", 1),
         steps_again=log.steps_again(),
     )
 
@@ -226,5 +227,5 @@ def _result(
 def _summary(result: TrialResult) -> dict[str, Any]:
     """What W&B's table of runs shows: everything but what stands in the config or in the history."""
     values = asdict(result)
-    kept = ("environment", "val_accuracy", "val_loss", "val_agreement", "run_id")
+    kept = ("environment", "run_id", *VALIDATED)
     return {name: value for name, value in values.items() if name not in kept}

@@ -14,6 +14,7 @@ from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.files import write_atomically, write_json
 from kdsweep.records import (
+    VALIDATED,
     EpochMetrics,
     StepMetrics,
     TeacherEpoch,
@@ -48,6 +49,10 @@ EPOCH = EpochMetrics(
     val_accuracy=0.7,
     val_loss=0.5,
     val_agreement=0.9,
+    val_macro_f1=0.6,
+    val_mcc=0.5,
+    val_ece=0.25,
+    val_kl=0.125,
     train_seconds=1.5,
     evaluate_seconds=0.5,
 )
@@ -58,7 +63,7 @@ def result_of(arm: Arm, trial: int, **changes: Any) -> TrialResult:
     numbers = {field.name: 0 for field in dataclasses.fields(TrialResult)}
     texts = dict.fromkeys(("initial_weights_sha256", "teacher_weights_sha256", "data_sha256", "started_at"), "x")
     facts: dict[str, Any] = {"arm": arm, "trial": trial, "attempt": 1, "status": "complete", "error": None}
-    facts |= {"environment": {"torch": "2"}, "run_id": None, "val_accuracy": 0.1 + 0.2}
+    facts |= {"environment": {"torch": "2"}, "run_id": None, "val_accuracy": 0.1 + 0.2, "finalist": None}
     return TrialResult(**{**numbers, **texts, **facts, **changes})
 
 
@@ -90,7 +95,7 @@ def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> 
 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
     measured = set(EPOCH.measured())
-    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "val_accuracy", "val_loss", "val_agreement"}
+    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", *VALIDATED}
 
 
 def test_a_failed_write_leaves_the_old_text_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ AXES = {"temperature": Axis(low=1.0, high=16.0, log=True), "alpha": Axis(low=0.0
 AXES |= {"learning_rate": Axis(low=1e-5, high=1e-3, log=True), "batch_size": Axis(choices=(32, 64))}
 
 
+MEASURED: dict[str, Any] = {"val_macro_f1": 0.7, "val_mcc": 0.6, "val_loss": 0.5, "val_ece": 0.1, "val_kl": 0.2}
+MEASURED |= {"val_agreement": 0.9}
+
+
 def make_sweep(folder: Path, search: dict[str, Axis] | None = None, **fixed: Any) -> SweepConfig:
     """A results folder with nothing but its sweep.yaml."""
     base: dict[str, Any] = {"train_file": "reviews.csv", "teacher": "bert", "teacher_epochs": 2, "epochs": 3}
@@ -70,7 +74,7 @@ def make_trial(
     for epoch in range(done):
         there.add_epoch(make_epoch(epoch, accuracy - 0.02 * (done - 1 - epoch)))
     values: dict[str, Any] = {"attempt": 1, "status": "complete", "error": None, "val_accuracy": accuracy}
-    values |= {"val_loss": 0.5, "val_agreement": 0.9, "best_epoch": done, "best_val_accuracy": accuracy}
+    values |= {**MEASURED, "best_epoch": done, "best_val_accuracy": accuracy}
     values |= {"epochs": done, "steps": 30, "parameters": 16_000_000, "size_mb": 64.0, "latency_ms_p50": 4.0}
     values |= {"rows_per_second": 600.0, "train_seconds": 20.0, "evaluate_seconds": 2.0, "seconds": 23.5}
     values |= {"initial_weights_sha256": "1a" * 32, "teacher_weights_sha256": "7e" * 32, "data_sha256": "da" * 32}
@@ -83,8 +87,8 @@ def make_trial(
 def make_epoch(epoch: int, accuracy: float) -> EpochMetrics:
     losses = {"L_soft": 1.0 / (epoch + 1), "L_hard": 0.7 / (epoch + 1), "L_total": 0.8 / (epoch + 1)}
     seconds = {"train_seconds": 6.0, "evaluate_seconds": 0.6}
-    measured = {"val_accuracy": accuracy, "val_loss": 0.5, "val_agreement": 0.9}
-    return EpochMetrics(epoch=epoch + 1, step=10 * (epoch + 1), **losses, **measured, **seconds)
+    at = {"epoch": epoch + 1, "step": 10 * (epoch + 1)}
+    return EpochMetrics(**at, **losses, val_accuracy=accuracy, **MEASURED, **seconds)
 
 
 def make_predictions(folder: Path, arm: Arm, trial: int, right: np.ndarray) -> None:

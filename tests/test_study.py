@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
 from kdsweep.records import Status, missing_result, study_path
 from kdsweep.study import Assignment, Studies
-from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
+from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
 
 Point = dict[str, Any]
 
@@ -30,7 +30,10 @@ def sweep_of(search: dict[str, Axis] = AXES, enqueue: Sequence[Point] = (), **st
     """A sweep of 5 distilled trials and no control."""
     settings = {"trials": 5, "controls": 0, "startup_trials": 2, "pruner": "none", **study}
     fixed = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}
-    return SweepConfig(name="s", fixed=fixed, search=search, study=StudyConfig(**settings), enqueue=tuple(enqueue))
+    queue, none = tuple(enqueue), FinalistsConfig(top=0)
+    return SweepConfig(
+        name="s", fixed=fixed, search=search, study=StudyConfig(**settings), enqueue=queue, finalists=none
+    )
 
 
 Objective = Callable[[Assignment, Point], float]

@@ -84,6 +84,10 @@ EPOCH = EpochMetrics(
     val_accuracy=0.75,
     val_loss=0.6,
     val_agreement=0.5,
+    val_macro_f1=0.6,
+    val_mcc=0.5,
+    val_ece=0.25,
+    val_kl=0.125,
     train_seconds=1.0,
     evaluate_seconds=0.5,
 )
