@@ -31,8 +31,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None
         table.add_row(f"search {name}", escape(axis.text()) + also)
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
+    study = sweep.study
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
-    table.add_row("trials", f"{budgets} ({sweep.study.sampler}, pruner {sweep.study.pruner}, seed {sweep.study.seed})")
+    table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
         table.add_row("finalists", f"{runs} runs: the best {sweep.finalists.top} of each arm on fresh seeds ({seeds})")
@@ -74,6 +75,7 @@ class SweepDisplay:
             for stage, total in totals.items()
             if total
         }
+        self._metric = sweep.study.metric
         self._now = ""
         self._metrics = ""
         self._best: dict[Arm, tuple[float, int]] = {}
@@ -156,21 +158,19 @@ class SweepDisplay:
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         trial = self._trials[event["worker"]]
-        trial["metrics"] = f"epoch {event['epoch']}/{trial['epochs']}   val_accuracy {event['val_accuracy']:.4f}"
+        trial["metrics"] = f"epoch {event['epoch']}/{trial['epochs']}   {self._metric} {event[self._metric]:.4f}"
         elapsed = time.monotonic() - trial["started"]
         self._expected_seconds = elapsed * trial["epochs"] / event["epoch"]
 
     def _done(self, event: Mapping[str, Any]) -> None:
         arm: Arm = event["arm"]
         stage: Stage = "finalists" if event["finalist"] else arm
-        accuracy = event["val_accuracy"]
+        score = event["score"]
         self._trial_seconds.append(event["seconds"])
         self._bars.advance(self._stages[stage])
-        if event["status"] == "complete" and stage == arm and accuracy > self._best.get(arm, (0.0, 0))[0]:
-            self._best[arm] = (accuracy, event["trial"])
-        mark = {"complete": f"val_accuracy {accuracy or 0:.4f}"}.get(
-            event["status"], str(event["error"]).split("\n")[0]
-        )
+        if event["status"] == "complete" and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
+            self._best[arm] = (score, event["trial"])
+        mark = {"complete": f"{self._metric} {score or 0:.4f}"}.get(event["status"], str(event["error"]).split("\n")[0])
         params = shown_params(self._trials.pop(event["worker"])["params"])
         what = f"{ARM_NAMES[event['arm']]}{', finalist' if event['finalist'] else ''}"
         line = f"{what:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdsweep.config import TrialConfig
-from kdsweep.records import SweepRecords, TrialRow
-from kdsweep.sweep_config import ARMS, Arm
+from kdsweep.records import VALIDATED, SweepRecords, TrialRow
+from kdsweep.sweep_config import ARMS, Arm, SweepConfig
 from kdsweep.verdicts import wilson_interval
 
 ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
@@ -22,8 +22,9 @@ UNRANKED: tuple[RowStatus, ...] = ("pruned", "failed", "duplicate", "unfinished"
 """What stands below the ranked rows, in this order."""
 
 MEASURED = (
-    *("parameters", "size_mb", "latency_ms_p50", "rows_per_second", "val_agreement", "train_seconds", "seconds"),
-    *("val_loss", "best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
+    *("parameters", "size_mb", "latency_ms_p50", "rows_per_second", "train_seconds", "seconds"),
+    *(name for name in VALIDATED if name != "val_accuracy"),
+    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
 )
 """Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
 
@@ -74,10 +75,12 @@ class ArmProgress:
 
 
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
-    """Both arms' trials: complete ones by val_accuracy, then fewer parameters, then lower number; then the others."""
+    """Both arms' trials: complete ones by `study.metric`, then fewer parameters, then lower number; then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
     ranked = complete(records.trials)
-    ranked.sort(key=lambda trial: (-accuracy(trial), trial.result.parameters if trial.result else 0, trial.trial))
+    ranked.sort(
+        key=lambda trial: (-score(trial, records.sweep), trial.result.parameters if trial.result else 0, trial.trial)
+    )
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
     placed = [(rank, trial) for rank, trial in enumerate(ranked, start=1)] + [(None, trial) for trial in others]
     return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
@@ -91,6 +94,11 @@ def status(trial: TrialRow) -> RowStatus:
 def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
     """Those that ran to their end."""
     return [trial for trial in trials if status(trial) == "complete"]
+
+
+def score(trial: TrialRow, sweep: SweepConfig) -> float:
+    """`study.metric` of a complete trial."""
+    return getattr(trial.result, sweep.study.metric) or 0.0
 
 
 def accuracy(trial: TrialRow) -> float:

@@ -335,7 +335,7 @@ class Studies:
             return False
         assignment._trial.set_user_attr("record", dict(record))
         state = like.state if like else STATES[result.status]
-        value = like.value if like else result.val_accuracy
+        value = like.value if like else getattr(result, self._sweep.study.metric)
         try:
             complete = state == TrialState.COMPLETE
             number = assignment._trial.number

@@ -112,6 +112,8 @@ class StudyConfig:
     controls: int | None = None
     """Trials of the fine-tuned arm; null: as many as `trials`."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
+    metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
+    """What the search maximises and the leaderboard ranks by; the last two for classes of very different size."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: int = 5
     """Random trials before TPE models anything, and before the median pruner cuts."""
@@ -122,7 +124,7 @@ class StudyConfig:
     keep_students: int = 3
     """Students kept on disk, best of each arm; records are kept of all."""
     target: float | None = None
-    """Stop when a trial has this val_accuracy, in (0, 1]; null: run all."""
+    """Stop the search when a trial has this `metric`, in (0, 1]; null: run all."""
     timeout_minutes: float | None = None
     """Stop when the sweep has been worked on for so long, over all its runs and hosts; running trials are checkpointed, and
     go on once this is raised. null: no limit."""

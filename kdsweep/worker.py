@@ -139,7 +139,7 @@ class Worker:
             mine = self._studies.finish(assignment, result, packed_trial(path))
             if not mine:
                 self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
-        how = {"status": result.status, "val_accuracy": result.val_accuracy, "error": result.error}
+        how = {"status": result.status, "error": result.error, "score": getattr(result, self._sweep.study.metric)}
         self._send("done", **asdict(slot), **how, seconds=result.seconds)
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
@@ -158,7 +158,8 @@ class Worker:
         why = f"the same configuration as trial {twin.number}, which ended {twin.state.name.lower()}"
         result = missing_result(slot.arm, slot.trial, status="duplicate", error=why, attempt=slot.attempt)
         if twin.state == TrialState.COMPLETE:
-            result = replace(result, val_accuracy=twin.value)
+            score: dict[str, Any] = {self._sweep.study.metric: twin.value}
+            result = replace(result, **score)
         folder = TrialFolder(path)
         folder.start(config)
         folder.finish(result)
@@ -166,15 +167,17 @@ class Worker:
         return result
 
     def _train(self, assignment: Assignment, folder: TrialFolder, config: TrialConfig, slot: Slot) -> TrialResult:
+        metric = self._sweep.study.metric
+
         def on_epoch(epoch: EpochMetrics) -> bool:
             self._send("epoch", **epoch.measured())
-            assignment.report(epoch.val_accuracy, epoch.epoch)
+            assignment.report(getattr(epoch, metric), epoch.epoch)
             return epoch.epoch < config.epochs and assignment.should_prune()
 
         watch = Watch(
             on_steps=lambda steps: self._send("step", **asdict(steps[-1])),
             on_epoch=on_epoch,
-            on_kept=lambda epoch: assignment.report(epoch.val_accuracy, epoch.epoch),
+            on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
         job = JOB_TYPES[assignment.stage]
         place = f"{slot.arm}-{slot.trial:04d}-seed{slot.finalist.seed}" if slot.finalist else f"{slot.trial:04d}"

@@ -123,7 +123,7 @@ def test_a_packed_trial_comes_back_whole_on_another_host(tmp_path: Path, tiny_co
     folder = TrialFolder(there)
     folder.start(tiny_config(seed=1))
     folder.write_predictions(np.array([0, 149, 3]))
-    measured = {name: 0.5 for name in ("accuracy", "macro_f1", "mcc", "nll", "ece", "agreement", "kl")}
+    measured = {name: 0.5 for name in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")}
     final = FinalTest(**measured, reliability=((0.5, 0.25, 3),), rows=2, opened_at="2026-01-01")
     folder.write_test(final, np.array([1, 0]))
     folder.finish(missing_result("distilled", 7, status="failed", error="", attempt=1))
@@ -170,3 +170,13 @@ def test_finalists_run_after_the_search_on_the_test_split_and_survive_a_kill(
     assert teacher is not None and teacher.agreement == 1.0
     search = [row.folder for row in read_records(results / "tiny").trials]
     assert all(read_test(folder) is None for folder in search)  # the search never sees the test split
+
+
+@pytest.mark.slow
+def test_the_search_ranks_by_the_metric_that_the_file_names(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+    sections = {"study": {"metric": "val_mcc", "trials": 4, "controls": 0, "target": 0.999}, "fixed": {"epochs": 1}}
+    done = command("run", tiny_sweep_file(**sections))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "results" / "tiny" / "leaderboard.json").read_text())
+    scores = [row["val_mcc"] for row in rows]
+    assert scores == sorted(scores, reverse=True) and "val_mcc" in done.stdout
