@@ -158,7 +158,7 @@ def test_finalists_run_after_the_search_on_the_test_split_and_survive_a_kill(
         tests = [read_test(row.folder) for row in rows]
         assert all(test and test.rows == len(read_test_labels(results / name)) for test in tests)  # type: ignore[arg-type]
         return [
-            (row.arm, row.trial, row.finalist_seed, row.config.seed, test and test.accuracy, test and test.nll)
+            (row.arm, row.trial, row.finalist_seed, row.config.seed, test and test.accuracy, test and test.loss)
             for row, test in zip(rows, tests, strict=True)
         ]
 
