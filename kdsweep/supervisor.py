@@ -27,8 +27,8 @@ from kdsweep.storage import this_host
 from kdsweep.study import Settled, Studies
 from kdsweep.sweep_config import ARMS, SweepConfig
 
-STOP_SECONDS = 30
-"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL."""
+STOP_SECONDS = 60
+"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
 LOOK_SECONDS = 2.0
 """How often the supervisor looks for dead hosts, waiting trials and the time limit."""
 IN_ORDER = (0, 2, 130)
@@ -66,6 +66,8 @@ class Supervisor:
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._prepared = False
+        self._tracking: str | None = None
+        """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
         self._deaths_in_a_row = 0
         self._signals: list[int] = []
         self._stop_before = float("inf")
@@ -117,8 +119,13 @@ class Supervisor:
             worker.problem = KDSweepError(event["message"])
         elif event["event"] == "crash":
             worker.problem = WorkerCrashed(event["traceback"])
+        elif event["event"] == "offline":
+            told, self._tracking = self._tracking == "offline", "offline"
+            if told:
+                return
         elif event["event"] == "prepared":
             first, self._prepared = not self._prepared, True
+            self._tracking = self._tracking or event["plan"]["tracking"]
             if not first:
                 return
         worker.has_run_a_trial |= event["event"] == "done"
@@ -195,6 +202,7 @@ class Supervisor:
         reading, writing = os.pipe()
         owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
+        arguments += ["--tracking", self._tracking] if self._tracking else []
         with (self._folder / "worker.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kdsweep.worker", *arguments],
