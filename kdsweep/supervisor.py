@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
-from kdsweep.files import Lock
+from kdsweep.files import Lock, naming
 from kdsweep.records import TrialFolder, locks_folder, missing_result, read_trial, trial_folder, worker_lock
 from kdsweep.storage import this_host
 from kdsweep.study import Settled, Studies
@@ -203,7 +203,8 @@ class Supervisor:
         owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
         arguments += ["--tracking", self._tracking] if self._tracking else []
-        with (self._folder / "worker.log").open("ab") as log:
+        path = self._folder / "worker.log"
+        with naming(path), path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kdsweep.worker", *arguments],
                 stdin=subprocess.PIPE,
@@ -279,7 +280,8 @@ def alone_in(folder: Path) -> Lock:
             f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
             "Several hosts share a sweep by study.storage"
         )
-    path.write_text(str(os.getpid()))
+    with naming(path):
+        path.write_text(str(os.getpid()))
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while living := living_workers(folder):
         if time.monotonic() > deadline:
