@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import wandb
 from servers import SmallDisk, WandbServer
-from test_lost import command, started, steps_of, wait_for
+from test_lost import command, processes, started, steps_of, wait_for
 
 from kdsweep import tracking
 from kdsweep.config import FIELD_TYPES, TrialConfig
@@ -331,3 +331,23 @@ def test_a_sweep_is_stopped_in_order_while_the_server_is_away(
     assert command("run", path, "tracking.mode=off").returncode == 0
     attempts = [json.loads(line) for line in (trial / "attempts.jsonl").read_text().splitlines()]
     assert attempts[1]["from_step"] > 0 and attempts[1]["steps_again"] == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_replaced_does_not_ask_a_dead_server_again(
+    wandb_server: WandbServer, tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    wandb_server.stop()
+    study, fixed = {"trials": 1, "controls": 0}, {"batch_size": 1, "epochs": 40}
+    path = tiny_sweep_file(study=study, fixed=fixed, tracking={"mode": "online"})
+    lines = lambda: [line for line in processes(tmp_path / "results").values() if "kdsweep.worker" in line]
+    with started("run", path) as process:
+        wait_for(lambda: steps_of(tmp_path / "results" / "tiny" / "trials" / "0000") > 100)
+        (first,) = lines()
+        (worker,) = [pid for pid, line in processes(tmp_path / "results").items() if line == first]
+        os.kill(worker, signal.SIGKILL)
+        second = wait_for(lambda: next((line for line in lines() if line != first), None))
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "--tracking" not in first and "--tracking offline" in second.replace("\0", " ")
+    assert said.count("W&B did not let us in") == 1 and "Traceback" not in said, said
