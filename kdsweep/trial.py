@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from kdsweep import machine
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import TrialConfig, trial_yaml
 from kdsweep.distill import Training, distill
-from kdsweep.errors import ConfigError, Superseded, TrialFailed
+from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
+from kdsweep.files import drafting
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
 from kdsweep.records import Attempt, EpochMetrics, Status, StepMetrics, TrialFolder, TrialResult
@@ -59,7 +61,7 @@ def run_trial(
     """Train, evaluate and save one student; its result, which stands in `folder` too.
 
     Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
-    that does not fit) gives a failed result. All else is raised, with its traceback in the folder.
+    that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     if config.unresolved():
@@ -85,10 +87,11 @@ def run_trial(
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
-    except Superseded:
-        raise  # the folder is somebody else's
+    except (Superseded, KDSweepError):
+        raise  # the folder is somebody else's; or the message says it all, and perhaps of a disk that takes no log
     except Exception:
-        folder.write_log(traceback.format_exc())
+        with suppress(ResultsError):
+            folder.write_log(traceback.format_exc())
         raise
     result = _result(config, slot, materials, run, log, measured, status, error, started, started_at)  # type: ignore[arg-type]
     run.summarise(_summary(result))
@@ -139,9 +142,14 @@ class _Log:
 
 
 def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
-    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk."""
-    student.save_pretrained(path)  # type: ignore[operator]
-    load_tokenizer(*student_source(config)).save_pretrained(path)
+    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk.
+
+    Raises ResultsError for a full disk, and leaves no half of a student.
+    """
+    tokenizer = load_tokenizer(*student_source(config))
+    with drafting(path) as draft:
+        student.save_pretrained(draft)  # type: ignore[operator]
+        tokenizer.save_pretrained(draft)
     return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
 
 
