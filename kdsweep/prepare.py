@@ -42,7 +42,7 @@ def run_teacher(
     config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
 ) -> TeacherResult:
     """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
-    folder.start(teacher_trial(config) if config.teacher_epochs else config)
+    folder.start(teacher_trial(config))
     machine.set_threads(int(config.threads))
 
     told: list[TeacherEpoch] = []

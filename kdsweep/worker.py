@@ -48,7 +48,7 @@ from kdsweep.storage import this_host
 from kdsweep.study import Assignment, Studies
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import TeacherWatch
+from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, run_trial
 
@@ -174,7 +174,7 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(config)) as run:
+        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(teacher_trial(config))) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _corners(self) -> list[TrialConfig]:
