@@ -66,7 +66,7 @@ def run_teacher(
     folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
     folder.write_labels(materials.data(config).validation.labels)
     folder.finish(result)
-    run.summarise({"val_accuracy": result.val_accuracy, "parameters": result.parameters, "size_mb": result.size_mb})
+    run.summarise(result.summary())
     return result
 
 

@@ -14,6 +14,7 @@
         log.txt                  for a failed trial, the traceback
       study.db                   the embedded Optuna storage
       worker.log                 what the worker processes printed
+      wandb/                     W&B's own folders, one a run: `tracked_runs`
       locks/                     which processes of the sweep are alive
       teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
                                  validation rows' true classes), result.json (`TeacherResult`)
@@ -24,6 +25,7 @@ This is the only module that knows those names; `files` writes them so that noth
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ from kdsweep.sweep_config import ARMS, Arm, SweepConfig, identity_changes, sweep
 from kdsweep.sweep_file import load_sweep
 
 ARM_FOLDERS: dict[Arm, str] = {"distilled": "trials", "fine_tuned": "controls"}
+JOB_TYPES: dict[Arm, str] = {"distilled": "trial", "fine_tuned": "control"}
+"""What W&B calls a run of each arm."""
 Status = Literal["complete", "pruned", "failed", "duplicate"]
 REPEATABLE = (
     *("status", "val_accuracy", "val_loss", "val_agreement", "best_epoch", "best_val_accuracy", "epochs", "steps"),
@@ -159,6 +163,11 @@ class TrialResult:
     steps_again: int = 0
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
 
+    def summary(self) -> dict[str, Any]:
+        """What W&B's table of runs shows: everything but what stands in the config or in the history."""
+        kept = ("environment", "val_accuracy", "val_loss", "val_agreement", "run_id")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult:
@@ -186,6 +195,10 @@ class TeacherResult:
     from_cache: bool
     environment: Mapping[str, str]
     run_id: str | None
+
+    def summary(self) -> dict[str, Any]:
+        """What W&B's table of runs shows."""
+        return {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +263,23 @@ def trial_folder(sweep_folder: Path, arm: Arm, trial: int) -> Path:
 def teacher_folder(sweep_folder: Path) -> Path:
     """The folder of the sweep's teacher."""
     return sweep_folder / "teacher"
+
+
+def run_name(sweep: str, arm: Arm, trial: int, attempt: int) -> str:
+    """The id of an attempt's W&B run."""
+    return f"{sweep}-{JOB_TYPES[arm]}-{trial:04d}-a{attempt}"
+
+
+def teacher_run_name(sweep: str) -> str:
+    """The id of the teacher's W&B run."""
+    return f"{sweep}-teacher"
+
+
+def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
+    """Every W&B run on disk, oldest first: its id and its folder, such as `offline-run-20260102_030405-T_alpha-teacher`."""
+    named = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)")
+    found = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]
+    return [(match[2], path) for match, path in sorted(found, key=lambda pair: (pair[0][1], pair[1].name))]
 
 
 def study_path(sweep_folder: Path) -> Path:
@@ -457,6 +487,16 @@ def read_trial(folder: Path) -> TrialRow:
 def read_teacher(folder: Path) -> TeacherResult | None:
     """The teacher's result in its folder; None before it is ready."""
     return _read_json(folder / "result.json", TeacherResult)
+
+
+def read_teacher_epochs(folder: Path) -> list[TeacherEpoch]:
+    """Every epoch of the teacher's fine-tuning."""
+    return [TeacherEpoch(**line) for line in read_lines(folder / "epochs.jsonl")]
+
+
+def read_teacher_config(folder: Path) -> TrialConfig:
+    """What the teacher's fine-tuning ran with."""
+    return read_trial_config(folder / "config.yaml")
 
 
 def read_records(folder: Path, *others: Path) -> SweepRecords:

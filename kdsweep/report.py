@@ -2,6 +2,7 @@
 
     python -m kdsweep.report results/T_alpha
     python -m kdsweep.report results/T_alpha /elsewhere/T_alpha      with the trials of a host that shares no folder
+    python -m kdsweep.report results/T_alpha --audit                 W&B's runs beside the records
 
 A half-finished sweep has a report too, which says what is missing.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from kdsweep import figures, leaderboard, records, study_figures
 from kdsweep.answer import answer, compact, conventions, duration, headline, number, percent
+from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
@@ -277,9 +279,12 @@ EPILOG = """\
 examples:
   python -m kdsweep.report results/T_alpha                     the page is results/T_alpha/report.html
   python -m kdsweep.report results/T_alpha /mnt/b/T_alpha      with students and steps of a host that shares no folder
+  python -m kdsweep.report results/T_alpha --audit             is every row of the records in W&B's runs on this disk?
 
 Of another host's folder the report takes trials that the first one lacks or has unfinished, and the records, students and
-predictions of those that it knows from the study alone. exit codes: 0 done, 2 a problem that the message explains
+predictions of those that it knows from the study alone. An audit reads every run in results/T_alpha/wandb by W&B's own reader
+(half a second each), and names each missing or different step, epoch, config and summary, each run without record and each
+record without run. exit codes: 0 done, 2 a problem that the message explains or a gap
 """
 
 
@@ -297,8 +302,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "others", type=Path, nargs="*", help="the same sweep's folders on hosts that share no results folder"
     )
+    parser.add_argument("--audit", action="store_true", help="compare W&B's runs with the records; writes nothing")
     options = parser.parse_intermixed_args(arguments)
     try:
+        if options.audit:
+            done = audit(options.folder, *options.others)
+            print(audit_text(done))
+            return 2 if done.gaps() else 0
         print(terminal_text(write_report(options.folder, *options.others)))
     except KDSweepError as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,6 @@
 """W&B: every step and the whole config in an offline run, one contract for every tracker, and no trial lost to it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import wandb
 
+from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
 from kdsweep.materials import Materials
 from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch, TrialFolder, read_steps
@@ -22,10 +22,10 @@ Config = Callable[..., TrialConfig]
 
 
 def inspected(path: Path) -> list[dict[str, Any]]:
-    """Every record of an offline run, by W&B's own reader; the one place that knows its output."""
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """Every record of an offline run, by W&B's own reader."""
+    records, torn = wandb_records(path)
+    assert torn is None
+    return records
 
 
 def config_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
