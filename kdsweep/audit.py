@@ -256,7 +256,7 @@ def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
     summary = {name: value for name, value in _as_logged(record.result.summary()).items() if value is not None}
     given = {name: [value for run in own for value in run.summary.get(name, ())] for name in summary}
     if lost := [name for name, values in given.items() if not values]:
-        gaps.append(f"summary: {', '.join(lost)} missing")
+        gaps.append("summary missing" if len(lost) == len(summary) else f"summary: {', '.join(lost)} missing")
     other = [name for name, values in given.items() if values and summary[name] not in values]
     return gaps + _first([f"summary: {n} is {given[n][-1]!r}, {summary[n]!r} in result.json" for n in other])
 

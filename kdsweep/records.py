@@ -164,8 +164,8 @@ class TrialResult:
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
 
     def summary(self) -> dict[str, Any]:
-        """What W&B's table of runs shows: everything but what stands in the config or in the history."""
-        kept = ("environment", "val_accuracy", "val_loss", "val_agreement", "run_id")
+        """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
+        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 

@@ -107,7 +107,7 @@ def test_a_torn_run_is_a_gap_with_what_it_lost(swept: Path, capsys: pytest.Captu
     assert "tiny-control-0000-a1 (fine-tuned trial 0): torn: reached the end of an incomplete .wandb file" in told[0]
     assert any("(fine-tuned trial 0): step" in line and line.endswith("missing") for line in told)
     assert any("(fine-tuned trial 0): epoch 1 missing" in line for line in told)
-    assert any("(fine-tuned trial 0): summary: " in line for line in told)
+    assert any("(fine-tuned trial 0): summary missing" in line for line in told)
     assert "the report reads them alone" in told[-2] and told[-1] == "4 runs, 4 gaps"
     assert "Traceback" not in captured.err
 
@@ -127,7 +127,7 @@ def test_a_torn_spare_attempt_is_no_gap_and_an_attempt_before_fills_what_the_las
     )
     truncate(swept, "tiny-trial-0000-a2", 0.6)
     kinds = [gap.split(":")[0] for _, gap in gaps(audit(swept))]
-    assert kinds == ["torn", "summary"]
+    assert kinds == ["torn", "summary missing"]
 
 
 def test_a_run_that_is_gone_is_a_gap_of_its_record(swept: Path) -> None:

@@ -94,6 +94,11 @@ def test_a_reproduction_must_give_all_but_the_clock() -> None:
     assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "val_accuracy", "val_loss", "val_agreement"}
 
 
+def test_wandbs_summary_has_no_name_of_the_history_which_would_overwrite_it() -> None:
+    assert not set(result_of("distilled", 0).summary()) & set(dataclasses.asdict(EPOCH))
+    assert {"best_val_accuracy", "seconds", "steps", "status"} <= set(result_of("distilled", 0).summary())
+
+
 def test_a_failed_write_leaves_the_old_text_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
     write_atomically(path, "old")
