@@ -51,7 +51,7 @@ class TrackedRun:
     """A W&B run on disk as read back."""
 
     run_id: str
-    folder: Path
+    path: Path
     config: Values
     rows: Mapping[int, Values]
     """By step; that of an epoch's last step has the epoch's metrics too."""
@@ -109,7 +109,7 @@ def audit(folder: Path, *others: Path) -> Audit:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         reading = pool.map(read_run, paths)
         shown = {"description": "reading W&B's runs", "total": len(paths), "disable": not console.is_terminal}
-        read = {run.folder: run for run in track(reading, console=console, transient=True, **shown)}  # type: ignore[arg-type]
+        read = {run.path: run for run in track(reading, console=console, transient=True, **shown)}  # type: ignore[arg-type]
     runs = {there: [read[path] for _, path in listed[there]] for there in listed}
     findings = [*_teachers(found, runs), *_trials(found, [run for there in runs.values() for run in there])]
     known = {finding.run_id for finding in findings}
@@ -160,13 +160,11 @@ def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     return records, complaints[-1].removeprefix("wandb leet inspect: ") if complaints else None
 
 
-def read_run(folder: Path) -> TrackedRun:
-    """A run's folder; a torn one as far as it goes."""
-    run_id = folder.name.split("-", folder.name.startswith("offline-") + 2)[-1]
+def read_run(path: Path) -> TrackedRun:
+    """A run's `.wandb` file; a torn one as far as it goes."""
     config: dict[str, Any] = {}
     rows: dict[int, dict[str, Any]] = {}
     summary: dict[str, list[Any]] = {}
-    path = folder / f"run-{run_id}.wandb"
     records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
     for record in records:
         content = record.get(record["type"], {})
@@ -179,7 +177,8 @@ def read_run(folder: Path) -> TrackedRun:
                 summary.setdefault(name, []).append(value)
     if torn is None and not any(record["type"] == "exit" for record in records):
         torn = "it has no end"
-    return TrackedRun(run_id=run_id, folder=folder, config=config, rows=rows, summary=summary, torn=torn)
+    run_id = path.stem.removeprefix("run-")
+    return TrackedRun(run_id=run_id, path=path, config=config, rows=rows, summary=summary, torn=torn)
 
 
 # Records -------------------------------------------------------------------------------------------------------------

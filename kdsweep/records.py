@@ -276,10 +276,16 @@ def teacher_run_name(sweep: str) -> str:
 
 
 def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
-    """Every W&B run on disk, oldest first: its id and its folder, such as `offline-run-20260102_030405-T_alpha-teacher`."""
+    """Every W&B run on disk, oldest first: its id and its file, such as `offline-run-20260102_030405-ID/run-ID.wandb`.
+
+    W&B adds a number to a folder whose name is taken, so the file has the id; a folder without file names the one it should have.
+    """
     named = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)")
-    found = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]
-    return [(match[2], path) for match, path in sorted(found, key=lambda pair: (pair[0][1], pair[1].name))]
+    folders = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]
+    files = []
+    for match, path in sorted(folders, key=lambda pair: (pair[0][1], pair[1].name)):
+        files.append(next(path.glob("run-*.wandb"), path / f"run-{match[2]}.wandb"))
+    return [(file.stem.removeprefix("run-"), file) for file in files]
 
 
 def study_path(sweep_folder: Path) -> Path:

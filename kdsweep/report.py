@@ -284,7 +284,9 @@ examples:
 Of another host's folder the report takes trials that the first one lacks or has unfinished, and the records, students and
 predictions of those that it knows from the study alone. An audit reads every run in results/T_alpha/wandb by W&B's own reader
 (half a second each), and names each missing or different step, epoch, config and summary, each run without record and each
-record without run. exit codes: 0 done, 2 a problem that the message explains or a gap
+record without run; W&B writes an online run's log up to 15 seconds late while its worker lives.
+
+exit codes: 0 done, 2 a problem that the message explains or a gap
 """
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
+from servers import WandbServer
 from test_records import EPOCH, STEP, result_of, write_teacher
 from test_tracking import TEACHER_EPOCH
 
@@ -29,20 +31,22 @@ from kdsweep.records import (
 )
 from kdsweep.sweep_config import Arm, TrackingConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.tracking import WandbTracker
+from kdsweep.tracking import Mode, WandbTracker
 from kdsweep.worker import Worker
 
 STEPS = [replace(STEP, step=step, L_soft=0.1 * step) for step in range(1, 5)]
 LAST = replace(EPOCH, step=4)
 
 
-def track_trial(folder: Path, config: TrialConfig, arm: Arm, *, attempt: int = 1, finished: bool = True) -> None:
+def track_trial(
+    folder: Path, config: TrialConfig, arm: Arm, *, attempt: int = 1, finished: bool = True, mode: Mode = "offline"
+) -> None:
     """A trial's record and its W&B run; an attempt that is not finished was stopped before its second step."""
     record = TrialFolder(trial_folder(folder, arm, 0))
     record.start(config)
     record.add_attempt(Attempt(attempt=attempt, owner="me", from_step=0, steps_again=0, started_at="x"))
     name = run_name("tiny", arm, 0, attempt)
-    with WandbTracker(folder, "tiny", TrackingConfig(), "offline").run(name, "trial", asdict(config)) as run:
+    with WandbTracker(folder, "tiny", TrackingConfig(), mode).run(name, "trial", asdict(config)) as run:
         run.log_steps(STEPS if finished else STEPS[:1])
         if finished:
             result = result_of(arm, 0, attempt=attempt, run_id=name, best_epoch=None)
@@ -74,10 +78,11 @@ def run_folder(folder: Path, run_id: str) -> Path:
     return path
 
 
-def truncate(folder: Path, run_id: str, share: float) -> None:
+def tear(folder: Path, run_id: str) -> None:
+    """End the file inside the summary, after which comes the last step's row with the epoch's metrics."""
     path = run_folder(folder, run_id) / f"run-{run_id}.wandb"
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    path.write_bytes(content[: content.index(b"rows_per_second")])
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -100,14 +105,12 @@ def test_a_whole_sweep_has_no_gap_and_spare_attempts_are_named(swept: Path, caps
 
 
 def test_a_torn_run_is_a_gap_with_what_it_lost(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    truncate(swept, "tiny-control-0000-a1", 0.6)
+    tear(swept, "tiny-control-0000-a1")
     assert report.main([str(swept), "--audit"]) == 2
     captured = capsys.readouterr()
     told = captured.out.splitlines()
     assert "tiny-control-0000-a1 (fine-tuned trial 0): torn: reached the end of an incomplete .wandb file" in told[0]
-    assert any("(fine-tuned trial 0): step" in line and line.endswith("missing") for line in told)
-    assert any("(fine-tuned trial 0): epoch 1 missing" in line for line in told)
-    assert any("(fine-tuned trial 0): summary missing" in line for line in told)
+    assert told[1:4] == [f"{told[0].split(':')[0]}: {what} missing" for what in ("summary", "step 4", "epoch 1")]
     assert "the report reads them alone" in told[-2] and told[-1] == "4 runs, 4 gaps"
     assert "Traceback" not in captured.err
 
@@ -119,13 +122,11 @@ def test_a_run_without_a_readable_byte_is_a_gap(content: bytes, swept: Path) -> 
 
 
 def test_a_torn_spare_attempt_is_no_gap_and_an_attempt_before_fills_what_the_last_lost(swept: Path) -> None:
-    truncate(swept, "tiny-trial-0000-a1", 0.5)
+    spare = run_folder(swept, "tiny-trial-0000-a1") / "run-tiny-trial-0000-a1.wandb"
+    spare.write_bytes(spare.read_bytes()[:-50])
     assert gaps(audit(swept)) == []
-    shutil.copy(
-        run_folder(swept, "tiny-trial-0000-a2") / "run-tiny-trial-0000-a2.wandb",
-        run_folder(swept, "tiny-trial-0000-a1") / "run-tiny-trial-0000-a1.wandb",
-    )
-    truncate(swept, "tiny-trial-0000-a2", 0.6)
+    shutil.copy(run_folder(swept, "tiny-trial-0000-a2") / "run-tiny-trial-0000-a2.wandb", spare)
+    tear(swept, "tiny-trial-0000-a2")
     kinds = [gap.split(":")[0] for _, gap in gaps(audit(swept))]
     assert kinds == ["torn", "summary missing"]
 
@@ -188,6 +189,12 @@ def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> N
     ]
 
 
+def test_a_run_whose_folder_name_was_taken_is_known_by_its_file(swept: Path) -> None:
+    path = run_folder(swept, "tiny-teacher")
+    path.rename(path.with_name(path.name + "-1"))
+    assert audit_text(audit(swept)).endswith("4 runs, all rows accounted for")
+
+
 def test_a_run_that_no_record_knows_is_named_and_an_unfinished_trial_is_not_compared(swept: Path) -> None:
     shutil.rmtree(trial_folder(swept, "distilled", 0))
     (trial_folder(swept, "fine_tuned", 0) / "result.json").unlink()
@@ -205,6 +212,17 @@ def test_what_a_worker_leaves_has_no_gap(tiny_sweep_file: Any, tiny_body: Path, 
     worker.prepare()
     worker.work()
     assert audit_text(audit(folder)) == "3 runs, all rows accounted for"
+
+
+def test_an_online_run_is_read_from_its_log_on_disk(
+    wandb_server: WandbServer, tiny_config: Callable[..., TrialConfig], tiny_sweep_file: Any, tmp_path: Path
+) -> None:
+    write_sweep(tmp_path / "tiny", load_sweep(tiny_sweep_file(tracking={"mode": "online"})))
+    wandb.teardown()  # a client that ran before knows another server
+    track_trial(tmp_path / "tiny", tiny_config(), "fine_tuned", mode="online")
+    wandb.teardown()  # while it lives, the log of an online run is up to 15 seconds behind
+    assert wandb_server.requests > 0 and list((tmp_path / "tiny" / "wandb").glob("run-*"))
+    assert audit_text(audit(tmp_path / "tiny")) == "1 run, all rows accounted for"
 
 
 def test_without_tracking_there_is_nothing_to_account_for(swept: Path) -> None:
