@@ -42,7 +42,7 @@ def run_teacher(
     config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
 ) -> TeacherResult:
     """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
-    folder.start(teacher_trial(config) if config.teacher_epochs else config)
+    folder.start(teacher_trial(config))
     machine.set_threads(int(config.threads))
 
     told: list[TeacherEpoch] = []
@@ -66,7 +66,7 @@ def run_teacher(
     folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
     folder.write_labels(materials.data(config).validation.labels)
     folder.finish(result)
-    run.summarise({"val_accuracy": result.val_accuracy, "parameters": result.parameters, "size_mb": result.size_mb})
+    run.summarise(result.summary())
     return result
 
 

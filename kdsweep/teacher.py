@@ -75,7 +75,12 @@ class _Made:
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places."""
+    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places.
+
+    A teacher that is fine-tuned already has no such trial: the config stays as it is.
+    """
+    if config.teacher_epochs == 0:
+        return config
     return dataclasses.replace(
         config,
         student=config.teacher,

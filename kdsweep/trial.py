@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def run_trial(
             folder.write_log(traceback.format_exc())
         raise
     result = _result(config, slot, materials, run, log, measured, status, error, started, started_at)  # type: ignore[arg-type]
-    run.summarise(_summary(result))
+    run.summarise(result.summary())
     folder.finish(result)
     return result
 
@@ -196,10 +196,3 @@ def _result(
         micro_batches=measured.get("micro_batches", 1),
         steps_again=log.steps_again(),
     )
-
-
-def _summary(result: TrialResult) -> dict[str, Any]:
-    """What W&B's table of runs shows: everything but what stands in the config or in the history."""
-    values = asdict(result)
-    kept = ("environment", "val_accuracy", "val_loss", "val_agreement", "run_id")
-    return {name: value for name, value in values.items() if name not in kept}

@@ -30,6 +30,7 @@ from kdsweep.files import Lock
 from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
 from kdsweep.records import (
+    JOB_TYPES,
     EpochMetrics,
     TeacherResult,
     TrialFolder,
@@ -39,20 +40,20 @@ from kdsweep.records import (
     missing_result,
     read_trial,
     results_root,
+    run_name,
     start_sweep,
     teacher_folder,
+    teacher_run_name,
     trial_folder,
     worker_lock,
 )
 from kdsweep.storage import this_host
 from kdsweep.study import Assignment, Studies
-from kdsweep.sweep_config import ARMS, Arm, SweepConfig
+from kdsweep.sweep_config import ARMS, SweepConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import TeacherWatch
+from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tracking import Resolved, open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, run_trial
-
-JOB_TYPES: dict[Arm, str] = {"distilled": "trial", "fine_tuned": "control"}
 
 Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
@@ -170,7 +171,7 @@ class Worker:
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(epoch.val_accuracy, epoch.epoch),
         )
-        name = f"{self._sweep.name}-{JOB_TYPES[slot.arm]}-{slot.trial:04d}-a{slot.attempt}"
+        name = run_name(self._sweep.name, slot.arm, slot.trial, slot.attempt)
         with self._tracker.run(name, JOB_TYPES[slot.arm], asdict(config)) as run:
             return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
 
@@ -184,7 +185,7 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(config)) as run:
+        with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _corners(self) -> list[TrialConfig]:

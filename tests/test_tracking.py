@@ -18,6 +18,7 @@ from servers import SmallDisk, WandbServer
 from test_lost import command, processes, started, steps_of, wait_for
 
 from kdsweep import tracking
+from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
 from kdsweep.materials import Materials
 from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch, TrialFolder, read_records, read_steps
@@ -30,9 +31,10 @@ WANDB = [str(Path(sys.executable).parent / "wandb")]
 
 
 def inspected(path: Path) -> list[dict[str, Any]]:
-    """Every record of an offline run, by W&B's own reader; the one place that knows its output."""
-    done = subprocess.run([*WANDB, "leet", "inspect", "--json", str(path)], capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """Every record of an offline run, by W&B's own reader."""
+    records, torn = wandb_records(path)
+    assert torn is None
+    return records
 
 
 def config_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
