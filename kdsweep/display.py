@@ -98,6 +98,7 @@ class SweepDisplay:
         handlers = {
             "phase": self._phase,
             "note": self._note,
+            "offline": self._note,
             "teacher_step": self._teacher_step,
             "teacher_epoch": self._teacher_epoch,
             "prepared": self._prepared,

@@ -8,6 +8,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +19,25 @@ import numpy as np
 from kdsweep.errors import ResultsError
 
 
+def disk_said(error: Exception) -> str | None:
+    """What the operating system said, where an error tells of it; None for any other error."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return (
+        str(error) if "(os error " in str(error) else None
+    )  # safetensors and tokenizers are Rust: theirs are no OSError
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside the block, an OSError becomes a ResultsError that names `path`."""
+    """Inside the block, an error of the operating system becomes a ResultsError that names `path`."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        if (said := disk_said(error)) is None:
+            raise
         raise ResultsError(
-            f"{path} must be writable, but: {error.strerror or error}; nothing else was changed, and the same command "
-            "continues once it is"
+            f"{path} must be writable, but: {said}; nothing else was changed, and the same command continues once it is"
         ) from error
 
 
@@ -74,11 +85,34 @@ def read_array(path: Path) -> np.ndarray | None:
 
 
 def append_lines(path: Path, lines: Iterable[Any]) -> None:
-    """Append dataclasses as JSON lines, and wait until they are on disk."""
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        file.write(_as_lines(lines))
-        file.flush()
-        os.fsync(file.fileno())
+    """Append dataclasses as JSON lines, all or none, and wait until they are on disk. Raises ResultsError."""
+    content = _as_lines(lines).encode("utf-8")
+    with naming(path), path.open("ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            left = memoryview(content)
+            while left:  # the last bytes of a disk are taken, and the next write says why no more are
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), size)
+            raise
+
+
+@contextmanager
+def drafting(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `folder` once the block ends well. Raises ResultsError."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with naming(folder):
+            draft.mkdir()
+            yield draft
+            if folder.exists():
+                shutil.rmtree(folder)
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def replace_lines(path: Path, lines: Iterable[Any]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Row:
     interval: tuple[float, float] | None
     """95 % interval of val_accuracy; None where it or the number of validation rows is not known."""
     folder: str
-    """Relative to the results folder."""
+    """Relative to the results folder; `../…` for a trial in another host's."""
     trial: TrialRow
 
     @property
@@ -115,7 +116,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
         searched={name: getattr(trial.config, name) for name in records.sweep.search},
         val_accuracy=measured,
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
-        folder=trial.folder.relative_to(records.folder).as_posix(),
+        folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
         trial=trial,
     )
 
@@ -170,5 +171,5 @@ def best(rows: Sequence[Row], arm: Arm) -> Row | None:
 
 
 def student_folder(row: Row) -> Path | None:
-    """The saved student's folder, relative to the results folder; None where it was not kept."""
-    return Path(row.folder) / "student" if row.trial.has_student() else None
+    """The saved student's folder; None where it was not kept."""
+    return row.trial.folder / "student" if row.trial.has_student() else None

@@ -42,7 +42,7 @@ def run_teacher(
     config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
 ) -> TeacherResult:
     """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
-    folder.start(teacher_trial(config) if config.teacher_epochs else config)
+    folder.start(teacher_trial(config))
     machine.set_threads(int(config.threads))
 
     told: list[TeacherEpoch] = []
@@ -69,7 +69,7 @@ def run_teacher(
     if data.test is not None:
         folder.write_test_labels(data.test.labels)
     folder.finish(result)
-    run.summarise({"val_accuracy": result.val_accuracy, "parameters": result.parameters, "size_mb": result.size_mb})
+    run.summarise(result.summary())
     return result
 
 

@@ -17,6 +17,7 @@
         test_predictions.npy     the class of every test row, int64 [N]
       study.db                   the embedded Optuna storage
       worker.log                 what the worker processes printed
+      wandb/                     W&B's own folders, one a run: `tracked_runs`
       locks/                     which processes of the sweep are alive
       teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
                                  validation rows' true classes), test_labels.npy, result.json (`TeacherResult`); once
@@ -56,9 +57,16 @@ from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig, identity_changes
 from kdsweep.sweep_file import load_sweep
 
 FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
+JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
+"""What W&B calls a run of each."""
 Status = Literal["complete", "pruned", "failed", "duplicate"]
 VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
 """What an epoch measures on the validation rows."""
+REPEATABLE = (
+    *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
+    *("parameters", "size_mb", "initial_weights_sha256", "teacher_weights_sha256", "data_sha256"),
+)
+"""Fields of `TrialResult` that another attempt gives again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +215,11 @@ class TrialResult:
     finalist: Finalist | None = None
     """None for a trial of the search."""
 
+    def summary(self) -> dict[str, Any]:
+        """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
+        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult:
@@ -235,6 +248,10 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
 
+    def summary(self) -> dict[str, Any]:
+        """What W&B's table of runs shows."""
+        return {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
@@ -253,16 +270,39 @@ class TrialRow:
         """Whether the student is still on disk."""
         return (self.folder / "student").is_dir()
 
+    def ran_here(self) -> bool:
+        """Whether the attempt that gave the result wrote this folder: what comes out of the study has config, epochs, result alone."""
+        attempts = read_lines(self.folder / "attempts.jsonl")
+        return self.result is not None and any(line["attempt"] == self.result.attempt for line in attempts)
+
+    def measured(self) -> tuple[Any, ...] | None:
+        """What two hosts that ran the same trial must agree on: all but clocks, attempts and machines; None without result."""
+        if self.result is None:
+            return None
+        return (
+            *(getattr(self.result, name) for name in REPEATABLE),
+            *(tuple(epoch.measured().values()) for epoch in self.epochs),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecords:
-    """A results folder as read back."""
+    """A results folder as read back, with what other hosts' folders add to it."""
 
     folder: Path
     sweep: SweepConfig
     teacher: TeacherResult | None
     trials: tuple[TrialRow, ...]
-    finalists: tuple[TrialRow, ...]
+    finalists: tuple[TrialRow, ...] = ()
+    others: tuple[Path, ...] = ()
+    """Folders of the same sweep on other hosts, gathered here."""
+    spares: tuple[Path, ...] = ()
+    """Trials' folders with another result than the one that counts: a second host finished the trial too."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The sweep's own folder first."""
+        return (self.folder, *self.others)
 
 
 def results_root() -> Path:
@@ -280,6 +320,31 @@ def trial_folder(sweep_folder: Path, arm: Arm, trial: int, finalist_seed: int | 
 def teacher_folder(sweep_folder: Path) -> Path:
     """The folder of the sweep's teacher."""
     return sweep_folder / "teacher"
+
+
+def run_name(sweep: str, arm: Arm, trial: int, attempt: int, *, finalist_seed: int | None = None) -> str:
+    """The id of an attempt's W&B run."""
+    if finalist_seed is not None:
+        return f"{sweep}-{JOB_TYPES['finalists']}-{arm}-{trial:04d}-seed{finalist_seed}-a{attempt}"
+    return f"{sweep}-{JOB_TYPES[arm]}-{trial:04d}-a{attempt}"
+
+
+def teacher_run_name(sweep: str) -> str:
+    """The id of the teacher's W&B run."""
+    return f"{sweep}-teacher"
+
+
+def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
+    """Every W&B run on disk, oldest first: its id and its file, such as `offline-run-20260102_030405-ID/run-ID.wandb`.
+
+    W&B adds a number to a folder whose name is taken, so the file has the id; a folder without file names the one it should have.
+    """
+    named = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)")
+    folders = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]
+    files = []
+    for match, path in sorted(folders, key=lambda pair: (pair[0][1], pair[1].name)):
+        files.append(next(path.glob("run-*.wandb"), path / f"run-{match[2]}.wandb"))
+    return [(file.stem.removeprefix("run-"), file) for file in files]
 
 
 def study_path(sweep_folder: Path) -> Path:
@@ -545,15 +610,89 @@ def read_teacher(folder: Path) -> TeacherResult | None:
     return _read_json(folder / "result.json", TeacherResult)
 
 
-def read_records(folder: Path) -> SweepRecords:
-    """A whole results folder. Raises ResultsError where there is none."""
+def read_teacher_epochs(folder: Path) -> list[TeacherEpoch]:
+    """Every epoch of the teacher's fine-tuning."""
+    return [TeacherEpoch(**line) for line in read_lines(folder / "epochs.jsonl")]
+
+
+def read_teacher_config(folder: Path) -> TrialConfig:
+    """What the teacher's fine-tuning ran with."""
+    return read_trial_config(folder / "config.yaml")
+
+
+def read_records(folder: Path, *others: Path) -> SweepRecords:
+    """A whole results folder, and of other hosts' folders the trials that it lacks or has unfinished.
+
+    Raises ResultsError where there is none, or where another one holds another sweep or met another teacher or other rows.
+    """
+    sweep = _read_sweep(folder)
+    others = tuple(other for other in others if other.resolve() != folder.resolve())
+    for other in others:
+        _check_same_sweep(folder, sweep, other)
+    folders = (folder, *others)
+    trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
+    finalists, more = _gathered(row for there in folders for row in read_trials(there, "finalists"))
+    facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
+    return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
+
+
+def _read_sweep(folder: Path) -> SweepConfig:
     sweep = read_sweep(folder)
     if sweep is None:
         raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not; {_neighbours(folder)}")
-    trials = tuple(row for arm in ARMS for row in read_trials(folder, arm))
-    teacher = read_teacher(teacher_folder(folder))
-    finalists = tuple(read_trials(folder, "finalists"))
-    return SweepRecords(folder=folder, sweep=sweep, teacher=teacher, trials=trials, finalists=finalists)
+    return sweep
+
+
+def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
+    there = _read_sweep(other)
+    changes = identity_changes(
+        {"name": sweep.name, **sweep.identity()}, {"name": there.name, **there.identity()}, word="there"
+    )
+    if changes:
+        raise ResultsError(
+            f"folders of one report hold the same sweep, but {other} has another one than {folder}:\n"
+            + "\n".join(changes)
+            + "\nA report of its own shows it. Local files are named by absolute paths: hosts that keep them elsewhere ran "
+            "another sweep file, and their trials come through the study alone"
+        )
+
+
+def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
+    """The first folder's that has one. Raises ResultsError where a later one differs in weights or rows."""
+    known = [(there, found) for there in folders if (found := read_teacher(teacher_folder(there)))]
+    for there, found in known[1:]:
+        first_folder, first = known[0]
+        pairs = {"teacher weights": "weights_sha256", "rows": "data_sha256"}
+        changes = [
+            f"  {name}: {getattr(first, field)}, there {getattr(found, field)}"
+            for name, field in pairs.items()
+            if getattr(first, field) != getattr(found, field)
+        ]
+        if changes:
+            raise ResultsError(
+                f"trials of one report met the same teacher and rows, but those of {there} differ from those of "
+                f"{first_folder}:\n" + "\n".join(changes) + "\nLeave that folder out: its trials cannot be compared"
+            )
+    return known[0][1] if known else None
+
+
+def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Path, ...]]:
+    """One row a trial, by arm and number, and the folders of other results; of several rows the first that is the fullest."""
+    same: dict[tuple[int, int, int], list[TrialRow]] = {}
+    for row in rows:
+        same.setdefault((ARMS.index(row.arm), row.trial, row.finalist_seed or 0), []).append(row)
+    trials = [(_fullest(same[place]), same[place]) for place in sorted(same)]
+    spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
+    return tuple(trial for trial, _ in trials), tuple(spares)
+
+
+def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
+    """The first with a result, and of those with the same result the one that ran there; without any, the one with most epochs."""
+    finished = [row for row in rows if row.result]
+    if not finished:
+        return max(rows, key=lambda row: len(row.epochs))
+    same = [row for row in finished if row.measured() == finished[0].measured()]
+    return next((row for row in same if row.ran_here()), finished[0])
 
 
 def read_steps(folder: Path) -> list[StepMetrics]:
@@ -566,9 +705,10 @@ def read_predictions(folder: Path) -> np.ndarray | None:
     return read_array(folder / "predictions.npy")
 
 
-def read_validation_labels(sweep_folder: Path) -> np.ndarray | None:
-    """The true class of every validation row, int64 [N]; None before the teacher is ready."""
-    return read_array(teacher_folder(sweep_folder) / "labels.npy")
+def read_validation_labels(*sweep_folders: Path) -> np.ndarray | None:
+    """The true class of every validation row, int64 [N], from the first folder that has it; None before the teacher is ready."""
+    found = (read_array(teacher_folder(folder) / "labels.npy") for folder in sweep_folders)
+    return next((labels for labels in found if labels is not None), None)
 
 
 def read_test_predictions(folder: Path) -> np.ndarray | None:
@@ -576,9 +716,10 @@ def read_test_predictions(folder: Path) -> np.ndarray | None:
     return read_array(folder / "test_predictions.npy")
 
 
-def read_test_labels(sweep_folder: Path) -> np.ndarray | None:
-    """The true class of every test row, int64 [N]; None without a test split."""
-    return read_array(teacher_folder(sweep_folder) / "test_labels.npy")
+def read_test_labels(*sweep_folders: Path) -> np.ndarray | None:
+    """The true class of every test row, int64 [N], from the first folder that has it; None without a test split."""
+    found = (read_array(teacher_folder(folder) / "test_labels.npy") for folder in sweep_folders)
+    return next((labels for labels in found if labels is not None), None)
 
 
 def _neighbours(folder: Path) -> str:

@@ -1,6 +1,8 @@
 """The report of a sweep, read from its results folder alone: a page, Markdown, and the leaderboard as CSV and JSON.
 
     python -m kdsweep.report results/T_alpha
+    python -m kdsweep.report results/T_alpha /elsewhere/T_alpha      with the trials of a host that shares no folder
+    python -m kdsweep.report results/T_alpha --audit                 W&B's runs beside the records
 
 A half-finished sweep has a report too, which says what is missing.
 """
@@ -19,6 +21,7 @@ import numpy as np
 
 from kdsweep import figures, leaderboard, records, study_figures
 from kdsweep.answer import answer, compact, conventions, duration, headline, number, percent
+from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
@@ -51,9 +54,9 @@ class Report:
     """What each is for, and its text."""
 
 
-def build_report(folder: Path) -> Report:
-    """Read a results folder. Raises ResultsError where there is none."""
-    found = records.read_records(folder)
+def build_report(folder: Path, *others: Path) -> Report:
+    """Read a results folder, and what other hosts' folders of the same sweep add. Raises ResultsError where there is none."""
+    found = records.read_records(folder, *others)
     rows = leaderboard.leaderboard(found)
     first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
     comparison = _comparison(found, first, second)
@@ -71,7 +74,7 @@ def build_report(folder: Path) -> Report:
         answer=answer(found, first, second, comparison, arms),
         conventions=conventions(found),
         provenance=_provenance(found),
-        commands=_commands(found, first or second, _shown_path(folder)),
+        commands=_commands(found, first or second),
     )
 
 
@@ -79,7 +82,7 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     """The paired test of the best of both arms; None where predictions or labels are not on disk."""
     if first is None or second is None:
         return None
-    labels = records.read_validation_labels(found.folder)
+    labels = records.read_validation_labels(*found.folders)
     both = [records.read_predictions(row.trial.folder) for row in (first, second)]
     if labels is None or both[0] is None or both[1] is None:
         return None
@@ -110,6 +113,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
         ]
+    lines += _folders(found)
     for name in ("device", "threads", "precision"):
         used = Counter(str(getattr(trial.config, name)) for trial in found.trials)
         if used:
@@ -124,19 +128,32 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
     return tuple(lines)
 
 
-def _commands(found: SweepRecords, row: Row | None, folder: str) -> tuple[tuple[str, str], ...]:
+def _folders(found: SweepRecords) -> list[tuple[str, str]]:
+    """Which trials lie in other hosts' folders, and results that do not count."""
+    lines = [
+        (f"trials in {_shown_path(other)}", str(sum(trial.folder.is_relative_to(other) for trial in found.trials)))
+        for other in found.others
+    ]
+    if found.spares:
+        listed = ", ".join(_shown_path(folder) for folder in found.spares)
+        lines.append(("spare results, not counted", f"{listed}: finished twice, with another result"))
+    return lines
+
+
+def _commands(found: SweepRecords, row: Row | None) -> tuple[tuple[str, str], ...]:
     """The next commands, ready to paste; those of the best trial are left out where there is none."""
     commands = []
+    folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
     if row:
-        path = shlex.quote(f"{folder}/{row.folder}")
+        path = shlex.quote(_shown_path(row.trial.folder))
         commands.append((f"Run trial {row.trial.trial} again and compare", f"python -m kdsweep.reproduce {path}"))
         if student := leaderboard.student_folder(row):
-            commands.append(("Load the student, without kdsweep", _load_snippet(f"{folder}/{student.as_posix()}")))
-    commands.append(("Write this report again", f"python -m kdsweep.report {shlex.quote(folder)}"))
+            commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(student))))
+    commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
     if found.sweep.tracking.mode != "off":
-        runs = f"{folder}/wandb"
-        commands.append(("Browse the runs in a terminal", f"wandb leet {shlex.quote(runs)}"))
-        commands.append(("Send offline runs to W&B", f"wandb sync {shlex.quote(runs)}/offline-run-*"))
+        commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
+        offline = " ".join(f"{folder}/wandb/offline-run-*" for folder in folders)
+        commands.append(("Send offline runs to W&B", f"wandb sync {offline}"))
     return tuple(commands)
 
 
@@ -236,9 +253,9 @@ def render_markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(folder: Path) -> Report:
-    """Write report.html, report.md, leaderboard.csv and leaderboard.json into the folder. Raises ResultsError."""
-    report = build_report(folder)
+def write_report(folder: Path, *others: Path) -> Report:
+    """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
+    report = build_report(folder, *others)
     write_json(folder / "leaderboard.json", [leaderboard.columns(row) for row in report.rows])
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
     write_atomically(folder / "report.md", render_markdown(report))
@@ -258,16 +275,43 @@ def terminal_text(report: Report, most: int = 10) -> str:
     return "\n\n".join(parts)
 
 
+EPILOG = """\
+examples:
+  python -m kdsweep.report results/T_alpha                     the page is results/T_alpha/report.html
+  python -m kdsweep.report results/T_alpha /mnt/b/T_alpha      with students and steps of a host that shares no folder
+  python -m kdsweep.report results/T_alpha --audit             is every row of the records in W&B's runs on this disk?
+
+Of another host's folder the report takes trials that the first one lacks or has unfinished, and the records, students and
+predictions of those that it knows from the study alone. An audit reads every run in results/T_alpha/wandb by W&B's own reader
+(half a second each), and names each missing or different step, epoch, config and summary, each run without record and each
+record without run; W&B writes an online run's log up to 15 seconds late while its worker lives.
+
+exit codes: 0 done, 2 a problem that the message explains or a gap
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write a sweep's report and print its summary; 0, or 2 with a message."""
     parser = argparse.ArgumentParser(
         prog="python -m kdsweep.report",
         description="Rank a sweep's trials and say whether distilling helped; works on a sweep that still runs.",
-        epilog="example: python -m kdsweep.report results/T_alpha (the page is results/T_alpha/report.html)",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="a sweep's results folder, such as results/T_alpha")
+    parser.add_argument(
+        "folder", type=Path, help="a sweep's results folder, such as results/T_alpha; the report goes here"
+    )
+    parser.add_argument(
+        "others", type=Path, nargs="*", help="the same sweep's folders on hosts that share no results folder"
+    )
+    parser.add_argument("--audit", action="store_true", help="compare W&B's runs with the records; writes nothing")
+    options = parser.parse_intermixed_args(arguments)
     try:
-        print(terminal_text(write_report(parser.parse_args(arguments).folder)))
+        if options.audit:
+            done = audit(options.folder, *options.others)
+            print(audit_text(done))
+            return 2 if done.gaps() else 0
+        print(terminal_text(write_report(options.folder, *options.others)))
     except KDSweepError as error:
         print(error, file=sys.stderr)
         return 2

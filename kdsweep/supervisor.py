@@ -22,14 +22,14 @@ from uuid import uuid4
 from kdsweep.assignment import Settled
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
-from kdsweep.files import Lock
+from kdsweep.files import Lock, naming
 from kdsweep.records import TrialFolder, locks_folder, missing_result, read_trial, trial_folder, worker_lock
 from kdsweep.storage import this_host
 from kdsweep.study import Studies
 from kdsweep.sweep_config import STAGES, SweepConfig
 
-STOP_SECONDS = 30
-"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL."""
+STOP_SECONDS = 60
+"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
 LOOK_SECONDS = 2.0
 """How often the supervisor looks for dead hosts and waiting trials."""
 IN_ORDER = (0, 2, 130)
@@ -67,6 +67,8 @@ class Supervisor:
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._prepared = False
+        self._tracking: str | None = None
+        """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
         self._deaths_in_a_row = 0
         self._signals: list[int] = []
         self._stop_before = float("inf")
@@ -115,8 +117,13 @@ class Supervisor:
             worker.problem = KDSweepError(event["message"])
         elif event["event"] == "crash":
             worker.problem = WorkerCrashed(event["traceback"])
+        elif event["event"] == "offline":
+            told, self._tracking = self._tracking == "offline", "offline"
+            if told:
+                return
         elif event["event"] == "prepared":
             first, self._prepared = not self._prepared, True
+            self._tracking = self._tracking or event["plan"]["tracking"]
             if not first:
                 return
         worker.has_run_a_trial |= event["event"] == "done"
@@ -189,7 +196,9 @@ class Supervisor:
         reading, writing = os.pipe()
         owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
-        with (self._folder / "worker.log").open("ab") as log:
+        arguments += ["--tracking", self._tracking] if self._tracking else []
+        path = self._folder / "worker.log"
+        with naming(path), path.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "kdsweep.worker", *arguments],
                 stdin=subprocess.PIPE,
@@ -265,7 +274,8 @@ def alone_in(folder: Path) -> Lock:
             f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
             "Several hosts share a sweep by study.storage"
         )
-    path.write_text(str(os.getpid()))
+    with naming(path):
+        path.write_text(str(os.getpid()))
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while living := living_workers(folder):
         if time.monotonic() > deadline:

@@ -217,12 +217,12 @@ class SweepConfig:
         return {"recipe_version": RECIPE_VERSION, **study, **fixed, **search, **queue}
 
 
-def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, word: str = "now") -> list[str]:
     """What differs between two identities, a line each: `fixed.epochs: 2, now 3`."""
     missing = "not set"
     keys = [*old, *(key for key in new if key not in old)]
     pairs = [(key, old.get(key, missing), new.get(key, missing)) for key in keys]
-    return [f"  {key}: {before}, now {after}" for key, before, after in pairs if before != after]
+    return [f"  {key}: {before}, {word} {after}" for key, before, after in pairs if before != after]
 
 
 def sweep_yaml(sweep: SweepConfig) -> str:

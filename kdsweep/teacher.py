@@ -28,7 +28,7 @@ from kdsweep.config import RECIPE_VERSION, TrialConfig
 from kdsweep.data import Data, Split
 from kdsweep.distill import Rows, Training, all_logits, distill
 from kdsweep.errors import AssetError, ModelError
-from kdsweep.files import Lock
+from kdsweep.files import Lock, disk_said
 from kdsweep.models import freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.tokens import Tokens, load_tokenizer, tokenize
@@ -75,7 +75,12 @@ class _Made:
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places."""
+    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places.
+
+    A teacher that is fine-tuned already has no such trial: the config stays as it is.
+    """
+    if config.teacher_epochs == 0:
+        return config
     return dataclasses.replace(
         config,
         student=config.teacher,
@@ -211,8 +216,12 @@ def _scratch(parent: Path) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as scratch:
             yield Path(scratch)
-    except OSError as error:
-        raise AssetError(f"the cache {parent} must be writable, but: {error.strerror or error}") from error
+    except Exception as error:
+        if (said := disk_said(error)) is None:
+            raise
+        raise AssetError(
+            f"the cache {parent} must be writable, but: {said}; the same command continues once it is (KDSWEEP_CACHE moves it)"
+        ) from error
 
 
 # Logits --------------------------------------------------------------------------------------------------------------

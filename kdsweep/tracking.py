@@ -5,13 +5,20 @@ W&B is the view, the results folder is the truth: whatever goes wrong here costs
 """
 
 import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import wandb
+from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
+from wandb.sdk.mailbox.mailbox import MailboxClosedError
+from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
 from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.sweep_config import TrackingConfig
@@ -20,8 +27,16 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
 Mode = Literal["online", "offline"]
+Resolved = Literal["online", "offline", "off"]
 INIT_SECONDS = 30
-FINISH_SECONDS = 60
+FINISH_SECONDS = 30
+STOP_CLIENT_SECONDS = 5
+TROUBLE = (
+    *(wandb.errors.Error, OSError),  # OSError: a full disk, a client that is gone, and the TimeoutError of finish
+    *(WandbApiFailedError, WandbServiceConnectionError, ServerResponseError),
+    *(MailboxClosedError, HandleAbandonedError, RunCancelledError, AlreadyJoinedError),
+)
+"""What W&B raises when it is in trouble itself; most of it is no wandb.errors.Error."""
 
 
 class Run(Protocol):
@@ -71,80 +86,149 @@ class NullTracker:
 
 
 class WandbRun:
-    """One open W&B run."""
+    """One open W&B run. `trouble` hears of the first thing that W&B does not take; the rest of the run is not sent then."""
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    def __init__(self, run: Any, trouble: Callable[[Exception], None]) -> None:
+        self._run, self._trouble, self.is_whole = run, trouble, True
         self.run_id: str | None = run.id
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
         """One row a step."""
-        for step in steps:
-            self._run.log(asdict(step), step=step.step)
+        with self._sending():
+            for step in steps if self.is_whole else ():
+                self._run.log(asdict(step), step=step.step)
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Joins the row of the epoch's last step; the mean training losses of an epoch are W&B's own to smooth."""
-        values = asdict(epoch)
-        self._run.log({name: values[name] for name in values if name not in STEP_METRICS}, step=epoch.step)
+        values = {name: value for name, value in asdict(epoch).items() if name not in STEP_METRICS}
+        with self._sending():
+            if self.is_whole:
+                self._run.log(values, step=epoch.step)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Into the run's summary."""
-        self._run.summary.update({name: value for name, value in values.items() if value is not None})
+        with self._sending():
+            if self.is_whole:
+                self._run.summary.update({name: value for name, value in values.items() if value is not None})
+
+    def finish(self, *, exit_code: int) -> None:
+        """Close the run, whole or not."""
+        with self._sending():
+            self._run.finish(exit_code=exit_code)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        try:
+            yield
+        except TROUBLE as error:
+            self.is_whole = False
+            self._trouble(error)
 
 
 class WandbTracker:
-    """Runs in `folder`/wandb, online or offline. A server that stops answering turns it offline for good, and `say` says so."""
+    """Runs in `folder`/wandb, online or offline. Trouble turns it offline for good, and `say` hears of it once."""
 
     def __init__(
         self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode, say: Callable[[str], None] = print
     ) -> None:
         self._folder, self._group, self._tracking = folder, group, tracking
-        self.mode, self._say = mode, say
+        self.mode, self._say, self._has_said = mode, say, False
 
     @contextmanager
     def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
         """One W&B run, finished when the block ends: failed where it ends by an exception."""
+        made = self._folders_from_here(run_id)
         opened = self._open(run_id, job_type, config)
         try:
-            yield WandbRun(opened)
+            yield opened or NullRun()
         except BaseException:
-            self._finish(opened, exit_code=1)
+            self._close(opened, made, exit_code=1)
             raise
-        self._finish(opened, exit_code=0)
+        self._close(opened, made, exit_code=0)
 
-    def _finish(self, opened: Any, *, exit_code: int) -> None:
-        """A run that cannot be closed costs nothing: its rows lie on disk for `wandb sync`, and the record has them all."""
+    def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun | None:
+        """None where W&B cannot even write a run to disk."""
+        made, tried = self._folders_from_here(run_id), self.mode
         try:
-            opened.finish(exit_code=exit_code)
-        except wandb.errors.Error as error:
-            self._say(f"W&B could not finish the run {opened.id} ({error}); wandb sync can send it later")
+            return self._init(run_id, job_type, config)
+        except TROUBLE as error:
+            self._trouble(error)
+        except BaseException:  # a request to stop, which must not wait for a server at exit
+            stop_client()
+            raise
+        stop_client()  # it holds the run's id, and goes on trying to deliver it
+        for empty in made():
+            shutil.rmtree(empty, ignore_errors=True)
+        return None if tried == "offline" else self._open(run_id, job_type, config)
 
-    def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
-        arguments: dict[str, Any] = {
-            "project": self._tracking.project,
-            "dir": str(self._folder),
-            "id": run_id,
-            "name": run_id,
-            "group": self._group,
-            "job_type": job_type,
-            "tags": list(self._tracking.tags),
-            "config": dict(config),
-            "reinit": "finish_previous",  # the default hands back the run that is open
-            "settings": _settings(),
-        }
-        try:
-            run = wandb.init(mode=self.mode, **arguments)
-        except wandb.errors.Error as error:
-            if self.mode == "offline":
-                raise
-            self.mode = "offline"
-            self._say(f"W&B stopped answering ({error}); runs are offline from here on, wandb sync sends them later")
-            run = wandb.init(mode=self.mode, **arguments)
+    def _close(self, opened: WandbRun | None, made: Callable[[], set[Path]], *, exit_code: int) -> None:
+        """A run that was opened online but not delivered is given an offline run's name, by which wandb sync finds it."""
+        if opened is None:
+            return
+        opened.finish(exit_code=exit_code)
+        if opened.is_whole:
+            return
+        stop_client()
+        for unsent in made():
+            with suppress(OSError):
+                unsent.rename(unsent.with_name(f"offline-{unsent.name}"))
+
+    def _folders_from_here(self, run_id: str) -> Callable[[], set[Path]]:
+        """Gives the folders of online runs of this name that were made since."""
+
+        def found() -> set[Path]:
+            return set((self._folder / "wandb").glob(f"run-*-{run_id}"))
+
+        before = found()
+        return lambda: found() - before
+
+    def _trouble(self, error: Exception) -> None:
+        self.mode = "offline"
+        if not self._has_said:
+            self._has_said = True
+            self._say(
+                f"W&B is in trouble ({_one_line(error)}); training goes on, the records have every number, runs are kept "
+                "offline from here on and wandb sync sends them later"
+            )
+
+    def _init(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun:
+        run: Any = wandb.init(
+            mode=self.mode,
+            project=self._tracking.project,
+            dir=str(self._folder),
+            id=run_id,
+            name=run_id,
+            group=self._group,
+            job_type=job_type,
+            tags=list(self._tracking.tags),
+            config=dict(config),
+            reinit="finish_previous",  # the default hands back the run that is open
+            settings=_settings(),
+        )
         for name in STEP_METRICS:
             run.define_metric(name, step_metric="step")
         run.define_metric("val_*", step_metric="epoch")
         run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
-        return run
+        return WandbRun(run, self._trouble)
+
+
+def stop_client() -> None:
+    """End W&B's client process, or leave it behind after a few seconds: it would wait for a server that does not answer.
+
+    The next run starts a client of its own either way.
+    """
+    stopping = threading.Thread(target=_teardown, daemon=True)
+    stopping.start()
+    stopping.join(STOP_CLIENT_SECONDS)
+
+
+def _teardown() -> None:
+    with suppress(*TROUBLE):
+        wandb.teardown()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _settings() -> wandb.Settings:
@@ -156,6 +240,7 @@ def _settings() -> wandb.Settings:
         save_code=False,
         init_timeout=INIT_SECONDS,
         finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
         x_disable_meta=True,
         x_disable_stats=True,
         x_disable_machine_info=True,
@@ -163,7 +248,7 @@ def _settings() -> wandb.Settings:
     )
 
 
-def resolved_mode(tracking: TrackingConfig) -> tuple[Mode | Literal["off"], str]:
+def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
     """`online`, `offline` or `off`, and why in a few words; asks the server once, so that no trial has to wait for it."""
     if tracking.mode in ("off", "offline"):
         return tracking.mode, "as the sweep file says"
@@ -171,15 +256,15 @@ def resolved_mode(tracking: TrackingConfig) -> tuple[Mode | Literal["off"], str]
         if wandb.login(prompt=False, verify=True):
             return "online", "the server answered"
         return "offline", "no W&B key is configured"
-    except wandb.errors.Error as error:
-        return "offline", f"W&B did not let us in: {' '.join(str(error).split())[:200]}"
+    except TROUBLE as error:
+        return "offline", f"W&B did not let us in: {_one_line(error)}"
 
 
 def open_tracker(
     folder: Path,
     group: str,
     tracking: TrackingConfig,
-    mode: Mode | Literal["off"],
+    mode: Resolved,
     say: Callable[[str], None] = print,
 ) -> Tracker:
     """The tracker for a resolved mode."""

@@ -3,7 +3,8 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import TrialConfig, trial_yaml
 from kdsweep.distill import Rows, Training, distill, evaluate, measured
-from kdsweep.errors import ConfigError, Superseded, TrialFailed
+from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
+from kdsweep.files import drafting
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
 from kdsweep.records import (
-    VALIDATED,
     Attempt,
     EpochMetrics,
     Finalist,
@@ -72,7 +73,7 @@ def run_trial(
     """Train, evaluate and save one student; its result, which stands in `folder` too.
 
     Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
-    that does not fit) gives a failed result. All else is raised, with its traceback in the folder.
+    that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
     """
     started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     if config.unresolved():
@@ -100,13 +101,14 @@ def run_trial(
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
-    except Superseded:
-        raise  # the folder is somebody else's
+    except (Superseded, KDSweepError):
+        raise  # the folder is somebody else's; or the message says it all, and perhaps of a disk that takes no log
     except Exception:
-        folder.write_log(traceback.format_exc())
+        with suppress(ResultsError):
+            folder.write_log(traceback.format_exc())
         raise
     result = _result(config, slot, materials, run, log, facts, status, error, started, started_at)  # type: ignore[arg-type]
-    run.summarise(_summary(result))
+    run.summarise(result.summary())
     folder.finish(result)
     return result
 
@@ -174,9 +176,14 @@ class _Log:
 
 
 def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
-    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk."""
-    student.save_pretrained(path)  # type: ignore[operator]
-    load_tokenizer(*student_source(config)).save_pretrained(path)
+    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk.
+
+    Raises ResultsError for a full disk, and leaves no half of a student.
+    """
+    tokenizer = load_tokenizer(*student_source(config))
+    with drafting(path) as draft:
+        student.save_pretrained(draft)  # type: ignore[operator]
+        tokenizer.save_pretrained(draft)
     return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
 
 
@@ -222,10 +229,3 @@ def _result(
         micro_batches=facts.get("micro_batches", 1),
         steps_again=log.steps_again(),
     )
-
-
-def _summary(result: TrialResult) -> dict[str, Any]:
-    """What W&B's table of runs shows: everything but what stands in the config or in the history."""
-    values = asdict(result)
-    kept = ("environment", "run_id", *VALIDATED)
-    return {name: value for name, value in values.items() if name not in kept}

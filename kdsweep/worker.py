@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, SIGTERM, signal
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 from optuna.trial import TrialState
@@ -31,6 +31,7 @@ from kdsweep.files import Lock
 from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
 from kdsweep.records import (
+    JOB_TYPES,
     EpochMetrics,
     TeacherResult,
     TrialFolder,
@@ -42,8 +43,10 @@ from kdsweep.records import (
     read_test,
     read_trial,
     results_root,
+    run_name,
     start_sweep,
     teacher_folder,
+    teacher_run_name,
     trial_folder,
     worker_lock,
 )
@@ -51,11 +54,9 @@ from kdsweep.storage import this_host
 from kdsweep.study import Studies
 from kdsweep.sweep_config import ARMS, STAGES, Stage, SweepConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import TeacherWatch
-from kdsweep.tracking import open_tracker, resolved_mode
+from kdsweep.teacher import TeacherWatch, teacher_trial
+from kdsweep.tracking import Resolved, open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, final_test, run_trial
-
-JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
 
 Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
@@ -64,13 +65,17 @@ Send = Callable[..., None]
 class Worker:
     """The trials of one sweep, one after the other, in one process."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest) -> None:
+    def __init__(
+        self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None
+    ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._threads = int(os.environ.get("OMP_NUM_THREADS") or machine.available_cores())
         self._materials = Materials()
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
-        self._mode, self._why = resolved_mode(sweep.tracking)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say)
+        known = (mode, "as a worker before found") if mode else None
+        self._mode, self._why = known or resolved_mode(sweep.tracking)
+        offline = lambda text: send("offline", text=text)
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, offline)
         self._studies = Studies(sweep, folder, owner, self._say)
 
     def run(self) -> None:
@@ -179,11 +184,11 @@ class Worker:
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
-        job = JOB_TYPES[assignment.stage]
-        place = f"{slot.arm}-{slot.trial:04d}-seed{slot.finalist.seed}" if slot.finalist else f"{slot.trial:04d}"
         if slot.finalist:
             self._test_teacher(config)
-        with self._tracker.run(f"{self._sweep.name}-{job}-{place}-a{slot.attempt}", job, asdict(config)) as run:
+        seed = slot.finalist.seed if slot.finalist else None
+        name = run_name(self._sweep.name, slot.arm, slot.trial, slot.attempt, finalist_seed=seed)
+        with self._tracker.run(name, JOB_TYPES[assignment.stage], asdict(config)) as run:
             return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
 
     def _test_teacher(self, config: TrialConfig) -> None:
@@ -203,7 +208,7 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        with self._tracker.run(f"{self._sweep.name}-teacher", "teacher", asdict(config)) as run:
+        with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _corners(self) -> list[TrialConfig]:
@@ -230,12 +235,15 @@ class Worker:
         self._send("note", text=text)
 
 
-def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest) -> None:
-    """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted."""
+def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
+    """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted.
+
+    `mode` is how W&B is reached, where that is known; otherwise its server is asked.
+    """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
     alive.take()  # given back by the system when this process ends, so that others know
-    Worker(sweep, folder, owner, send, stop).run()
+    Worker(sweep, folder, owner, send, stop, mode).run()
     worker_lock(folder, owner).unlink()
 
 
@@ -262,13 +270,13 @@ def _stop_with_parent() -> None:
     os.kill(os.getpid(), SIGTERM)
 
 
-def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest) -> int:
+def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None) -> int:
     """Tell a parent what happens, and stop with it; the exit code."""
     send = pipe_to(descriptor)
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        run_worker(sweep, owner, send, stop)
+        run_worker(sweep, owner, send, stop, mode)
     except Interrupted:
         return 130
     except KDSweepError as error:
@@ -319,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the sweep file, the same on every host")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
     parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--tracking", choices=get_args(Resolved), help=argparse.SUPPRESS)
     parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(arguments)
     stop = StopRequest()
@@ -326,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sweep = load_sweep(options.file, options.overrides)
         if options.events is not None:
-            return _supervised(sweep, options.owner, options.events, stop)
+            return _supervised(sweep, options.owner, options.events, stop, options.tracking)
         return _alone(sweep, options.owner, stop)
     except KDSweepError as error:
         print(error, file=sys.stderr)

@@ -330,12 +330,15 @@ class WandbServer:
 
     def __init__(self, *, broken: bool = False) -> None:
         self.broken, self.requests = broken, 0
+        self.received: list[bytes] = []
+        """The bodies of the requests that were answered well."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.requests += 1
+                server.received += [] if server.broken else [body]
                 content = b"" if server.broken else json.dumps({"data": _answer(body)}).encode()
                 self.send_response(500 if server.broken else 200)
                 self.send_header("Content-Length", str(len(content)))

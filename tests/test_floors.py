@@ -17,7 +17,7 @@ FLOORS = [
     {"records"},
     {"models", "tracking", "leaderboard"},
     {"figures", "answer", "distill"},
-    {"study_figures", "teacher", "sampler", "storage", "display"},
+    {"study_figures", "teacher", "sampler", "storage", "display", "audit"},
     {"report", "materials", "clock"},
     {"assignment"},
     {"study"},
@@ -35,7 +35,7 @@ THIRD_PARTIES = {
     "jinja2": {"report"},
     "scipy": {"verdicts"},
     "safetensors": {"models", "teacher"},
-    "rich": {"display", "run", "sweep", "worker", "reproduce"},
+    "rich": {"audit", "display", "run", "sweep", "worker", "reproduce"},
 }
 
 
@@ -70,7 +70,9 @@ def test_a_third_party_stays_in_its_room(party: str) -> None:
     assert {module for module in MODULES if party in imports(module)} <= THIRD_PARTIES[party]
 
 
-@pytest.mark.parametrize("module", ["config", "sweep_config", "records", "report", "sweep", "run", "reproduce"])
+@pytest.mark.parametrize(
+    "module", ["config", "sweep_config", "records", "audit", "report", "sweep", "run", "reproduce"]
+)
 def test_the_light_modules_do_not_import_torch(module: str) -> None:
     code = f"import sys, kdsweep.{module}; sys.exit(bool({{'torch', 'transformers', 'wandb', 'datasets'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

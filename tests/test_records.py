@@ -15,6 +15,7 @@ from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.files import write_atomically, write_json
 from kdsweep.records import (
     VALIDATED,
+    Attempt,
     EpochMetrics,
     StepMetrics,
     TeacherEpoch,
@@ -96,6 +97,11 @@ def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
     measured = set(EPOCH.measured())
     assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", *VALIDATED}
+
+
+def test_wandbs_summary_has_no_name_of_the_history_which_would_overwrite_it() -> None:
+    assert not set(result_of("distilled", 0).summary()) & set(dataclasses.asdict(EPOCH))
+    assert {"best_val_accuracy", "seconds", "steps", "status"} <= set(result_of("distilled", 0).summary())
 
 
 def test_a_failed_write_leaves_the_old_text_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,21 +218,117 @@ def test_a_sweeps_records_come_back_by_arm_and_number(
     assert [(row.arm, row.trial) for row in found.trials] == [(arm, trial) for arm in ARMS for trial in (0, 2, 10)]
 
 
-def test_the_teachers_record_comes_back(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:
-    folder = tmp_path / "results" / "tiny"
-    write_sweep(folder, load_sweep(tiny_sweep_file()))
+def write_teacher(folder: Path, config: TrialConfig, **changes: Any) -> TeacherResult:
+    """A finished teacher."""
     numbers: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(TeacherResult)}
     facts = {"teacher": "bert", "label_names": ("no", "yes"), "environment": {}, "run_id": None, "from_cache": True}
-    result = TeacherResult(**{**numbers, **facts, "weights_sha256": "w", "data_sha256": "d"})
+    result = TeacherResult(**{**numbers, **facts, "weights_sha256": "w", "data_sha256": "d", **changes})
     teacher = TrialFolder(teacher_folder(folder))
-    teacher.start(tiny_config())
-    assert read_validation_labels(folder) is None and read_records(folder).teacher is None
+    teacher.start(config)
     teacher.add_epoch(TeacherEpoch(epoch=1, step=2, L_hard=0.5, val_accuracy=0.9, val_loss=0.4, train_seconds=1.0))
     teacher.write_labels(np.array([0, 1, 1]))
     teacher.finish(result)
-    assert read_records(folder).teacher == result
+    return result
+
+
+def test_the_teachers_record_comes_back(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:
+    folder = tmp_path / "results" / "tiny"
+    write_sweep(folder, load_sweep(tiny_sweep_file()))
+    assert read_validation_labels(folder) is None and read_records(folder).teacher is None
+    assert write_teacher(folder, tiny_config()) == read_records(folder).teacher
     labels = read_validation_labels(folder)
     assert labels is not None and labels.tolist() == [0, 1, 1]
+
+
+# Several hosts' folders ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, tiny_sweep_file: Any) -> tuple[Path, Path]:
+    """Two folders of one sweep, without trials."""
+    for name in ("here", "there"):
+        write_sweep(tmp_path / name, load_sweep(tiny_sweep_file()))
+    return tmp_path / "here", tmp_path / "there"
+
+
+def test_another_hosts_folder_adds_trials_that_are_missing_or_unfinished_here(
+    hosts: tuple[Path, Path], tiny_config: Config
+) -> None:
+    here, there = hosts
+    write_trial(here, tiny_config(), "distilled", 0)
+    TrialFolder(trial_folder(here, "distilled", 1)).start(tiny_config())
+    write_trial(there, tiny_config(), "distilled", 1, attempt=2)
+    write_trial(there, tiny_config(), "fine_tuned", 3)
+    TrialFolder(trial_folder(there, "distilled", 0)).start(tiny_config())
+    found = read_records(here, there)
+    assert [(row.arm, row.trial, row.folder.parent.parent) for row in found.trials] == [
+        ("distilled", 0, here),
+        ("distilled", 1, there),
+        ("fine_tuned", 3, there),
+    ]
+    assert all(row.result for row in found.trials)
+    assert (found.folder, found.others, found.folders, found.spares) == (here, (there,), (here, there), ())
+    assert [row.folder for row in read_records(here, here / ".." / "here").trials] == [
+        row.folder for row in read_records(here).trials
+    ]
+
+
+def test_of_a_trial_known_from_the_study_the_folder_counts_where_it_ran(
+    hosts: tuple[Path, Path], tiny_config: Config
+) -> None:
+    here, there = hosts
+    ran = write_trial(there, tiny_config(), "distilled", 0, attempt=2)
+    ran.add_attempt(Attempt(attempt=2, owner="b", from_step=0, steps_again=0, started_at="x"))
+    known = write_trial(here, tiny_config(), "distilled", 0, attempt=2)
+    known.add_attempt(Attempt(attempt=1, owner="a", from_step=0, steps_again=0, started_at="x"))  # cut off
+    found = read_records(here, there)
+    assert [row.folder for row in found.trials] == [ran.path] and found.spares == ()
+
+
+def test_a_trial_finished_twice_counts_once_and_another_result_is_named_as_spare(
+    hosts: tuple[Path, Path], tiny_config: Config
+) -> None:
+    here, there = hosts
+    write_trial(here, tiny_config(), "distilled", 0, seconds=1.0)
+    write_trial(there, tiny_config(), "distilled", 0, seconds=2.0, attempt=2, rows_per_second=9.0)
+    write_trial(here, tiny_config(), "distilled", 1, val_accuracy=0.5)
+    spare = write_trial(there, tiny_config(), "distilled", 1, val_accuracy=0.75, attempt=2)
+    found = read_records(here, there)
+    assert [row.folder.parent.parent for row in found.trials] == [here, here]
+    assert found.spares == (spare.path,)
+
+
+def test_another_sweeps_folder_is_refused_with_what_differs(
+    tmp_path: Path, hosts: tuple[Path, Path], tiny_sweep_file: Any
+) -> None:
+    other = tmp_path / "other"
+    write_sweep(other, load_sweep(tiny_sweep_file(fixed={"epochs": 1}, study={"trials": 9})))
+    with pytest.raises(
+        ResultsError, match=f"{other} has another one than {hosts[0]}:\n  fixed.epochs: 2, there 1\n"
+    ) as caught:
+        read_records(*hosts, other)
+    assert "absolute paths" in str(caught.value) and "trials" not in str(caught.value).split("\n")[1]
+    write_sweep(other, load_sweep(tiny_sweep_file(name="fork")))
+    with pytest.raises(ResultsError, match="  name: tiny, there fork"):
+        read_records(hosts[0], other)
+    with pytest.raises(ResultsError, match="holds sweep.yaml, but .*missing does not"):
+        read_records(hosts[0], tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("field", "line"), [("weights_sha256", "teacher weights: w, there x"), ("data_sha256", "rows: d, there x")]
+)
+def test_a_folder_whose_trials_met_another_teacher_or_other_rows_is_refused(
+    field: str, line: str, hosts: tuple[Path, Path], tiny_config: Config
+) -> None:
+    here, there = hosts
+    result = write_teacher(there, tiny_config(), **{field: "x"})
+    assert read_records(here, there).teacher == result  # a host that trains nothing has no teacher of its own
+    labels = read_validation_labels(here, there)
+    assert labels is not None and labels.tolist() == [0, 1, 1]
+    write_teacher(here, tiny_config())
+    with pytest.raises(ResultsError, match=line):
+        read_records(here, there)
 
 
 def test_a_folder_without_results_is_refused_with_those_beside_it(tmp_path: Path, tiny_sweep_file: Any) -> None:

@@ -148,9 +148,9 @@ class Page(HTMLParser):
                 self.headings.append(data)
 
 
-def page_of(folder: Path) -> Page:
+def page_of(*folders: Path) -> Page:
     """The page without plotly.js, which takes long to parse."""
-    return Page(report.render_html(report.build_report(folder)).replace(figures.plotly_js(), ""))
+    return Page(report.render_html(report.build_report(*folders)).replace(figures.plotly_js(), ""))
 
 
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
@@ -333,6 +333,41 @@ def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(tmp_pat
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
     assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
     assert "wandb leet" in commands and "wandb sync" in commands
+
+
+def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there = tmp_path / "a" / "s", tmp_path / "host b" / "s"
+    sweep = make_sweep(here)
+    make_sweep(there)
+    make_teacher(there)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    make_trial(here, sweep, "fine_tuned", 0, point, 0.75)
+    make_predictions(here, "fine_tuned", 0, np.arange(ROWS) < 150)
+    make_trial(there, sweep, "distilled", 0, point, 0.85)
+    make_predictions(there, "distilled", 0, np.arange(ROWS) < 170)
+    TrialFolder(trial_folder(there, "distilled", 0)).student.mkdir()
+    make_trial(there, sweep, "fine_tuned", 0, point, 0.7)
+    monkeypatch.chdir(tmp_path / "a")
+    assert report.main(["s", str(there)]) == 0
+    printed = capsys.readouterr().out
+    assert "s/report.html" in printed and not (there / "report.html").exists()
+    listed = json.loads((here / "leaderboard.json").read_text(encoding="utf-8"))
+    assert [row["folder"] for row in listed] == ["../../host b/s/trials/0000", "controls/0000"]
+    assert all((here / row["folder"] / "result.json").exists() for row in listed)
+    page = page_of(here, there)
+    assert "../../host%20b/s/trials/0000/" in [attributes.get("href") for tag, attributes in page.tags if tag == "a"]
+    built = report.build_report(Path("s"), there)
+    assert built.comparison and built.comparison.word == "better"
+    commands = dict(built.commands)
+    assert commands["Run trial 0 again and compare"] == f"python -m kdsweep.reproduce '{there}/trials/0000'"
+    assert f"from_pretrained('{there}/trials/0000/student')" in commands["Load the student, without kdsweep"]
+    assert commands["Write this report again"] == f"python -m kdsweep.report s '{there}'"
+    assert commands["Send offline runs to W&B"] == f"wandb sync s/wandb/offline-run-* '{there}'/wandb/offline-run-*"
+    told = dict(built.provenance)
+    assert told[f"trials in {there}"] == "1"
+    assert told["spare results, not counted"].startswith(f"{there}/controls/0000")
 
 
 def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(

@@ -1,8 +1,6 @@
 """A swept value reaches its consumer, W&B, the saved config, the report and the re-run: the same value, bit for bit."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from kdsweep import distill
+from kdsweep.audit import wandb_records
 from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.materials import Materials, resolve
 from kdsweep.records import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
@@ -37,9 +36,7 @@ SEARCH = {
 def wandb_config(folder: Path) -> dict[str, Any]:
     """The config of the one offline run below `folder`, read back with W&B's own tool."""
     (path,) = folder.rglob("*.wandb")
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(path)]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    (run,) = [record["run"] for record in map(json.loads, lines) if record["type"] == "run"]
+    (run,) = [record["run"] for record in wandb_records(path)[0] if record["type"] == "run"]
     config: dict[str, Any] = run["config"]["update"]
     return config
 

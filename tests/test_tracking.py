@@ -1,31 +1,40 @@
 """W&B: every step and the whole config in an offline run, one contract for every tracker, and no trial lost to it."""
 
 import json
+import os
+import re
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
+from servers import SmallDisk, WandbServer
+from test_lost import command, processes, started, steps_of, wait_for
 
+from kdsweep import tracking
+from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
 from kdsweep.materials import Materials
-from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch, TrialFolder, read_steps
+from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch, TrialFolder, read_records, read_steps
 from kdsweep.sweep_config import TrackingConfig
-from kdsweep.tracking import STEP_METRICS, NullTracker, Tracker, WandbTracker, open_tracker, resolved_mode
+from kdsweep.tracking import STEP_METRICS, NullTracker, Tracker, WandbTracker, open_tracker, resolved_mode, stop_client
 from kdsweep.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
+WANDB = [str(Path(sys.executable).parent / "wandb")]
 
 
 def inspected(path: Path) -> list[dict[str, Any]]:
-    """Every record of an offline run, by W&B's own reader; the one place that knows its output."""
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """Every record of an offline run, by W&B's own reader."""
+    records, torn = wandb_records(path)
+    assert torn is None
+    return records
 
 
 def config_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -153,19 +162,198 @@ def test_a_server_that_refuses_turns_tracking_offline_and_says_so(monkeypatch: p
     assert resolved_mode(TrackingConfig()) == ("offline", "W&B did not let us in: bad key on two lines")
 
 
-def test_a_server_that_stops_answering_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = wandb.init, []
+def test_an_exception_of_the_training_itself_passes_through(tmp_path: Path) -> None:
+    said: list[str] = []
+    tracker = WandbTracker(tmp_path, "group", TrackingConfig(), "offline", said.append)
+    with pytest.raises(OSError, match="the training's own"), tracker.run("run", "trial", {}):
+        raise OSError("the training's own")
+    assert said == [] and tracker.mode == "offline"
 
-    def init(**arguments: Any) -> Any:
-        asked.append(arguments["mode"])
-        if arguments["mode"] == "online":
-            raise wandb.errors.CommError("timed out")
-        return real(**arguments)
 
-    monkeypatch.setattr(wandb, "init", init)
-    tracker = WandbTracker(tmp_path, "group", TrackingConfig(), "online")
-    for number in range(2):
-        with tracker.run(f"run-{number}", "trial", {}) as run:
+# Outages -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server, and a client of this test's own that waits two seconds for it."""
+    monkeypatch.setattr(tracking, "INIT_SECONDS", 2)
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 2)
+    stop_client()
+    yield wandb_server
+    stop_client()
+
+
+def break_down(server: WandbServer) -> None:
+    server.break_down()
+
+
+def stop(server: WandbServer) -> None:
+    server.stop()
+
+
+def kill_client(_: WandbServer) -> None:
+    """As the system does where memory runs out."""
+    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb-core"], capture_output=True, text=True, check=True)
+    for process in found.stdout.split():
+        os.kill(int(process), signal.SIGKILL)
+
+
+def runs_in(folder: Path) -> list[str]:
+    """Online runs read run-NAME, offline ones offline-run-NAME."""
+    return sorted(re.sub(r"run-\d+_\d+-", "run-", path.name) for path in (folder / "wandb").glob("*run-*_*"))
+
+
+def three_runs(
+    folder: Path, between: Callable[[], object] = lambda: None, inside: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Runs a, b and c; something happens before b or inside it. What was said."""
+    said: list[str] = []
+    tracker = WandbTracker(folder, "group", TrackingConfig(), "online", said.append)
+    for name in "abc":
+        if name == "b":
+            between()
+        with tracker.run(name, "trial", {"alpha": 0.5}) as run:
             run.log_steps([STEP])
-    assert asked == ["online", "offline", "offline"]
-    assert tracker.mode == "offline" and len(list(tmp_path.rglob("*.wandb"))) == 2
+            if name == "b":
+                inside()
+            run.log_epoch(EPOCH)
+            run.summarise({"val_accuracy": 0.75})
+        assert wandb.run is None
+    return said
+
+
+def test_a_server_that_answers_takes_every_run_online(impatient: WandbServer, tmp_path: Path) -> None:
+    assert three_runs(tmp_path) == []
+    assert runs_in(tmp_path) == ["run-a", "run-b", "run-c"]
+
+
+@pytest.mark.parametrize("happens", [break_down, stop])
+def test_a_server_that_dies_between_runs_turns_them_offline(
+    happens: Callable[[WandbServer], None], impatient: WandbServer, tmp_path: Path
+) -> None:
+    (said,) = three_runs(tmp_path, between=lambda: happens(impatient))
+    assert "W&B is in trouble" in said and "wandb sync" in said and "\n" not in said
+    assert runs_in(tmp_path) == ["offline-run-b", "offline-run-c", "run-a"]
+    for path in (tmp_path / "wandb").glob("offline-run-*/*.wandb"):
+        (row,) = history_of(inspected(path))
+        assert row["L_soft"] == STEP.L_soft and row["val_accuracy"] == EPOCH.val_accuracy
+
+
+@pytest.mark.parametrize("happens", [break_down, stop])
+def test_a_run_that_the_server_did_not_take_lies_on_disk_and_is_sent_by_wandb_sync(
+    happens: Callable[[WandbServer], None], impatient: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (said,) = three_runs(tmp_path, inside=lambda: happens(impatient))
+    assert "W&B is in trouble" in said
+    assert runs_in(tmp_path) == ["offline-run-b", "offline-run-c", "run-a"]
+    server = WandbServer()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    unsent = sorted(map(str, (tmp_path / "wandb").glob("offline-run-*")))
+    done = subprocess.run([*WANDB, "sync", *unsent], capture_output=True, text=True, check=False, cwd=tmp_path)
+    server.stop()
+    assert done.returncode == 0 and "Syncing 2 run(s)" in done.stderr, done.stderr
+    sent = [body for body in server.received if b"wandb-history.jsonl" in body and b"L_soft" in body]
+    assert len(sent) == 2 and all(b'"complete":true' in body for body in sent)
+
+
+def test_a_client_that_is_killed_costs_no_run(impatient: WandbServer, tmp_path: Path) -> None:
+    (said,) = three_runs(tmp_path, inside=lambda: kill_client(impatient))
+    assert "W&B is in trouble" in said
+    assert runs_in(tmp_path) == ["offline-run-b", "offline-run-c", "run-a"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("happens", [break_down, stop, None], ids=["500", "dead", "hangs"])
+def test_a_server_that_is_silent_at_the_start_is_asked_once(
+    happens: Callable[[WandbServer], None] | None, impatient: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        if happens:
+            happens(impatient)
+        else:
+            monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        mode, why = resolved_mode(TrackingConfig())
+    assert mode == "offline" and "W&B did not let us in" in why and "\n" not in why
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_full_disk_under_wandb_costs_no_run(
+    mode: tracking.Mode, impatient: WandbServer, small_disk: Callable[[int], SmallDisk]
+) -> None:
+    disk, said = small_disk(4), list[str]()
+    tracker = WandbTracker(disk.path, "group", TrackingConfig(), mode, said.append)
+    for number in range(3):
+        with tracker.run(f"run-{number}", "trial", {}) as run:
+            for step in range(1, 500):
+                run.log_steps([replace(STEP, step=step)])
+                if number == 1 and step == 100:
+                    disk.fill()
+            run.summarise({"val_accuracy": 0.75})
+    disk.free()
+    assert len(said) <= 1  # W&B may lose rows on a full disk and not tell
+    with tracker.run("after", "trial", {}) as run:
+        run.log_steps([STEP])
+    (path,) = disk.path.glob("wandb/offline-run-*-after/*.wandb")
+    assert history_of(inspected(path))[0]["L_soft"] == STEP.L_soft
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("happens", [break_down, stop])
+def test_a_server_that_dies_in_a_sweep_costs_no_trial(
+    happens: Callable[[WandbServer], None],
+    wandb_server: WandbServer,
+    tiny_sweep_file: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    fixed = {"batch_size": 1, "epochs": 10}
+    path = tiny_sweep_file(study={"trials": 2, "controls": 1}, fixed=fixed, tracking={"mode": "auto"})
+    with started("run", path) as process:
+        wait_for(lambda: steps_of(tmp_path / "results" / "tiny" / "trials" / "0000") > 100)
+        happens(wandb_server)
+        said, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert said.count("W&B is in trouble") == 1 and "wandb sync" in said and "Traceback" not in said, said
+    assert "online (the server answered)" in said
+    rows = read_records(tmp_path / "results" / "tiny").trials
+    assert [row.result.status for row in rows if row.result] == ["complete"] * 3
+    offline = [name for name in runs_in(tmp_path / "results" / "tiny") if name.startswith("offline-")]
+    assert offline == [f"offline-run-tiny-{name}-a1" for name in ("control-0000", "trial-0000", "trial-0001")]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_stopped_in_order_while_the_server_is_away(
+    wandb_server: WandbServer, tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = {"trials": 1, "controls": 0, "checkpoint_seconds": 600}
+    path = tiny_sweep_file(study=study, fixed={"batch_size": 1, "epochs": 40}, tracking={"mode": "auto"})
+    trial = tmp_path / "results" / "tiny" / "trials" / "0000"
+    with started("run", path) as process:
+        wait_for(lambda: steps_of(trial) > 100)
+        wandb_server.stop()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143 and "nothing is lost" in said, said
+    assert command("run", path, "tracking.mode=off").returncode == 0
+    attempts = [json.loads(line) for line in (trial / "attempts.jsonl").read_text().splitlines()]
+    assert attempts[1]["from_step"] > 0 and attempts[1]["steps_again"] == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_replaced_does_not_ask_a_dead_server_again(
+    wandb_server: WandbServer, tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    wandb_server.stop()
+    study, fixed = {"trials": 1, "controls": 0}, {"batch_size": 1, "epochs": 40}
+    path = tiny_sweep_file(study=study, fixed=fixed, tracking={"mode": "online"})
+    lines = lambda: [line for line in processes(tmp_path / "results").values() if "kdsweep.worker" in line]
+    with started("run", path) as process:
+        wait_for(lambda: steps_of(tmp_path / "results" / "tiny" / "trials" / "0000") > 100)
+        (first,) = lines()
+        (worker,) = [pid for pid, line in processes(tmp_path / "results").items() if line == first]
+        os.kill(worker, signal.SIGKILL)
+        second = wait_for(lambda: next((line for line in lines() if line != first), None))
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "--tracking" not in first and "--tracking offline" in second.replace("\0", " ")
+    assert said.count("W&B did not let us in") == 1 and "Traceback" not in said, said

@@ -1,0 +1,238 @@
+"""The audit finds every gap between W&B's runs and the records, planted in real files, and none where there is none."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from servers import WandbServer
+from test_records import EPOCH, STEP, result_of, write_teacher
+from test_tracking import TEACHER_EPOCH
+
+from kdsweep import report
+from kdsweep.audit import Audit, audit, audit_text
+from kdsweep.checkpoints import StopRequest
+from kdsweep.config import TrialConfig
+from kdsweep.records import (
+    Attempt,
+    TrialFolder,
+    run_name,
+    start_sweep,
+    teacher_folder,
+    teacher_run_name,
+    trial_folder,
+    write_sweep,
+)
+from kdsweep.sweep_config import Arm, TrackingConfig
+from kdsweep.sweep_file import load_sweep
+from kdsweep.tracking import Mode, WandbTracker
+from kdsweep.worker import Worker
+
+STEPS = [replace(STEP, step=step, L_soft=0.1 * step) for step in range(1, 5)]
+LAST = replace(EPOCH, step=4)
+
+
+def track_trial(
+    folder: Path, config: TrialConfig, arm: Arm, *, attempt: int = 1, finished: bool = True, mode: Mode = "offline"
+) -> None:
+    """A trial's record and its W&B run; an attempt that is not finished was stopped before its second step."""
+    record = TrialFolder(trial_folder(folder, arm, 0))
+    record.start(config)
+    record.add_attempt(Attempt(attempt=attempt, owner="me", from_step=0, steps_again=0, started_at="x"))
+    name = run_name("tiny", arm, 0, attempt)
+    with WandbTracker(folder, "tiny", TrackingConfig(), mode).run(name, "trial", asdict(config)) as run:
+        run.log_steps(STEPS if finished else STEPS[:1])
+        if finished:
+            result = result_of(arm, 0, attempt=attempt, run_id=name, best_epoch=None)
+            record.add_steps(STEPS)
+            record.add_epoch(LAST)
+            run.log_epoch(LAST)
+            run.summarise(result.summary())
+            record.finish(result)
+
+
+@pytest.fixture
+def swept(tmp_path: Path, tiny_config: Callable[..., TrialConfig], tiny_sweep_file: Any) -> Path:
+    """A teacher, a distilled trial in its second attempt and a control, each with its W&B run."""
+    folder, config = tmp_path / "results" / "tiny", tiny_config(student_layers=(0, 2))
+    write_sweep(folder, load_sweep(tiny_sweep_file(tracking={"mode": "offline"})))
+    name = teacher_run_name("tiny")
+    result = write_teacher(folder, config, run_id=name, size_mb=0.1 + 0.2)
+    with WandbTracker(folder, "tiny", TrackingConfig(), "offline").run(name, "teacher", asdict(config)) as run:
+        run.log_epoch(replace(TEACHER_EPOCH, epoch=1, step=2, val_accuracy=0.9, val_loss=0.4, train_seconds=1.0))
+        run.summarise(result.summary())
+    track_trial(folder, config, "distilled", attempt=1, finished=False)
+    track_trial(folder, config, "distilled", attempt=2)
+    track_trial(folder, config, "fine_tuned")
+    return folder
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    (path,) = (folder / "wandb").glob(f"offline-run-*-{run_id}")
+    return path
+
+
+def tear(folder: Path, run_id: str) -> None:
+    """End the file inside the summary, after which comes the last step's row with the epoch's metrics."""
+    path = run_folder(folder, run_id) / f"run-{run_id}.wandb"
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"rows_per_second")])
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def gaps(done: Audit) -> list[tuple[str, str]]:
+    return [(finding.run_id, gap) for finding in done.findings for gap in finding.gaps]
+
+
+def test_a_whole_sweep_has_no_gap_and_spare_attempts_are_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(swept), "--audit"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "spare attempts: tiny-trial-0000-a1",
+        "4 runs, all rows accounted for",
+    ]
+    assert not (swept / "report.html").exists()
+
+
+def test_a_torn_run_is_a_gap_with_what_it_lost(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tear(swept, "tiny-control-0000-a1")
+    assert report.main([str(swept), "--audit"]) == 2
+    captured = capsys.readouterr()
+    told = captured.out.splitlines()
+    assert "tiny-control-0000-a1 (fine-tuned trial 0): torn: reached the end of an incomplete .wandb file" in told[0]
+    assert told[1:4] == [f"{told[0].split(':')[0]}: {what} missing" for what in ("summary", "step 4", "epoch 1")]
+    assert "the report reads them alone" in told[-2] and told[-1] == "4 runs, 4 gaps"
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("content", [b"", b"W", b"no W&B file at all"])
+def test_a_run_without_a_readable_byte_is_a_gap(content: bytes, swept: Path) -> None:
+    (run_folder(swept, "tiny-teacher") / "run-tiny-teacher.wandb").write_bytes(content)
+    assert gaps(audit(swept))[0][1].startswith("torn: ")
+
+
+def test_a_torn_spare_attempt_is_no_gap_and_an_attempt_before_fills_what_the_last_lost(swept: Path) -> None:
+    spare = run_folder(swept, "tiny-trial-0000-a1") / "run-tiny-trial-0000-a1.wandb"
+    spare.write_bytes(spare.read_bytes()[:-50])
+    assert gaps(audit(swept)) == []
+    shutil.copy(run_folder(swept, "tiny-trial-0000-a2") / "run-tiny-trial-0000-a2.wandb", spare)
+    tear(swept, "tiny-trial-0000-a2")
+    kinds = [gap.split(":")[0] for _, gap in gaps(audit(swept))]
+    assert kinds == ["torn", "summary missing"]
+
+
+def test_a_run_that_is_gone_is_a_gap_of_its_record(swept: Path) -> None:
+    shutil.rmtree(run_folder(swept, "tiny-trial-0000-a2"))
+    (run_folder(swept, "tiny-teacher") / "run-tiny-teacher.wandb").unlink()
+    found = gaps(audit(swept))
+    assert ("tiny-teacher", "torn: run-tiny-teacher.wandb is gone") in found
+    ((_, nowhere),) = [item for item in found if item[0] == "tiny-trial-0000-a2"]
+    assert nowhere.startswith("the run is nowhere on disk") and nowhere.endswith("the record has everything")
+
+
+def test_a_trial_of_another_host_is_accounted_for_by_that_hosts_folder(swept: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(swept, other, symlinks=True)
+    for path in (run_folder(swept, "tiny-control-0000-a1"), trial_folder(other, "distilled", 0)):
+        shutil.rmtree(path)
+    for name in ("steps.jsonl", "attempts.jsonl"):  # what comes out of the study has neither
+        (trial_folder(swept, "fine_tuned", 0) / name).unlink()
+    ((run_id, gap),) = gaps(audit(swept))
+    assert run_id == "tiny-control-0000-a1" and "ran on another host, whose folder can be named too" in gap
+    assert gaps(audit(swept, other)) == []
+
+
+def test_a_step_that_differs_and_one_that_the_record_lacks_are_named(swept: Path) -> None:
+    steps = trial_folder(swept, "distilled", 0) / "steps.jsonl"
+    edit(steps, '"L_soft": 0.2,', '"L_soft": 0.25,')
+    lines = steps.read_text().splitlines(keepends=True)
+    steps.write_text("".join(lines[:2] + lines[3:]))
+    assert gaps(audit(swept)) == [
+        ("tiny-trial-0000-a2", "the record lacks step 3, which the run has"),
+        ("tiny-trial-0000-a2", "L_soft of step 2 is 0.2, 0.25 in steps.jsonl"),
+    ]
+
+
+def test_steps_and_epochs_that_the_run_lacks_are_named(swept: Path) -> None:
+    record = TrialFolder(trial_folder(swept, "fine_tuned", 0))
+    record.add_steps([replace(STEP, step=step) for step in (5, 6, 8)])
+    record.add_epoch(replace(EPOCH, epoch=2, step=8))
+    TrialFolder(teacher_folder(swept)).add_epoch(replace(TEACHER_EPOCH, epoch=2, step=4))
+    assert gaps(audit(swept)) == [
+        ("tiny-teacher", "epoch 2 missing"),
+        ("tiny-control-0000-a1", "steps 5-6, 8 missing"),
+        ("tiny-control-0000-a1", "epoch 2 missing"),
+    ]
+
+
+def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> None:
+    there = trial_folder(swept, "distilled", 0)
+    edit(there / "epochs.jsonl", '"val_accuracy": 0.7,', '"val_accuracy": 0.8,')
+    edit(there / "config.yaml", "weight_decay: 0.01\n", "weight_decay: 0.02\n")
+    edit(there / "result.json", '"best_epoch": null', '"best_epoch": 1')
+    edit(there / "result.json", '"rows_per_second": 0,', '"rows_per_second": 5,')
+    assert gaps(audit(swept)) == [
+        ("tiny-trial-0000-a2", "config: weight_decay is 0.01, 0.02 in config.yaml"),
+        ("tiny-trial-0000-a2", "summary: best_epoch missing"),
+        ("tiny-trial-0000-a2", "summary: rows_per_second is 0, 5 in result.json"),
+        ("tiny-trial-0000-a2", "val_accuracy of epoch 1 is 0.7, 0.8 in epochs.jsonl"),
+    ]
+
+
+def test_a_run_whose_folder_name_was_taken_is_known_by_its_file(swept: Path) -> None:
+    path = run_folder(swept, "tiny-teacher")
+    path.rename(path.with_name(path.name + "-1"))
+    assert audit_text(audit(swept)).endswith("4 runs, all rows accounted for")
+
+
+def test_a_run_that_no_record_knows_is_named_and_an_unfinished_trial_is_not_compared(swept: Path) -> None:
+    shutil.rmtree(trial_folder(swept, "distilled", 0))
+    (trial_folder(swept, "fine_tuned", 0) / "result.json").unlink()
+    done = audit(swept)
+    unknown = "no record knows this run: its trial's folder is gone, or never was here"
+    assert gaps(done) == [("tiny-trial-0000-a1", unknown), ("tiny-trial-0000-a2", unknown)]
+    assert "unfinished, not compared: tiny-control-0000-a1" in audit_text(done).splitlines()
+
+
+def test_what_a_worker_leaves_has_no_gap(tiny_sweep_file: Any, tiny_body: Path, tmp_path: Path) -> None:
+    fixed = {"teacher": str(tiny_body), "teacher_epochs": 6, "teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
+    sweep = load_sweep(tiny_sweep_file(fixed=fixed, study={"trials": 1}, tracking={"mode": "offline"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    worker = Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest())
+    worker.prepare()
+    worker.work()
+    assert audit_text(audit(folder)) == "3 runs, all rows accounted for"
+
+
+def test_an_online_run_is_read_from_its_log_on_disk(
+    wandb_server: WandbServer, tiny_config: Callable[..., TrialConfig], tiny_sweep_file: Any, tmp_path: Path
+) -> None:
+    write_sweep(tmp_path / "tiny", load_sweep(tiny_sweep_file(tracking={"mode": "online"})))
+    wandb.teardown()  # a client that ran before knows another server
+    track_trial(tmp_path / "tiny", tiny_config(), "fine_tuned", mode="online")
+    wandb.teardown()  # while it lives, the log of an online run is up to 15 seconds behind
+    assert wandb_server.requests > 0 and list((tmp_path / "tiny" / "wandb").glob("run-*"))
+    assert audit_text(audit(tmp_path / "tiny")) == "1 run, all rows accounted for"
+
+
+def test_without_tracking_there_is_nothing_to_account_for(swept: Path) -> None:
+    shutil.rmtree(swept / "wandb")
+    for path in swept.rglob("result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": None}))
+    assert audit_text(audit(swept)) == "0 runs, all rows accounted for"
+
+
+def test_a_folder_that_is_no_sweep_is_one_message(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdsweep.report", str(tmp_path / "nothing"), "--audit"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "holds sweep.yaml" in done.stderr and "Traceback" not in done.stderr

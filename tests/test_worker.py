@@ -1,0 +1,32 @@
+"""A worker's own doing: what it opens and hands on."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from test_tracking import config_of, inspected
+
+from kdsweep.checkpoints import StopRequest
+from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.records import start_sweep, teacher_folder
+from kdsweep.sweep_file import load_sweep
+from kdsweep.worker import Worker
+
+
+@pytest.mark.parametrize("epochs", [6, 0])
+def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
+    epochs: int, tiny_sweep_file: Callable[..., Path], tiny_body: Path, tiny_classifier: Path, tmp_path: Path
+) -> None:
+    fixed = {"teacher": str(tiny_body if epochs else tiny_classifier), "teacher_epochs": epochs}
+    fixed |= {"teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
+    sweep = load_sweep(tiny_sweep_file(fixed=fixed, tracking={"mode": "offline"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    written = read_trial_config(teacher_folder(folder) / "config.yaml")
+    (path,) = (folder / "wandb").glob("offline-run-*-tiny-teacher/*.wandb")
+    tracked = config_of(inspected(path))
+    assert {name: tracked[name] for name in FIELD_TYPES} == json.loads(json.dumps(asdict(written)))
+    if epochs:
+        assert (written.alpha, written.epochs, written.learning_rate, written.batch_size) == (0.0, 6, 3e-3, 8)
