@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"config", "assets", "losses", "verdicts", "machine", "shortcuts", "files"},
-    {"sweep_config", "data", "checkpoints"},
-    {"sweep_file", "space", "tokens"},
+    {"config", "assets", "losses", "verdicts", "machine", "shortcuts", "files", "metrics"},
+    {"sweep_config", "data", "checkpoints", "finals", "tuning"},
+    {"sweep_file", "space", "tokens", "standings"},
     {"records"},
     {"models", "tracking", "leaderboard"},
     {"figures", "answer", "distill"},
@@ -32,7 +32,7 @@ THIRD_PARTIES = {
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},
     "jinja2": {"report"},
-    "scipy": {"verdicts"},
+    "scipy": {"verdicts", "finals", "tuning"},
     "safetensors": {"models", "teacher"},
     "rich": {"display", "run", "sweep", "worker", "reproduce"},
 }

@@ -1,0 +1,113 @@
+"""Quality and calibration of a classifier from its predictions and logits, in numpy.
+
+Every function is pure. Shapes: C classes, N rows (at least one). Probabilities are softmax(logits) at temperature 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdsweep.errors import DataError
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose predicted class is the label, both int [N]."""
+    return agreement(predictions, labels)
+
+
+def agreement(predictions: np.ndarray, others: np.ndarray) -> float:
+    """Share of rows that two classifiers put in the same class, both int [N]."""
+    _check(predictions, others)
+    return float(np.mean(predictions == others))
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); predictions and labels int [N], in 0 .. classes - 1.
+
+    A class that is neither predicted nor a label has no F1 and is left out of the mean.
+    """
+    counts = confusion(predictions, labels, classes)
+    sizes = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean(2 * counts.diagonal()[sizes > 0] / sizes[sizes > 0]))
+
+
+def matthews(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Matthews' correlation of C classes, R_K of Gorodkin (2004), Comput. Biol. Chem. 28, 367; in [-1, 1].
+
+    With n rows, c of them right, t_k labels and p_k predictions of class k:
+    (c n - sum t_k p_k) / sqrt((n^2 - sum p_k^2) (n^2 - sum t_k^2)); 0 where all labels or all predictions are one class.
+    """
+    counts = confusion(predictions, labels, classes).astype(np.float64)
+    true, predicted, rows = counts.sum(axis=1), counts.sum(axis=0), counts.sum()
+    spread = (rows**2 - predicted @ predicted) * (rows**2 - true @ true)
+    return float((np.trace(counts) * rows - true @ predicted) / np.sqrt(spread)) if spread > 0 else 0.0
+
+
+def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts int [C, C]: rows of label i (first axis) that are predicted as j."""
+    _check(predictions, labels)
+    for name, values in (("predictions", predictions), ("labels", labels)):
+        if values.min() < 0 or values.max() >= classes:
+            raise DataError(f"{name} must lie in 0 .. {classes - 1}, but reach {values.min()} .. {values.max()}")
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood -log p(label) in nats; logits float [N, C], labels int [N]."""
+    _check(logits[:, 0], labels)
+    return float(-np.mean(log_softmax(logits)[np.arange(labels.size), labels]))
+
+
+def kl_to_teacher(teacher_logits: np.ndarray, student_logits: np.ndarray) -> float:
+    """Mean over rows of KL(p_teacher || q_student) in nats, at T = 1 whatever T the student trained with; both [N, C]."""
+    _check(teacher_logits, student_logits)
+    log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
+    return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """A reliability diagram: rows by the probability of their predicted class, in bins of equal width."""
+
+    edges: np.ndarray
+    """Edges of the bins, float [B + 1], 0 .. 1; bin b holds edges[b] < confidence <= edges[b + 1]."""
+    rows: np.ndarray
+    """Rows in each bin, int [B]."""
+    confidence: np.ndarray
+    """Mean probability of the predicted class, float [B]; nan in an empty bin."""
+    accuracy: np.ndarray
+    """Share of right rows, float [B]; nan in an empty bin."""
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
+    """The bins behind `expected_calibration_error`; logits float [N, C], labels int [N]."""
+    _check(logits[:, 0], labels)
+    confidence, right = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1) == labels
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    rows = np.bincount(place, minlength=bins)
+    filled = np.where(rows > 0, rows, np.nan)
+    means = [np.bincount(place, weights=values, minlength=bins) / filled for values in (confidence, right)]
+    return Reliability(edges=edges, rows=rows, confidence=means[0], accuracy=means[1])
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean over rows of |accuracy - confidence| of their bin. Guo et al. (2017), ICML; logits [N, C], labels int [N].
+
+    Biased upwards where bins hold few rows, so compare only models on the same rows.
+    """
+    found = reliability(logits, labels, bins)
+    return float(np.nansum(found.rows * np.abs(found.accuracy - found.confidence)) / labels.size)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities float64 [N, C]; no overflow at any finite logit."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _check(one: np.ndarray, other: np.ndarray) -> None:
+    if one.shape != other.shape or not one.size:
+        raise DataError(
+            f"a metric needs the same rows twice, at least one, but got shapes {one.shape} and {other.shape}"
+        )
