@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.config import FROM_TEACHER
+from kdsweep.finalists import Finalist, Finals
+from kdsweep.finals import FinalComparison
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
 from kdsweep.records import SweepRecords
+from kdsweep.standings import Estimate
+from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
@@ -21,8 +25,10 @@ OPENINGS = {
 }
 
 
-def headline(first: Row | None, second: Row | None, comparison: Comparison | None) -> str:
+def headline(first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None = None) -> str:
     """The shortest true answer, without its full stop."""
+    if finals and finals.primary:
+        return OPENINGS[finals.primary.word].replace("validation", finals.split)
     if first and second:
         return OPENINGS[comparison.word if comparison else None]
     if first is None and second is None:
@@ -64,14 +70,83 @@ def _best_sentence(row: Row, arm: ArmProgress) -> str:
 
 
 def _difference(comparison: Comparison) -> str:
-    points = [f"{100 * value:+.1f}".replace("-", "−") for value in (comparison.low, comparison.high)]
-    difference = f"{100 * comparison.difference:+.1f}".replace("-", "−")
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     return (
         f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
-        f"fine-tuning alone: {difference} points (95 % interval {points[0]} to {points[1]}, exact McNemar {p_value}): "
+        f"fine-tuning alone: {_signed(comparison.difference)} points (95 % interval {_signed(comparison.low)} to "
+        f"{_signed(comparison.high)}, exact McNemar {p_value}): "
         f"{comparison.word}."
     )
+
+
+# Finalists -----------------------------------------------------------------------------------------------------------
+
+
+def final_answer(found: SweepRecords, finals: Finals) -> str:
+    """One paragraph on the finalists: both bests, their difference and what that is worth, then what may change it."""
+    sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
+    if finals.primary:
+        sentences += [_final_difference(finals.primary), *_settling(finals.primary)]
+        if finals.detectable is not None:
+            sentences.append(f"This study finds a true difference of {_points(finals.detectable)} points with 80 %.")
+        sentences.append(_ratio_sentence(finals.ratio))
+    if finals.shrinkage:
+        sentences.append(f"The search had flattered its finalists by {_points(finals.shrinkage.value)} points.")
+    if finals.unfinished:
+        sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
+    if finals.split == "validation":
+        sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
+    if len(finals.opened) > 1:
+        sentences.append(
+            f"The test split was opened {len(finals.opened)} times: the later verdicts are no longer clean."
+        )
+    sentences.append(f"All of it holds for this one teacher. {_initial(found)}")
+    return " ".join(sentences)
+
+
+def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
+    if best is None:
+        return None
+    accuracy = best.mean("accuracy") if finals.split == "test" else best.confirmed_score
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items())
+    rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
+    return (
+        f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {percent(accuracy)} on the "
+        f"{finals.split} split{rows} (mean of {len(best.runs)} fresh seed{'s' * (len(best.runs) > 1)})."
+    )
+
+
+def _final_difference(found: FinalComparison) -> str:
+    p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+    return (
+        f"Distilling is {_signed(found.difference)} points (95 % interval {_signed(found.low)} to {_signed(found.high)}, "
+        f"{p_value}, counting {found.counted} as random): {found.word}."
+    )
+
+
+def _settling(found: FinalComparison) -> list[str]:
+    ways = [f"{found.rows_to_settle:,} test rows"] if found.rows_to_settle else []
+    ways += [f"{found.seeds_to_settle} seeds"] if found.seeds_to_settle else []
+    return [f"A difference of this size would be settled by about {' or '.join(ways)}."] if ways else []
+
+
+def _ratio_sentence(ratio: Estimate | None) -> str:
+    if ratio is None:
+        return (
+            "The share of the gap to the teacher that distilling closes is undefined: fine-tuning leaves no clear gap."
+        )
+    return (
+        f"Distilling closes {ratio.value:.0%} of the gap between fine-tuning and the teacher "
+        f"(95 % interval {ratio.low:.0%} to {ratio.high:.0%})."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def conventions(found: SweepRecords) -> str:

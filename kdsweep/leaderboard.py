@@ -168,8 +168,3 @@ def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, .
 def best(rows: Sequence[Row], arm: Arm) -> Row | None:
     """The best complete trial of an arm."""
     return next((row for row in rows if row.rank is not None and row.arm == arm), None)
-
-
-def student_folder(row: Row) -> Path | None:
-    """The saved student's folder; None where it was not kept."""
-    return row.trial.folder / "student" if row.trial.has_student() else None

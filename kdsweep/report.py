@@ -20,12 +20,13 @@ import jinja2
 import numpy as np
 
 from kdsweep import figures, leaderboard, records, study_figures
-from kdsweep.answer import answer, compact, conventions, duration, headline, number, percent
+from kdsweep.answer import answer, compact, conventions, duration, final_answer, headline, number, percent
 from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
+from kdsweep.finalists import Finals, read_finals
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
-from kdsweep.records import SweepRecords
+from kdsweep.records import SweepRecords, TrialRow
 from kdsweep.verdicts import Comparison, compare_predictions
 
 
@@ -44,6 +45,8 @@ class Report:
     best_fine_tuned: Row | None
     comparison: Comparison | None
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
+    finals: Finals | None
+    """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
     headline: str
     answer: str
     """One paragraph in words with numbers."""
@@ -61,6 +64,7 @@ def build_report(folder: Path, *others: Path) -> Report:
     first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
+    finals = read_finals(found)
     return Report(
         folder=_shown_path(folder),
         records=found,
@@ -70,11 +74,12 @@ def build_report(folder: Path, *others: Path) -> Report:
         best_distilled=first,
         best_fine_tuned=second,
         comparison=comparison,
-        headline=headline(first, second, comparison),
-        answer=answer(found, first, second, comparison, arms),
+        finals=finals,
+        headline=headline(first, second, comparison, finals),
+        answer=final_answer(found, finals) if finals else answer(found, first, second, comparison, arms),
         conventions=conventions(found),
         provenance=_provenance(found),
-        commands=_commands(found, first or second),
+        commands=_commands(found, _shipped(found, finals, first or second)),
     )
 
 
@@ -140,15 +145,23 @@ def _folders(found: SweepRecords) -> list[tuple[str, str]]:
     return lines
 
 
-def _commands(found: SweepRecords, row: Row | None) -> tuple[tuple[str, str], ...]:
+def _shipped(found: SweepRecords, finals: Finals | None, best: Row | None) -> TrialRow | None:
+    """The run whose student one would ship: the best confirmed one, before that the best of the search."""
+    if finals:
+        return finals.chosen.best_run(found.sweep.study.metric)
+    return best.trial if best else None
+
+
+def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
     """The next commands, ready to paste; those of the best trial are left out where there is none."""
     commands = []
     folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
-    if row:
-        path = shlex.quote(_shown_path(row.trial.folder))
-        commands.append((f"Run trial {row.trial.trial} again and compare", f"python -m kdsweep.reproduce {path}"))
-        if student := leaderboard.student_folder(row):
-            commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(student))))
+    if run:
+        path, what = shlex.quote(_shown_path(run.folder)), f"trial {run.trial}"
+        what += "" if run.finalist_seed is None else f" with seed {run.finalist_seed}"
+        commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
+        if run.has_student():
+            commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
     if found.sweep.tracking.mode != "off":
         commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
@@ -219,6 +232,32 @@ def _ranked_table(report: Report) -> list[list[str]]:
     return lines
 
 
+def _finalists_table(finals: Finals) -> list[list[str]]:
+    """Means over the fresh seeds; what the search had said stands first."""
+    measures = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")
+    header = ["rank", "arm", "trial", *finals.rows[0].searched, "seeds", "search", "confirmed"]
+    lines = [[*header, *(f"test {name}" for name in measures)]]
+    for row in finals.rows:
+        cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial), *map(compact, row.searched.values())]
+        cells += [f"{len(row.runs)} of {row.wanted}", percent(row.search_score, 2), percent(row.confirmed_score, 2)]
+        lines.append([*cells, percent(row.mean("accuracy"), 2), *(number(row.mean(name), 3) for name in measures[1:])])
+    return lines
+
+
+def _verdicts_text(finals: Finals) -> str:
+    """The primary comparison and the others, as a table."""
+    asked = (
+        [("the best distilled against the best fine-tuned (primary)", finals.primary, None)] if finals.primary else []
+    )
+    lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
+    for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
+        ends = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        p_value = f"{found.p_value:.3f}" if corrected is None else f"{corrected.adjusted_p:.3f} (Holm)"
+        word = found.word if corrected is None else corrected.word
+        lines.append([what, f"{100 * found.difference:+.1f}", ends, p_value, word])
+    return _markdown_table(lines) if len(lines) > 1 else "No comparison is possible yet."
+
+
 def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """Padded, so that it reads in a terminal too."""
     safe = [[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]
@@ -244,6 +283,8 @@ def render_markdown(report: Report) -> str:
     parts.append("; ".join(arm.text() for arm in report.arms) + ".")
     table = _ranked_table(report)
     parts += ["## Leaderboard", _markdown_table(table) if len(table) > 1 else "No trial is complete yet."]
+    if report.finals:
+        parts[3:3] = ["## Finalists", _markdown_table(_finalists_table(report.finals)), _verdicts_text(report.finals)]
     if others:
         lines = [["arm", "trial", "status", "reason"]]
         lines += [[ARM_NAMES[r.arm], str(r.trial.trial), r.status, r.reason or ""] for r in others]
@@ -267,6 +308,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     """The answer, the best rows, what was written and what to run next."""
     table = _ranked_table(report)
     parts = [f"{report.headline}. {report.answer}"]
+    parts += [_markdown_table(_finalists_table(report.finals)), _verdicts_text(report.finals)] if report.finals else []
     parts += [_markdown_table(table[: most + 1])] if len(table) > 1 else []
     written = ("report.html", "report.md", "leaderboard.csv", "leaderboard.json")
     parts.append("Written:\n" + "\n".join(f"  {report.folder}/{name}" for name in written))

@@ -1,0 +1,232 @@
+"""The finalists as the report shows them: confirmed on fresh seeds, compared on the test split, and what that is worth.
+
+Everything is read from the records. The comparison that counts was fixed before the search: the best distilled
+configuration against the best fine-tuned one, each chosen by its mean over fresh seeds on validation, compared on test.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kdsweep import finals, records
+from kdsweep.finals import FinalComparison, SeedVariance, compare_finalists, seed_variance
+from kdsweep.leaderboard import complete, score
+from kdsweep.records import FinalTest, SweepRecords, TrialRow
+from kdsweep.standings import Estimate, distillation_ratio, holm, ranks, shrinkage
+from kdsweep.sweep_config import ARMS, Arm
+from kdsweep.verdicts import CONFIDENCE, Word
+
+SplitName = Literal["test", "validation"]
+Place = tuple[Arm, int]
+"""Arm and trial of a configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One configuration of the search, run again on fresh seeds."""
+
+    arm: Arm
+    trial: int
+    searched: Mapping[str, Any]
+    runs: tuple[TrialRow, ...]
+    """Its complete runs, by seed."""
+    wanted: int
+    """Seeds that it was to run on."""
+    rank: int
+    """1 + how many finalists are significantly better on validation."""
+    search_score: float
+    """`study.metric` in the search."""
+    confirmed_score: float
+    """Mean of `study.metric` over the fresh seeds."""
+    tests: tuple[FinalTest, ...]
+    """On the test split, by seed; empty where there is none."""
+
+    def mean(self, name: str) -> float | None:
+        """Mean over seeds of a metric on the test split; None without one."""
+        return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
+
+    def best_run(self, metric: str) -> TrialRow:
+        """The run to ship: the best on validation of those whose student is on disk."""
+        return max(self.runs, key=lambda run: (run.has_student(), getattr(run.result, metric) or 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secondary:
+    """A comparison beside the primary one, with its p-value corrected for all of them (Holm)."""
+
+    what: str
+    comparison: FinalComparison
+    adjusted_p: float
+    word: Word
+    """As the comparison's, by the corrected p-value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """All finalists, and the verdicts that they support."""
+
+    rows: tuple[Finalist, ...]
+    """By rank, then by confirmed score."""
+    split: SplitName
+    """Where verdicts come from; on validation they are provisional."""
+    primary: FinalComparison | None
+    """The best distilled configuration against the best fine-tuned one; None while one of both is missing."""
+    secondary: tuple[Secondary, ...]
+    ratio: Estimate | None
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined."""
+    shrinkage: Estimate | None
+    """Search score minus confirmed score, over the finalists."""
+    detectable: float | None
+    """The true difference that the primary comparison would have called better with 80 %."""
+    opened: tuple[str, ...]
+    """When the test split was opened, once for each round of finalists."""
+    unfinished: int
+    """Runs still to come, or failed."""
+
+    def best(self, arm: Arm) -> Finalist | None:
+        """The configuration that stands for an arm: the best on validation over the fresh seeds."""
+        mine = [row for row in self.rows if row.arm == arm]
+        return max(mine, key=lambda row: row.confirmed_score, default=None)
+
+    @property
+    def chosen(self) -> Finalist:
+        """The configuration to ship by quality alone: the best on validation over the fresh seeds, of both arms."""
+        return max(self.rows, key=lambda row: row.confirmed_score)
+
+
+def read_finals(found: SweepRecords) -> Finals | None:
+    """The finalists of a sweep; None before the first one is complete."""
+    groups = _groups(found)
+    if not groups:
+        return None
+    validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
+    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
+    rows = [_finalist(found, place, runs, placed.get(place, 1)) for place, runs in groups.items()]
+    rows.sort(key=lambda row: (row.rank, -row.confirmed_score))
+    split: SplitName = "test" if len(tested) == len(groups) else "validation"
+    return _verdicts(found, tuple(rows), tested if split == "test" else validation, split)
+
+
+def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
+    """The complete runs of each configuration that has one, by arm and trial."""
+    groups: dict[Place, list[TrialRow]] = {}
+    for run in sorted(complete(found.finalists), key=lambda run: (run.arm, run.trial, run.finalist_seed or 0)):
+        groups.setdefault((run.arm, run.trial), []).append(run)
+    return groups
+
+
+def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int) -> Finalist:
+    origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
+    tests = [test for run in runs if (test := records.read_test(run.folder)) is not None]
+    confirmed = float(np.mean([score(run, found.sweep) for run in runs]))
+    return Finalist(
+        arm=place[0],
+        trial=place[1],
+        searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
+        runs=tuple(runs),
+        wanted=found.sweep.finalists.seeds,
+        rank=rank,
+        search_score=score(origin, found.sweep) if origin and origin.result else confirmed,
+        confirmed_score=confirmed,
+        tests=tuple(tests),
+    )
+
+
+def _right(
+    found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
+) -> dict[Place, np.ndarray]:
+    """Which rows each configuration's seeds have right, bool [S, N]; one whose files are not all there is left out."""
+    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
+    return {
+        place: np.stack(known)
+        for place, rows in right.items()
+        if len(known := [r for r in rows if r is not None]) == len(rows)
+    }
+
+
+def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
+    """Which rows the model in `folder` has right, bool [N]; None where a file is missing or does not fit."""
+    if split == "test":
+        labels, predictions = records.read_test_labels(*found.folders), records.read_test_predictions(folder)
+    else:
+        labels, predictions = records.read_validation_labels(*found.folders), records.read_predictions(folder)
+    if labels is None or predictions is None or predictions.shape != labels.shape:
+        return None
+    right: np.ndarray = predictions == labels
+    return right
+
+
+def _verdicts(
+    found: SweepRecords, rows: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
+) -> Finals:
+    known = seed_variance(list(right.values()))
+    seeds = known if known.df else None
+    best = {arm: max((r for r in rows if r.arm == arm), key=lambda r: r.confirmed_score, default=None) for arm in ARMS}
+    pair = [right.get((row.arm, row.trial)) if row else None for row in best.values()]
+    teacher = next(
+        (r for there in found.folders if (r := _right_rows(found, records.teacher_folder(there), split)) is not None),
+        None,
+    )
+    primary = ratio = None
+    if pair[0] is not None and pair[1] is not None:
+        primary = compare_finalists(pair[0], pair[1], seeds=seeds)
+        ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds) if teacher is not None else None
+    wanted = found.sweep.finalist_runs()
+    return Finals(
+        rows=rows,
+        split=split,
+        primary=primary,
+        secondary=_secondary(rows, right, teacher, seeds),
+        ratio=ratio,
+        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
+        detectable=finals.minimal_detectable_difference(primary.standard_error, primary.df) if primary else None,
+        opened=_openings(rows),
+        unfinished=max(0, wanted - sum(len(row.runs) for row in rows)),
+    )
+
+
+def _secondary(
+    rows: Sequence[Finalist],
+    right: Mapping[Place, np.ndarray],
+    teacher: np.ndarray | None,
+    seeds: SeedVariance | None,
+) -> tuple[Secondary, ...]:
+    """The chosen configuration against the next one, and the best of each arm against the teacher."""
+    asked: list[tuple[str, FinalComparison]] = []
+    known = [(row, right[row.arm, row.trial]) for row in rows if (row.arm, row.trial) in right]
+    known.sort(key=lambda each: -each[0].confirmed_score)
+    if len(known) > 1:
+        what = f"{name(known[0][0])} against the next, {name(known[1][0])}"
+        asked.append((what, compare_finalists(known[0][1], known[1][1], seeds=seeds)))
+    for arm in ARMS:
+        mine = next((each for each in known if each[0].arm == arm), None)
+        if mine and teacher is not None:
+            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
+            asked.append((f"{name(mine[0])} against the teacher", compared))
+    adjusted = holm([comparison.p_value for _, comparison in asked])
+    pairs = zip(asked, adjusted, strict=True)
+    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in pairs)
+
+
+def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
+    if comparison.word == "better" and adjusted_p >= 1 - CONFIDENCE:
+        return "cannot tell"
+    return comparison.word
+
+
+def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
+    """The first time of each round."""
+    times: dict[int, str] = {}
+    for row in rows:
+        for run, test in zip(row.runs, row.tests, strict=False):
+            turn = run.result.finalist.round if run.result and run.result.finalist else 1
+            times[turn] = min(times.get(turn, test.opened_at), test.opened_at)
+    return tuple(times[turn] for turn in sorted(times))
+
+
+def name(finalist: Finalist) -> str:
+    """`distilled 7`."""
+    return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"

@@ -1,0 +1,148 @@
+"""What the report says of finalists: planted right and wrong rows, and the words that follow from them."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_report import make_full, make_trial
+
+from kdsweep import records
+from kdsweep.finalists import read_finals
+from kdsweep.records import Finalist, FinalTest, TrialFolder, teacher_folder, trial_folder
+from kdsweep.report import render_markdown, terminal_text, write_report
+from kdsweep.sweep_config import Arm, SweepConfig
+
+TEST_ROWS = 4000
+METRICS: dict[str, Any] = {"macro_f1": 0.7, "mcc": 0.6, "loss": 0.5, "ece": 0.1, "agreement": 0.9, "kl": 0.2}
+
+
+def test_of(accuracy: float, rows: int, day: int = 1) -> FinalTest:
+    return FinalTest(
+        accuracy=accuracy, **METRICS, reliability=((0.9, 0.8, rows),), rows=rows, opened_at=f"2026-01-0{day}"
+    )
+
+
+test_of.__test__ = False  # type: ignore[attr-defined]
+
+
+def make_teacher_tested(folder: Path, share: float) -> None:
+    """Every test label is 1; the teacher is right on the first `share` of the rows."""
+    there = TrialFolder(teacher_folder(folder))
+    there.write_test_labels(np.ones(TEST_ROWS, np.int64))
+    there.write_test(test_of(share, TEST_ROWS), (np.arange(TEST_ROWS) < share * TEST_ROWS).astype(np.int64))
+
+
+def make_finalist(
+    folder: Path,
+    sweep: SweepConfig,
+    arm: Arm,
+    trial: int,
+    seed: int,
+    share: float,
+    *,
+    tested: bool = True,
+    round_: int = 1,
+) -> None:
+    """A finalist that is right on about `share` of the rows, a few of them by the seed's luck."""
+    rng = np.random.default_rng([seed, trial, arm == "distilled"])
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32, "seed": seed}
+    config = sweep.trial(arm, point)
+    there = TrialFolder(trial_folder(folder, arm, trial, seed))
+    there.start(config)
+    (origin,) = [row for row in records.read_trials(folder, arm) if row.trial == trial]
+    assert origin.result is not None
+
+    def right(rows: int) -> np.ndarray:
+        found = np.arange(rows) < share * rows
+        return np.where(rng.random(rows) < 0.02, ~found, found).astype(np.int64)
+
+    validation = right(200)
+    there.write_predictions(validation)
+    if tested:
+        test = right(TEST_ROWS)
+        there.write_test(test_of(float(test.mean()), TEST_ROWS, round_), test)
+    values = {**asdict(origin.result), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
+    there.finish(records.TrialResult(**values))
+
+
+def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: Any) -> SweepConfig:
+    """Two finalists an arm on three seeds."""
+    sweep = make_full(folder)
+    make_teacher_tested(folder, 0.9)
+    for trial in (0, 1):
+        for seed in (1, 2, 3):
+            make_finalist(folder, sweep, "distilled", trial, seed, distilled - 0.02 * trial, **options)
+            make_finalist(folder, sweep, "fine_tuned", trial, seed, fine_tuned - 0.02 * trial, **options)
+    return sweep
+
+
+@pytest.mark.parametrize(
+    ("distilled", "fine_tuned", "word", "opening"),
+    [
+        (0.85, 0.80, "better", "Distilling beat plain fine-tuning on the test rows"),
+        (0.80, 0.85, "not better", "Distilling did not beat plain fine-tuning on the test rows"),
+        (0.80, 0.80, "cannot tell", "These test rows cannot tell"),
+    ],
+)
+def test_the_verdict_comes_from_the_test_split(
+    distilled: float, fine_tuned: float, word: str, opening: str, tmp_path: Path
+) -> None:
+    make_finals(tmp_path / "s", distilled, fine_tuned)
+    report = write_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.primary is not None
+    assert (report.finals.primary.word, report.finals.split, report.finals.primary.rows) == (word, "test", TEST_ROWS)
+    assert report.headline.startswith(opening)
+    assert abs(report.finals.primary.difference - (distilled - fine_tuned)) < 0.01
+    text = render_markdown(report)
+    assert "## Finalists" in text and "(primary)" in text and "against the teacher" in text
+    assert "This study finds a true difference of" in report.answer and "for this one teacher" in report.answer
+    assert "Provisional" not in report.answer
+    assert "finalists/" in terminal_text(report)  # the commands name the confirmed student
+
+
+def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
+    make_finals(tmp_path / "s", 0.85, 0.70, tested=False)
+    finals = write_report(tmp_path / "s").finals
+    assert finals is not None and finals.primary is not None
+    assert (finals.split, finals.primary.rows) == ("validation", 200)
+    assert "Provisional: there is no test split" in write_report(tmp_path / "s").answer
+
+
+def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(tmp_path: Path) -> None:
+    make_finals(tmp_path / "s", 0.85, 0.80)
+    finals = read_finals(records.read_records(tmp_path / "s"))
+    assert finals is not None
+    assert (finals.chosen.arm, finals.chosen.trial) == ("distilled", 0)
+    assert [row.rank for row in finals.rows] == sorted(row.rank for row in finals.rows) and finals.rows[0].rank == 1
+    assert all(len(row.runs) == 3 for row in finals.rows)
+
+
+def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(tmp_path: Path) -> None:
+    make_finals(tmp_path / "s", 0.85, 0.80)
+    report = write_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.ratio is not None
+    assert report.finals.ratio.low < 0.5 < report.finals.ratio.high and "of the gap between" in report.answer
+    make_teacher_tested(tmp_path / "s", 0.80)
+    report = write_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
+
+
+def test_a_second_round_is_said(tmp_path: Path) -> None:
+    sweep = make_finals(tmp_path / "s", 0.85, 0.80)
+    point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
+    make_trial(tmp_path / "s", sweep, "distilled", 7, point, 0.9)
+    make_finalist(tmp_path / "s", sweep, "distilled", 7, 1, 0.86, round_=2)
+    report = write_report(tmp_path / "s")
+    assert report.finals is not None and len(report.finals.opened) == 2
+    assert "The test split was opened 2 times" in report.answer
+
+
+def test_half_of_the_finalists_give_a_report_that_says_what_is_to_come(tmp_path: Path) -> None:
+    sweep = make_full(tmp_path / "s")
+    make_teacher_tested(tmp_path / "s", 0.9)
+    make_finalist(tmp_path / "s", sweep, "distilled", 0, 1, 0.85)
+    report = write_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.primary is None and report.finals.unfinished == 17
+    assert "17 runs of finalists are still to come" in report.answer
