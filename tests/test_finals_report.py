@@ -124,7 +124,7 @@ def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(tmp_path: P
     report = write_report(tmp_path / "s")
     assert report.finals is not None and report.finals.ratio is not None
     assert report.finals.ratio.low < 0.43 < report.finals.ratio.high and "of the gap between" in report.answer
-    make_teacher_tested(tmp_path / "s", 0.80)
+    make_teacher_tested(tmp_path / "s", 0.79)  # no clear gap to the fine-tuned students
     report = write_report(tmp_path / "s")
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
 

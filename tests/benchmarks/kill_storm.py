@@ -76,6 +76,7 @@ def write_sweep(folder: Path, teacher: Path, rows: Path, *, trials: int, epochs:
             "validation_fraction": 0.25,
             "max_length": 16,
             "teacher": str(teacher),
+            "test_fraction": 0.2,
             "student_layers": 2,
             "student_init": "finetuned",
             "batch_size": 1,
@@ -89,6 +90,7 @@ def write_sweep(folder: Path, teacher: Path, rows: Path, *, trials: int, epochs:
             "alpha": {"low": 0.0, "high": 1.0},
             "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
         },
+        "finalists": {"top": 1, "seeds": 2},
         "tracking": {"mode": "off"},
     }
     path = folder / "storm.yaml"
@@ -120,7 +122,7 @@ def processes(results: Path) -> dict[int, str]:
 
 def result_files(folder: Path) -> dict[str, bytes]:
     """Every finished trial's result as it is on disk."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("[tc]*/[0-9]*/result.json")}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/*/result.json")}
 
 
 def run_storm(sweep: Path, results: Path, *, kills: int, seed: int, overrides: tuple[str, ...] = ()) -> Storm:
@@ -176,7 +178,10 @@ def compare(storm: Storm, disturbed: Path, undisturbed: Path) -> None:
             f"{name}: {key} {old[key]} {new[key]}" for key in old if key not in CLOCK and old[key] != new[key]
         ]
         trial, twin = found.parent, undisturbed / Path(name).parent
-        for file in ("steps.jsonl", "predictions.npy", "config.yaml"):
+        files = ["steps.jsonl", "predictions.npy", "config.yaml"]
+        if trial.parent.name == "finalists":
+            files.append("test_predictions.npy")
+        for file in files:
             if (trial / file).read_bytes() != (twin / file).read_bytes():
                 storm.differences.append(f"{trial.name}/{file}")
         attempts = [json.loads(line) for line in (trial / "attempts.jsonl").read_text().splitlines()]
@@ -195,8 +200,8 @@ def running_rows(storage: str) -> int:
     import optuna
 
     opened, rows = optuna.storages.RDBStorage(storage), 0
-    for arm in ("distilled", "fine_tuned"):
-        trials = optuna.load_study(study_name=f"storm-{arm}", storage=opened).get_trials(deepcopy=False)
+    for stage in ("distilled", "fine_tuned", "finalists"):
+        trials = optuna.load_study(study_name=f"storm-{stage}", storage=opened).get_trials(deepcopy=False)
         rows += sum(trial.state.name == "RUNNING" for trial in trials)
         rows += len(trials) - len({trial.number for trial in trials})
     opened.engine.dispose()
