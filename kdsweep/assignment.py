@@ -78,6 +78,12 @@ class Assignment:
         except OUTAGES as error:
             self._storage.note_outage(error, first=len(self._untold) == 1)
 
+    def constrain(self, excess: Mapping[str, float]) -> None:
+        """By how much each constraint is broken; at most 0 where it is kept."""
+        for name, value in excess.items():
+            if name not in self._trial.constraints:  # an attempt before has told it
+                self._storage.patiently(lambda: self._trial.set_constraint(name, value))  # noqa: B023
+
     def should_prune(self) -> bool:
         """Whether the others are ahead, as far as is known."""
         try:

@@ -169,9 +169,11 @@ class SweepDisplay:
         score = event["score"]
         self._trial_seconds.append(event["seconds"])
         self._bars.advance(self._stages[stage])
-        if event["status"] == "complete" and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
+        feasible = event["status"] == "complete" and not event["violates"]
+        if feasible and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
             self._best[arm] = (score, event["trial"])
         mark = {"complete": f"{self._metric} {score or 0:.4f}"}.get(event["status"], str(event["error"]).split("\n")[0])
+        mark += "".join(f", breaks {each}" for each in event["violates"])
         params = shown_params(self._trials.pop(event["worker"])["params"])
         what = f"{ARM_NAMES[event['arm']]}{', finalist' if event['finalist'] else ''}"
         line = f"{what:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"

@@ -18,8 +18,8 @@ from kdsweep.verdicts import wilson_interval
 ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 """The arms as words."""
 
-RowStatus = Literal["complete", "pruned", "failed", "duplicate", "unfinished"]
-UNRANKED: tuple[RowStatus, ...] = ("pruned", "failed", "duplicate", "unfinished")
+RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
+UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")
 """What stands below the ranked rows, in this order."""
 
 MEASURED = (
@@ -88,8 +88,10 @@ def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
 
 
 def status(trial: TrialRow) -> RowStatus:
-    """How a trial ended; `unfinished` where it has no result yet."""
-    return trial.result.status if trial.result else "unfinished"
+    """How a trial ended; `infeasible` where its student breaks a constraint, `unfinished` where it has no result yet."""
+    if trial.result is None:
+        return "unfinished"
+    return "infeasible" if trial.result.status == "complete" and trial.result.violates else trial.result.status
 
 
 def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
@@ -125,7 +127,7 @@ def _reason(trial: TrialRow) -> str | None:
     if trial.result is None:
         return f"running or cut off, {len(trial.epochs)} of {trial.config.epochs} epochs done"
     if trial.result.status == "complete":
-        return None
+        return ", ".join(trial.result.violates) or None
     return trial.result.error or f"no reason was recorded; see {trial.folder.name}/log.txt"
 
 

@@ -5,6 +5,7 @@ Nothing is loaded twice in a process, whichever fields are searched: every mater
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from kdsweep.models import (
     load_student,
     measure_speed,
     resolved_revision,
+    size_mb,
     student_from_teacher,
     weights_sha256,
 )
@@ -110,6 +112,14 @@ class Materials:
             return measure_speed(self.student(config), self.rows(config)[1].tokens)
 
         return self._once("speed", config, _ARCHITECTURE, measure)
+
+    def size_mb(self, config: TrialConfig) -> float:
+        """Megabytes of the student's weights."""
+        return size_mb(self._initial_student(config)[0])
+
+    def architecture(self, config: TrialConfig) -> str:
+        """What the student's speed depends on, in one line."""
+        return json.dumps({name: getattr(config, name) for name in _ARCHITECTURE})
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
         """Of the teacher, on the same validation rows."""

@@ -214,6 +214,8 @@ class TrialResult:
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
     finalist: Finalist | None = None
     """None for a trial of the search."""
+    violates: tuple[str, ...] = ()
+    """Constraints that the student breaks, with value and limit."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""

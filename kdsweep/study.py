@@ -82,8 +82,14 @@ class Studies:
         return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
 
     def ranked(self, stage: Stage, arm: Arm) -> list[tuple[Who, float]]:
-        """An arm's complete trials (or finalists) and their values, best first; duplicates left out."""
-        done = [t for t in self._trials(stage) if t.state == TrialState.COMPLETE and "twin" not in t.user_attrs]
+        """An arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
+        done = [
+            trial
+            for trial in self._trials(stage)
+            if trial.state == TrialState.COMPLETE
+            and "twin" not in trial.user_attrs
+            and max(trial.constraints.values(), default=0.0) <= 0
+        ]
         mine = [(who, t) for t in done if (who := who_is(stage, t)).arm == arm]
         mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
         return [(who, trial.values[0]) for who, trial in mine]
@@ -208,6 +214,16 @@ class Studies:
                 + "\nBring the cache of the first run (KDSWEEP_CACHE), name a teacher "
                 "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
             )
+
+    def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
+        """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
+        study = self._studies["distilled"]
+        with self._storage.alone():
+            known: dict[str, float] = study.user_attrs.get("latencies", {})
+            if architecture not in known:
+                known = {**known, architecture: measure()}
+                study.set_user_attr("latencies", known)
+        return known[architecture]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,20 @@ def _short(value: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What a student must keep to be ranked; a trial that does not is run (or pruned) all the same, so that the search learns."""
+
+    latency_ms_p50: float | None = None
+    """Median milliseconds of one row, batch 1, measured once for each size of student; null: no limit."""
+    size_mb: float | None = None
+    """Megabytes of its weights; null: no limit."""
+
+    def limits(self) -> dict[str, float]:
+        """Those that are set, by name."""
+        return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """The search: how many trials, and which of Optuna's samplers and pruners."""
 
@@ -114,6 +128,8 @@ class StudyConfig:
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
     """What the search maximises and the leaderboard ranks by; the last two for classes of very different size."""
+    constraints: Constraints = field(default_factory=Constraints)
+    """Limits on latency and size; students that break one are not ranked."""
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: int = 5
     """Random trials before TPE models anything, and before the median pruner cuts."""
@@ -209,8 +225,9 @@ class SweepConfig:
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = {"trials", "controls", "storage", "keep_students", "target", "timeout_minutes"}
-        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds"}
+        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints"}
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
+        study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
         queue = {f"enqueue[{index}]": str(dict(item)) for index, item in enumerate(self.enqueue)}

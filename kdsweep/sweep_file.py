@@ -13,6 +13,7 @@ from kdsweep.sweep_config import (
     PATH_FIELDS,
     UNSEARCHABLE,
     Axis,
+    Constraints,
     FinalistsConfig,
     StudyConfig,
     SweepConfig,
@@ -63,7 +64,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     return sweep
 
 
-Section = TypeVar("Section", StudyConfig, FinalistsConfig, TrackingConfig)
+Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
 
 
 def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:
@@ -72,10 +73,14 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
     if not isinstance(content, dict):
         problems.append(f"{name} must be a mapping, but got {content!r}")
         return kind()
-    hints, values = {item.name: item.type for item in dataclasses.fields(kind)}, {}
+    hints: dict[str, Any] = {item.name: item.type for item in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in hints:
             problems.append(f"{name}: unknown key {key!r}{did_you_mean(key, hints)}")
+            continue
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = _section(hints[key], f"{name}.{key}", value, problems)
             continue
         try:
             values[key] = converted(value, hints[key])
@@ -98,6 +103,11 @@ def _study_problems(study: StudyConfig) -> list[str]:
         f"study.{key} > 0 must hold, but got {getattr(study, key)}"
         for key in positive
         if getattr(study, key) is not None and getattr(study, key) <= 0
+    ]
+    problems += [
+        f"study.constraints.{key} > 0 must hold, but got {limit}"
+        for key, limit in study.constraints.limits().items()
+        if limit <= 0
     ]
     if study.target is not None and study.target > 1:
         problems.append(f"study.target is an accuracy, at most 1, but got {study.target}")

@@ -47,6 +47,8 @@ class Slot:
     attempt: int = 1
     owner: str = "-"
     """The process that runs it."""
+    violates: tuple[str, ...] = ()
+    """Constraints of the study that its student breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ def run_trial(
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
         else:
             facts["size_mb"] = save_student(student, config, folder.student)
-            if slot.finalist:
-                open_test(student, config, materials, folder)
+            if slot.finalist and (tested := open_test(student, config, materials, folder)):
+                run.summarise({f"test_{name}": value for name, value in tested.items()})
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
@@ -113,12 +115,16 @@ def run_trial(
     return result
 
 
-def open_test(student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder) -> None:
-    """A finalist on the test split, recorded in its folder; nothing where there is no such split."""
+def open_test(
+    student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
+) -> dict[str, float] | None:
+    """A finalist on the test split, recorded in its folder: its metrics; None where there is no such split."""
     rows = materials.test_rows(config)
-    if rows is not None:
-        evaluation = evaluate(student, rows)
-        folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
+    if rows is None:
+        return None
+    evaluation = evaluate(student, rows)
+    folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
+    return measured(evaluation.logits, rows)
 
 
 def final_test(logits: Tensor, rows: Rows) -> FinalTest:
@@ -205,6 +211,7 @@ def _result(
         arm=slot.arm,
         trial=slot.trial,
         finalist=slot.finalist,
+        violates=slot.violates,
         attempt=slot.attempt,
         status=status,
         error=error,

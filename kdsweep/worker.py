@@ -133,7 +133,7 @@ class Worker:
     def _run(self, assignment: Assignment) -> None:
         config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)
         place: dict[str, Any] = {name: getattr(assignment, name) for name in ("arm", "trial", "finalist", "attempt")}
-        slot = Slot(**place, owner=self._owner)
+        slot = Slot(**place, owner=self._owner, violates=self._violated(assignment, config))
         params = {name: getattr(config, name) for name in (*self._sweep.search, *({"seed"} if slot.finalist else ()))}
         self._send("trial", **asdict(slot), params=params, epochs=config.epochs)
         path = trial_folder(self._folder, slot.arm, slot.trial, slot.finalist.seed if slot.finalist else None)
@@ -146,6 +146,18 @@ class Worker:
                 self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
         how = {"status": result.status, "error": result.error, "score": getattr(result, self._sweep.study.metric)}
         self._send("done", **asdict(slot), **how, seconds=result.seconds)
+
+    def _violated(self, assignment: Assignment, config: TrialConfig) -> tuple[str, ...]:
+        """Tell the search by how much the student breaks each constraint; those that it breaks."""
+        limits = self._sweep.study.constraints.limits()
+        if not limits:
+            return ()
+        measure = lambda: self._materials.speed(config).latency_ms_p50
+        costs = {"size_mb": self._materials.size_mb(config)}
+        if "latency_ms_p50" in limits:
+            costs["latency_ms_p50"] = self._studies.agreed_latency(self._materials.architecture(config), measure)
+        assignment.constrain({name: costs[name] - limit for name, limit in limits.items()})
+        return tuple(f"{name} {costs[name]:.3g} > {limit:g}" for name, limit in limits.items() if costs[name] > limit)
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
         """The result that an attempt before wrote, but was killed before it told the study: nothing finished is run again."""

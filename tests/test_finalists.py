@@ -180,3 +180,35 @@ def test_the_search_ranks_by_the_metric_that_the_file_names(tiny_sweep_file: Wri
     rows = json.loads((tmp_path / "results" / "tiny" / "leaderboard.json").read_text())
     scores = [row["val_mcc"] for row in rows]
     assert scores == sorted(scores, reverse=True) and "val_mcc" in done.stdout
+
+
+def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_measured_once(tmp_path: Path) -> None:
+    sweep = sweep_of(top=2, seeds=1, controls=0)
+    studies, measured = Studies(sweep, tmp_path), []
+    for _ in range(4):
+        mine = studies.take_from("distilled")
+        assert mine is not None
+        latency = studies.agreed_latency("small", lambda: float(len(measured) or measured.append(0) or 5.0))
+        mine.constrain({"latency_ms_p50": latency - 5.0, "size_mb": 1.0 if mine.trial == 3 else -1.0})
+        result = missing_result("distilled", mine.trial, status="complete", error="", attempt=1)
+        assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+    assert measured == [0]
+    assert [trial for _, trial, _ in Studies(sweep, tmp_path).finalists()] == [2, 1]
+
+
+@pytest.mark.slow
+def test_constraints_rank_only_students_that_keep_them(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+    search = {"student_layers": {"choices": [1, 2]}}
+    fixed = {"student_layers": None, "epochs": 1}
+    path = tiny_sweep_file(search=search, fixed=fixed, study={"trials": 6, "controls": 0, "startup_trials": 10})
+    sizes = tmp_path / "results" / "tiny" / "leaderboard.json"
+    assert command("run", path, "name=free").returncode == 0
+    found = json.loads((tmp_path / "results" / "free" / "leaderboard.json").read_text())
+    small, large = sorted({row["size_mb"] for row in found if row["size_mb"]})
+    limit = (small + large) / 2
+    done = command("run", path, f"study.constraints.size_mb={limit}")
+    assert done.returncode == 0 and "breaks size_mb" in done.stdout, done.stdout
+    rows = json.loads(sizes.read_text())
+    assert {row["student_layers"] for row in rows if row["rank"]} == {1}
+    infeasible = [row for row in rows if row["status"] == "infeasible"]
+    assert infeasible and all(row["student_layers"] == 2 and "size_mb" in row["reason"] for row in infeasible)
