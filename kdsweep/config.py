@@ -262,7 +262,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, omegaconf.DictConfig):
             raise ConfigError(f"{path} must hold a YAML mapping (key: value), but holds a list")
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))) if overrides else loaded
         _refuse_resolvers(OmegaConf.to_container(merged), str(path))
         content = OmegaConf.to_container(merged, resolve=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """The report's figures: each function takes trials and gives a `Figure`, drawn or with the reason why there is none.
 
-Colours, dashes and backgrounds read on light and on dark pages; the page's stylesheet colours text and axes.
+Colours, dashes and backgrounds read on light and on dark pages; the page colours text, axes, and the traces whose
+`meta` names an arm. Thousands of points lie in few traces, curves as one line with gaps: a browser draws that at once.
 """
 
 import html
@@ -26,6 +27,12 @@ COLOUR_BAR |= {"x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
 NEUTRAL = "rgba(128,128,128,0.75)"
 GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
+FEW_CURVES = 60
+"""Trials of an arm up to which each epoch has its mark."""
+LAYERS = 8
+"""Traces that share an arm's faint curves beyond that."""
+MOST_POINTS = 5000
+"""Points of one trace beyond which epochs are left out of it, never a curve's ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,11 @@ class Figure:
     wide: bool = False
     """Whether it needs the width of a desk; a phone scrolls it."""
 
+    @property
+    def height(self) -> int:
+        """In CSS pixels."""
+        return int(self.plot.layout.height) if self.plot else 0
+
     def json(self) -> str:
         """The plot as JSON that cannot close the script tag it stands in; `null` without a plot."""
         return str(self.plot.to_json()).replace("<", "\\u003c") if self.plot else "null"
@@ -51,59 +63,6 @@ class Figure:
 def plotly_js() -> str:
     """The library that draws the figures on the page, to be inlined once."""
     return str(get_plotlyjs())
-
-
-# The search ----------------------------------------------------------------------------------------------------------
-
-
-def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
-    """The map of T and alpha where both are searched, else one slice for each searched field."""
-    if {"temperature", "alpha"} <= set(records.sweep.search):
-        return (temperature_alpha_map(records),)
-    return tuple(axis_slice(records, name) for name in records.sweep.search)
-
-
-def temperature_alpha_map(records: SweepRecords) -> Figure:
-    """Distilled trials by temperature and alpha, coloured by val_accuracy; crosses were pruned."""
-    search, title = records.sweep.search, "Temperature and alpha"
-    done = [trial for trial in complete(records.trials) if trial.arm == "distilled"]
-    if not done:
-        return missing("map", title, "No distilled trial is complete yet.")
-    pruned = [t for t in records.trials if t.arm == "distilled" and t.result and t.result.status == "pruned"]
-    best = max(done, key=accuracy)
-    plot = _plot(height=440, x_title="temperature", y_title="alpha (weight of the soft term)")
-    if pruned:
-        marker: dict[str, Any] = {"symbol": "x-thin", "size": 9, "line": {"color": NEUTRAL, "width": 1.5}}
-        plot.add_trace(_points(pruned, search, "pruned", marker))
-    marker = {"size": 14, "color": [100 * accuracy(trial) for trial in done], "colorscale": SCALE}
-    marker |= {"line": {"color": NEUTRAL, "width": 1}, "showscale": len({accuracy(trial) for trial in done}) > 1}
-    marker["colorbar"] = {**COLOUR_BAR, "title": {"text": "val_accuracy, %", "side": "top", "font": {"size": 13}}}
-    plot.add_trace(_points(done, search, "complete", marker))
-    ring = {"symbol": "circle-open", "size": 24, "color": NEUTRAL, "line": {"width": 2}}
-    plot.add_trace(_points([best], search, "best", ring))
-    plot.update_xaxes(**_axis_scale(search["temperature"]))
-    plot.update_yaxes(**_axis_scale(search["alpha"]))
-    described = (
-        f"{len(done)} complete and {len(pruned)} pruned trials; the best, trial {best.trial}, has temperature "
-        f"{best.config.temperature:.3g}, alpha {best.config.alpha:.3g} and val_accuracy {100 * accuracy(best):.1f} %."
-    )
-    return Figure(name="map", title=title, description=described, plot=plot)
-
-
-def axis_slice(records: SweepRecords, name: str) -> Figure:
-    """val_accuracy of both arms' complete trials over one searched field."""
-    done = complete(records.trials)
-    if not done:
-        return missing(f"slice-{name}", name, "No trial is complete yet.")
-    axis = records.sweep.search[name]
-    plot = _plot(height=300, x_title=name, y_title="val_accuracy, %")
-    for arm in ARMS:
-        trials = [trial for trial in done if trial.arm == arm and name in records.sweep.axes(arm)]
-        if trials:
-            plot.add_trace(_marks(trials, [_placed(t, name, axis) for t in trials], records.sweep.search, arm))
-    plot.update_xaxes(**_axis_scale(axis))
-    described = f"val_accuracy of {len(done)} complete trials over {name}, {axis.text()}."
-    return Figure(name=f"slice-{name}", title=name, description=described, plot=plot)
 
 
 # The training --------------------------------------------------------------------------------------------------------
@@ -119,14 +78,14 @@ def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
     if not with_epochs:
         return missing(metric, metric, "No epoch is finished yet.")
     unit = ", %" if metric == "val_accuracy" else ""
-    plot = _plot(height=300, x_title="epoch", y_title="")
+    plot = new_plot(height=300, x_title="epoch", y_title="")
     ends = []
     for arm in ARMS:
         of_arm = [trial for trial in with_epochs if trial.arm == arm]
-        plot.add_traces([_line(trial, metric, arm, strong=False) for trial in of_arm])
+        plot.add_traces(_faint_lines(of_arm, metric, arm))
         if done := complete(of_arm):
             best = max(done, key=accuracy)
-            plot.add_trace(_line(best, metric, arm, strong=True))
+            plot.add_trace(_lines([best], metric, arm, opacity=1.0, width=3, marker=7))
             ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(best, metric)[-1]:.3g}{unit.strip(',')}")
     most = max(len(trial.epochs) for trial in with_epochs)
     plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
@@ -136,18 +95,45 @@ def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
 
 def _measured(trial: TrialRow, metric: str) -> list[float]:
     factor = 100 if metric == "val_accuracy" else 1
-    return [factor * float(getattr(epoch, metric)) for epoch in trial.epochs]
+    return [short(factor * float(getattr(epoch, metric))) for epoch in trial.epochs]
 
 
-def _line(trial: TrialRow, metric: str, arm: Arm, *, strong: bool) -> go.Scatter:
+def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.Scatter]:
+    """Every trial of an arm: with its marks where there are few, else as layers of lines that darken where they meet."""
+    if len(trials) <= FEW_CURVES:
+        return [_lines(trials, metric, arm, opacity=0.28, width=1.2, marker=4)] if trials else []
+    longer = [trial for trial in trials if len(trial.epochs) > 1]
+    single = [trial for trial in trials if len(trial.epochs) == 1]
+    layers = [longer[first::LAYERS] for first in range(LAYERS) if longer[first::LAYERS]]
+    drawn = [_lines(layer, metric, arm, opacity=0.12, width=1, marker=0) for layer in layers]
+    return drawn + ([_lines(single, metric, arm, opacity=0.12, width=0, marker=4)] if single else [])
+
+
+def _lines(
+    trials: Sequence[TrialRow], metric: str, arm: Arm, *, opacity: float, width: float, marker: float
+) -> go.Scatter:
+    """Curves as one trace with gaps; width or marker 0 draws none."""
+    step = max(1, sum(len(trial.epochs) for trial in trials) // MOST_POINTS)
+    x: list[int | None] = []
+    y: list[float | None] = []
+    numbers: list[int | None] = []
+    for trial in trials:
+        last = len(trial.epochs) - 1
+        kept = [epoch for epoch in range(last + 1) if epoch % step == 0 or epoch == last]
+        measured = _measured(trial, metric)
+        x += [epoch + 1 for epoch in kept] + [None]
+        y += [measured[epoch] for epoch in kept] + [None]
+        numbers += [trial.trial] * len(kept) + [None]
     return go.Scatter(
-        x=list(range(1, len(trial.epochs) + 1)),
-        y=_measured(trial, metric),
-        mode="lines+markers",
-        opacity=1.0 if strong else 0.28,
-        line={"color": COLOURS[arm], "dash": DASHES[arm], "width": 3 if strong else 1.2},
-        marker={"size": 7 if strong else 4, "symbol": SYMBOLS[arm]},
-        hovertemplate=f"{ARM_NAMES[arm]} trial {trial.trial}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
+        x=x,
+        y=y,
+        customdata=numbers,
+        meta=arm,
+        mode="+".join(["lines"] * bool(width) + ["markers"] * bool(marker)),
+        opacity=opacity,
+        line={"color": COLOURS[arm], "dash": DASHES[arm], "width": width},
+        marker={"size": marker, "symbol": SYMBOLS[arm], "color": COLOURS[arm]},
+        hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
     )
 
 
@@ -155,29 +141,48 @@ def _line(trial: TrialRow, metric: str, arm: Arm, *, strong: bool) -> go.Scatter
 
 
 def accuracy_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
-    """val_accuracy over parameters and over latency, where the students differ in size; the teacher is a star."""
-    done = complete(records.trials)
-    if len({trial.result.parameters for trial in done if trial.result}) < 2:
-        return ()
+    """val_accuracy over parameters and over latency, students and teacher (a star), with the Pareto front."""
     return (
-        _cost(records, done, "parameters", "parameters, millions", 1e-6),
-        _cost(records, done, "latency_ms_p50", "milliseconds a row", 1.0),
+        _cost(records, "parameters", "parameters, millions", 1e-6),
+        _cost(records, "latency_ms_p50", "milliseconds a row", 1.0),
     )
 
 
-def _cost(records: SweepRecords, trials: Sequence[TrialRow], field: str, unit: str, factor: float) -> Figure:
-    teacher = records.teacher
-    plot = _plot(height=300, x_title=unit, y_title="val_accuracy, %")
+def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure:
+    name, title, teacher = f"cost-{field}", f"val_accuracy, %, over {unit}", records.teacher
+    known = [t for t in complete(records.trials) if t.result and getattr(t.result, field) is not None]
+    if not known:
+        return missing(name, title, "No trial with a measured cost is complete yet.")
+    costs = [short(factor * getattr(trial.result, field)) for trial in known]
+    points = [(cost, 100 * accuracy(trial)) for cost, trial in zip(costs, known, strict=True)]
+    if teacher:
+        points.append((short(factor * getattr(teacher, field)), 100 * teacher.val_accuracy))
+    plot = new_plot(height=300, x_title=unit, y_title="val_accuracy, %")
+    front = pareto_front(points)
+    steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
+    plot.add_trace(
+        go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
+    )
     for arm in ARMS:
-        known = [t for t in trials if t.arm == arm and t.result and getattr(t.result, field) is not None]
-        costs = [factor * getattr(trial.result, field) for trial in known]
-        plot.add_trace(_marks(known, costs, records.sweep.search, arm))
+        of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
+        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep.search, arm))
     if teacher:
         star = {"size": 14, "symbol": "star", "color": NEUTRAL}
-        x, y = [factor * getattr(teacher, field)], [100 * teacher.val_accuracy]
-        plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate="teacher<extra></extra>"))
-    described = f"val_accuracy of {len(trials)} complete trials and the teacher over {unit}."
-    return Figure(name=f"cost-{field}", title=f"Accuracy over {unit}", description=described, plot=plot)
+        x, y = [points[-1][0]], [points[-1][1]]
+        text = f"<b>teacher</b><br>val_accuracy {y[0]:.2f} %<extra></extra>"
+        plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
+    ends = "; ".join(f"{quality:.1f} % at {cost:g}" for cost, quality in front)
+    described = f"val_accuracy of {len(known)} complete trials and the teacher over {unit}; Pareto front: {ends}."
+    return Figure(name=name, title=title, description=described, plot=plot)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) points those that no other one beats in both, cheapest first; equal ones once."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
 
 
 # Shared --------------------------------------------------------------------------------------------------------------
@@ -188,20 +193,20 @@ def missing(name: str, title: str, note: str) -> Figure:
     return Figure(name=name, title=title, description="", plot=None, note=note)
 
 
-def _placed(trial: TrialRow, name: str, axis: Axis) -> Any:
+def placed(trial: TrialRow, name: str, axis: Axis) -> Any:
     """A trial's value of the field `name` as its axis places it."""
-    return _word(getattr(trial.config, name)) if axis.choices else getattr(trial.config, name)
+    return word(getattr(trial.config, name)) if axis.choices else getattr(trial.config, name)
 
 
-def _word(choice: Any) -> str:
+def word(choice: Any) -> str:
     """A choice as an escaped word, since the distances between choices mean nothing."""
     return html.escape(str(list(choice) if isinstance(choice, tuple) else choice))
 
 
-def _axis_scale(axis: Axis) -> dict[str, Any]:
+def axis_scale(axis: Axis) -> dict[str, Any]:
     """The whole range that was searched, so that the page shows where no trial looked."""
     if axis.choices:
-        order = [_word(choice) for choice in axis.choices]
+        order = [word(choice) for choice in axis.choices]
         return {"type": "category", "categoryorder": "array", "categoryarray": order}
     assert axis.low is not None and axis.high is not None
     if axis.log:
@@ -217,38 +222,48 @@ def _axis_scale(axis: Axis) -> dict[str, Any]:
     return {"type": "linear", "range": [axis.low - room, axis.high + room]}
 
 
-def _hover(trial: TrialRow, search: Mapping[str, Axis]) -> str:
-    """Trial, searched values and accuracy; Plotly reads markup in texts, so values are escaped."""
-    result = trial.result
-    lines = [f"<b>{ARM_NAMES[trial.arm]} trial {trial.trial}</b>"]
-    for name in search:
-        value = getattr(trial.config, name)
-        lines.append(f"{name} {value:.4g}" if isinstance(value, float) else html.escape(f"{name} {value}"))
-    if result and result.val_accuracy is not None:
-        lines.append(f"val_accuracy {100 * result.val_accuracy:.2f} %")
-    return "<br>".join(lines)
+def told(value: Any) -> str:
+    """A value as a hover shows it; Plotly reads markup in texts, so it is escaped."""
+    return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
 
 
-def _points(trials: Sequence[TrialRow], search: Mapping[str, Axis], name: str, marker: Mapping[str, Any]) -> go.Scatter:
-    """Trials by temperature and alpha."""
-    x, y = ([_placed(trial, axis, search[axis]) for trial in trials] for axis in ("temperature", "alpha"))
-    return _scatter(trials, x, y, search, name=name, marker=marker)
-
-
-def _marks(trials: Sequence[TrialRow], x: Sequence[Any], search: Mapping[str, Axis], arm: Arm) -> go.Scatter:
+def marks(trials: Sequence[TrialRow], x: Sequence[Any], search: Mapping[str, Axis], arm: Arm) -> go.Scatter:
     """Trials of an arm by `x` and val_accuracy."""
-    marker = {"size": 10, "color": COLOURS[arm], "symbol": SYMBOLS[arm], "opacity": 0.85}
-    return _scatter(trials, x, [100 * accuracy(trial) for trial in trials], search, name=arm, marker=marker)
+    many = len(trials) > FEW_CURVES
+    marker = {
+        "size": 6 if many else 10,
+        "color": COLOURS[arm],
+        "symbol": SYMBOLS[arm],
+        "opacity": 0.5 if many else 0.85,
+    }
+    y = [short(100 * accuracy(trial)) for trial in trials]
+    return scatter(trials, x, y, search, name=arm, meta=arm, marker=marker)
 
 
-def _scatter(
+def scatter(
     trials: Sequence[TrialRow], x: Sequence[Any], y: Sequence[Any], search: Mapping[str, Axis], **style: Any
 ) -> go.Scatter:
-    text = [_hover(trial, search) for trial in trials]
-    return go.Scatter(x=x, y=y, mode="markers", text=text, hovertemplate="%{text}<extra></extra>", **style)
+    """Marks of one arm's trials that tell, on hovering, trial, searched values and accuracy."""
+    lines = ["<b>" + (ARM_NAMES[trials[0].arm] if trials else "") + " trial %{customdata[0]}</b>"]
+    lines += [f"{name} %{{customdata[{place}]}}" for place, name in enumerate(search, start=1)]
+    lines.append(f"val_accuracy %{{customdata[{len(search) + 1}]}} %")
+    rows = [[t.trial, *(told(getattr(t.config, name)) for name in search), _percent(t)] for t in trials]
+    hover = "<br>".join(lines) + "<extra></extra>"
+    return go.Scatter(x=x, y=y, mode="markers", customdata=rows, hovertemplate=hover, **style)
 
 
-def _plot(*, height: int, x_title: str, y_title: str) -> go.Figure:
+def _percent(trial: TrialRow) -> str:
+    measured = trial.result.val_accuracy if trial.result else None
+    return "–" if measured is None else f"{100 * measured:.2f}"
+
+
+def short(value: float) -> float:
+    """Five digits: what an eye can tell apart on a figure, and a page can carry a thousand times."""
+    return float(f"{value:.5g}")
+
+
+def new_plot(*, height: int, x_title: str, y_title: str) -> go.Figure:
+    """An empty figure in the page's style."""
     return calm(go.Figure(), height=height, x_title=x_title, y_title=y_title)
 
 

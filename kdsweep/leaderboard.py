@@ -1,4 +1,19 @@
-"""The trials of a sweep, best first, as rows that every format of the report shares."""
+"""The trials of a sweep, best first, as rows that every format of the report shares.
+
+leaderboard.json, schema 1, is one object:
+
+    schema    1; a larger number when a key goes or changes its meaning, not when one is added
+    sweep     its name
+    verdict   the best of both arms compared on the validation rows:
+              headline     the answer in words
+              word         better, not better or cannot tell; null, like all below but the folders, where no test was possible
+              provisional  true: chosen and compared on the same rows
+              distilled, fine_tuned   folders of the trials compared; null where the arm has no complete trial
+              rows, gains, losses     rows compared; those right with the first alone, with the second alone
+              difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
+              p_value      of McNemar's exact test
+    trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
+"""
 
 import csv
 import io
@@ -13,8 +28,10 @@ from typing import Any, Literal
 from kdsweep.config import TrialConfig
 from kdsweep.records import VALIDATED, SweepRecords, TrialRow
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
-from kdsweep.verdicts import wilson_interval
+from kdsweep.verdicts import Comparison, wilson_interval
 
+SCHEMA = 1
+"""Of leaderboard.json."""
 ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 """The arms as words."""
 
@@ -145,6 +162,17 @@ def columns(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "folder": row.folder,
     }
+
+
+def leaderboard_json(name: str, rows: Sequence[Row], headline: str, comparison: Comparison | None) -> dict[str, Any]:
+    """The content of leaderboard.json, as this module's docstring has it."""
+    compared = ("rows", "gains", "losses", "difference", "low", "high", "p_value")
+    first, second = (best(rows, arm) for arm in ARMS)
+    verdict: dict[str, Any] = {"headline": headline, "word": comparison.word if comparison else None}
+    verdict |= {"provisional": True if comparison else None}
+    verdict |= {"distilled": first and first.folder, "fine_tuned": second and second.folder}
+    verdict |= {key: getattr(comparison, key) if comparison else None for key in compared}
+    return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
 
 
 def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:

@@ -13,13 +13,16 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 
-from kdsweep import figures, leaderboard, records, study_figures
+from kdsweep import figures, leaderboard, records, search_figures, study_figures
+from kdsweep.advice import Advice, advice
 from kdsweep.answer import answer, compact, conventions, duration, final_answer, headline, number, percent
 from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
@@ -52,6 +55,8 @@ class Report:
     """One paragraph in words with numbers."""
     conventions: str
     """How students start and what alpha means."""
+    advice: tuple[Advice, ...]
+    """What the next sweep might change."""
     provenance: tuple[tuple[str, str], ...]
     commands: tuple[tuple[str, str], ...]
     """What each is for, and its text."""
@@ -78,6 +83,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         headline=headline(first, second, comparison, finals),
         answer=final_answer(found, finals) if finals else answer(found, first, second, comparison, arms),
         conventions=conventions(found),
+        advice=advice(found),
         provenance=_provenance(found),
         commands=_commands(found, _shipped(found, finals, first or second)),
     )
@@ -185,20 +191,24 @@ def render_html(report: Report) -> str:
     """The page: self-contained (plotly.js is inlined once), every text from data escaped."""
     found = report.records
     drawn = {
-        "search": figures.search_maps(found),
+        "search": search_figures.search_maps(found),
         "curves": figures.learning_curves(found.trials),
         "cost": figures.accuracy_versus_cost(found),
         "importances": (study_figures.parameter_importances(found),),
-        "parallel": (study_figures.parallel_coordinates(found),),
+        "parallel": (search_figures.parallel_coordinates(found),),
     }
     ranked = [row for row in report.rows if row.rank is not None]
     return _template().render(
         report=report,
         ranked=ranked,
         others=[row for row in report.rows if row.rank is None],
+        statuses=dict.fromkeys(row.status for row in report.rows),
+        one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
         arm_names=ARM_NAMES,
-        scale=_scale(ranked),
+        whisker=partial(_whisker, _scale(ranked)),
+        css=_beside("report.css"),
+        js=_beside("report.js"),
         plotly_js=figures.plotly_js(),
     )
 
@@ -207,14 +217,42 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "compact": compact, "number": number}
-    return environment.from_string(files("kdsweep").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    environment.filters |= {
+        "percent": percent,
+        "compact": compact,
+        "number": number,
+        "key": _key,
+        "millions": _millions,
+    }
+    return environment.from_string(_beside("report.html.j2"))
+
+
+def _beside(name: str) -> str:
+    """The text of a file of the package: the page's template, style and script."""
+    return files("kdsweep").joinpath(name).read_text(encoding="utf-8")
+
+
+def _key(value: Any) -> str:
+    """What the page sorts a cell by: a number's digits, or the text."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _millions(value: int) -> str:
+    return number(value / 1e6)
 
 
 def _scale(ranked: Sequence[Row]) -> tuple[float, float]:
     """Both ends of the scale on which the page draws the intervals."""
     ends = [end for row in ranked for end in row.interval or ()]
     return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _whisker(scale: tuple[float, float], row: Row) -> str:
+    """Where a row's interval starts, how long it is, and its accuracy, in percent of the scale: CSS variables."""
+    low, high = row.interval or (0.0, 0.0)
+    span = (scale[1] - scale[0]) or 1.0
+    start, length = 100 * (low - scale[0]) / span, 100 * (high - low) / span
+    return f"--l:{start:.0f}%;--w:{length:.0f}%;--m:{100 * ((row.val_accuracy or 0.0) - scale[0]) / span:.0f}%"
 
 
 def _ranked_table(report: Report) -> list[list[str]]:
@@ -289,6 +327,8 @@ def render_markdown(report: Report) -> str:
         lines = [["arm", "trial", "status", "reason"]]
         lines += [[ARM_NAMES[r.arm], str(r.trial.trial), r.status, r.reason or ""] for r in others]
         parts += ["## Pruned, failed and unfinished trials", _markdown_table(lines)]
+    if report.advice:
+        parts += ["## Advice", "\n".join(f"- {_plain(item.short)}. {_plain(item.why)}" for item in report.advice)]
     parts += ["## Provenance", _markdown_table([("what", "value"), *report.provenance]), "## Next"]
     parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
     return "\n\n".join(parts) + "\n"
@@ -297,7 +337,8 @@ def render_markdown(report: Report) -> str:
 def write_report(folder: Path, *others: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
     report = build_report(folder, *others)
-    write_json(folder / "leaderboard.json", [leaderboard.columns(row) for row in report.rows])
+    board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, report.headline, report.comparison)
+    write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
     write_atomically(folder / "report.md", render_markdown(report))
     write_atomically(folder / "report.html", render_html(report))

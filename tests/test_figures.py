@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_report import AXES, make_sweep, make_teacher, make_trial
 
-from kdsweep import figures, study_figures
+from kdsweep import figures, search_figures, study_figures
 from kdsweep.records import SweepRecords, read_records
 from kdsweep.sweep_config import Axis
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
 BAD = "<b>&"
+WIDE = {**AXES, "temperature": Axis(low=1.0, high=64.0, log=True)}
 
 
 def records_of(
@@ -30,23 +32,25 @@ def records_of(
 
 
 def every_figure(records: SweepRecords) -> list[figures.Figure]:
-    drawn = [*figures.search_maps(records), *figures.learning_curves(records.trials)]
-    drawn += [study_figures.parameter_importances(records), study_figures.parallel_coordinates(records)]
+    drawn = [*search_figures.search_maps(records), *figures.learning_curves(records.trials)]
+    drawn += [study_figures.parameter_importances(records), search_figures.parallel_coordinates(records)]
     return [*drawn, *figures.accuracy_versus_cost(records)]
 
 
 def test_the_map_places_every_distilled_trial_by_temperature_and_alpha_and_colours_it(tmp_path: Path) -> None:
     records = records_of(tmp_path / "s", [0.7, 0.9, 0.8])
-    (found,) = figures.search_maps(records)
+    (found,) = search_figures.search_maps(records)
     assert found.plot and found.plot.layout.xaxis.type == "log" and found.plot.layout.yaxis.type == "linear"
     (discs,) = [trace for trace in found.plot.data if trace.name == "complete"]
-    assert list(discs.x) == [1.0, 2.0, 3.0] and list(discs.y) == [0.0, 0.5, 1.0]
-    assert list(discs.marker.color) == pytest.approx([70.0, 90.0, 80.0])
+    assert list(discs.x) == [1.0, 3.0, 2.0] and list(discs.y) == [0.0, 1.0, 0.5], "the best on top"
+    assert list(discs.marker.color) == pytest.approx([70.0, 80.0, 90.0])
     (ring,) = [trace for trace in found.plot.data if trace.name == "best"]
     assert list(ring.x) == [2.0]
-    for name in AXES:
-        assert name in discs.text[1]
-    assert "distilled trial 1" in discs.text[1]
+    assert "distilled trial %{customdata[0]}" in discs.hovertemplate
+    for place, name in enumerate(AXES, start=1):
+        assert f"{name} %{{customdata[{place}]}}" in discs.hovertemplate
+    best = discs.customdata[list(discs.x).index(2.0)]
+    assert [str(value) for value in best] == ["1", "2", "0.5", "0.0001", "32", "90.00"]
 
 
 def test_without_both_axes_every_searched_field_gets_a_slice(tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_without_both_axes_every_searched_field_gets_a_slice(tmp_path: Path) -> 
     for trial in range(3):
         make_trial(tmp_path / "s", sweep, "distilled", trial, {"alpha": 0.3 * trial, "batch_size": 64}, 0.8)
     make_trial(tmp_path / "s", sweep, "fine_tuned", 0, {"batch_size": 32}, 0.7)
-    alpha, batch_size = figures.search_maps(read_records(tmp_path / "s"))
+    alpha, batch_size = search_figures.search_maps(read_records(tmp_path / "s"))
     assert alpha.plot and [list(trace.x) for trace in alpha.plot.data] == [[0.0, 0.3, 0.6]]
     assert batch_size.plot and [list(trace.x) for trace in batch_size.plot.data] == [["64"] * 3, ["32"]]
 
@@ -70,38 +74,85 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
         (figures.COLOURS["fine_tuned"], "dash"),
     }
     strong = [line for line in lines if line.opacity == 1.0]
-    assert [list(line.y)[-1] for line in strong] == pytest.approx([90.0, 85.0])
-    assert len(lines) - len(strong) == 6
+    assert [list(line.y)[-2] for line in strong] == pytest.approx([90.0, 85.0])
+    faint = [line for line in lines if line.opacity < 1.0]
+    assert [list(line.x).count(1) for line in faint] == [4, 2], "a trace for each arm"
+    assert list(faint[0].x)[:5] == [1, 2, 3, None, 1] and list(faint[0].customdata)[4] == 1
 
 
-def test_importances_need_four_complete_trials_that_differ(tmp_path: Path) -> None:
-    few = study_figures.parameter_importances(records_of(tmp_path / "few", [0.7, 0.8, 0.9]))
-    assert few.plot is None and few.note.startswith("Too few trials")
-    same = study_figures.parameter_importances(records_of(tmp_path / "same", [0.8] * 5))
+def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s")
+    for trial in range(70):
+        make_trial(tmp_path / "s", sweep, "distilled", trial, POINT, 0.7, epochs=1 if trial < 5 else 3)
+    drawn = figures.learning_curves(read_records(tmp_path / "s").trials)[2].plot.data
+    assert len(drawn) == figures.LAYERS + 2
+    marks = [line for line in drawn if line.mode == "markers"]
+    assert [list(line.customdata) for line in marks] == [[0, None, 1, None, 2, None, 3, None, 4, None]]
+    assert sum(list(line.x).count(3) for line in drawn if line.mode == "lines") == 65
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(figures, "MOST_POINTS", 5)
+    sweep = make_sweep(tmp_path / "s", epochs=12)
+    make_trial(tmp_path / "s", sweep, "distilled", 0, POINT, 0.7)
+    faint = figures.learning_curves(read_records(tmp_path / "s").trials)[0].plot.data[0]
+    assert list(faint.x) == [1, 3, 5, 7, 9, 11, 12, None]
+
+
+def test_the_map_shades_where_the_search_spent_its_trials_from_twenty_on(tmp_path: Path) -> None:
+    few, many = (records_of(tmp_path / str(n), [0.8] * n).trials for n in (15, 20))
+    assert len(few) < len(many)
+    (found,) = search_figures.search_maps(read_records(tmp_path / "15"))
+    assert "density" not in {trace.name for trace in found.plot.data}
+    sweep = make_sweep(tmp_path / "s")
+    for trial in range(20):
+        make_trial(tmp_path / "s", sweep, "distilled", trial, {**POINT, "temperature": 15.0, "alpha": 0.9}, 0.8)
+    (found,) = search_figures.search_maps(read_records(tmp_path / "s"))
+    (shade,) = [trace for trace in found.plot.data if trace.name == "density"]
+    row, column = np.unravel_index(np.argmax(np.array(shade.z)), (41, 41))
+    assert shade.x[column] == pytest.approx(15, rel=0.04) and shade.y[row] == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [0, 10, 49])
+def test_under_fifty_trials_importances_say_too_few_trials(tmp_path: Path, count: int) -> None:
+    few = study_figures.parameter_importances(records_of(tmp_path / "s", [0.7 + 0.001 * n for n in range(count)], WIDE))
+    assert few.plot is None and few.note.startswith("Too few trials") and f"there are {count}" in few.note
+
+
+def test_from_fifty_trials_that_differ_importances_are_bars(tmp_path: Path) -> None:
+    same = study_figures.parameter_importances(records_of(tmp_path / "same", [0.8] * 50, WIDE))
     assert same.plot is None and "same val_accuracy" in same.note
-    enough = records_of(tmp_path / "enough", [0.7, 0.9, 0.8, 0.6, 0.85, 0.75])
+    enough = records_of(tmp_path / "enough", [0.7 + 0.004 * (n % 50) for n in range(50)], WIDE)
     first, second = study_figures.parameter_importances(enough), study_figures.parameter_importances(enough)
     assert first.plot and first.json() == second.json()
-    assert set(first.plot.data[0].y) == set(AXES)
+    assert set(first.plot.data[0].y) == set(WIDE)
 
 
 def test_parallel_coordinates_draw_a_line_for_each_complete_distilled_trial(tmp_path: Path) -> None:
-    found = study_figures.parallel_coordinates(records_of(tmp_path / "s", [0.7, 0.9, 0.8]))
+    found = search_figures.parallel_coordinates(records_of(tmp_path / "s", [0.7, 0.9, 0.8]))
     assert found.plot
     lines = [trace for trace in found.plot.data if trace.mode == "lines"]
-    assert [line.line.width for line in lines] == [1.6, 3, 1.6]
+    assert [line.line.width for line in lines] == [1.6, 1.6, 1.6, 3], "a trace a colour, then the best"
+    assert [list(line.customdata)[0] for line in lines] == [0, 2, 1, 1]
+    assert all(0 <= y <= 1 for line in lines for y in line.y if y is not None)
     assert set(found.plot.layout.xaxis.ticktext) == {"val_accuracy", *AXES}
 
 
-def test_cost_is_drawn_only_where_students_differ_in_size(tmp_path: Path) -> None:
-    assert figures.accuracy_versus_cost(records_of(tmp_path / "same", [0.7, 0.8])) == ()
+def test_cost_shows_students_teacher_and_the_pareto_front(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"student_layers": Axis(choices=(2, (0, 5)))})
     make_teacher(tmp_path / "s")
     for trial, (layers, parameters) in enumerate([(2, 15_000_000), ((0, 5), 16_000_000)]):
         make_trial(tmp_path / "s", sweep, "distilled", trial, {"student_layers": layers}, 0.8, parameters=parameters)
     size, latency = figures.accuracy_versus_cost(read_records(tmp_path / "s"))
     assert size.plot and latency.plot
-    assert list(size.plot.data[0].x) == [15.0, 16.0] and list(size.plot.data[-1].x) == [22.0]
+    front, students, _, teacher = size.plot.data
+    assert list(students.x) == [15.0, 16.0] and list(teacher.x) == [22.0]
+    assert list(front.x) == [15.0, 22.0] and "80.0 % at 15; 88.0 % at 22" in size.description
+
+
+def test_the_pareto_front_holds_what_nothing_beats() -> None:
+    assert figures.pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (3, 0.9)]
+    assert figures.pareto_front([]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -129,5 +180,5 @@ def test_figures_have_no_background_and_their_texts_hold_no_markup_from_data(tmp
         if found.plot:
             layout = json.loads(found.json())["layout"]
             assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
-    (student,) = figures.search_maps(read_records(tmp_path / "s"))
-    assert student.plot and "&lt;b&gt;&amp;" in student.plot.data[0].text[0]
+    (student,) = search_figures.search_maps(read_records(tmp_path / "s"))
+    assert student.plot and "&lt;b&gt;&amp;" in student.plot.data[0].customdata[0]

@@ -65,7 +65,7 @@ def steps_of(trial: Path) -> int:
 
 def ranking(results: Path, name: str) -> list[tuple[object, ...]]:
     """The leaderboard without its clock."""
-    rows = json.loads((results / name / "leaderboard.json").read_text())
+    rows = json.loads((results / name / "leaderboard.json").read_text())["trials"]
     return [(row["rank"], row["arm"], row["trial"], row["status"], row["val_accuracy"], row["alpha"]) for row in rows]
 
 

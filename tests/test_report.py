@@ -6,13 +6,14 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kdsweep import figures, report
+from kdsweep import figures, leaderboard, report
 from kdsweep.config import TrialConfig
 from kdsweep.records import (
     EpochMetrics,
@@ -135,7 +136,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
+        if tag not in ("meta", "br", "input"):
             self.inside.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -222,6 +223,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> Non
         "Leaderboard",
         "Temperature and alpha",
         "Learning curves",
+        "Accuracy against size and speed",
         "What mattered",
         "Every trial as a line",
         "Pruned, failed and unfinished trials",
@@ -233,7 +235,16 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> Non
     tables = [tag for tag, _ in page.tags if tag == "table"]
     assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 3
     drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
-    assert drawn and all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
+    captions = {attributes["id"] for tag, attributes in page.tags if tag == "figcaption"}
+    assert drawn and all(attributes["role"] == "img" for attributes in drawn)
+    assert {attributes["aria-labelledby"] for attributes in drawn} == captions
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [
+        str(attributes["href"])[1:] for tag, attributes in page.tags if tag == "a" and "#" in str(attributes["href"])
+    ]
+    headings = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
+    assert links == ["answer", *headings], "the skip link, then the navigation names every section in order"
 
 
 def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(full: Path) -> None:
@@ -244,6 +255,7 @@ def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(full: Pat
     policy = [attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes]
     assert policy and policy[0].startswith("default-src 'none';") and "http" not in policy[0]
     assert html.count("* plotly.js v") == 1 and "</script" not in figures.plotly_js().lower()
+    assert "</script" not in (files("kdsweep") / "report.js").read_text(encoding="utf-8").lower()
     assert len(html.encode()) < 6_000_000
 
 
@@ -258,7 +270,7 @@ def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
     built = report.build_report(tmp_path / "s")
     page = page_of(tmp_path / "s")
     assert "img" not in [tag for tag, _ in page.tags] and page.inside == []
-    assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 2
+    assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 3
     assert "alert('x')" in page.text
     markdown = report.render_markdown(built)
     outside_code = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
@@ -294,7 +306,7 @@ def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_
     folder = tmp_path / "s"
     make_full(folder)
     report.write_report(folder)
-    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert list(listed[0])[:10] == [
         *("rank", "arm", "trial", "status", "val_accuracy", "temperature", "alpha", "learning_rate", "batch_size"),
         "parameters",
@@ -308,11 +320,31 @@ def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_
     assert list(read[0]) == list(listed[0])
 
 
+def test_json_has_a_schema_number_and_the_verdict(tmp_path: Path) -> None:
+    make_full(tmp_path / "s")
+    report.write_report(tmp_path / "s")
+    board = json.loads((tmp_path / "s" / "leaderboard.json").read_text(encoding="utf-8"))
+    assert list(board) == ["schema", "sweep", "verdict", "trials"] and board["schema"] == 1 and board["sweep"] == "s"
+    documented = (leaderboard.__doc__ or "").split("verdict ")[1].split("\n    trials ")[0]
+    assert all(key in documented for key in board["verdict"])
+    expected = {"word": "better", "provisional": True, "distilled": "trials/0000", "fine_tuned": "controls/0000"}
+    expected |= {"rows": ROWS, "gains": 20, "losses": 0, "difference": 0.1}
+    assert expected.items() <= board["verdict"].items() and board["verdict"]["p_value"] < 0.001
+
+
+def test_json_of_a_sweep_without_answer_has_a_verdict_of_nulls(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "s")
+    report.write_report(tmp_path / "s")
+    board = json.loads((tmp_path / "s" / "leaderboard.json").read_text(encoding="utf-8"))
+    assert board["trials"] == [] and board["verdict"].pop("headline").startswith("No trial is complete")
+    assert set(board["verdict"].values()) == {None}
+
+
 def test_a_searched_field_that_is_measured_too_keeps_the_configs_value(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"epochs": Axis(choices=(2, 3))}, epochs=None)
     make_trial(tmp_path / "s", sweep, "distilled", 0, {"epochs": 3}, 0.8, epochs=1, status="pruned", error="low")
     report.write_report(tmp_path / "s")
-    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))
+    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert listed[0]["epochs"] == 3 and list(listed[0]).count("epochs") == 1
 
 
@@ -320,7 +352,7 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"student_layers": Axis(choices=(2, (0, 5)))})
     make_trial(tmp_path / "s", sweep, "distilled", 0, {"student_layers": (0, 5)}, 0.8)
     report.write_report(tmp_path / "s")
-    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))
+    listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert listed[0]["student_layers"] == [0, 5]
     with (tmp_path / "s/leaderboard.csv").open(encoding="utf-8", newline="") as file:
         assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"

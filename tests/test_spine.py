@@ -78,7 +78,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     config = read_trial_config(folder / "trials" / "0000" / "config.yaml")
     tracked = wandb_config(folder / "wandb")
     write_report(folder)
-    (row,) = json.loads((folder / "leaderboard.json").read_text())
+    (row,) = json.loads((folder / "leaderboard.json").read_text())["trials"]
     done = read_trial(folder / "trials" / "0000")
     again = rerun(done, TrialFolder(tmp_path / "again" / "trials" / "0000"), lambda _: None)
     student = json.loads((folder / "trials" / "0000" / "student" / "config.json").read_text())

@@ -106,7 +106,7 @@ def test_a_killed_sweep_leaves_no_process_and_continues_to_the_same_leaderboard(
     assert resumed.returncode == 0, resumed.stderr
 
     def ranking(name: str) -> list[tuple[object, ...]]:
-        rows = json.loads((tmp_path / "results" / name / "leaderboard.json").read_text())
+        rows = json.loads((tmp_path / "results" / name / "leaderboard.json").read_text())["trials"]
         return [(row["arm"], row["trial"], row["val_accuracy"], row["temperature"], row["alpha"]) for row in rows]
 
     assert ranking("tiny") == ranking("undisturbed")

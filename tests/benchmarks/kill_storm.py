@@ -189,7 +189,7 @@ def compare(storm: Storm, disturbed: Path, undisturbed: Path) -> None:
         storm.worst_steps_again = max([storm.worst_steps_again, *(attempt["steps_again"] for attempt in attempts)])
         epochs = [json.loads(line) for line in (trial / "epochs.jsonl").read_text().splitlines()]
         storm.steps_per_epoch = epochs[0]["step"]
-    boards = [json.loads((folder / "leaderboard.json").read_text()) for folder in (disturbed, undisturbed)]
+    boards = [json.loads((folder / "leaderboard.json").read_text())["trials"] for folder in (disturbed, undisturbed)]
     plain = [[{key: row[key] for key in row if key not in CLOCK} for row in board] for board in boards]
     if plain[0] != plain[1]:
         storm.differences.append("leaderboard.json")

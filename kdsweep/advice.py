@@ -1,0 +1,174 @@
+"""What a finished sweep suggests for the next one: axes to widen, and axes that made no visible difference.
+
+Every function is pure and draws its lines where its docstring says.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kdsweep.config import FIELD_TYPES
+from kdsweep.errors import ConfigError
+from kdsweep.leaderboard import ARM_NAMES, accuracy, complete
+from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.sweep_config import ARMS, Arm, Axis
+
+FEWEST_TRIALS = 10
+"""Complete trials of an arm below which it gives no advice."""
+BEST = 3
+"""The best trials that must agree on an end."""
+EDGE = 0.1
+"""Share of an interval that is its end."""
+FLAT_P = 0.5
+"""p-value from which an axis is called flat."""
+SHUFFLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One sentence about one axis of one arm."""
+
+    kind: Literal["edge", "flat"]
+    arm: Arm
+    name: str
+    """The searched field."""
+    short: str
+    """Such as `widen temperature upward`."""
+    why: str
+    """The numbers behind it, as a sentence."""
+
+
+def advice(records: SweepRecords) -> tuple[Advice, ...]:
+    """Of both arms, edges first."""
+    found: list[Advice] = []
+    for arm in ARMS:
+        trials = sorted((t for t in complete(records.trials) if t.arm == arm), key=lambda t: (-accuracy(t), t.trial))
+        if len(trials) >= FEWEST_TRIALS:
+            for name, axis in records.sweep.axes(arm).items():
+                found += [item for item in (_edge(trials, arm, name, axis), _flat(trials, arm, name, axis)) if item]
+    return tuple(sorted(found, key=lambda item: item.kind))
+
+
+# Ends ----------------------------------------------------------------------------------------------------------------
+
+
+def _edge(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice | None:
+    values = [getattr(trial.config, name) for trial in trials]
+    end = edge_hit(values, axis)
+    if end is None:
+        return None
+    way = "upward" if end == "high" else "downward"
+    where = f"The best {BEST} of {len(trials)} complete {ARM_NAMES[arm]} trials all lie {_place(axis, end)}"
+    if _can_go_on(trials[0], name, axis, end):
+        return Advice(kind="edge", arm=arm, name=name, short=f"widen {name} {way}", why=f"{where}.")
+    return Advice(kind="edge", arm=arm, name=name, short=f"{name} is best at its end", why=f"{where}, its limit.")
+
+
+def edge_hit(values: Sequence[Any], axis: Axis) -> Literal["low", "high"] | None:
+    """The end of an axis at which the best three of at least ten trials sit; `values` are ranked, best first.
+
+    An end is the outermost tenth of an interval (of its logarithm, where the axis is logarithmic), or the least or
+    greatest of at least three numeric choices. If the axis made no difference, three trials that are spread evenly over
+    an interval would all lie at one end in 0.2 % of sweeps; at an end of three choices in 7 %.
+    """
+    if len(values) < FEWEST_TRIALS or not _has_ends(axis):
+        return None
+    if axis.choices:
+        least, greatest = min(axis.choices), max(axis.choices)
+        at_low, at_high = [v == least for v in values[:BEST]], [v == greatest for v in values[:BEST]]
+    else:
+        shares = [_share(value, axis) for value in values[:BEST]]
+        at_low, at_high = [share <= EDGE for share in shares], [share >= 1 - EDGE for share in shares]
+    return "low" if all(at_low) else "high" if all(at_high) else None
+
+
+def _has_ends(axis: Axis) -> bool:
+    """Whether its values have an order and room between the ends."""
+    plain = [c for c in axis.choices if isinstance(c, int | float) and not isinstance(c, bool)]
+    return not axis.choices or len(axis.choices) == len(plain) >= 3
+
+
+def _share(value: float, axis: Axis) -> float:
+    low, high, value = (float(np.log(x)) if axis.log else float(x) for x in (axis.low or 0.0, axis.high or 0.0, value))
+    return (value - low) / (high - low)
+
+
+def _place(axis: Axis, end: Literal["low", "high"]) -> str:
+    if axis.choices:
+        return f"at {min(axis.choices) if end == 'low' else max(axis.choices):g}"
+    assert axis.low is not None and axis.high is not None
+    share = EDGE if end == "low" else 1 - EDGE
+    line = axis.low * (axis.high / axis.low) ** share if axis.log else axis.low + share * (axis.high - axis.low)
+    return f"{'below' if end == 'low' else 'above'} {line:.3g}, in the outermost tenth of {axis.text()}"
+
+
+def _can_go_on(trial: TrialRow, name: str, axis: Axis, end: Literal["low", "high"]) -> bool:
+    """Whether a config a little beyond the end is valid: alpha has nothing above 1."""
+    ends = (min(axis.choices), max(axis.choices)) if axis.choices else (axis.low or 0.0, axis.high or 0.0)
+    step = 1.0 if FIELD_TYPES[name] is int else EDGE * (ends[1] - ends[0])
+    beyond = ends[1] + step if end == "high" else ends[0] / 2 if axis.log else ends[0] - step
+    changed: dict[str, Any] = {name: int(beyond) if FIELD_TYPES[name] is int else beyond}
+    try:
+        dataclasses.replace(trial.config, **changed)
+    except ConfigError:
+        return False
+    return True
+
+
+# Flat axes -----------------------------------------------------------------------------------------------------------
+
+
+def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice | None:
+    values = [getattr(trial.config, name) for trial in trials]
+    if len(set(values)) < 2:
+        return None
+    share, p_value = dependence(values, [accuracy(trial) for trial in trials])
+    if p_value < FLAT_P:
+        return None
+    why = (
+        f"Over {len(trials)} complete {ARM_NAMES[arm]} trials it explains {100 * share:.0f} % of the order by val_accuracy, no "
+        f"more than shuffled values would (permutation p = {p_value:.2f}). A small effect, or one that others hide, may remain."
+    )
+    return Advice(kind="flat", arm=arm, name=name, short=f"flat: {name} does not matter here", why=why)
+
+
+def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[float, float]:
+    """Share of the variance of the accuracies' ranks that the values explain, and its permutation p-value.
+
+    Numbers enter as a parabola of their ranks, so that an optimum in the middle is seen as well as a slope; up to five
+    distinct values, and what is not a number, enter as groups. p is the share of shuffles that explain as much. An axis
+    is called flat from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance is
+    called so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
+    """
+    ranks = _ranks(accuracies)
+    centred = ranks - ranks.mean()
+    if not centred.any():
+        return 0.0, 1.0
+    basis = _basis(values)
+    orders = np.random.default_rng(0).permuted(np.tile(centred, (SHUFFLES, 1)), axis=1)
+    shuffled = ((orders @ basis) ** 2).sum(axis=1)
+    observed = float(((centred @ basis) ** 2).sum())
+    p_value = (1 + int((shuffled >= observed - 1e-9).sum())) / (SHUFFLES + 1)
+    return observed / float(centred @ centred), p_value
+
+
+def _ranks(numbers: Sequence[Any]) -> np.ndarray:
+    """Ranks from 0, ties at their mean."""
+    _, place, counts = np.unique(np.asarray(numbers, float), return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
+
+
+def _basis(values: Sequence[Any]) -> np.ndarray:
+    """Orthonormal columns, each of mean 0: [N, K]."""
+    distinct = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    if numeric and len(distinct) > 5:
+        ranks = _ranks(values)
+        columns = np.stack([ranks, ranks**2], axis=1)
+    else:
+        columns = np.array([[value == group for group in distinct[1:]] for value in values], float)
+    basis, weights = np.linalg.qr(columns - columns.mean(axis=0))
+    return np.asarray(basis[:, np.abs(np.diag(weights)) > 1e-9])

@@ -1,0 +1,93 @@
+"""Advice is given where its lines are crossed, and nowhere else."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_report import make_sweep, make_trial
+
+from kdsweep.advice import advice, dependence, edge_hit
+from kdsweep.records import read_records
+from kdsweep.sweep_config import Axis
+
+LOG = Axis(low=1.0, high=16.0, log=True)
+REST = [4.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("best", "axis", "end"),
+    [
+        ([13.0, 14.0, 16.0], LOG, "high"),
+        ([13.0, 14.0, 12.0], LOG, None),
+        ([1.0, 1.2, 1.3], LOG, "low"),
+        ([1.0, 1.2, 16.0], LOG, None),
+        ([0.95, 0.9, 1.0], Axis(low=0.0, high=1.0), "high"),
+        ([64, 64, 64], Axis(choices=(16, 64, 32)), "high"),
+        ([16, 16, 16], Axis(choices=(16, 64, 32)), "low"),
+        ([64, 64, 64], Axis(choices=(16, 64)), None),
+        (["b", "b", "b"], Axis(choices=("a", "b", "c")), None),
+    ],
+)
+def test_an_edge_is_hit_when_the_best_three_lie_in_the_outermost_tenth(
+    best: list[Any], axis: Axis, end: str | None
+) -> None:
+    assert edge_hit(best + REST, axis) == end
+    assert edge_hit(best + REST[1:], axis) is None, "nine trials are too few"
+
+
+def test_dependence_sees_slopes_optima_and_groups_and_nothing_where_nothing_is() -> None:
+    values = list(np.linspace(1, 16, 20))
+    slope, p_slope = dependence(values, [0.5 + 0.01 * value for value in values])
+    peak, p_peak = dependence(values, [0.9 - 0.01 * (value - 8) ** 2 for value in values])
+    assert slope == pytest.approx(1) and p_slope < 0.001 and peak > 0.8 and p_peak < 0.001
+    share, p_value = dependence(["a", "b"] * 10, [0.6, 0.8] * 10)
+    assert share == pytest.approx(1) and p_value < 0.001
+    assert dependence(values, [0.8] * 20) == (0.0, 1.0)
+    assert dependence([1, 1, 2, 2] * 5, [0.6, 0.8] * 10)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("trials", "share", "most", "least"), [(10, 0.5, 0.1, 0), (20, 0.5, 0.02, 0), (20, 0, 0.6, 0.4)]
+)
+def test_an_axis_that_explains_half_of_the_variance_is_rarely_called_flat(
+    trials: int, share: float, most: float, least: float
+) -> None:
+    draw = np.random.default_rng(1)
+    flat = 0
+    for _ in range(300):
+        x = draw.uniform(-1, 1, trials)
+        y = np.sqrt(share) * x * np.sqrt(3) + np.sqrt(1 - share) * draw.normal(size=trials)
+        flat += dependence(list(x), list(y))[1] >= 0.5
+    assert least <= flat / 300 <= most
+
+
+def sweep_of(folder: Path, alphas: list[float], temperatures: list[float], accuracies: list[float]) -> None:
+    sweep = make_sweep(folder, {"temperature": LOG, "alpha": Axis(low=0.0, high=1.0)}, learning_rate=1e-4)
+    for trial, (alpha, temperature, accuracy) in enumerate(zip(alphas, temperatures, accuracies, strict=True)):
+        make_trial(folder, sweep, "distilled", trial, {"temperature": temperature, "alpha": alpha}, accuracy)
+
+
+def test_the_advice_says_what_to_widen_and_what_does_not_matter(tmp_path: Path) -> None:
+    temperatures = [1.0 + 1.5 * trial for trial in range(10)]
+    alphas = [0.5, 0.2, 0.4, 0.6, 0.3, 0.7, 0.35, 0.45, 0.65, 0.25]
+    sweep_of(tmp_path / "s", alphas, [*temperatures[:7], 13.0, 14.5, 15.9], [0.6 + 0.02 * n for n in range(10)])
+    found = advice(read_records(tmp_path / "s"))
+    assert [(item.kind, item.name) for item in found] == [("edge", "temperature"), ("flat", "alpha")]
+    assert found[0].short == "widen temperature upward"
+    assert found[0].why == (
+        "The best 3 of 10 complete distilled trials all lie above 12.1, in the outermost tenth of [1, 16] log."
+    )
+    assert found[1].short == "flat: alpha does not matter here" and "permutation p = " in found[1].why
+
+
+def test_alpha_is_not_to_be_widened_beyond_1(tmp_path: Path) -> None:
+    alphas = [0.1 * trial for trial in range(7)] + [0.93, 0.97, 1.0]
+    sweep_of(tmp_path / "s", alphas, [4.0] * 10, [0.6 + 0.02 * n for n in range(10)])
+    (found,) = advice(read_records(tmp_path / "s"))
+    assert found.short == "alpha is best at its end" and found.why.endswith(", its limit.")
+
+
+def test_fewer_than_ten_complete_trials_give_no_advice(tmp_path: Path) -> None:
+    sweep_of(tmp_path / "s", [0.5] * 9, [15.9] * 9, [0.8] * 9)
+    assert advice(read_records(tmp_path / "s")) == ()
