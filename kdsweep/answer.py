@@ -47,7 +47,7 @@ def answer(
     """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
     sentences = [_best_sentence(row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
     if comparison:
-        sentences.append(_difference(comparison) + " " + PROVISIONAL)
+        sentences.append(_difference(comparison))
     elif first and second:
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
     if found.teacher:
@@ -73,8 +73,8 @@ def _difference(comparison: Comparison) -> str:
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     return (
         f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
-        f"fine-tuning alone: {_signed(comparison.difference)} points (95 % interval {_signed(comparison.low)} to "
-        f"{_signed(comparison.high)}, exact McNemar {p_value}): "
+        f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
+        f"{signed(comparison.high)}, exact McNemar {p_value}): "
         f"{comparison.word}."
     )
 
@@ -82,25 +82,11 @@ def _difference(comparison: Comparison) -> str:
 # Finalists -----------------------------------------------------------------------------------------------------------
 
 
-def final_answer(found: SweepRecords, finals: Finals) -> str:
-    """One paragraph on the finalists: both bests, their difference and what that is worth, then what may change it."""
+def final_answer(finals: Finals) -> str:
+    """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
     if finals.primary:
-        sentences += [_final_difference(finals.primary), *_settling(finals.primary)]
-        if finals.detectable is not None:
-            sentences.append(f"This study finds a true difference of {_points(finals.detectable)} points with 80 %.")
-        sentences.append(_ratio_sentence(finals.ratio))
-    if finals.shrinkage:
-        sentences.append(f"The search had flattered its finalists by {_points(finals.shrinkage.value)} points.")
-    if finals.unfinished:
-        sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
-    if finals.split == "validation":
-        sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
-    if len(finals.opened) > 1:
-        sentences.append(
-            f"The test split was opened {len(finals.opened)} times: the later verdicts are no longer clean."
-        )
-    sentences.append(f"All of it holds for this one teacher. {_initial(found)}")
+        sentences += [_final_difference(finals.primary), _ratio_sentence(finals.ratio)]
     return " ".join(sentences)
 
 
@@ -119,15 +105,9 @@ def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
 def _final_difference(found: FinalComparison) -> str:
     p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
     return (
-        f"Distilling is {_signed(found.difference)} points (95 % interval {_signed(found.low)} to {_signed(found.high)}, "
+        f"Distilling is {signed(found.difference)} points (95 % interval {signed(found.low)} to {signed(found.high)}, "
         f"{p_value}, counting {found.counted} as random): {found.word}."
     )
-
-
-def _settling(found: FinalComparison) -> list[str]:
-    ways = [f"{found.rows_to_settle:,} test rows"] if found.rows_to_settle else []
-    ways += [f"{found.seeds_to_settle} seeds"] if found.seeds_to_settle else []
-    return [f"A difference of this size would be settled by about {' or '.join(ways)}."] if ways else []
 
 
 def _ratio_sentence(ratio: Estimate | None) -> str:
@@ -141,20 +121,23 @@ def _ratio_sentence(ratio: Estimate | None) -> str:
     )
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference of shares in points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
+    """A difference of shares in points."""
     return f"{100 * value:.1f}".replace("-", "−")
 
 
 def conventions(found: SweepRecords) -> str:
     """What a reader must know to read the numbers: how students start, and which term alpha weighs."""
-    return f"{_initial(found)} {ALPHA}"
+    return f"{initial(found)} {ALPHA}"
 
 
-def _initial(found: SweepRecords) -> str:
+def initial(found: SweepRecords) -> str:
+    """How students start, as a sentence."""
     if "student" in found.sweep.search or "student_init" in found.sweep.search:
         return "How students start is searched: see student and student_init in the table."
     configs = [trial.config for trial in found.trials]

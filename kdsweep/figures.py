@@ -185,6 +185,27 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
+def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) -> Figure:
+    """Accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
+    title = "Accuracy over confidence"
+    if not students:
+        return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")
+    plot = new_plot(height=320, x_title="confidence of the named class, %", y_title="accuracy, %")
+    dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
+    plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
+    for name, bins in students.items():
+        arm: Arm = "fine_tuned" if name.startswith("fine-tuned") else "distilled"
+        style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
+        text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
+        x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
+        hover = "%{text}<extra></extra>"
+        plot.add_trace(go.Scatter(x=x, y=y, text=text, mode="lines+markers", line=style, hovertemplate=hover))
+    described = (
+        f"Reliability on the test split at T = 1 of {' and '.join(students)}; below the diagonal is overconfident."
+    )
+    return Figure(name="calibration", title=title, description=described, plot=plot)
+
+
 # Shared --------------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ configuration against the best fine-tuned one, each chosen by its mean over fres
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,13 +199,13 @@ def _secondary(
     known = [(row, right[row.arm, row.trial]) for row in rows if (row.arm, row.trial) in right]
     known.sort(key=lambda each: -each[0].confirmed_score)
     if len(known) > 1:
-        what = f"{name(known[0][0])} against the next, {name(known[1][0])}"
+        what = f"{titled(known[0][0])} against the next, {titled(known[1][0])}"
         asked.append((what, compare_finalists(known[0][1], known[1][1], seeds=seeds)))
     for arm in ARMS:
         mine = next((each for each in known if each[0].arm == arm), None)
         if mine and teacher is not None:
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
-            asked.append((f"{name(mine[0])} against the teacher", compared))
+            asked.append((f"{titled(mine[0])} against the teacher", compared))
     adjusted = holm([comparison.p_value for _, comparison in asked])
     pairs = zip(asked, adjusted, strict=True)
     return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in pairs)
@@ -227,6 +227,33 @@ def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
     return tuple(times[turn] for turn in sorted(times))
 
 
-def name(finalist: Finalist) -> str:
+def titled(finalist: Finalist) -> str:
     """`distilled 7`."""
     return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
+
+
+def finals_json(finals: Finals) -> dict[str, Any]:
+    """The finalists and their verdicts as leaderboard.json has them."""
+    rows = [
+        {
+            **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},
+            **row.searched,
+            "seeds": [run.finalist_seed for run in row.runs],
+            "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
+        }
+        for row in finals.rows
+    ]
+    return {
+        "split": finals.split,
+        "primary": asdict(finals.primary) if finals.primary else None,
+        "secondary": [{**asdict(each.comparison), **_corrected(each)} for each in finals.secondary],
+        "distillation_ratio": asdict(finals.ratio) if finals.ratio else None,
+        "shrinkage": asdict(finals.shrinkage) if finals.shrinkage else None,
+        "detectable_difference": finals.detectable,
+        "test_opened": list(finals.opened),
+        "finalists": rows,
+    }
+
+
+def _corrected(each: Secondary) -> dict[str, Any]:
+    return {"what": each.what, "adjusted_p": each.adjusted_p, "word": each.word}

@@ -12,6 +12,8 @@ leaderboard.json, schema 1, is one object:
               rows, gains, losses     rows compared; those right with the first alone, with the second alone
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
               p_value      of McNemar's exact test
+    finals    null before the first finalist; else the split that verdicts come from, the primary comparison and the others
+              (word, difference, low, high, p_value, …), the finalists with their means on test, by `finalists.finals_json`
     trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
 """
 

@@ -23,13 +23,15 @@ import numpy as np
 
 from kdsweep import figures, leaderboard, records, search_figures, study_figures
 from kdsweep.advice import Advice, advice
-from kdsweep.answer import answer, compact, conventions, duration, final_answer, headline, number, percent
+from kdsweep.answer import answer, compact, conventions, duration, final_answer, headline, number, percent, signed
 from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
-from kdsweep.finalists import Finals, read_finals
+from kdsweep.finalists import Finals, finals_json, read_finals, titled
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
-from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.questions import questions, shipped
+from kdsweep.records import SweepRecords, TrialRow, read_test
+from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison, compare_predictions
 
 
@@ -53,6 +55,8 @@ class Report:
     headline: str
     answer: str
     """One paragraph in words with numbers."""
+    questions: tuple[tuple[str, str], ...]
+    """What else a user asks, and the answers."""
     conventions: str
     """How students start and what alpha means."""
     advice: tuple[Advice, ...]
@@ -69,7 +73,7 @@ def build_report(folder: Path, *others: Path) -> Report:
     first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
-    finals = read_finals(found)
+    finals, advised = read_finals(found), advice(found)
     return Report(
         folder=_shown_path(folder),
         records=found,
@@ -81,11 +85,12 @@ def build_report(folder: Path, *others: Path) -> Report:
         comparison=comparison,
         finals=finals,
         headline=headline(first, second, comparison, finals),
-        answer=final_answer(found, finals) if finals else answer(found, first, second, comparison, arms),
+        answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
+        questions=questions(found, finals, rows, advised),
         conventions=conventions(found),
-        advice=advice(found),
+        advice=advised,
         provenance=_provenance(found),
-        commands=_commands(found, _shipped(found, finals, first or second)),
+        commands=_commands(found, shipped(found, finals, rows)),
     )
 
 
@@ -151,13 +156,6 @@ def _folders(found: SweepRecords) -> list[tuple[str, str]]:
     return lines
 
 
-def _shipped(found: SweepRecords, finals: Finals | None, best: Row | None) -> TrialRow | None:
-    """The run whose student one would ship: the best confirmed one, before that the best of the search."""
-    if finals:
-        return finals.chosen.best_run(found.sweep.study.metric)
-    return best.trial if best else None
-
-
 def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
     """The next commands, ready to paste; those of the best trial are left out where there is none."""
     commands = []
@@ -194,6 +192,7 @@ def render_html(report: Report) -> str:
         "search": search_figures.search_maps(found),
         "curves": figures.learning_curves(found.trials),
         "cost": figures.accuracy_versus_cost(found),
+        "calibration": (figures.calibration(_calibrated(report.finals)),),
         "importances": (study_figures.parameter_importances(found),),
         "parallel": (search_figures.parallel_coordinates(found),),
     }
@@ -202,6 +201,9 @@ def render_html(report: Report) -> str:
         report=report,
         ranked=ranked,
         others=[row for row in report.rows if row.rank is None],
+        verdict=report.finals.primary if report.finals and report.finals.primary else report.comparison,
+        finalists=_finalists_table(report.finals) if report.finals else [],
+        verdicts=_verdicts_table(report.finals) if report.finals else [],
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
@@ -211,6 +213,13 @@ def render_html(report: Report) -> str:
         js=_beside("report.js"),
         plotly_js=figures.plotly_js(),
     )
+
+
+def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, int], ...]]:
+    """The reliability bins of each arm's best confirmed student on the test split, by its name."""
+    best = [finals.best(arm) for arm in ARMS] if finals else []
+    tested = [(row, test) for row in best if row and (test := read_test(row.best_run("val_accuracy").folder))]
+    return {titled(row): test.reliability for row, test in tested}
 
 
 def _template() -> jinja2.Template:
@@ -283,17 +292,22 @@ def _finalists_table(finals: Finals) -> list[list[str]]:
 
 
 def _verdicts_text(finals: Finals) -> str:
-    """The primary comparison and the others, as a table."""
+    lines = _verdicts_table(finals)
+    return _markdown_table(lines) if len(lines) > 1 else "No comparison is possible yet."
+
+
+def _verdicts_table(finals: Finals) -> list[list[str]]:
+    """The primary comparison and the others."""
     asked = (
         [("the best distilled against the best fine-tuned (primary)", finals.primary, None)] if finals.primary else []
     )
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
-        ends = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        ends = f"{signed(found.low)} to {signed(found.high)}"
         p_value = f"{found.p_value:.3f}" if corrected is None else f"{corrected.adjusted_p:.3f} (Holm)"
         word = found.word if corrected is None else corrected.word
-        lines.append([what, f"{100 * found.difference:+.1f}", ends, p_value, word])
-    return _markdown_table(lines) if len(lines) > 1 else "No comparison is possible yet."
+        lines.append([what, signed(found.difference), ends, p_value, word])
+    return lines
 
 
 def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -316,13 +330,14 @@ def render_markdown(report: Report) -> str:
     parts = [
         f"# {_plain(report.records.sweep.name)}",
         f"**{report.headline}.** {_plain(report.answer)}",
+        *(f"**{question}** {_plain(text)}" for question, text in report.questions),
         _plain(report.conventions),
     ]
     parts.append("; ".join(arm.text() for arm in report.arms) + ".")
+    if report.finals:
+        parts += ["## Finalists", _markdown_table(_finalists_table(report.finals)), _verdicts_text(report.finals)]
     table = _ranked_table(report)
     parts += ["## Leaderboard", _markdown_table(table) if len(table) > 1 else "No trial is complete yet."]
-    if report.finals:
-        parts[3:3] = ["## Finalists", _markdown_table(_finalists_table(report.finals)), _verdicts_text(report.finals)]
     if others:
         lines = [["arm", "trial", "status", "reason"]]
         lines += [[ARM_NAMES[r.arm], str(r.trial.trial), r.status, r.reason or ""] for r in others]
@@ -338,6 +353,7 @@ def write_report(folder: Path, *others: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
     report = build_report(folder, *others)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, report.headline, report.comparison)
+    board["finals"] = finals_json(report.finals) if report.finals else None
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
     write_atomically(folder / "report.md", render_markdown(report))
@@ -349,6 +365,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     """The answer, the best rows, what was written and what to run next."""
     table = _ranked_table(report)
     parts = [f"{report.headline}. {report.answer}"]
+    parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [_markdown_table(_finalists_table(report.finals)), _verdicts_text(report.finals)] if report.finals else []
     parts += [_markdown_table(table[: most + 1])] if len(table) > 1 else []
     written = ("report.html", "report.md", "leaderboard.csv", "leaderboard.json")

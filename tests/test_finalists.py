@@ -177,7 +177,7 @@ def test_the_search_ranks_by_the_metric_that_the_file_names(tiny_sweep_file: Wri
     sections = {"study": {"metric": "val_mcc", "trials": 4, "controls": 0, "target": 0.999}, "fixed": {"epochs": 1}}
     done = command("run", tiny_sweep_file(**sections))
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "results" / "tiny" / "leaderboard.json").read_text())
+    rows = json.loads((tmp_path / "results" / "tiny" / "leaderboard.json").read_text())["trials"]
     scores = [row["val_mcc"] for row in rows]
     assert scores == sorted(scores, reverse=True) and "val_mcc" in done.stdout
 
@@ -203,12 +203,12 @@ def test_constraints_rank_only_students_that_keep_them(tiny_sweep_file: WriteSwe
     path = tiny_sweep_file(search=search, fixed=fixed, study={"trials": 6, "controls": 0, "startup_trials": 10})
     sizes = tmp_path / "results" / "tiny" / "leaderboard.json"
     assert command("run", path, "name=free").returncode == 0
-    found = json.loads((tmp_path / "results" / "free" / "leaderboard.json").read_text())
+    found = json.loads((tmp_path / "results" / "free" / "leaderboard.json").read_text())["trials"]
     small, large = sorted({row["size_mb"] for row in found if row["size_mb"]})
     limit = (small + large) / 2
     done = command("run", path, f"study.constraints.size_mb={limit}")
     assert done.returncode == 0 and "breaks size_mb" in done.stdout, done.stdout
-    rows = json.loads(sizes.read_text())
+    rows = json.loads(sizes.read_text())["trials"]
     assert {row["student_layers"] for row in rows if row["rank"]} == {1}
     infeasible = [row for row in rows if row["status"] == "infeasible"]
     assert infeasible and all(row["student_layers"] == 2 and "size_mb" in row["reason"] for row in infeasible)

@@ -97,8 +97,9 @@ def test_the_verdict_comes_from_the_test_split(
     assert abs(report.finals.primary.difference - (distilled - fine_tuned)) < 0.01
     text = render_markdown(report)
     assert "## Finalists" in text and "(primary)" in text and "against the teacher" in text
-    assert "This study finds a true difference of" in report.answer and "for this one teacher" in report.answer
-    assert "Provisional" not in report.answer
+    told = " ".join(answer for _, answer in report.questions)
+    assert "finds a true difference of" in told and "for this one teacher" in told and "Provisional" not in told
+    assert "opened once, on 2026-01-01" in told
     assert "finalists/" in terminal_text(report)  # the commands name the confirmed student
 
 
@@ -107,7 +108,7 @@ def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     finals = write_report(tmp_path / "s").finals
     assert finals is not None and finals.primary is not None
     assert (finals.split, finals.primary.rows) == ("validation", 200)
-    assert "Provisional: there is no test split" in write_report(tmp_path / "s").answer
+    assert "Provisional: there is no test split" in render_markdown(write_report(tmp_path / "s"))
 
 
 def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_second_round_is_said(tmp_path: Path) -> None:
     make_finalist(tmp_path / "s", sweep, "distilled", 7, 1, 0.86, round_=2)
     report = write_report(tmp_path / "s")
     assert report.finals is not None and len(report.finals.opened) == 2
-    assert "The test split was opened 2 times" in report.answer
+    assert "The test split was opened 2 times" in render_markdown(report)
 
 
 def test_half_of_the_finalists_give_a_report_that_says_what_is_to_come(tmp_path: Path) -> None:
@@ -145,4 +146,4 @@ def test_half_of_the_finalists_give_a_report_that_says_what_is_to_come(tmp_path:
     make_finalist(tmp_path / "s", sweep, "distilled", 0, 1, 0.85)
     report = write_report(tmp_path / "s")
     assert report.finals is not None and report.finals.primary is None and report.finals.unfinished == 17
-    assert "17 runs of finalists are still to come" in report.answer
+    assert "17 runs of finalists are still to come" in render_markdown(report)

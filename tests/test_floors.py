@@ -18,6 +18,7 @@ FLOORS = [
     {"models", "tracking", "leaderboard"},
     {"figures", "finalists", "advice", "distill"},
     {"answer"},
+    {"questions"},
     {"study_figures", "search_figures", "teacher", "sampler", "storage", "display", "audit"},
     {"report", "materials", "clock"},
     {"assignment"},

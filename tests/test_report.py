@@ -324,7 +324,11 @@ def test_json_has_a_schema_number_and_the_verdict(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     report.write_report(tmp_path / "s")
     board = json.loads((tmp_path / "s" / "leaderboard.json").read_text(encoding="utf-8"))
-    assert list(board) == ["schema", "sweep", "verdict", "trials"] and board["schema"] == 1 and board["sweep"] == "s"
+    assert (
+        list(board) == ["schema", "sweep", "verdict", "trials", "finals"]
+        and board["schema"] == 1
+        and board["sweep"] == "s"
+    )
     documented = (leaderboard.__doc__ or "").split("verdict ")[1].split("\n    trials ")[0]
     assert all(key in documented for key in board["verdict"])
     expected = {"word": "better", "provisional": True, "distilled": "trials/0000", "fine_tuned": "controls/0000"}
@@ -385,7 +389,7 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     assert report.main(["s", str(there)]) == 0
     printed = capsys.readouterr().out
     assert "s/report.html" in printed and not (there / "report.html").exists()
-    listed = json.loads((here / "leaderboard.json").read_text(encoding="utf-8"))
+    listed = json.loads((here / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert [row["folder"] for row in listed] == ["../../host b/s/trials/0000", "controls/0000"]
     assert all((here / row["folder"] / "result.json").exists() for row in listed)
     page = page_of(here, there)

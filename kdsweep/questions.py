@@ -1,0 +1,110 @@
+"""The questions that a sweep's user asks after whether distilling helped, each answered in words with numbers."""
+
+from collections.abc import Sequence
+
+from kdsweep import finals as statistics
+from kdsweep.advice import FEWEST_TRIALS, Advice
+from kdsweep.answer import PROVISIONAL, initial, number, points
+from kdsweep.finalists import Finals, titled
+from kdsweep.leaderboard import ARM_NAMES, Row, complete, score
+from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.sweep_config import ARMS
+from kdsweep.tuning import FEWEST_TRIALS as FEWEST_SCORES
+from kdsweep.tuning import next_gain
+
+
+def questions(
+    found: SweepRecords, finals: Finals | None, rows: Sequence[Row], advice: Sequence[Advice]
+) -> tuple[tuple[str, str], ...]:
+    """Question and answer, in the order in which they are asked."""
+    return (
+        ("Which student to ship?", _which(found, finals, rows)),
+        ("How sure is that?", _how_sure(found, finals)),
+        ("Which settings matter?", _what_matters(found, advice)),
+        ("Is more search worth it?", _more(found, finals)),
+    )
+
+
+def shipped(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> TrialRow | None:
+    """The run whose student one would ship: the best confirmed one, before that the best of the search."""
+    if finals:
+        return finals.chosen.best_run(found.sweep.study.metric)
+    first = next((row for row in rows if row.rank is not None), None)
+    return first.trial if first else None
+
+
+def _which(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> str:
+    run = shipped(found, finals, rows)
+    if run is None or run.result is None:
+        return "None yet: no trial is complete."
+    size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
+    if teacher:
+        size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+    limits = found.sweep.study.constraints.limits()
+    kept = (
+        f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""
+    )
+    if not finals:
+        what = f"{ARM_NAMES[run.arm]} trial {run.trial}"
+        return f"By the search alone {what}, the best on validation{kept}: {size}. Its score flatters it."
+    chosen = finals.chosen
+    seeds = f"the best on validation over {len(chosen.runs)} fresh seeds{kept}"
+    return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. The command that loads it stands at the end."
+
+
+def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
+    if not finals:
+        return f"{PROVISIONAL} {_finalists_to_come(found)}"
+    sentences = []
+    if finals.primary and finals.detectable is not None:
+        primary = finals.primary
+        sentences.append(
+            f"A study of {primary.rows:,} rows and {primary.seeds} seeds finds a true difference of "
+            f"{points(finals.detectable)} points with {statistics.POWER:.0%}; {primary.counted} count as random."
+        )
+        ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
+        ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []
+        if ways:
+            sentences.append(f"A difference as small as this one would take about {' or '.join(ways)}.")
+    if finals.shrinkage:
+        sentences.append(f"The search had flattered its finalists by {points(finals.shrinkage.value)} points.")
+    if finals.unfinished:
+        sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
+    if finals.split == "validation":
+        sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
+    elif len(finals.opened) > 1:
+        sentences.append(f"The test split was opened {len(finals.opened)} times, so the later verdicts are not clean.")
+    elif finals.opened:
+        sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
+    return " ".join([*sentences, f"All of it holds for this one teacher. {initial(found)}"])
+
+
+def _finalists_to_come(found: SweepRecords) -> str:
+    if not found.sweep.finalists.top:
+        return "finalists.top is 0, so nothing confirms it."
+    return "Finalists on fresh seeds will confirm it when the search is over."
+
+
+def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
+    if advice:
+        return " ".join(
+            f"{item.short[0].upper()}{item.short[1:]} ({ARM_NAMES[item.arm]}): {item.why}" for item in advice
+        )
+    done = sum(trial.arm == "distilled" for trial in complete(found.trials))
+    if done < FEWEST_TRIALS:
+        return f"Too few trials to say: {done} distilled ones are complete, and advice starts at {FEWEST_TRIALS}."
+    return f"No axis is visibly flat and none has its best at an end, over {done} complete distilled trials."
+
+
+def _more(found: SweepRecords, finals: Finals | None) -> str:
+    gains = []
+    for arm in ARMS:
+        scores = [score(trial, found.sweep) for trial in complete(found.trials) if trial.arm == arm]
+        if scores and (gain := next_gain(scores, len(scores))) is not None:
+            gains.append((f"{len(scores)} more {ARM_NAMES[arm]} trials would add about {gain:.1f} points", gain / 100))
+    if not gains:
+        return f"Too few complete trials to say: an estimate needs {FEWEST_SCORES} of an arm."
+    text = f"{'; '.join(words for words, _ in gains)} (by the trials so far, as if independent)."
+    if finals and finals.detectable is not None and max(gain for _, gain in gains) < finals.detectable:
+        return f"Hardly: {text} That is less than such a study can tell from chance."
+    return text
