@@ -221,7 +221,7 @@ def stop_client() -> None:
     stopping = threading.Thread(target=_teardown, daemon=True)
     stopping.start()
     stopping.join(STOP_CLIENT_SECONDS)
-    unset_globals()  # finish() leaves wandb.run behind where the client died before it began
+    unset_globals()  # type: ignore[no-untyped-call] # finish() leaves wandb.run behind where the client died before it began
 
 
 def _teardown() -> None:
