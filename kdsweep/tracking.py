@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import wandb
 from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
+from wandb.sdk.lib.module import unset_globals
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox.mailbox import MailboxClosedError
@@ -220,6 +221,7 @@ def stop_client() -> None:
     stopping = threading.Thread(target=_teardown, daemon=True)
     stopping.start()
     stopping.join(STOP_CLIENT_SECONDS)
+    unset_globals()  # type: ignore[no-untyped-call] # finish() leaves wandb.run behind where the client died before it began
 
 
 def _teardown() -> None:

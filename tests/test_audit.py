@@ -104,6 +104,7 @@ def test_a_whole_sweep_has_no_gap_and_spare_attempts_are_named(swept: Path, caps
     assert not (swept / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_torn_run_is_a_gap_with_what_it_lost(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tear(swept, "tiny-control-0000-a1")
     assert report.main([str(swept), "--audit"]) == 2
@@ -115,12 +116,14 @@ def test_a_torn_run_is_a_gap_with_what_it_lost(swept: Path, capsys: pytest.Captu
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"W", b"no W&B file at all"])
 def test_a_run_without_a_readable_byte_is_a_gap(content: bytes, swept: Path) -> None:
     (run_folder(swept, "tiny-teacher") / "run-tiny-teacher.wandb").write_bytes(content)
     assert gaps(audit(swept))[0][1].startswith("torn: ")
 
 
+@pytest.mark.slow
 def test_a_torn_spare_attempt_is_no_gap_and_an_attempt_before_fills_what_the_last_lost(swept: Path) -> None:
     spare = run_folder(swept, "tiny-trial-0000-a1") / "run-tiny-trial-0000-a1.wandb"
     spare.write_bytes(spare.read_bytes()[:-50])
@@ -140,6 +143,7 @@ def test_a_run_that_is_gone_is_a_gap_of_its_record(swept: Path) -> None:
     assert nowhere.startswith("the run is nowhere on disk") and nowhere.endswith("the record has everything")
 
 
+@pytest.mark.slow
 def test_a_trial_of_another_host_is_accounted_for_by_that_hosts_folder(swept: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(swept, other, symlinks=True)
@@ -152,6 +156,7 @@ def test_a_trial_of_another_host_is_accounted_for_by_that_hosts_folder(swept: Pa
     assert gaps(audit(swept, other)) == []
 
 
+@pytest.mark.slow
 def test_a_step_that_differs_and_one_that_the_record_lacks_are_named(swept: Path) -> None:
     steps = trial_folder(swept, "distilled", 0) / "steps.jsonl"
     edit(steps, '"L_soft": 0.2,', '"L_soft": 0.25,')
@@ -163,6 +168,7 @@ def test_a_step_that_differs_and_one_that_the_record_lacks_are_named(swept: Path
     ]
 
 
+@pytest.mark.slow
 def test_steps_and_epochs_that_the_run_lacks_are_named(swept: Path) -> None:
     record = TrialFolder(trial_folder(swept, "fine_tuned", 0))
     record.add_steps([replace(STEP, step=step) for step in (5, 6, 8)])
@@ -175,6 +181,7 @@ def test_steps_and_epochs_that_the_run_lacks_are_named(swept: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> None:
     there = trial_folder(swept, "distilled", 0)
     edit(there / "epochs.jsonl", '"val_accuracy": 0.7,', '"val_accuracy": 0.8,')
@@ -189,12 +196,14 @@ def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_name_was_taken_is_known_by_its_file(swept: Path) -> None:
     path = run_folder(swept, "tiny-teacher")
     path.rename(path.with_name(path.name + "-1"))
     assert audit_text(audit(swept)).endswith("4 runs, all rows accounted for")
 
 
+@pytest.mark.slow
 def test_a_run_that_no_record_knows_is_named_and_an_unfinished_trial_is_not_compared(swept: Path) -> None:
     shutil.rmtree(trial_folder(swept, "distilled", 0))
     (trial_folder(swept, "fine_tuned", 0) / "result.json").unlink()
@@ -204,6 +213,7 @@ def test_a_run_that_no_record_knows_is_named_and_an_unfinished_trial_is_not_comp
     assert "unfinished, not compared: tiny-control-0000-a1" in audit_text(done).splitlines()
 
 
+@pytest.mark.slow
 def test_what_a_worker_leaves_has_no_gap(tiny_sweep_file: Any, tiny_body: Path, tmp_path: Path) -> None:
     fixed = {"teacher": str(tiny_body), "teacher_epochs": 6, "teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
     sweep = load_sweep(tiny_sweep_file(fixed=fixed, study={"trials": 1}, tracking={"mode": "offline"}))
@@ -214,6 +224,7 @@ def test_what_a_worker_leaves_has_no_gap(tiny_sweep_file: Any, tiny_body: Path, 
     assert audit_text(audit(folder)) == "3 runs, all rows accounted for"
 
 
+@pytest.mark.slow
 def test_an_online_run_is_read_from_its_log_on_disk(
     wandb_server: WandbServer, tiny_config: Callable[..., TrialConfig], tiny_sweep_file: Any, tmp_path: Path
 ) -> None:

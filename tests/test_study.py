@@ -97,7 +97,7 @@ def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
     return seen
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(sampler: str, tmp_path: Path) -> None:
     sweep = sweep_of(sampler=sampler, trials=20)
     expected = undisturbed(tmp_path / "whole", sweep)

@@ -227,6 +227,7 @@ def test_a_server_that_answers_takes_every_run_online(impatient: WandbServer, tm
     assert runs_in(tmp_path) == ["run-a", "run-b", "run-c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("happens", [break_down, stop])
 def test_a_server_that_dies_between_runs_turns_them_offline(
     happens: Callable[[WandbServer], None], impatient: WandbServer, tmp_path: Path
@@ -239,6 +240,7 @@ def test_a_server_that_dies_between_runs_turns_them_offline(
         assert row["L_soft"] == STEP.L_soft and row["val_accuracy"] == EPOCH.val_accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("happens", [break_down, stop])
 def test_a_run_that_the_server_did_not_take_lies_on_disk_and_is_sent_by_wandb_sync(
     happens: Callable[[WandbServer], None], impatient: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
