@@ -129,8 +129,8 @@ def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
     if p_value < FLAT_P:
         return None
     why = (
-        f"Over {len(trials)} complete {ARM_NAMES[arm]} trials it explains {100 * share:.0f} % of the order by val_accuracy, no "
-        f"more than shuffled values would (permutation p = {p_value:.2f}). A small effect, or one that others hide, may remain."
+        f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
+        f"in {100 * p_value:.0f} % of cases (a permutation test). A small effect, or one that others hide, may remain."
     )
     return Advice(kind="flat", arm=arm, name=name, short=f"flat: {name} does not matter here", why=why)
 

@@ -171,8 +171,9 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         x, y = [points[-1][0]], [points[-1][1]]
         text = f"<b>teacher</b><br>val_accuracy {y[0]:.2f} %<extra></extra>"
         plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
-    ends = "; ".join(f"{quality:.1f} % at {cost:g}" for cost, quality in front)
-    described = f"val_accuracy of {len(known)} complete trials and the teacher over {unit}; Pareto front: {ends}."
+    ends = " to ".join(f"{quality:.1f} % at {cost:.3g}" for cost, quality in dict.fromkeys((front[0], front[-1])))
+    whose = " and the teacher" if teacher else ""
+    described = f"{len(known)} complete trials{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
     return Figure(name=name, title=title, description=described, plot=plot)
 
 
@@ -235,9 +236,15 @@ def axis_scale(axis: Axis) -> dict[str, Any]:
         room = 0.04 * (high - low)
         decades = range(math.floor(low), math.ceil(high) + 1)
         digits = (1, 2, 5) if high - low < 2 else (1,)
-        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        every = (float(f"{digit}e{decade}") for decade in decades for digit in digits)
+        ticks = [tick for tick in every if axis.low <= tick <= axis.high]
         texts = [f"{tick:g}" if tick >= 0.001 else f"{tick:.0e}".replace("e-0", "e-") for tick in ticks]
-        words = {"tickvals": ticks, "ticktext": texts, "tickangle": 0}
+        words = {
+            "tickvals": ticks,
+            "ticktext": texts,
+            "tickangle": 0,
+            "title_standoff": 38,
+        }  # from the axis, not its texts
         return {"type": "log", "range": [low - room, high + room], **words}
     room = 0.04 * (axis.high - axis.low)
     return {"type": "linear", "range": [axis.low - room, axis.high + room]}
@@ -302,7 +309,14 @@ def calm(plot: go.Figure, *, height: int, x_title: str, y_title: str) -> go.Figu
         margin={"l": 52, "r": 16, "t": 14, "b": 48},
         hoverlabel={"bgcolor": "#22272e", "bordercolor": "#22272e", "font": {"color": "#ffffff"}},
     )
-    axis = {"title_font_size": 13, "showgrid": True, "gridcolor": GRID, "zeroline": False, "automargin": True}
+    axis = {
+        "title_font_size": 13,
+        "title_standoff": 8,
+        "showgrid": True,
+        "gridcolor": GRID,
+        "zeroline": False,
+        "automargin": True,
+    }
     plot.update_xaxes(title_text=x_title, **axis)
     plot.update_yaxes(title_text=y_title, **axis)
     return plot

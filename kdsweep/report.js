@@ -54,12 +54,16 @@ toggle.addEventListener("click", () => {
 system.addEventListener("change", () => { tell(); paint(); });
 tell();
 
-// Print light and at the paper's width (A4 without its margins), then go back to the window's.
+// Print light and at the paper's width, up to three figures a row as the style has it; then go back to the window's.
+const PAPER = 690;  // CSS pixels of A4 without its margins
 addEventListener("beforeprint", () => {
   root.dataset.screen = root.dataset.theme ?? "";
   root.dataset.theme = "light";
   paint();
-  for (const plot of plots) Plotly.relayout(plot, {width: 690});
+  for (const plot of plots) {
+    const columns = Math.min(3, every(".plot", plot.closest(".plots")).length);
+    Plotly.relayout(plot, {width: (PAPER + 20) / columns - 20});
+  }
 });
 addEventListener("afterprint", () => {
   if (root.dataset.screen) root.dataset.theme = root.dataset.screen; else delete root.dataset.theme;
@@ -88,6 +92,7 @@ function live(table) {
   const named = headers.map(header => header.textContent);
   const form = document.getElementById(table.dataset.filters);
   const more = element("button", {type: "button", className: "quiet more"});
+  const rest = element("p", {className: "note rest"});  // on paper, where nothing unfolds
   let rows = original, all = original.length <= FOLD * 1.2;
 
   function wanted() {
@@ -102,7 +107,8 @@ function live(table) {
     const kept = rows.filter(wanted());
     const shown = new Set(all ? kept : kept.slice(0, FOLD));
     for (const row of rows) row.hidden = !shown.has(row);
-    more.hidden = shown.size === kept.length;
+    more.hidden = rest.hidden = shown.size === kept.length;
+    rest.textContent = `${(kept.length - shown.size).toLocaleString("en")} more trials are in leaderboard.csv.`;
     more.textContent = `Show all ${kept.length.toLocaleString("en")}`;
     if (form) form.querySelector("output").textContent = `${kept.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} trials`;
   }
@@ -124,7 +130,7 @@ function live(table) {
     header.append(button);
   });
   more.addEventListener("click", () => { all = true; show(); });
-  table.parentElement.after(more);
+  table.parentElement.after(more, rest);
   if (form) {
     form.hidden = false;
     form.addEventListener("input", show);

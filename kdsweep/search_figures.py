@@ -31,7 +31,7 @@ from kdsweep.sweep_config import ARMS, Axis
 
 FEWEST_FOR_DENSITY = 20
 """Distilled trials from which the map shades where they lie thick; fewer are seen one by one."""
-SHADE = ((0.0, "rgba(128,128,128,0)"), (1.0, "rgba(128,128,128,0.34)"))
+SHADE = ((0.0, "rgba(128,128,128,0)"), (1.0, "rgba(128,128,128,0.26)"))
 BINS = 12
 """Colours of the lines in parallel coordinates: one trace each."""
 
@@ -207,7 +207,7 @@ def _draw_axes(plot: go.Figure, axes: Mapping[str, Axis], quality: Axis) -> None
         for height, label in _labels(axis, percent=percent):
             beside = {"xanchor": "left", "xshift": 6, "showarrow": False, "font": {"size": 11}}
             plot.add_annotation(x=place, y=height, text=label, **beside)
-    plot.update_layout(margin={"l": 24, "r": 70, "t": 16, "b": 36}, hovermode="closest")
+    plot.update_layout(margin={"l": 52, "r": 70, "t": 16, "b": 36}, hovermode="closest")
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "ticks": ""}
     plot.update_xaxes(showgrid=False, range=[-0.08, len(names) - 1 + 0.08], linecolor=CLEAR, gridcolor=GRID, **ticks)
     plot.update_yaxes(visible=False, range=[-0.04, 1.04])

@@ -147,7 +147,9 @@ def test_cost_shows_students_teacher_and_the_pareto_front(tmp_path: Path) -> Non
     assert size.plot and latency.plot
     front, students, _, teacher = size.plot.data
     assert list(students.x) == [15.0, 16.0] and list(teacher.x) == [22.0]
-    assert list(front.x) == [15.0, 22.0] and "80.0 % at 15; 88.0 % at 22" in size.description
+    assert list(front.x) == [15.0, 22.0] and size.description.endswith(
+        "the Pareto front of 2 goes from 80.0 % at 15 to 88.0 % at 22 parameters, millions."
+    )
 
 
 def test_the_pareto_front_holds_what_nothing_beats() -> None:
