@@ -144,7 +144,7 @@ def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]
     Asks whether another pair of searches like these would end as they did. The difference is that of the arms' means
     over finalists. With one finalist in each arm it is `compare_finalists`. Raises DataError for other shapes.
     """
-    if not finalists or not baseline:
+    if not len(finalists) or not len(baseline):
         raise DataError(f"arms are compared by their finalists, but got {len(finalists)} and {len(baseline)}")
     if len(finalists) == len(baseline) == 1:
         return compare_finalists(finalists[0], baseline[0])
