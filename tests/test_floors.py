@@ -32,7 +32,7 @@ THIRD_PARTIES = {
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "study_figures"},
     "jinja2": {"report"},
-    "scipy": {"verdicts", "finals", "tuning"},
+    "scipy": {"verdicts", "finals", "standings", "tuning"},
     "safetensors": {"models", "teacher"},
     "rich": {"display", "run", "sweep", "worker", "reproduce"},
 }
