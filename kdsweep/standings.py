@@ -1,4 +1,5 @@
-"""What a study's finalists add up to: ranks, the share of the gap to the teacher, what the search flattered.
+"""What a study's finalists add up to: ranks, the share of the gap to the teacher, what the search flattered, what the
+study could have found.
 
 Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
 """
@@ -8,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct
 
 from kdsweep.errors import DataError
-from kdsweep.finals import SeedVariance, compare_finalists, matrix, pair, quantile, row_variance, seed_variance
+from kdsweep.finals import POWER, SeedVariance, compare_finalists, matrix, pair, quantile, row_variance, seed_variance
 from kdsweep.verdicts import CONFIDENCE
 
 
@@ -71,7 +74,7 @@ def distillation_ratio(
     shared = float(np.cov(top, bottom)[0, 1] / top.size) + gap.standard_error**2 - row_variance(bottom)
     limit = quantile(min(gain.df, gap.df)) ** 2
     a = gap.difference**2 - limit * gap.standard_error**2
-    b = -gain.difference * gap.difference - limit * shared
+    b = gain.difference * gap.difference + limit * shared
     c = gain.difference**2 - limit * gain.standard_error**2
     if a <= 0 or gap.difference >= 0:
         return None
@@ -93,3 +96,17 @@ def shrinkage(search: Sequence[float], confirmed: Sequence[float]) -> Estimate |
     lost = np.asarray(search, dtype=np.float64) - np.asarray(confirmed, dtype=np.float64)
     value, half = float(lost.mean()), quantile(lost.size - 1) * float(lost.std(ddof=1)) / math.sqrt(lost.size)
     return Estimate(value=value, low=value - half, high=value + half)
+
+
+def power(difference: float, standard_error: float, df: float) -> float:
+    """Chance that a study with this standard error says `better` when the true difference is `difference`.
+
+    From the noncentral t distribution. Ask it about a difference that would matter: at the difference that was seen it
+    only repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
+    """
+    return float(nct.sf(quantile(df), df, difference / standard_error))
+
+
+def minimal_detectable_difference(standard_error: float, df: float, chance: float = POWER) -> float:
+    """The true difference that a study with this standard error calls `better` with probability `chance`."""
+    return standard_error * float(brentq(lambda ratio: power(ratio, 1.0, df) - chance, 0.0, 100.0))

@@ -11,8 +11,8 @@ of one arm), at an accuracy of 85 %.
 
 g is a seed's main effect: its standard deviation in points of true accuracy is the study's `seed_sd`. 0 is what large
 training sets come near to; 0.3 is as much as flipped rows alone move a single seed's accuracy on 3,000 rows (0.27); 0.5
-makes an interval from rows alone cover some 78 % for single seeds, 0.7 some 66 %: published and measured ones cover
-57-95 %.
+makes an interval from rows alone cover some 72 % for single seeds, 0.7 some 62 % (measured here), and such intervals
+are said to cover 57-95 % in reality.
 
 A configuration's true accuracy is the level less an exponential deficit (a quadratic response in two axes) with a mean
 of 2 points for the first 10 trials, which are random, and of 1 point for the other 14, where TPE has learnt something.

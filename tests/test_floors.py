@@ -35,7 +35,7 @@ THIRD_PARTIES = {
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "search_figures", "study_figures"},
     "jinja2": {"report"},
-    "scipy": {"verdicts", "finals", "tuning"},
+    "scipy": {"verdicts", "finals", "standings", "tuning"},
     "safetensors": {"models", "teacher"},
     "rich": {"audit", "display", "run", "sweep", "worker", "reproduce"},
 }

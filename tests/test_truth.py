@@ -77,8 +77,9 @@ def test_the_intervals_cover_the_true_difference_of_the_chosen_pair_in_93_to_98_
     gain: float, seed_sd: float
 ) -> None:
     found = measured(Plan(gain=gain, seed_sd=seed_sd))
-    assert 0.93 <= found["pooled covers"] <= 0.98 and 0.93 <= found["arms covers gain"] <= 0.98
-    assert abs(found["pooled bias"]) <= 0.1
+    for covered in ("arms covers", "arms covers gain", "pooled covers"):
+        assert 0.93 <= found[covered] <= 0.98
+    assert abs(found["arms bias"]) <= 0.1 and abs(found["pooled bias"]) <= 0.1
 
 
 def test_a_pair_is_called_better_wrongly_in_at_most_3_5_percent_but_arms_are_judged_by_all_finalists() -> None:
@@ -93,6 +94,7 @@ def test_a_pair_is_called_better_wrongly_in_at_most_3_5_percent_but_arms_are_jud
     ids=["equal configurations", "seed effects differ by configuration", "seed effects differ by arm"],
 )
 def test_other_worlds_keep_what_is_promised(plan: Plan) -> None:
+    """Not without bias: the noisier arm's chosen finalist had the luckier seeds (0.12 points in the last world)."""
     found = measured(plan)
     assert found["arms better"] <= 0.035 and 0.93 <= found["pooled covers"] <= 0.98
 

@@ -1,0 +1,137 @@
+"""Comparisons over rows and seeds: formulas, edges and words. How often they are right: test_truth.py."""
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from kdsweep.errors import DataError
+from kdsweep.finals import (
+    SeedVariance,
+    compare_arms,
+    compare_finalists,
+    seed_variance,
+)
+from kdsweep.verdicts import compare_counts
+
+
+def finalist(accuracy: float, seeds: int, rows: int = 400, seed: int = 0, sd: float = 0.0) -> np.ndarray:
+    """Students that share hard and easy rows (row noise from generator 99) and differ by their own noise."""
+    rng, shared = np.random.default_rng(seed), np.random.default_rng(99).random(rows)
+    lines = accuracy + sd * rng.standard_normal((seeds, 1))
+    return 0.8 * shared + 0.2 * rng.random((seeds, rows)) < lines
+
+
+def test_variance_is_rows_plus_seeds_less_what_both_hold() -> None:
+    """Against the textbook's mean squares of a crossed design, written out in sums."""
+    right, baseline = finalist(0.8, 3, sd=0.05).astype(float), finalist(0.7, 3, seed=1, sd=0.05).astype(float)
+    found, n, seeds_part = compare_finalists(right, baseline), 400, 0.0
+    for arm in (right, baseline):
+        rows, seeds = arm.mean(axis=0), arm.mean(axis=1)
+        total = np.square(arm - arm.mean()).sum()
+        residual = (total - 3 * np.square(rows - arm.mean()).sum() - n * np.square(seeds - arm.mean()).sum()) / (
+            2 * (n - 1)
+        )
+        between = n * np.square(seeds - arm.mean()).sum() / 2
+        seeds_part += (between - residual) / n / 3
+    differences = right.mean(axis=0) - baseline.mean(axis=0)
+    rows_part = (np.square(differences - differences.mean()).sum() + 1) / (n * (n - 1))
+    assert found.standard_error**2 == pytest.approx(rows_part + seeds_part)
+    assert found.counted == "rows and seeds" and found.rows == n and found.seed_sd is not None and found.seed_sd > 0
+
+
+def test_interval_and_p_value_come_of_one_t_test() -> None:
+    found = compare_finalists(finalist(0.8, 3), finalist(0.75, 3, seed=1))
+    assert found.high - found.low == pytest.approx(2 * t.ppf(0.975, found.df) * found.standard_error)
+    assert found.p_value == pytest.approx(2 * t.sf(abs(found.difference) / found.standard_error, found.df))
+    assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_swapping_mirrors_everything_but_the_word() -> None:
+    one, other = finalist(0.9, 3), finalist(0.7, 3, seed=1)
+    there, back = compare_finalists(one, other), compare_finalists(other, one)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert (there.word, back.word) == ("better", "not better")
+    assert there.rows_to_settle is None and there.seeds_to_settle is None
+
+
+def test_one_seed_of_each_is_said_to_count_rows_alone_and_is_near_mcnemar() -> None:
+    one, other = finalist(0.82, 1, rows=2000), finalist(0.8, 1, rows=2000, seed=1)
+    found = compare_finalists(one, other)
+    gains, losses = int((one & ~other).sum()), int((other & ~one).sum())
+    exact = compare_counts(gains=gains, losses=losses, rows=2000)
+    assert (found.counted, found.seed_sd, found.seeds_to_settle) == ("rows", None, None)
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.001)
+
+
+def test_who_is_counted_is_said() -> None:
+    three, one = finalist(0.8, 3), finalist(0.8, 1, seed=1)
+    pool = seed_variance([three, finalist(0.8, 3, seed=2)])
+    assert compare_finalists(three, one).counted == "rows and the finalist's seeds"
+    assert compare_finalists(one, three).counted == "rows and the baseline's seeds"
+    assert compare_finalists(three, one, seeds=pool).counted == "rows and seeds"
+    assert compare_finalists(three, one[0], seeds=pool, given_baseline=True).counted == "rows and the finalist's seeds"
+    assert compare_arms([one], [one]).counted == "rows"
+    assert compare_arms([one, one], [one, one]).counted == "rows and finalists"
+    assert compare_arms([three, three], [three, one]).counted == "rows, seeds and finalists"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_equal_predictions_tell_nothing_and_keep_a_width(seeds: int) -> None:
+    same = np.ones((seeds, 50), dtype=bool)
+    for found in (compare_finalists(same, same), compare_arms([same, same], [same, same])):
+        assert (found.difference, found.p_value, found.word) == (0, 1, "cannot tell")
+        assert found.low < 0 < found.high and found.rows_to_settle is None and found.seeds_to_settle is None
+
+
+def test_more_finalists_in_the_pool_are_more_degrees_of_freedom() -> None:
+    finalists = [finalist(0.8, 3, seed=number, sd=0.03) for number in range(6)]
+    assert seed_variance(finalists).df == 12 and seed_variance(finalists[:2]).df == 4
+    assert seed_variance([finalist(0.8, 1)]) == SeedVariance(mean_square=0.0, residual=0.0, df=0)
+
+
+def test_a_pool_without_repeated_seeds_counts_rows_alone() -> None:
+    one = finalist(0.8, 1)
+    assert compare_finalists(one, one, seeds=seed_variance([one, one])).counted == "rows"
+
+
+def test_the_numbers_that_settle_it_do_so_when_they_are_given() -> None:
+    pool = SeedVariance(mean_square=9e-5, residual=8e-5, df=12)
+    found = compare_finalists(finalist(0.8, 3), finalist(0.79, 3, seed=1), seeds=pool)
+    assert found.word == "cannot tell" and found.rows_to_settle is not None and found.seeds_to_settle is not None
+    target = (found.difference / (t.ppf(0.975, found.df) + t.ppf(0.8, found.df))) ** 2
+    rows = found.standard_error**2 - pool.main * 2 / 3
+    assert rows * 400 / found.rows_to_settle + pool.main * 2 / 3 == pytest.approx(target, rel=0.01)
+    kept = rows - pool.residual * 2 / 3
+    assert kept + pool.mean_square * 2 / found.seeds_to_settle <= target
+    assert kept + pool.mean_square * 2 / (found.seeds_to_settle - 1) > target
+
+
+def test_no_number_of_rows_settles_what_seeds_blur() -> None:
+    pool = SeedVariance(mean_square=0.01, residual=0.0, df=12)
+    found = compare_finalists(finalist(0.8, 3), finalist(0.78, 3, seed=1), seeds=pool)
+    assert found.word == "cannot tell" and found.rows_to_settle is None
+
+
+def test_arms_count_what_a_search_happens_to_find() -> None:
+    """Equal finalists but for their accuracy: the interval of the arms is wider than one of as many seeds alone."""
+    near, far = ([finalist(0.8 + step, 3, seed=number) for number in range(3)] for step in (0.0, 0.01))
+    spread = [finalist(0.7 + 0.1 * number, 3, seed=number) for number in range(3)]
+    tight, wide = compare_arms(far, near), compare_arms(spread, near)
+    assert wide.high - wide.low > 3 * (tight.high - tight.low)
+    assert (tight.finalists, tight.seeds, tight.baseline_seeds) == (3, 3, 3)
+    assert tight.difference == pytest.approx(np.mean([right.mean() for right in far]) - np.mean(near))
+
+
+def test_arms_of_one_finalist_are_those_finalists() -> None:
+    one, other = finalist(0.8, 3), finalist(0.75, 3, seed=1)
+    assert compare_arms([one], [other]) == compare_finalists(one, other)
+    assert compare_arms([one, one], [other]).df > 0
+
+
+def test_other_rows_and_empty_arms_are_refused() -> None:
+    with pytest.raises(DataError, match="got 3 and 2"):
+        compare_finalists(np.ones((2, 3)), np.ones((2, 2)))
+    with pytest.raises(DataError, match="got 0 and 1"):
+        compare_arms([], [np.ones((2, 2))])
+    with pytest.raises(DataError, match=r"\[S, N\], but got \(1, 2, 3\)"):
+        compare_finalists(np.ones((1, 2, 3)), np.ones((2, 3)))

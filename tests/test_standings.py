@@ -1,0 +1,73 @@
+"""Ranks, Holm's correction, the ratio to the teacher, shrinkage and power."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import t
+from test_finals import finalist
+
+from kdsweep.errors import DataError
+from kdsweep.finals import SeedVariance, compare_finalists
+from kdsweep.standings import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
+
+
+def test_holm_multiplies_by_the_tests_left_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
+
+
+def test_finalists_that_cannot_be_told_apart_share_a_rank() -> None:
+    finalists = [finalist(0.6, 3, seed=1), finalist(0.9, 3, seed=2), finalist(0.9, 3, seed=3)]
+    assert ranks(finalists) == [3, 1, 1]
+    assert ranks([finalists[0]] * 3) == [1, 1, 1] and ranks(finalists[:1]) == [1]
+    assert ranks([right[:1] for right in finalists]) == [3, 1, 1]
+
+
+def test_the_ratio_is_the_share_of_the_gap_that_is_closed() -> None:
+    right, baseline, teacher = finalist(0.8, 3), finalist(0.7, 3, seed=1), finalist(0.9, 1, seed=2)
+    found = distillation_ratio(right, baseline, teacher[0])
+    assert found is not None and found.low < found.value < found.high
+    assert found.value == pytest.approx((right.mean() - baseline.mean()) / (teacher.mean() - baseline.mean()))
+
+
+def test_at_the_ends_of_the_ratios_interval_the_difference_is_just_significant() -> None:
+    """Fieller: |X - r Y| = t SE(X - r Y), with rows and the fine-tuned seeds in both."""
+    pool = SeedVariance(mean_square=2e-4, residual=1e-4, df=12)
+    right, baseline, teacher = finalist(0.8, 3), finalist(0.7, 3, seed=1), finalist(0.9, 1, seed=2)
+    found = distillation_ratio(right, baseline, teacher[0], seeds=pool)
+    gain = compare_finalists(right, baseline, seeds=pool)
+    gap = compare_finalists(baseline, teacher, seeds=pool, given_baseline=True)
+    assert found is not None
+    for r in (found.low, found.high):
+        rows = right.mean(axis=0) - (1 - r) * baseline.mean(axis=0) - r * teacher[0]
+        variance = rows.var(ddof=1) / 400 + (1 + r**2) / (400 * 399) + pool.main * (1 + (1 - r) ** 2) / 3
+        ratio = abs(rows.mean()) / np.sqrt(variance)
+        assert ratio == pytest.approx(t.ppf(0.975, min(gain.df, gap.df)), rel=1e-6)
+
+
+def test_without_a_gap_or_with_a_worse_teacher_the_ratio_is_undefined() -> None:
+    right, baseline = finalist(0.8, 3), finalist(0.75, 3, seed=1)
+    assert distillation_ratio(right, baseline, finalist(0.751, 1, seed=2)[0]) is None
+    assert distillation_ratio(right, baseline, finalist(0.5, 1, seed=2)[0]) is None
+
+
+def test_shrinkage_is_the_mean_loss_with_students_interval() -> None:
+    """Losses 1, 2, 3 points: mean 2, standard deviation 1, t(2) = 4.3027."""
+    found = shrinkage([0.81, 0.82, 0.83], [0.80, 0.80, 0.80])
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((0.02, 0.02 - 0.024842, 0.02 + 0.024842), abs=1e-5)
+    assert shrinkage([0.8], [0.7]) is None
+    with pytest.raises(DataError, match="got 2 and 1"):
+        shrinkage([0.8, 0.8], [0.7])
+
+
+def test_power_is_half_the_level_without_a_difference_and_that_of_the_normal_for_many_df() -> None:
+    assert power(0.0, 0.01, 12) == pytest.approx(0.025, abs=1e-6)
+    assert power(0.028016, 0.01, 1e5) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_minimal_detectable_difference_is_found_with_80_percent() -> None:
+    for df in (2.5, 4, 12, 30, 3000):
+        assert power(minimal_detectable_difference(0.004, df), 0.004, df) == pytest.approx(0.8, abs=1e-6)
+    assert math.isclose(minimal_detectable_difference(0.004, 1e5), 0.004 * 2.8016, rel_tol=1e-3)

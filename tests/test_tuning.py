@@ -1,0 +1,59 @@
+"""Tuning curves and Pareto fronts against values worked out by hand."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from kdsweep.errors import DataError
+from kdsweep.tuning import next_gain, pareto_front, tuning_curve
+
+
+def test_the_curve_is_the_mean_of_the_best_over_all_draws_without_return() -> None:
+    scores = [0.5, 0.9, 0.7, 0.7, 0.6]
+    expected = [np.mean([max(drawn) for drawn in combinations(scores, k)]) for k in range(1, 6)]
+    assert tuning_curve(scores).expected == pytest.approx(np.array(expected))
+
+
+def test_the_band_holds_the_curve_and_all_three_rise() -> None:
+    found = tuning_curve(list(np.linspace(0.6, 0.8, 24)))
+    assert (found.low <= found.expected).all() and (found.expected <= found.high).all()
+    assert all((np.diff(line) >= 0).all() for line in (found.low, found.expected, found.high))
+    assert found.high[-1] <= 1 and found.low[0] >= 0
+
+
+def test_the_band_covers_the_true_curve_of_independent_trials_for_all_k_at_once() -> None:
+    """Uniform scores: E[max of k] = k / (k + 1)."""
+    rng, truth = np.random.default_rng(0), np.arange(1, 11) / np.arange(2, 12)
+    found = [tuning_curve(list(rng.random(10))) for _ in range(400)]
+    assert np.mean([((one.low <= truth) & (truth <= one.high)).all() for one in found]) >= 0.95
+
+
+def test_the_curve_is_unbiased() -> None:
+    rng, truth = np.random.default_rng(0), np.arange(1, 11) / np.arange(2, 12)
+    found = np.mean([tuning_curve(list(rng.random(10))).expected for _ in range(2000)], axis=0)
+    assert found == pytest.approx(truth, abs=0.01)
+
+
+def test_scores_outside_their_range_and_no_scores_are_refused() -> None:
+    for scores in ([], [1.2], [float("nan")]):
+        with pytest.raises(DataError, match="a tuning curve needs"):
+            tuning_curve(scores)
+
+
+def test_the_next_trials_add_nothing_to_a_flat_search_and_little_to_a_long_one() -> None:
+    assert next_gain([0.7] * 7, 10) is None
+    assert next_gain([0.7] * 8, 10) == pytest.approx(0)
+    short, long = (next_gain(list(np.linspace(0.6, 0.8, n)), 10) for n in (10, 40))
+    assert short is not None and long is not None and 0 < long < short
+
+
+def test_the_front_keeps_what_no_other_point_dominates_best_first() -> None:
+    assert pareto_front([0.9, 0.8, 0.85, 0.7], [10, 5, 12, 5]) == [0, 1]
+    assert pareto_front([0.9, 0.9, 0.8], [5, 5, 5]) == [0, 1]
+    assert pareto_front([0.9, 0.9], [[5, 1], [1, 5]]) == [0, 1]
+
+
+def test_a_point_without_a_cost_is_refused() -> None:
+    with pytest.raises(DataError, match="some are nan"):
+        pareto_front([0.9, float("nan")], [1, 2])
