@@ -105,8 +105,8 @@ def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
 def _final_difference(found: FinalComparison) -> str:
     p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
     return (
-        f"Distilling is {signed(found.difference)} points (95 % interval {signed(found.low)} to {signed(found.high)}, "
-        f"{p_value}, counting {found.counted} as random): {found.word}."
+        f"Over all finalists, distilling makes {signed(found.difference)} points (95 % interval {signed(found.low)} to "
+        f"{signed(found.high)}, {p_value}, counting {found.counted} as random): {found.word}."
     )
 
 

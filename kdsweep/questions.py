@@ -59,7 +59,7 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
         sentences.append(
-            f"A study of {primary.rows:,} rows and {primary.seeds} seeds finds a true difference of "
+            f"A study of {primary.rows:,} rows and {primary.finalists} finalists of {primary.seeds} seeds an arm finds a true difference of "
             f"{points(finals.detectable)} points with {statistics.POWER:.0%}; {primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []

@@ -298,9 +298,7 @@ def _verdicts_text(finals: Finals) -> str:
 
 def _verdicts_table(finals: Finals) -> list[list[str]]:
     """The primary comparison and the others."""
-    asked = (
-        [("the best distilled against the best fine-tuned (primary)", finals.primary, None)] if finals.primary else []
-    )
+    asked = [("distilled finalists against fine-tuned ones (primary)", finals.primary, None)] if finals.primary else []
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         ends = f"{signed(found.low)} to {signed(found.high)}"

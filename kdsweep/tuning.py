@@ -1,4 +1,4 @@
-"""What a search's budget bought, and which students no other one dominates."""
+"""What a search's budget bought."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,21 +62,6 @@ def next_gain(scores: Sequence[float], trials: int) -> float | None:
     curve = tuning_curve(scores, floor=min(scores), ceiling=max(scores)).expected
     slope = (curve[-1] - curve[n // 2 - 1]) / np.log(n / (n // 2))
     return float(100 * slope * np.log((n + trials) / n))
-
-
-def pareto_front(quality: Sequence[float], costs: Sequence[float] | Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that no other dominates, best quality first; equal points stay together.
-
-    quality [P], higher is better; costs [P] or [P, K], lower is better. A point dominates another one if it is nowhere
-    worse and somewhere better. Raises DataError for nan, or where lengths differ.
-    """
-    losses = np.column_stack([-np.asarray(quality, dtype=np.float64), *np.atleast_2d(np.asarray(costs).T)])
-    if np.isnan(losses).any():
-        raise DataError("a Pareto front needs every quality and cost, but some are nan; leave those points out")
-    nowhere_worse = (losses[:, None] <= losses[None]).all(axis=2)
-    somewhere_better = (losses[:, None] < losses[None]).any(axis=2)
-    front = np.flatnonzero(~(nowhere_worse & somewhere_better).any(axis=0))
-    return [int(point) for point in front[np.argsort(losses[front, 0], kind="stable")]]
 
 
 def _best_weights(n: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdsweep.errors import DataError
-from kdsweep.tuning import next_gain, pareto_front, tuning_curve
+from kdsweep.tuning import next_gain, tuning_curve
 
 
 def test_the_curve_is_the_mean_of_the_best_over_all_draws_without_return() -> None:
@@ -46,14 +46,3 @@ def test_the_next_trials_add_nothing_to_a_flat_search_and_little_to_a_long_one()
     assert next_gain([0.7] * 8, 10) == pytest.approx(0)
     short, long = (next_gain(list(np.linspace(0.6, 0.8, n)), 10) for n in (10, 40))
     assert short is not None and long is not None and 0 < long < short
-
-
-def test_the_front_keeps_what_no_other_point_dominates_best_first() -> None:
-    assert pareto_front([0.9, 0.8, 0.85, 0.7], [10, 5, 12, 5]) == [0, 1]
-    assert pareto_front([0.9, 0.9, 0.8], [5, 5, 5]) == [0, 1]
-    assert pareto_front([0.9, 0.9], [[5, 1], [1, 5]]) == [0, 1]
-
-
-def test_a_point_without_a_cost_is_refused() -> None:
-    with pytest.raises(DataError, match="some are nan"):
-        pareto_front([0.9, float("nan")], [1, 2])
