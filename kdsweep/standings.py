@@ -79,7 +79,7 @@ def distillation_ratio(
     if a <= 0 or gap.difference >= 0:
         return None
     root = math.sqrt(b * b - a * c)
-    return Estimate(value=-gain.difference / gap.difference, low=(b - root) / a, high=(b + root) / a)
+    return Estimate(value=-gain.difference / gap.difference, low=(-b - root) / a, high=(-b + root) / a)
 
 
 def shrinkage(search: Sequence[float], confirmed: Sequence[float]) -> Estimate | None:

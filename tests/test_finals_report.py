@@ -54,14 +54,14 @@ def make_finalist(
     (origin,) = [row for row in records.read_trials(folder, arm) if row.trial == trial]
     assert origin.result is not None
 
-    def right(rows: int) -> np.ndarray:
+    def right(rows: int, share: float) -> np.ndarray:
         found = np.arange(rows) < share * rows
         return np.where(rng.random(rows) < 0.02, ~found, found).astype(np.int64)
 
-    validation = right(200)
+    validation = right(200, share - 0.05 * trial)
     there.write_predictions(validation)
     if tested:
-        test = right(TEST_ROWS)
+        test = right(TEST_ROWS, share)
         there.write_test(test_of(float(test.mean()), TEST_ROWS, round_), test)
     values = {**asdict(origin.result), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
     there.finish(records.TrialResult(**values))
@@ -73,8 +73,8 @@ def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: An
     make_teacher_tested(folder, 0.9)
     for trial in (0, 1):
         for seed in (1, 2, 3):
-            make_finalist(folder, sweep, "distilled", trial, seed, distilled - 0.02 * trial, **options)
-            make_finalist(folder, sweep, "fine_tuned", trial, seed, fine_tuned - 0.02 * trial, **options)
+            make_finalist(folder, sweep, "distilled", trial, seed, distilled - 0.004 * trial, **options)
+            make_finalist(folder, sweep, "fine_tuned", trial, seed, fine_tuned - 0.004 * trial, **options)
     return sweep
 
 
