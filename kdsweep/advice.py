@@ -12,8 +12,9 @@ import numpy as np
 
 from kdsweep.config import FIELD_TYPES
 from kdsweep.errors import ConfigError
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, accuracy, complete
-from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
 
 FEWEST_TRIALS = 10

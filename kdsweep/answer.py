@@ -7,8 +7,8 @@ from typing import Any
 from kdsweep.config import FROM_TEACHER
 from kdsweep.finalists import Finalist, Finals
 from kdsweep.finals import FinalComparison
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
-from kdsweep.records import SweepRecords
 from kdsweep.standings import Estimate
 from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison

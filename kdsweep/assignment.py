@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 
-from kdsweep.records import Finalist
+from kdsweep.results import Finalist
 from kdsweep.storage import OUTAGES, Storage
 from kdsweep.sweep_config import Arm, Stage
 

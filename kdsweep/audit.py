@@ -21,16 +21,10 @@ from rich.console import Console
 from rich.progress import track
 
 from kdsweep.config import TrialConfig
+from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.records import (
-    EpochMetrics,
-    StepMetrics,
-    SweepRecords,
-    TeacherEpoch,
-    TeacherResult,
-    TrialResult,
     TrialRow,
-    read_records,
     read_steps,
     read_teacher,
     read_teacher_config,
@@ -40,6 +34,7 @@ from kdsweep.records import (
     teacher_run_name,
     tracked_runs,
 )
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
 """What an epoch's row has from its last step: the epoch's own means are not logged."""

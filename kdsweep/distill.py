@@ -23,7 +23,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.losses import distillation_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
-from kdsweep.records import VALIDATED, EpochMetrics, StepMetrics
+from kdsweep.results import VALIDATED, EpochMetrics, StepMetrics
 from kdsweep.shortcuts import shortcuts
 from kdsweep.tokens import Batch, Tokens, evaluation_batches, split_batch, training_batches
 

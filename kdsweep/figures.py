@@ -13,8 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, accuracy, complete
-from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
 
 COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}

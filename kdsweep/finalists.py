@@ -15,8 +15,10 @@ import numpy as np
 
 from kdsweep import records
 from kdsweep.finals import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import complete, score
-from kdsweep.records import FinalTest, SweepRecords, TrialRow
+from kdsweep.records import TrialRow
+from kdsweep.results import FinalTest
 from kdsweep.standings import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
 from kdsweep.sweep_config import ARMS, Arm
 from kdsweep.verdicts import CONFIDENCE, Word

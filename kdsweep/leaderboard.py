@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdsweep.config import TrialConfig
-from kdsweep.records import VALIDATED, SweepRecords, TrialRow
+from kdsweep.gathered import SweepRecords
+from kdsweep.records import TrialRow
+from kdsweep.results import VALIDATED
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
 from kdsweep.verdicts import Comparison, wilson_interval
 

@@ -14,7 +14,8 @@ from kdsweep.errors import DataError, PreflightError, TrialFailed
 from kdsweep.losses import hard_loss
 from kdsweep.materials import Materials
 from kdsweep.models import parameter_count, size_mb
-from kdsweep.records import TeacherEpoch, TeacherResult, TrialFolder, read_teacher
+from kdsweep.records import TrialFolder, read_teacher
+from kdsweep.results import TeacherEpoch, TeacherResult
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tokens import evaluation_batches
 from kdsweep.tracking import Run

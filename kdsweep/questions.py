@@ -6,8 +6,9 @@ from kdsweep import finals as statistics
 from kdsweep.advice import FEWEST_TRIALS, Advice
 from kdsweep.answer import PROVISIONAL, initial, number, points
 from kdsweep.finalists import Finals, titled
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, Row, complete, score
-from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS
 from kdsweep.tuning import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.tuning import next_gain

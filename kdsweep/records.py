@@ -23,7 +23,8 @@
                                  validation rows' true classes), test_labels.npy, result.json (`TeacherResult`); once
                                  the test split is opened, test.json and test_predictions.npy too
 
-This is the only module that knows those names; `files` writes them so that nothing half-written is ever read.
+This is the only module that knows those names; `results` has what the lines and results hold, and `files` writes them so that
+nothing half-written is ever read.
 """
 
 import base64
@@ -33,11 +34,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -53,206 +53,23 @@ from kdsweep.files import (
     write_atomically,
     write_json,
 )
+from kdsweep.results import (
+    REPEATABLE,
+    Attempt,
+    EpochMetrics,
+    Finalist,
+    FinalTest,
+    StepMetrics,
+    TeacherEpoch,
+    TeacherResult,
+    TrialResult,
+)
 from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig, identity_changes, sweep_yaml
 from kdsweep.sweep_file import load_sweep
 
 FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
 JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
 """What W&B calls a run of each."""
-Status = Literal["complete", "pruned", "failed", "duplicate"]
-VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
-"""What an epoch measures on the validation rows."""
-REPEATABLE = (
-    *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
-    *("parameters", "size_mb", "initial_weights_sha256", "teacher_weights_sha256", "data_sha256"),
-)
-"""Fields of `TrialResult` that another attempt gives again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-    """One training step's losses: L_soft with its T² but not alpha, L_hard unweighted, L_total = alpha L_soft + (1 - alpha) L_hard."""
-
-    step: int
-    epoch: int
-    L_soft: float
-    L_hard: float
-    L_total: float
-    learning_rate: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """One epoch: mean training losses over its rows, then the student on the validation rows."""
-
-    epoch: int
-    step: int
-    L_soft: float
-    L_hard: float
-    L_total: float
-    val_accuracy: float
-    """Share of validation rows whose class is right, in [0, 1]."""
-    val_macro_f1: float
-    """Mean F1 over the classes, in [0, 1]."""
-    val_mcc: float
-    """Matthews correlation, in [-1, 1]: 0 for naming one class always."""
-    val_loss: float
-    """Mean cross-entropy of the validation rows in nats, T = 1."""
-    val_ece: float
-    """Expected calibration error, T = 1, in [0, 1]."""
-    val_agreement: float
-    """Share of validation rows on which student and teacher name the same class, in [0, 1]."""
-    val_kl: float
-    """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
-    train_seconds: float
-    evaluate_seconds: float
-
-    def measured(self) -> dict[str, float]:
-        """The metrics that a reproduction must give again: everything but the clock."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherEpoch:
-    """One epoch of the teacher's fine-tuning: mean training cross-entropy, then the validation rows."""
-
-    epoch: int
-    step: int
-    L_hard: float
-    val_accuracy: float
-    val_loss: float
-    train_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One time that a trial was started."""
-
-    attempt: int
-    owner: str
-    """The process: host, number, and a word of its own."""
-    from_step: int
-    """The step of the checkpoint it goes on from; 0: from the start."""
-    steps_again: int
-    """Steps after that checkpoint that an attempt before had made already."""
-    started_at: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finalist:
-    """What makes a run a finalist: it is a trial of the search once more, with another seed."""
-
-    seed: int
-    round: int
-    """1; higher where the test split was opened again, because the search went on and chose others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalTest:
-    """A model on the test split, T = 1: shares in [0, 1], loss (cross-entropy) and kl in nats a row."""
-
-    accuracy: float
-    macro_f1: float
-    mcc: float
-    """Matthews correlation, in [-1, 1]."""
-    loss: float
-    ece: float
-    """Expected calibration error, in [0, 1]."""
-    agreement: float
-    """With the teacher."""
-    kl: float
-    """From the teacher's distribution to the model's."""
-    reliability: tuple[tuple[float, float, int], ...]
-    """Mean confidence, accuracy and rows of each of the calibration error's bins that holds rows."""
-    rows: int
-    opened_at: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialResult:
-    """How one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
-
-    arm: Arm
-    trial: int
-    attempt: int
-    status: Status
-    error: str | None
-    """Why it failed, was pruned or not trained."""
-    val_accuracy: float | None
-    val_macro_f1: float | None
-    val_mcc: float | None
-    val_loss: float | None
-    val_ece: float | None
-    val_agreement: float | None
-    val_kl: float | None
-    best_epoch: int | None
-    best_val_accuracy: float | None
-    epochs: int
-    steps: int
-    parameters: int | None
-    size_mb: float | None
-    """Of the saved weights; None where the student was not saved."""
-    latency_ms_p50: float | None
-    """Median of one row's forward pass, batch 1, on the trial's device and threads."""
-    rows_per_second: float | None
-    """Validation rows a second in batches."""
-    train_seconds: float
-    evaluate_seconds: float
-    seconds: float
-    """The whole trial, from the config to the saved student."""
-    initial_weights_sha256: str | None
-    teacher_weights_sha256: str | None
-    data_sha256: str | None
-    environment: Mapping[str, str]
-    """Versions, device name, processor, host's operating system."""
-    started_at: str
-    run_id: str | None
-    """The W&B run."""
-    micro_batches: int = 1
-    """Pieces that batches were cut into, because whole ones did not fit in memory."""
-    steps_again: int = 0
-    """Steps trained more than once, because attempts were cut off after their last checkpoint."""
-    finalist: Finalist | None = None
-    """None for a trial of the search."""
-    violates: tuple[str, ...] = ()
-    """Constraints that the student breaks, with value and limit."""
-
-    def summary(self) -> dict[str, Any]:
-        """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherResult:
-    """The teacher and the rows, as every trial of the sweep meets them."""
-
-    teacher: str
-    val_accuracy: float
-    val_loss: float
-    majority_accuracy: float
-    """Validation accuracy of always naming the commonest training class."""
-    parameters: int
-    size_mb: float
-    latency_ms_p50: float
-    rows_per_second: float
-    weights_sha256: str
-    data_sha256: str
-    label_names: tuple[str, ...]
-    train_rows: int
-    validation_rows: int
-    test_rows: int
-    duplicates_dropped: int
-    """Training rows whose text stands in validation or test too."""
-    fine_tuned_seconds: float
-    logits_seconds: float
-    from_cache: bool
-    environment: Mapping[str, str]
-    run_id: str | None
-
-    def summary(self) -> dict[str, Any]:
-        """What W&B's table of runs shows."""
-        return {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,26 +102,6 @@ class TrialRow:
             *(getattr(self.result, name) for name in REPEATABLE),
             *(tuple(epoch.measured().values()) for epoch in self.epochs),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRecords:
-    """A results folder as read back, with what other hosts' folders add to it."""
-
-    folder: Path
-    sweep: SweepConfig
-    teacher: TeacherResult | None
-    trials: tuple[TrialRow, ...]
-    finalists: tuple[TrialRow, ...] = ()
-    others: tuple[Path, ...] = ()
-    """Folders of the same sweep on other hosts, gathered here."""
-    spares: tuple[Path, ...] = ()
-    """Trials' folders with another result than the one that counts: a second host finished the trial too."""
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """The sweep's own folder first."""
-        return (self.folder, *self.others)
 
 
 def results_root() -> Path:
@@ -520,51 +317,6 @@ def drop_students(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder / "student", ignore_errors=True)
 
 
-def validated(last: EpochMetrics | None) -> dict[str, Any]:
-    """A result's validation metrics, from its last epoch."""
-    return {name: getattr(last, name) if last else None for name in VALIDATED}
-
-
-def missing_result(
-    arm: Arm,
-    trial: int,
-    *,
-    status: Status,
-    error: str,
-    attempt: int,
-    epochs: Sequence[EpochMetrics] = (),
-    finalist: Finalist | None = None,
-) -> TrialResult:
-    """The result of a trial that has no training of its own to tell of: its worker died, or it was answered from the record."""
-    last = epochs[-1] if epochs else None
-    return TrialResult(
-        arm=arm,
-        trial=trial,
-        attempt=attempt,
-        status=status,
-        error=error,
-        **validated(last),
-        best_epoch=None,
-        best_val_accuracy=None,
-        epochs=len(epochs),
-        steps=last.step if last else 0,
-        parameters=None,
-        size_mb=None,
-        latency_ms_p50=None,
-        rows_per_second=None,
-        train_seconds=sum(epoch.train_seconds for epoch in epochs),
-        evaluate_seconds=sum(epoch.evaluate_seconds for epoch in epochs),
-        seconds=0.0,
-        initial_weights_sha256=None,
-        teacher_weights_sha256=None,
-        data_sha256=None,
-        environment={},
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        run_id=None,
-        finalist=finalist,
-    )
-
-
 def read_trials(sweep_folder: Path, stage: Stage) -> list[TrialRow]:
     """All trials of an arm by number, or all finalists."""
     folders = sorted(path for path in (sweep_folder / FOLDERS[stage]).glob("*") if _place(path))
@@ -622,81 +374,6 @@ def read_teacher_config(folder: Path) -> TrialConfig:
     return read_trial_config(folder / "config.yaml")
 
 
-def read_records(folder: Path, *others: Path) -> SweepRecords:
-    """A whole results folder, and of other hosts' folders the trials that it lacks or has unfinished.
-
-    Raises ResultsError where there is none, or where another one holds another sweep or met another teacher or other rows.
-    """
-    sweep = _read_sweep(folder)
-    others = tuple(other for other in others if other.resolve() != folder.resolve())
-    for other in others:
-        _check_same_sweep(folder, sweep, other)
-    folders = (folder, *others)
-    trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
-    finalists, more = _gathered(row for there in folders for row in read_trials(there, "finalists"))
-    facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
-    return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
-
-
-def _read_sweep(folder: Path) -> SweepConfig:
-    sweep = read_sweep(folder)
-    if sweep is None:
-        raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not; {_neighbours(folder)}")
-    return sweep
-
-
-def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
-    there = _read_sweep(other)
-    changes = identity_changes(
-        {"name": sweep.name, **sweep.identity()}, {"name": there.name, **there.identity()}, word="there"
-    )
-    if changes:
-        raise ResultsError(
-            f"folders of one report hold the same sweep, but {other} has another one than {folder}:\n"
-            + "\n".join(changes)
-            + "\nA report of its own shows it. Local files are named by absolute paths: hosts that keep them elsewhere ran "
-            "another sweep file, and their trials come through the study alone"
-        )
-
-
-def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
-    """The first folder's that has one. Raises ResultsError where a later one differs in weights or rows."""
-    known = [(there, found) for there in folders if (found := read_teacher(teacher_folder(there)))]
-    for there, found in known[1:]:
-        first_folder, first = known[0]
-        pairs = {"teacher weights": "weights_sha256", "rows": "data_sha256"}
-        changes = [
-            f"  {name}: {getattr(first, field)}, there {getattr(found, field)}"
-            for name, field in pairs.items()
-            if getattr(first, field) != getattr(found, field)
-        ]
-        if changes:
-            raise ResultsError(
-                f"trials of one report met the same teacher and rows, but those of {there} differ from those of "
-                f"{first_folder}:\n" + "\n".join(changes) + "\nLeave that folder out: its trials cannot be compared"
-            )
-    return known[0][1] if known else None
-
-
-def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Path, ...]]:
-    """One row a trial, by arm and number, and the folders of other results; of several rows the first that is the fullest."""
-    same: dict[tuple[int, int, int], list[TrialRow]] = {}
-    for row in rows:
-        same.setdefault((ARMS.index(row.arm), row.trial, row.finalist_seed or 0), []).append(row)
-    trials = [(_fullest(same[place]), same[place]) for place in sorted(same)]
-    spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
-    return tuple(trial for trial, _ in trials), tuple(spares)
-
-
-def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
-    """The first with a result, and of those with the same result the one that ran there; without any, the one with most epochs."""
-    finished = [row for row in rows if row.result]
-    if not finished:
-        return max(rows, key=lambda row: len(row.epochs))
-    same = [row for row in finished if row.measured() == finished[0].measured()]
-    return next((row for row in same if row.ran_here()), finished[0])
-
-
 def read_steps(folder: Path) -> list[StepMetrics]:
     """Every step of a trial."""
     return [StepMetrics(**line) for line in read_lines(folder / "steps.jsonl")]
@@ -722,11 +399,6 @@ def read_test_labels(*sweep_folders: Path) -> np.ndarray | None:
     """The true class of every test row, int64 [N], from the first folder that has it; None without a test split."""
     found = (read_array(teacher_folder(folder) / "test_labels.npy") for folder in sweep_folders)
     return next((labels for labels in found if labels is not None), None)
-
-
-def _neighbours(folder: Path) -> str:
-    found = sorted(path.parent.name for path in folder.parent.glob("*/sweep.yaml"))
-    return f"beside it: {', '.join(found)}" if found else f"no results in {folder.parent}"
 
 
 Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest)

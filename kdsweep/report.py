@@ -28,9 +28,10 @@ from kdsweep.audit import audit, audit_text
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
 from kdsweep.finalists import Finals, finals_json, read_finals, titled
+from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
 from kdsweep.questions import questions, shipped
-from kdsweep.records import SweepRecords, TrialRow, read_test
+from kdsweep.records import TrialRow, read_test
 from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison, compare_predictions
 
@@ -68,7 +69,7 @@ class Report:
 
 def build_report(folder: Path, *others: Path) -> Report:
     """Read a results folder, and what other hosts' folders of the same sweep add. Raises ResultsError where there is none."""
-    found = records.read_records(folder, *others)
+    found = read_records(folder, *others)
     rows = leaderboard.leaderboard(found)
     first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
     comparison = _comparison(found, first, second)

@@ -19,8 +19,10 @@ from rich.table import Table
 from kdsweep.config import TrialConfig
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.files import write_json
+from kdsweep.gathered import read_records
 from kdsweep.leaderboard import leaderboard
-from kdsweep.records import EpochMetrics, TrialFolder, TrialRow, read_records, read_trial
+from kdsweep.records import TrialFolder, TrialRow, read_trial
+from kdsweep.results import EpochMetrics
 
 TOLERANCE = 0.01
 """On a GPU: accuracies and agreement may differ by so much (1 point), losses by so much of themselves."""

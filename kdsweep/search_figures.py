@@ -25,8 +25,9 @@ from kdsweep.figures import (
     short,
     word,
 )
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import accuracy, complete
-from kdsweep.records import SweepRecords, TrialRow
+from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Axis
 
 FEWEST_FOR_DENSITY = 20

@@ -25,7 +25,7 @@ from kdsweep import space
 from kdsweep.assignment import Assignment, Settled, StoredTrial, Who, who_is
 from kdsweep.clock import Clock
 from kdsweep.errors import ResultsError
-from kdsweep.records import Status, TrialResult
+from kdsweep.results import Status, TrialResult
 from kdsweep.sampler import SlotSampler, pruner
 from kdsweep.storage import Storage
 from kdsweep.sweep_config import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes

@@ -7,8 +7,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 
 from kdsweep.figures import COLOURS, Figure, calm, missing
+from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import accuracy, complete
-from kdsweep.records import SweepRecords
 from kdsweep.space import distribution, encode
 
 FEWEST_TRIALS = 50

@@ -23,7 +23,8 @@ from kdsweep.assignment import Settled
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.files import Lock, naming
-from kdsweep.records import TrialFolder, locks_folder, missing_result, read_trial, trial_folder, worker_lock
+from kdsweep.records import TrialFolder, locks_folder, read_trial, trial_folder, worker_lock
+from kdsweep.results import missing_result
 from kdsweep.storage import this_host
 from kdsweep.study import Studies
 from kdsweep.sweep_config import STAGES, SweepConfig

@@ -30,7 +30,7 @@ from kdsweep.distill import Rows, Training, all_logits, distill
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.files import Lock, disk_said
 from kdsweep.models import freeze, label_columns, load_classifier, weights_sha256
-from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.tokens import Tokens, load_tokenizer, tokenize
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}

@@ -21,7 +21,7 @@ from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox.mailbox import MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
-from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.sweep_config import TrackingConfig
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -20,17 +20,8 @@ from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, 
 from kdsweep.files import drafting
 from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
-from kdsweep.records import (
-    Attempt,
-    EpochMetrics,
-    Finalist,
-    FinalTest,
-    Status,
-    StepMetrics,
-    TrialFolder,
-    TrialResult,
-    validated,
-)
+from kdsweep.records import TrialFolder
+from kdsweep.results import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialResult, validated
 from kdsweep.sweep_config import Arm
 from kdsweep.tokens import load_tokenizer
 from kdsweep.tracking import Run

@@ -32,13 +32,9 @@ from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
 from kdsweep.records import (
     JOB_TYPES,
-    EpochMetrics,
-    TeacherResult,
     TrialFolder,
-    TrialResult,
     TrialRow,
     drop_students,
-    missing_result,
     packed_trial,
     read_test,
     read_trial,
@@ -50,6 +46,7 @@ from kdsweep.records import (
     trial_folder,
     worker_lock,
 )
+from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
 from kdsweep.storage import this_host
 from kdsweep.study import Studies
 from kdsweep.sweep_config import ARMS, STAGES, Stage, SweepConfig

@@ -8,7 +8,7 @@ import pytest
 from test_report import make_sweep, make_trial
 
 from kdsweep.advice import advice, dependence, edge_hit
-from kdsweep.records import read_records
+from kdsweep.gathered import read_records
 from kdsweep.sweep_config import Axis
 
 LOG = Axis(low=1.0, high=16.0, log=True)

@@ -20,7 +20,6 @@ from kdsweep.audit import Audit, audit, audit_text
 from kdsweep.checkpoints import StopRequest
 from kdsweep.config import TrialConfig
 from kdsweep.records import (
-    Attempt,
     TrialFolder,
     run_name,
     start_sweep,
@@ -29,6 +28,7 @@ from kdsweep.records import (
     trial_folder,
     write_sweep,
 )
+from kdsweep.results import Attempt
 from kdsweep.sweep_config import Arm, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.tracking import Mode, WandbTracker

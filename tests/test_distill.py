@@ -17,7 +17,7 @@ from kdsweep.errors import NonFiniteLoss
 from kdsweep.losses import LossParts, distillation_loss
 from kdsweep.materials import Materials
 from kdsweep.models import compact_vocabulary, weights_sha256
-from kdsweep.records import EpochMetrics, StepMetrics
+from kdsweep.results import EpochMetrics, StepMetrics
 from kdsweep.tokens import load_tokenizer, padded, training_batches
 
 Config = Callable[..., TrialConfig]

@@ -9,7 +9,7 @@ import pytest
 from test_report import AXES, make_sweep, make_teacher, make_trial
 
 from kdsweep import figures, search_figures, study_figures
-from kdsweep.records import SweepRecords, read_records
+from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.sweep_config import Axis
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}

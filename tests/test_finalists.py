@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 from test_lost import command, processes, started, wait_for
 
+from kdsweep.gathered import read_records
 from kdsweep.records import (
-    FinalTest,
     TrialFolder,
-    missing_result,
     packed_trial,
-    read_records,
     read_test,
     read_test_labels,
     read_test_predictions,
     trial_folder,
     unpack_trial,
 )
+from kdsweep.results import FinalTest, missing_result
 from kdsweep.study import Studies
 from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
 

@@ -10,8 +10,10 @@ from test_report import make_full, make_trial
 
 from kdsweep import records
 from kdsweep.finalists import read_finals
-from kdsweep.records import Finalist, FinalTest, TrialFolder, teacher_folder, trial_folder
+from kdsweep.gathered import read_records
+from kdsweep.records import TrialFolder, teacher_folder, trial_folder
 from kdsweep.report import render_markdown, terminal_text, write_report
+from kdsweep.results import Finalist, FinalTest, TrialResult
 from kdsweep.sweep_config import Arm, SweepConfig
 
 TEST_ROWS = 4000
@@ -64,7 +66,7 @@ def make_finalist(
         test = right(TEST_ROWS, share)
         there.write_test(test_of(float(test.mean()), TEST_ROWS, round_), test)
     values = {**asdict(origin.result), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
-    there.finish(records.TrialResult(**values))
+    there.finish(TrialResult(**values))
 
 
 def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: Any) -> SweepConfig:
@@ -113,7 +115,7 @@ def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
 
 def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.80)
-    finals = read_finals(records.read_records(tmp_path / "s"))
+    finals = read_finals(read_records(tmp_path / "s"))
     assert finals is not None
     assert (finals.chosen.arm, finals.chosen.trial) == ("distilled", 0)
     assert [row.rank for row in finals.rows] == sorted(row.rank for row in finals.rows) and finals.rows[0].rank == 1

@@ -22,8 +22,9 @@ from kdsweep.checkpoints import Checkpointing, StopRequest
 from kdsweep.config import TrialConfig
 from kdsweep.errors import AssetError, KDSweepError, ResultsError
 from kdsweep.files import append_lines, drafting, naming, read_lines
+from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, read_records, study_path
+from kdsweep.records import TrialFolder, study_path
 from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial, save_student
 

@@ -16,7 +16,8 @@ import pytest
 from servers import Postgres, Proxy, SmallDisk
 from tiny import write_tiny_teacher
 
-from kdsweep.records import read_records, study_path
+from kdsweep.gathered import read_records
+from kdsweep.records import study_path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from kill_storm import processes, storm_between  # noqa: E402
@@ -267,7 +268,7 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
 QUEUE = """
 import sys
 from pathlib import Path
-from kdsweep.records import missing_result
+from kdsweep.results import (missing_result)
 from kdsweep.study import Studies
 from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
 from dataclasses import replace

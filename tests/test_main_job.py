@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.records import read_records
+from kdsweep.gathered import read_records
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,18 +13,11 @@ import pytest
 from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.files import write_atomically, write_json
+from kdsweep.gathered import read_records
 from kdsweep.records import (
-    VALIDATED,
-    Attempt,
-    EpochMetrics,
-    StepMetrics,
-    TeacherEpoch,
-    TeacherResult,
     TrialFolder,
-    TrialResult,
     drop_students,
     read_predictions,
-    read_records,
     read_steps,
     read_sweep,
     read_trial,
@@ -35,6 +28,7 @@ from kdsweep.records import (
     trial_folder,
     write_sweep,
 )
+from kdsweep.results import VALIDATED, Attempt, EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
 from kdsweep.sweep_config import ARMS, Arm
 from kdsweep.sweep_file import load_sweep
 

@@ -15,15 +15,8 @@ import pytest
 
 from kdsweep import figures, leaderboard, report
 from kdsweep.config import TrialConfig
-from kdsweep.records import (
-    EpochMetrics,
-    TeacherResult,
-    TrialFolder,
-    TrialResult,
-    teacher_folder,
-    trial_folder,
-    write_sweep,
-)
+from kdsweep.records import TrialFolder, teacher_folder, trial_folder, write_sweep
+from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
 from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
 
 ROWS = 200

@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
-from kdsweep.records import Status, missing_result, study_path
+from kdsweep.records import study_path
+from kdsweep.results import Status, missing_result
 from kdsweep.study import Assignment, Studies
 from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
 

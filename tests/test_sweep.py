@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.records import read_records
+from kdsweep.gathered import read_records
 
 WriteSweep = Callable[..., Path]
 

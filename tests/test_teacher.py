@@ -16,7 +16,8 @@ from kdsweep.config import TrialConfig
 from kdsweep.errors import DataError, ModelError, PreflightError
 from kdsweep.materials import Materials
 from kdsweep.prepare import estimated_seconds, preflight, run_teacher
-from kdsweep.records import TeacherResult, TrialFolder, TrialResult
+from kdsweep.records import TrialFolder
+from kdsweep.results import TeacherResult, TrialResult
 from kdsweep.teacher import UNWATCHED
 from kdsweep.tokens import training_batches
 from kdsweep.tracking import NullRun

@@ -20,8 +20,10 @@ from test_lost import command, processes, started, steps_of, wait_for
 from kdsweep import tracking
 from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
+from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
-from kdsweep.records import EpochMetrics, StepMetrics, TeacherEpoch, TrialFolder, read_records, read_steps
+from kdsweep.records import TrialFolder, read_steps
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.sweep_config import TrackingConfig
 from kdsweep.tracking import STEP_METRICS, NullTracker, Tracker, WandbTracker, open_tracker, resolved_mode, stop_client
 from kdsweep.trial import Slot, Watch, run_trial

@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from kdsweep.config import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError
 from kdsweep.materials import Materials
-from kdsweep.records import EpochMetrics, TrialFolder, TrialResult, read_predictions, read_steps, read_trial
+from kdsweep.records import TrialFolder, read_predictions, read_steps, read_trial
+from kdsweep.results import EpochMetrics, TrialResult
 from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 

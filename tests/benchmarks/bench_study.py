@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 
-from kdsweep.records import missing_result
+from kdsweep.results import missing_result
 from kdsweep.study import Studies
 from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
 
