@@ -95,6 +95,7 @@ def gaps(done: Audit) -> list[tuple[str, str]]:
     return [(finding.run_id, gap) for finding in done.findings for gap in finding.gaps]
 
 
+@pytest.mark.slow
 def test_a_whole_sweep_has_no_gap_and_spare_attempts_are_named(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main([str(swept), "--audit"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -134,6 +135,7 @@ def test_a_torn_spare_attempt_is_no_gap_and_an_attempt_before_fills_what_the_las
     assert kinds == ["torn", "summary missing"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_is_a_gap_of_its_record(swept: Path) -> None:
     shutil.rmtree(run_folder(swept, "tiny-trial-0000-a2"))
     (run_folder(swept, "tiny-teacher") / "run-tiny-teacher.wandb").unlink()

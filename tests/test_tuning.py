@@ -29,6 +29,7 @@ def test_the_band_covers_the_true_curve_of_independent_trials_for_all_k_at_once(
     assert np.mean([((one.low <= truth) & (truth <= one.high)).all() for one in found]) >= 0.95
 
 
+@pytest.mark.slow
 def test_the_curve_is_unbiased() -> None:
     rng, truth = np.random.default_rng(0), np.arange(1, 11) / np.arange(2, 12)
     found = np.mean([tuning_curve(list(rng.random(10))).expected for _ in range(2000)], axis=0)
