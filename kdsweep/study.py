@@ -63,15 +63,19 @@ class Studies:
         """Trials that completed, were pruned or failed by themselves."""
         return sum(trial.state.is_finished() for trial in self._trials(stage))
 
+    def search_is_over(self) -> bool:
+        """Whether only finalists are left."""
+        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
+
     def is_done(self) -> bool:
         """Whether nothing is left to run or the time is up."""
-        return self.clock.is_up() or (self._search_is_over() and not self._finalists_to_come())
+        return self.clock.is_up() or (self.search_is_over() and not self._finalists_to_come())
 
     def is_open(self) -> bool:
         """Whether a trial waits for somebody to take it."""
         if self.clock.is_up():
             return False
-        if not self._search_is_over():
+        if not self.search_is_over():
             return any(self._open(arm) for arm in ARMS)
         running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
         return self._finalists_to_come() > running
@@ -109,7 +113,7 @@ class Studies:
         """A trial of the arm that is further behind its budget, then a finalist; None where there is nothing to take now."""
         if self.clock.is_up():
             return None
-        if self._search_is_over():
+        if self.search_is_over():
             return self._take_finalist()
         open_arms = [arm for arm in ARMS if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
@@ -276,9 +280,6 @@ class Studies:
 
     def _trials(self, stage: Stage) -> list[FrozenTrial]:
         return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
-
-    def _search_is_over(self) -> bool:
-        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
 
     # Finalists --------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,9 +62,11 @@ class Supervisor:
         *,
         workers: int,
         devices: list[str],
+        on_search_over: Callable[[], None] = lambda: None,
     ) -> None:
         self._sweep, self._folder, self._studies, self._display = sweep, folder, studies, display
         self._wanted, self._devices = workers, devices
+        self._on_search_over: Callable[[], None] | None = on_search_over
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._prepared = False
@@ -178,6 +180,9 @@ class Supervisor:
         if self._sweep.study.storage is not None:
             self._record_failed(self._studies.settle_stale())
             self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
+        if self._on_search_over and self._studies.search_is_over():
+            self._on_search_over()
+            self._on_search_over = None
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
         if places and self._studies.is_open():

@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 from shutil import which
+from typing import Any
 
 from rich.console import Console
 
@@ -44,7 +45,17 @@ def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Cons
     devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
     wanted = max(1, len(devices)) if workers is None else workers
     with SweepDisplay(console, sweep, {stage: studies.finished(stage) for stage in STAGES}) as display:
-        Supervisor(sweep, folder, studies, display, workers=wanted, devices=devices).run()
+
+        def report_search() -> None:
+            """The search's own report need not wait for the finalists."""
+            if sweep.finalist_runs():
+                _gather(studies, folder)
+                write_report(folder)
+                text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
+                display.show({"event": "note", "text": text})
+
+        options: dict[str, Any] = {"workers": wanted, "devices": devices, "on_search_over": report_search}
+        Supervisor(sweep, folder, studies, display, **options).run()
 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:

@@ -140,7 +140,8 @@ def test_finalists_run_after_the_search_on_the_test_split_and_survive_a_kill(
     tiny_sweep_file: WriteSweep, tmp_path: Path
 ) -> None:
     sections: dict[str, Any] = {"finalists": {"top": 1, "seeds": 2}, "fixed": {"test_fraction": 0.2, "epochs": 12}}
-    assert command("run", tiny_sweep_file("whole", **sections)).returncode == 0
+    undisturbed = command("run", tiny_sweep_file("whole", **sections))
+    assert undisturbed.returncode == 0 and "the search is over, and its report written" in undisturbed.stdout
     path = tiny_sweep_file(**sections)
     results = tmp_path / "results"
     with started("run", path) as process:
