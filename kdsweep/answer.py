@@ -98,7 +98,7 @@ def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
     return (
         f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {percent(accuracy)} on the "
-        f"{finals.split} split{rows} (mean of {len(best.runs)} fresh seed{'s' * (len(best.runs) > 1)})."
+        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')})."
     )
 
 
@@ -169,6 +169,11 @@ def compact(value: Any, digits: int = 3) -> str:
 def number(value: float | None, digits: int = 1) -> str:
     """A number with thousands separated; a dash for None."""
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def plural(count: int, what: str) -> str:
+    """`3 seeds`."""
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:

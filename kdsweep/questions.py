@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kdsweep import finals as statistics
 from kdsweep.advice import FEWEST_TRIALS, Advice
-from kdsweep.answer import PROVISIONAL, initial, number, points
+from kdsweep.answer import PROVISIONAL, number, points
 from kdsweep.finalists import Finals, titled
 from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, Row, complete, score
@@ -49,7 +49,7 @@ def _which(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> s
         what = f"{ARM_NAMES[run.arm]} trial {run.trial}"
         return f"By the search alone {what}, the best on validation{kept}: {size}. Its score flatters it."
     chosen = finals.chosen
-    seeds = f"the best on validation over {len(chosen.runs)} fresh seeds{kept}"
+    seeds = f"the best on validation over {plural(len(chosen.runs), 'fresh seed')}{kept}"
     return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. The command that loads it stands at the end."
 
 
@@ -60,8 +60,8 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
         sentences.append(
-            f"A study of {primary.rows:,} rows and {primary.finalists} finalists of {primary.seeds} seeds an arm finds a true difference of "
-            f"{points(finals.detectable)} points with {statistics.POWER:.0%}; {primary.counted} count as random."
+            f"A study of {primary.rows:,} rows and {plural(primary.finalists, 'finalist')} of {plural(primary.seeds, 'seed')} an arm finds a true difference of "
+            f"{points(finals.detectable)} points with {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
         ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []
@@ -77,7 +77,7 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         sentences.append(f"The test split was opened {len(finals.opened)} times, so the later verdicts are not clean.")
     elif finals.opened:
         sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
-    return " ".join([*sentences, f"All of it holds for this one teacher. {initial(found)}"])
+    return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
 
 
 def _finalists_to_come(found: SweepRecords) -> str:
@@ -88,9 +88,8 @@ def _finalists_to_come(found: SweepRecords) -> str:
 
 def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
     if advice:
-        return " ".join(
-            f"{item.short[0].upper()}{item.short[1:]} ({ARM_NAMES[item.arm]}): {item.why}" for item in advice
-        )
+        short = "; ".join(f"{item.short} ({ARM_NAMES[item.arm]})" for item in advice)
+        return f"{short[0].upper()}{short[1:]}. The numbers behind it stand under What mattered."
     done = sum(trial.arm == "distilled" for trial in complete(found.trials))
     if done < FEWEST_TRIALS:
         return f"Too few trials to say: {done} distilled ones are complete, and advice starts at {FEWEST_TRIALS}."
