@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kdsweep import finals as statistics
 from kdsweep.advice import FEWEST_TRIALS, Advice
-from kdsweep.answer import PROVISIONAL, number, points
+from kdsweep.answer import PROVISIONAL, number, plural, points
 from kdsweep.finalists import Finals, titled
 from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, Row, complete, score
@@ -60,7 +60,8 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
         sentences.append(
-            f"A study of {primary.rows:,} rows and {plural(primary.finalists, 'finalist')} of {plural(primary.seeds, 'seed')} an arm finds a true difference of "
+            f"A study of {primary.rows:,} rows and {plural(primary.finalists, 'finalist')} an arm on "
+            f"{plural(primary.seeds, 'seed')} finds a true difference of "
             f"{points(finals.detectable)} points with {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
