@@ -268,9 +268,9 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
 QUEUE = """
 import sys
 from pathlib import Path
-from kdsweep.results import (missing_result)
+from kdsweep.results import missing_result
 from kdsweep.study import Studies
-from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
+from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
 from dataclasses import replace
 
 folder, storage, owner = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
@@ -278,6 +278,7 @@ queue = tuple({"alpha": number / 256} for number in range(240))
 sweep = SweepConfig(
     name="queue", fixed={"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}, search={"alpha": Axis(low=0.0, high=1.0)},
     study=StudyConfig(trials=240, controls=0, sampler="random", pruner="none", storage=storage), enqueue=queue,
+    finalists=FinalistsConfig(top=0),
 )
 studies = Studies(sweep, folder, owner)
 while (assignment := studies.take()) is not None:
