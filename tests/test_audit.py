@@ -238,6 +238,7 @@ def test_an_online_run_is_read_from_its_log_on_disk(
     assert audit_text(audit(tmp_path / "tiny")) == "1 run, all rows accounted for"
 
 
+@pytest.mark.slow
 def test_without_tracking_there_is_nothing_to_account_for(swept: Path) -> None:
     shutil.rmtree(swept / "wandb")
     for path in swept.rglob("result.json"):

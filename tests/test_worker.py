@@ -15,6 +15,7 @@ from kdsweep.sweep_file import load_sweep
 from kdsweep.worker import Worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [6, 0])
 def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     epochs: int, tiny_sweep_file: Callable[..., Path], tiny_body: Path, tiny_classifier: Path, tmp_path: Path
