@@ -20,7 +20,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from kdsweep.config import TrialConfig
 from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.records import (
@@ -29,12 +28,14 @@ from kdsweep.records import (
     read_teacher,
     read_teacher_config,
     read_teacher_epochs,
+    read_verdict,
     run_name,
     teacher_folder,
     teacher_run_name,
     tracked_runs,
+    verdict_run_name,
 )
-from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
 """What an epoch's row has from its last step: the epoch's own means are not logged."""
@@ -87,8 +88,8 @@ class _Record:
     run_id: str | None
     """None where the record names no run: its worker died."""
     what: str
-    result: TrialResult | TeacherResult
-    config: TrialConfig
+    config: Values
+    summary: Values
     steps: Sequence[StepMetrics]
     epochs: Sequence[EpochMetrics | TeacherEpoch]
     whole: bool
@@ -106,7 +107,8 @@ def audit(folder: Path, *others: Path) -> Audit:
         shown = {"description": "reading W&B's runs", "total": len(paths), "disable": not console.is_terminal}
         read = {run.path: run for run in track(reading, console=console, transient=True, **shown)}  # type: ignore[arg-type]
     runs = {there: [read[path] for _, path in listed[there]] for there in listed}
-    findings = [*_teachers(found, runs), *_trials(found, [run for there in runs.values() for run in there])]
+    findings = [*_teachers(found, runs), *_verdicts(found, runs)]
+    findings += _trials(found, [run for there in runs.values() for run in there])
     known = {finding.run_id for finding in findings}
     findings += [
         Finding(
@@ -186,11 +188,35 @@ def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
         mine, path = [run for run in tracked if run.run_id == name], teacher_folder(there)
         result = read_teacher(path)
         if result:
-            facts: dict[str, Any] = {"config": read_teacher_config(path), "epochs": read_teacher_epochs(path)}
-            record = _Record(run_id=result.run_id, what="teacher", result=result, steps=(), whole=True, **facts)
+            facts: dict[str, Any] = {"config": asdict(read_teacher_config(path)), "summary": result.summary()}
+            facts["epochs"] = read_teacher_epochs(path)
+            record = _Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
             findings += _compared(record, mine)
         elif mine:
             findings.append(Finding(run_id=name, what="teacher", note="unfinished, not compared"))
+    return findings
+
+
+def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
+    """Whoever wrote the report told the verdict, once more when it changed."""
+    findings, config = [], found.sweep.identity()
+    for there, tracked in runs.items():
+        told = read_verdict(there)
+        names = [verdict_run_name(found.sweep.name, number + 1) for number in range(told.number if told else 0)]
+        earlier = {run.run_id for run in tracked} & set(names[:-1])
+        findings += [_noted(run_id, "verdict", "earlier verdicts") for run_id in sorted(earlier)]
+        if told:
+            mine = [run for run in tracked if run.run_id == names[-1]]
+            facts: dict[str, Any] = {
+                "config": config,
+                "summary": told.summary,
+                "steps": (),
+                "epochs": (),
+                "whole": True,
+            }
+            record = _Record(run_id=names[-1], what="verdict", **facts)
+            gaps = _run_gaps(record, mine) if mine else [_nowhere(record)]
+            findings.append(Finding(run_id=names[-1], what="verdict", gaps=tuple(gaps)))
     return findings
 
 
@@ -213,7 +239,8 @@ def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
 
 def _record(trial: TrialRow, result: TrialResult, what: str) -> _Record:
     steps = read_steps(trial.folder)
-    facts: dict[str, Any] = {"result": result, "config": trial.config, "steps": steps, "epochs": trial.epochs}
+    facts: dict[str, Any] = {"config": asdict(trial.config), "summary": result.summary()}
+    facts |= {"steps": steps, "epochs": trial.epochs}
     return _Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)
 
 
@@ -245,17 +272,17 @@ def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
     if not own:
         return []
     gaps = [f"torn: {own[-1].torn}"] if own[-1].torn else []
-    config, missing = _as_logged(asdict(record.config)), "not set"
+    config, missing = _as_logged(record.config), "not set"
     pairs = [(name, own[-1].config.get(name, missing), value) for name, value in config.items()]
     gaps += _first(
-        [f"config: {name} is {tracked!r}, {v!r} in config.yaml" for name, tracked, v in pairs if tracked != v]
+        [f"config: {name} is {tracked!r}, {v!r} in the record" for name, tracked, v in pairs if tracked != v]
     )
-    summary = {name: value for name, value in _as_logged(record.result.summary()).items() if value is not None}
+    summary = {name: value for name, value in _as_logged(record.summary).items() if value is not None}
     given = {name: [value for run in own for value in run.summary.get(name, ())] for name in summary}
     if lost := [name for name, values in given.items() if not values]:
         gaps.append("summary missing" if len(lost) == len(summary) else f"summary: {', '.join(lost)} missing")
     other = [name for name, values in given.items() if values and summary[name] not in values]
-    return gaps + _first([f"summary: {n} is {given[n][-1]!r}, {summary[n]!r} in result.json" for n in other])
+    return gaps + _first([f"summary: {n} is {given[n][-1]!r}, {summary[n]!r} in the record" for n in other])
 
 
 def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[TrackedRun]) -> list[str]:

@@ -15,6 +15,7 @@
       finalists/distilled-0007-seed1/   a trial's configuration once more on a fresh seed, likewise, and:
         test.json                `FinalTest`, the student on the test split
         test_predictions.npy     the class of every test row, int64 [N]
+      verdict.json               `ToldVerdict`, when W&B was told of the finalists
       study.db                   the embedded Optuna storage
       worker.log                 what the worker processes printed
       wandb/                     W&B's own folders, one a run: `tracked_runs`
@@ -62,6 +63,7 @@ from kdsweep.results import (
     StepMetrics,
     TeacherEpoch,
     TeacherResult,
+    ToldVerdict,
     TrialResult,
 )
 from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig, identity_changes, sweep_yaml
@@ -131,6 +133,11 @@ def run_name(sweep: str, arm: Arm, trial: int, attempt: int, *, finalist_seed: i
 def teacher_run_name(sweep: str) -> str:
     """The id of the teacher's W&B run."""
     return f"{sweep}-teacher"
+
+
+def verdict_run_name(sweep: str, number: int) -> str:
+    """The id of the W&B run that tells the verdict for the number-th time: more trials can change it."""
+    return f"{sweep}-verdict" + (f"-{number}" if number > 1 else "")
 
 
 def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
@@ -311,6 +318,16 @@ def read_sweep(folder: Path) -> SweepConfig | None:
     return load_sweep(path) if path.exists() else None
 
 
+def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
+    """After W&B was told."""
+    write_json(sweep_folder / "verdict.json", dataclasses.asdict(told))
+
+
+def read_verdict(sweep_folder: Path) -> ToldVerdict | None:
+    """What W&B was told last; None before that."""
+    return _read_json(sweep_folder / "verdict.json", ToldVerdict)
+
+
 def drop_students(folders: Iterable[Path]) -> None:
     """Remove the students of these trials; their records stay."""
     for folder in folders:
@@ -401,7 +418,7 @@ def read_test_labels(*sweep_folders: Path) -> np.ndarray | None:
     return next((labels for labels in found if labels is not None), None)
 
 
-Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest)
+Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict)
 
 
 def _read_json(path: Path, kind: type[Record]) -> Record | None:

@@ -204,6 +204,16 @@ class TeacherResult:
         return {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToldVerdict:
+    """The verdict that W&B was told."""
+
+    number: int
+    """For the how many-th time: more trials can change it."""
+    summary: Mapping[str, Any]
+    """Of its run."""
+
+
 def validated(last: EpochMetrics | None) -> dict[str, Any]:
     """A result's validation metrics, from its last epoch."""
     return {name: getattr(last, name) if last else None for name in VALIDATED}

@@ -27,7 +27,7 @@ from kdsweep.records import TrialFolder, locks_folder, read_trial, trial_folder,
 from kdsweep.results import missing_result
 from kdsweep.storage import this_host
 from kdsweep.study import Studies
-from kdsweep.sweep_config import STAGES, SweepConfig
+from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
 
 STOP_SECONDS = 60
 """What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
@@ -70,7 +70,7 @@ class Supervisor:
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._prepared = False
-        self._tracking: str | None = None
+        self.tracking: Resolved | None = None
         """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
         self._deaths_in_a_row = 0
         self._signals: list[int] = []
@@ -121,12 +121,12 @@ class Supervisor:
         elif event["event"] == "crash":
             worker.problem = WorkerCrashed(event["traceback"])
         elif event["event"] == "offline":
-            told, self._tracking = self._tracking == "offline", "offline"
+            told, self.tracking = self.tracking == "offline", "offline"
             if told:
                 return
         elif event["event"] == "prepared":
             first, self._prepared = not self._prepared, True
-            self._tracking = self._tracking or event["plan"]["tracking"]
+            self.tracking = self.tracking or event["plan"]["tracking"]
             if not first:
                 return
         worker.has_run_a_trial |= event["event"] == "done"
@@ -202,7 +202,7 @@ class Supervisor:
         reading, writing = os.pipe()
         owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
-        arguments += ["--tracking", self._tracking] if self._tracking else []
+        arguments += ["--tracking", self.tracking] if self.tracking else []
         path = self._folder / "worker.log"
         with naming(path), path.open("ab") as log:
             process = subprocess.Popen(

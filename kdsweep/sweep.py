@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -11,10 +12,10 @@ from rich.console import Console
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
 from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
-from kdsweep.report import terminal_text, write_report
+from kdsweep.report import Report, terminal_text, write_report
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
-from kdsweep.sweep_config import PATH_FIELDS, STAGES, SweepConfig
+from kdsweep.sweep_config import PATH_FIELDS, STAGES, Resolved, SweepConfig
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
@@ -24,24 +25,30 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     user solve, Stopped after a signal: the same command then continues.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
-    embedded = sweep.study.storage is None
+    embedded, mode = sweep.study.storage is None, None
     lock = alone_in(folder) if embedded else None
     try:
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
         if not studies.is_done():
             _fetch_assets(sweep)
-            _supervise(sweep, folder, studies, console, workers)
+            mode = _supervise(sweep, folder, studies, console, workers)
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         _gather(studies, folder)
-        print(terminal_text(write_report(folder)))
+        report = write_report(folder)
+        if studies.search_is_over() and studies.is_done():
+            _publish(report, mode, lambda text: console.print(text, style="yellow", highlight=False))
+        print(terminal_text(report))
     finally:
         if lock:
             lock.give_back()
     return folder
 
 
-def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None) -> None:
+def _supervise(
+    sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None
+) -> Resolved | None:
+    """How W&B was reached, if a worker found out."""
     devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
     wanted = max(1, len(devices)) if workers is None else workers
     with SweepDisplay(console, sweep, {stage: studies.finished(stage) for stage in STAGES}) as display:
@@ -55,7 +62,17 @@ def _supervise(sweep: SweepConfig, folder: Path, studies: Studies, console: Cons
                 display.show({"event": "note", "text": text})
 
         options: dict[str, Any] = {"workers": wanted, "devices": devices, "on_search_over": report_search}
-        Supervisor(sweep, folder, studies, display, **options).run()
+        supervisor = Supervisor(sweep, folder, studies, display, **options)
+        supervisor.run()
+    return supervisor.tracking
+
+
+def _publish(report: Report, mode: Resolved | None, say: Callable[[str], None]) -> None:
+    """Tell W&B the verdict, if there is one."""
+    if report.finals and report.records.sweep.tracking.mode != "off":
+        from kdsweep.publish import publish  # W&B's client and datasets take seconds to import
+
+        publish(report, report.finals, mode, say)
 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:

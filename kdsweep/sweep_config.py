@@ -19,6 +19,8 @@ ARMS: tuple[Arm, ...] = ("distilled", "fine_tuned")
 Stage = Arm | Literal["finalists"]
 STAGES: tuple[Stage, ...] = (*ARMS, "finalists")
 """The searches of both arms, then the best of both once more on fresh seeds."""
+Resolved = Literal["online", "offline", "off"]
+"""How W&B is reached, once `auto` is resolved."""
 FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
 """What the fine-tuned arm fixes: no weight on the teacher, whose temperature is then only a unit of L_soft."""
 
@@ -170,6 +172,10 @@ class TrackingConfig:
     mode: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online with a key and a server that answers, else offline; off: no W&B at all."""
     tags: tuple[str, ...] = ()
+    log_model: bool = False
+    """Whether the best student goes to W&B as an artifact, weights and config, when the finalists are done."""
+    log_texts: bool = False
+    """Whether the texts on which teacher and finalists disagree go to W&B as a table, when the finalists are done."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,12 @@ from wandb.sdk.mailbox.mailbox import MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
-from kdsweep.sweep_config import TrackingConfig
+from kdsweep.sweep_config import Resolved, TrackingConfig
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
 Mode = Literal["online", "offline"]
-Resolved = Literal["online", "offline", "off"]
 INIT_SECONDS = 30
 FINISH_SECONDS = 30
 STOP_CLIENT_SECONDS = 5
@@ -54,12 +53,21 @@ class Run(Protocol):
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Numbers of the whole run."""
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table of its own."""
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Files and folders as one artifact of type `model`, by their names in it."""
+
 
 class Tracker(Protocol):
     """Opens runs."""
 
     def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
         """A context manager that gives a `Run` and closes it, whatever happens inside."""
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Into the summary of a run that has ended, where the server has it: an offline run cannot be changed any more."""
 
 
 class NullRun:
@@ -76,6 +84,12 @@ class NullRun:
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Nothing."""
 
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Nothing."""
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Nothing."""
+
 
 class NullTracker:
     """Tracking is off."""
@@ -84,6 +98,9 @@ class NullTracker:
     def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
         """A run that goes nowhere."""
         yield NullRun()
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
 
 
 class WandbRun:
@@ -111,6 +128,22 @@ class WandbRun:
         with self._sending():
             if self.is_whole:
                 self._run.summary.update({name: value for name, value in values.items() if value is not None})
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A wandb.Table."""
+        with self._sending():
+            if self.is_whole:
+                self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """A wandb.Artifact of type `model`, copied to W&B's staging folder first."""
+        with self._sending():
+            if self.is_whole:
+                artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
+                for inside, path in files.items():
+                    add = artifact.add_dir if path.is_dir() else artifact.add_file
+                    add(str(path), name=inside)
+                self._run.log_artifact(artifact)
 
     def finish(self, *, exit_code: int) -> None:
         """Close the run, whole or not."""
@@ -146,6 +179,16 @@ class WandbTracker:
             self._close(opened, made, exit_code=1)
             raise
         self._close(opened, made, exit_code=0)
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """By W&B's public API. A run that the server does not have, or does not change, is said."""
+        if self.mode == "offline":
+            return
+        try:
+            run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{self._tracking.project}/{run_id}")
+            run.summary.update(dict(values))
+        except (*TROUBLE, ValueError) as error:  # ValueError: no key
+            self._say(f"W&B's run {run_id} was not given its rank ({_one_line(error)}); the report has it")
 
     def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun | None:
         """None where W&B cannot even write a run to disk."""

@@ -49,10 +49,10 @@ from kdsweep.records import (
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
 from kdsweep.storage import this_host
 from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, STAGES, Stage, SweepConfig
+from kdsweep.sweep_config import ARMS, STAGES, Resolved, Stage, SweepConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import TeacherWatch, teacher_trial
-from kdsweep.tracking import Resolved, open_tracker, resolved_mode
+from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, final_test, run_trial
 
 Send = Callable[..., None]

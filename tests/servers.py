@@ -318,10 +318,25 @@ MADE_UP_KEY = "0123456789abcdef" * 2 + "01234567"
 _BUCKET = {"id": "x", "name": "run", "displayName": "run", "description": "", "config": "{}", "historyLineCount": 0}
 _PROJECT = {"id": "p", "name": "project", "entity": {"id": "e", "name": "entity"}}
 _VIEWER = {"id": "v", "entity": "entity", "username": "somebody", "email": "", "flags": "{}", "teams": {"edges": []}}
+_RUN = {
+    "id": "r",
+    "projectId": "1",
+    "name": "run",
+    "displayName": "run",
+    "state": "finished",
+    "config": "{}",
+    "summaryMetrics": "{}",
+    "systemMetrics": "{}",
+    "tags": [],
+    "historyLineCount": 0,
+    "historyKeys": None,
+    "user": {"name": "n", "username": "somebody"},
+}
 _ANSWERS: dict[str, dict[str, Any]] = {
     "upsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
     "createRunFiles": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": []}},
     "viewer": {"viewer": _VIEWER},
+    "RunFragment": {"project": {"run": _RUN}},
 }
 
 
