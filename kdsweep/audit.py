@@ -203,8 +203,9 @@ def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
     for there, tracked in runs.items():
         told = read_verdict(there)
         names = [verdict_run_name(found.sweep.name, number + 1) for number in range(told.number if told else 0)]
-        earlier = {run.run_id for run in tracked} & set(names[:-1])
-        findings += [_noted(run_id, "verdict", "earlier verdicts") for run_id in sorted(earlier)]
+        told_again = re.compile(re.escape(verdict_run_name(found.sweep.name, 1)) + r"(-\d+)?")
+        others = sorted({run.run_id for run in tracked if told_again.fullmatch(run.run_id)} - set(names[-1:]))
+        findings += [_noted(run_id, "verdict", "earlier or unfinished verdicts") for run_id in others]
         if told:
             mine = [run for run in tracked if run.run_id == names[-1]]
             facts: dict[str, Any] = {

@@ -27,6 +27,8 @@ from typing import Any
 
 import pytest
 
+from kdsweep.tracking import stop_client
+
 PATIENCE_SECONDS = 30
 
 # PostgreSQL ----------------------------------------------------------------------------------------------------------
@@ -332,10 +334,14 @@ _RUN = {
     "historyKeys": None,
     "user": {"name": "n", "username": "somebody"},
 }
+_LATEST = {"id": "a", "versionIndex": 0}
+_ARTIFACT = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": _LATEST}}
 _ANSWERS: dict[str, dict[str, Any]] = {
     "upsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
     "createRunFiles": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": []}},
     "viewer": {"viewer": _VIEWER},
+    "ArtifactType": {"project": None},
+    "createArtifact(": {"createArtifact": {"artifact": _ARTIFACT}},
     "RunFragment": {"project": {"run": _RUN}},
 }
 
@@ -402,6 +408,7 @@ def broken_wandb_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer
 
 def _wandb_server(monkeypatch: pytest.MonkeyPatch, *, broken: bool) -> Iterator[WandbServer]:
     server = WandbServer(broken=broken)
+    stop_client()  # which remembers the server of the test before
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.setenv("WANDB_API_KEY", MADE_UP_KEY)
     try:

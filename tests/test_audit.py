@@ -191,9 +191,9 @@ def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> N
     edit(there / "result.json", '"best_epoch": null', '"best_epoch": 1')
     edit(there / "result.json", '"rows_per_second": 0,', '"rows_per_second": 5,')
     assert gaps(audit(swept)) == [
-        ("tiny-trial-0000-a2", "config: weight_decay is 0.01, 0.02 in config.yaml"),
+        ("tiny-trial-0000-a2", "config: weight_decay is 0.01, 0.02 in the record"),
         ("tiny-trial-0000-a2", "summary: best_epoch missing"),
-        ("tiny-trial-0000-a2", "summary: rows_per_second is 0, 5 in result.json"),
+        ("tiny-trial-0000-a2", "summary: rows_per_second is 0, 5 in the record"),
         ("tiny-trial-0000-a2", "val_accuracy of epoch 1 is 0.7, 0.8 in epochs.jsonl"),
     ]
 
