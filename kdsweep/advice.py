@@ -20,7 +20,9 @@ from kdsweep.sweep_config import ARMS, Arm, Axis
 FEWEST_TRIALS = 10
 """Complete trials of an arm below which it gives no advice."""
 BEST = 3
-"""The best trials that must agree on an end."""
+"""The best trials that must agree on an end of an interval."""
+BEST_OF_CHOICES = 5
+"""Likewise of a list of choices, whose ends hold more of them by chance."""
 EDGE = 0.1
 """Share of an interval that is its end."""
 FLAT_P = 0.5
@@ -62,28 +64,33 @@ def _edge(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
     if end is None:
         return None
     way = "upward" if end == "high" else "downward"
-    where = f"The best {BEST} of {len(trials)} complete {ARM_NAMES[arm]} trials all lie {_place(axis, end)}"
+    where = f"The best {_agreeing(axis)} of {len(trials)} complete {ARM_NAMES[arm]} trials all lie {_place(axis, end)}"
     if _can_go_on(trials[0], name, axis, end):
         return Advice(kind="edge", arm=arm, name=name, short=f"widen {name} {way}", why=f"{where}.")
     return Advice(kind="edge", arm=arm, name=name, short=f"{name} is best at its end", why=f"{where}, its limit.")
 
 
 def edge_hit(values: Sequence[Any], axis: Axis) -> Literal["low", "high"] | None:
-    """The end of an axis at which the best three of at least ten trials sit; `values` are ranked, best first.
+    """The end of an axis at which the best of at least ten trials sit; `values` are ranked, best first.
 
-    An end is the outermost tenth of an interval (of its logarithm, where the axis is logarithmic), or the least or
-    greatest of at least three numeric choices. If the axis made no difference, three trials that are spread evenly over
-    an interval would all lie at one end in 0.2 % of sweeps; at an end of three choices in 7 %.
+    An end is the outermost tenth of an interval (of its logarithm, where the axis is logarithmic), where the best three
+    must sit, or the least or greatest of at least three numeric choices, where the best five must. If the axis made no
+    difference and its trials were spread evenly, an interval would be called so in 0.2 % of sweeps, three choices in 0.8 %.
     """
     if len(values) < FEWEST_TRIALS or not _has_ends(axis):
         return None
+    best = values[: _agreeing(axis)]
     if axis.choices:
         least, greatest = min(axis.choices), max(axis.choices)
-        at_low, at_high = [v == least for v in values[:BEST]], [v == greatest for v in values[:BEST]]
+        at_low, at_high = [v == least for v in best], [v == greatest for v in best]
     else:
-        shares = [_share(value, axis) for value in values[:BEST]]
+        shares = [_share(value, axis) for value in best]
         at_low, at_high = [share <= EDGE for share in shares], [share >= 1 - EDGE for share in shares]
     return "low" if all(at_low) else "high" if all(at_high) else None
+
+
+def _agreeing(axis: Axis) -> int:
+    return BEST_OF_CHOICES if axis.choices else BEST
 
 
 def _has_ends(axis: Axis) -> bool:

@@ -44,7 +44,7 @@ UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate"
 """What stands below the ranked rows, in this order."""
 
 MEASURED = (
-    *("parameters", "size_mb", "latency_ms_p50", "rows_per_second", "train_seconds", "seconds"),
+    *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
     *(name for name in VALIDATED if name != "val_accuracy"),
     *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
 )

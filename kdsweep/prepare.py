@@ -86,6 +86,7 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         parameters=parameter_count(teacher.model),
         size_mb=size_mb(teacher.model),
         latency_ms_p50=speed.latency_ms_p50,
+        latency_ms_p95=speed.latency_ms_p95,
         rows_per_second=speed.rows_per_second,
         weights_sha256=teacher.weights_sha256,
         data_sha256=data.sha256(),

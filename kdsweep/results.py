@@ -163,6 +163,8 @@ class TrialResult:
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
     finalist: Finalist | None = None
     """None for a trial of the search."""
+    latency_ms_p95: float | None = None
+    """95th percentile of the same passes."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
 
@@ -198,6 +200,7 @@ class TeacherResult:
     from_cache: bool
     environment: Mapping[str, str]
     run_id: str | None
+    latency_ms_p95: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""

@@ -214,6 +214,7 @@ def _result(
         parameters=facts.get("parameters"),
         size_mb=facts.get("size_mb"),
         latency_ms_p50=facts.get("latency_ms_p50"),
+        latency_ms_p95=facts.get("latency_ms_p95"),
         rows_per_second=facts.get("rows_per_second"),
         train_seconds=sum(epoch.train_seconds for epoch in log.epochs),
         evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),

@@ -23,13 +23,14 @@ REST = [4.0] * 7
         ([1.0, 1.2, 1.3], LOG, "low"),
         ([1.0, 1.2, 16.0], LOG, None),
         ([0.95, 0.9, 1.0], Axis(low=0.0, high=1.0), "high"),
-        ([64, 64, 64], Axis(choices=(16, 64, 32)), "high"),
-        ([16, 16, 16], Axis(choices=(16, 64, 32)), "low"),
+        ([64] * 5, Axis(choices=(16, 64, 32)), "high"),
+        ([16] * 5, Axis(choices=(16, 64, 32)), "low"),
+        ([16] * 4 + [32], Axis(choices=(16, 64, 32)), None),
         ([64, 64, 64], Axis(choices=(16, 64)), None),
         (["b", "b", "b"], Axis(choices=("a", "b", "c")), None),
     ],
 )
-def test_an_edge_is_hit_when_the_best_three_lie_in_the_outermost_tenth(
+def test_an_edge_is_hit_when_the_best_three_lie_in_the_outermost_tenth_or_the_best_five_at_the_last_choice(
     best: list[Any], axis: Axis, end: str | None
 ) -> None:
     assert edge_hit(best + REST, axis) == end
