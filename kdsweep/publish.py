@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from kdsweep import records
+from kdsweep.contents import Report
 from kdsweep.data import Split, load_data
 from kdsweep.finalists import Finalist, Finals, finals_json
 from kdsweep.gathered import SweepRecords
-from kdsweep.report import Report
 from kdsweep.results import ToldVerdict
 from kdsweep.sweep_config import Resolved
 from kdsweep.tracking import Run, open_tracker, resolved_mode

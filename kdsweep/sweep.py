@@ -10,9 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from kdsweep.assets import PREFIX, local_path
+from kdsweep.contents import Report
 from kdsweep.display import SweepDisplay
 from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
-from kdsweep.report import Report, terminal_text, write_report
+from kdsweep.report import write_report
+from kdsweep.report_text import terminal_text
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
 from kdsweep.sweep_config import PATH_FIELDS, STAGES, Resolved, SweepConfig

@@ -12,7 +12,8 @@ from kdsweep import records
 from kdsweep.finalists import read_finals
 from kdsweep.gathered import read_records
 from kdsweep.records import TrialFolder, teacher_folder, trial_folder
-from kdsweep.report import render_markdown, terminal_text, write_report
+from kdsweep.report import write_report
+from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import Finalist, FinalTest, TrialResult
 from kdsweep.sweep_config import Arm, SweepConfig
 

@@ -15,10 +15,11 @@ from test_report import make_full
 
 from kdsweep.audit import audit, wandb_records
 from kdsweep.config import trial_yaml
+from kdsweep.contents import Report
 from kdsweep.gathered import read_records
 from kdsweep.publish import publish
 from kdsweep.records import TrialFolder, read_trials, teacher_folder, tracked_runs
-from kdsweep.report import Report, write_report
+from kdsweep.report import write_report
 from kdsweep.sweep_config import Resolved
 
 

@@ -15,7 +15,10 @@ import pytest
 
 from kdsweep import figures, leaderboard, report
 from kdsweep.config import TrialConfig
+from kdsweep.contents import build_report
+from kdsweep.page import render_html
 from kdsweep.records import TrialFolder, teacher_folder, trial_folder, write_sweep
+from kdsweep.report_text import render_markdown
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
 from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
 
@@ -144,11 +147,11 @@ class Page(HTMLParser):
 
 def page_of(*folders: Path) -> Page:
     """The page without plotly.js, which takes long to parse."""
-    return Page(report.render_html(report.build_report(*folders)).replace(figures.plotly_js(), ""))
+    return Page(render_html(build_report(*folders)).replace(figures.plotly_js(), ""))
 
 
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
-    rows = report.build_report(full).rows
+    rows = build_report(full).rows
     assert [(row.rank, row.arm, row.trial.trial) for row in rows[:4]] == [
         (1, "distilled", 0),
         (2, "fine_tuned", 0),
@@ -167,12 +170,12 @@ def test_ties_go_to_fewer_parameters_then_to_the_lower_trial_number(tmp_path: Pa
     for trial, parameters in enumerate((9, 5, 5)):
         point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
         make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.8, parameters=parameters)
-    rows = report.build_report(tmp_path / "s").rows
+    rows = build_report(tmp_path / "s").rows
     assert [row.trial.trial for row in rows] == [1, 2, 0]
 
 
 def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(full: Path) -> None:
-    best = report.build_report(full).best_fine_tuned
+    best = build_report(full).best_fine_tuned
     assert best and best.searched == {"temperature": 1.0, "alpha": 0.0, "learning_rate": 2e-4, "batch_size": 32}
 
 
@@ -186,7 +189,7 @@ def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(ful
 )
 def test_the_answer_is_the_paired_test_of_both_best_trials(tmp_path: Path, gain: int, word: str, headline: str) -> None:
     make_full(tmp_path / "s", gain=gain)
-    built = report.build_report(tmp_path / "s")
+    built = build_report(tmp_path / "s")
     assert built.comparison and built.comparison.word == word
     assert (built.comparison.gains, built.comparison.losses) == (max(gain, 0), max(-gain, 0))
     assert built.headline == headline
@@ -204,7 +207,7 @@ def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional
 def test_without_predictions_there_is_no_verdict(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     (trial_folder(tmp_path / "s", "fine_tuned", 0) / "predictions.npy").unlink()
-    built = report.build_report(tmp_path / "s")
+    built = build_report(tmp_path / "s")
     assert built.comparison is None
     assert "No paired test" in built.answer
 
@@ -241,14 +244,14 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> Non
 
 
 def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(full: Path) -> None:
-    html = report.render_html(report.build_report(full))
+    html = render_html(build_report(full))
     page = page_of(full)
     assert not [tag for tag, attributes in page.tags if tag in ("link", "img", "iframe") or "src" in attributes]
     assert all("://" not in (attributes.get("href") or "") for _, attributes in page.tags)
     policy = [attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes]
     assert policy and policy[0].startswith("default-src 'none';") and "http" not in policy[0]
     assert html.count("* plotly.js v") == 1 and "</script" not in figures.plotly_js().lower()
-    assert "</script" not in (files("kdsweep") / "report.js").read_text(encoding="utf-8").lower()
+    assert "</script" not in (files("kdsweep") / "page.js").read_text(encoding="utf-8").lower()
     assert len(html.encode()) < 6_000_000
 
 
@@ -260,12 +263,12 @@ def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
     for trial in range(5):
         make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.7 + 0.01 * trial, parameters=trial + 1)
     make_trial(tmp_path / "s", sweep, "distilled", 5, point, 0.7, status="failed", error=bad, epochs=0)
-    built = report.build_report(tmp_path / "s")
+    built = build_report(tmp_path / "s")
     page = page_of(tmp_path / "s")
     assert "img" not in [tag for tag, _ in page.tags] and page.inside == []
     assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 3
     assert "alert('x')" in page.text
-    markdown = report.render_markdown(built)
+    markdown = render_markdown(built)
     outside_code = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     assert "<script" not in outside_code and "<img" not in outside_code and "\n# heading" not in markdown
 
@@ -358,7 +361,7 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
 def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     TrialFolder(trial_folder(tmp_path / "s", "distilled", 0)).student.mkdir()
-    commands = "\n".join(text for _, text in report.build_report(tmp_path / "s").commands)
+    commands = "\n".join(text for _, text in build_report(tmp_path / "s").commands)
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
     assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
     assert "wandb leet" in commands and "wandb sync" in commands
@@ -387,7 +390,7 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     assert all((here / row["folder"] / "result.json").exists() for row in listed)
     page = page_of(here, there)
     assert "../../host%20b/s/trials/0000/" in [attributes.get("href") for tag, attributes in page.tags if tag == "a"]
-    built = report.build_report(Path("s"), there)
+    built = build_report(Path("s"), there)
     assert built.comparison and built.comparison.word == "better"
     commands = dict(built.commands)
     assert commands["Run trial 0 again and compare"] == f"python -m kdsweep.reproduce '{there}/trials/0000'"

@@ -1,0 +1,96 @@
+"""The report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from kdsweep import figures, search_figures, study_figures
+from kdsweep.answer import compact, number, percent
+from kdsweep.contents import Report
+from kdsweep.finalists import Finals, titled
+from kdsweep.leaderboard import ARM_NAMES, Row
+from kdsweep.records import read_test
+from kdsweep.report_text import finalists_table, verdicts_table
+from kdsweep.sweep_config import ARMS
+
+
+def render_html(report: Report) -> str:
+    """The whole page."""
+    found = report.records
+    drawn = {
+        "search": search_figures.search_maps(found),
+        "curves": figures.learning_curves(found.trials),
+        "cost": figures.accuracy_versus_cost(found),
+        "calibration": (figures.calibration(_calibrated(report.finals)),),
+        "importances": (study_figures.parameter_importances(found),),
+        "parallel": (search_figures.parallel_coordinates(found),),
+    }
+    ranked = [row for row in report.rows if row.rank is not None]
+    return _template().render(
+        report=report,
+        ranked=ranked,
+        others=[row for row in report.rows if row.rank is None],
+        verdict=report.finals.primary if report.finals and report.finals.primary else report.comparison,
+        finalists=finalists_table(report.finals) if report.finals else [],
+        verdicts=verdicts_table(report.finals) if report.finals else [],
+        statuses=dict.fromkeys(row.status for row in report.rows),
+        one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
+        drawn=drawn,
+        arm_names=ARM_NAMES,
+        whisker=partial(_whisker, _scale(ranked)),
+        css=_beside("page.css"),
+        js=_beside("page.js"),
+        plotly_js=figures.plotly_js(),
+    )
+
+
+def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, int], ...]]:
+    """The reliability bins of each arm's best confirmed student on the test split, by its name."""
+    best = [finals.best(arm) for arm in ARMS] if finals else []
+    tested = [(row, test) for row in best if row and (test := read_test(row.best_run("val_accuracy").folder))]
+    return {titled(row): test.reliability for row, test in tested}
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "compact": compact,
+        "number": number,
+        "key": _key,
+        "millions": _millions,
+    }
+    return environment.from_string(_beside("page.html.j2"))
+
+
+def _beside(name: str) -> str:
+    """The text of a file of the package: the page's template, style and script."""
+    return files("kdsweep").joinpath(name).read_text(encoding="utf-8")
+
+
+def _key(value: Any) -> str:
+    """What the page sorts a cell by: a number's digits, or the text."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _millions(value: int) -> str:
+    return number(value / 1e6)
+
+
+def _scale(ranked: Sequence[Row]) -> tuple[float, float]:
+    """Both ends of the scale on which the page draws the intervals."""
+    ends = [end for row in ranked for end in row.interval or ()]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _whisker(scale: tuple[float, float], row: Row) -> str:
+    """Where a row's interval starts, how long it is, and its accuracy, in percent of the scale: CSS variables."""
+    low, high = row.interval or (0.0, 0.0)
+    span = (scale[1] - scale[0]) or 1.0
+    start, length = 100 * (low - scale[0]) / span, 100 * (high - low) / span
+    return f"--l:{start:.0f}%;--w:{length:.0f}%;--m:{100 * ((row.val_accuracy or 0.0) - scale[0]) / span:.0f}%"
