@@ -150,6 +150,9 @@ def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str
         if run.has_student():
             commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
+    if found.sweep.study.storage is None:
+        address = f"sqlite:///{shlex.quote(records.study_path(Path(_shown_path(found.folder))).as_posix())}"
+        commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
     if found.sweep.tracking.mode != "off":
         commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
         offline = " ".join(f"{folder}/wandb/offline-run-*" for folder in folders)

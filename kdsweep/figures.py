@@ -14,9 +14,11 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from kdsweep.gathered import SweepRecords
-from kdsweep.leaderboard import ARM_NAMES, accuracy, complete
+from kdsweep.leaderboard import ARM_NAMES, accuracy, complete, score
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
+from kdsweep.tuning import FEWEST_TRIALS as FEWEST_SCORES
+from kdsweep.tuning import tuning_curve
 
 COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
 DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}
@@ -136,6 +138,52 @@ def _lines(
         marker={"size": marker, "symbol": SYMBOLS[arm], "color": COLOURS[arm]},
         hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
     )
+
+
+# The budget ----------------------------------------------------------------------------------------------------------
+
+
+def budget_curves(records: SweepRecords) -> Figure:
+    """The expected best of k trials against k, with its 95 % band, for each arm with enough complete trials."""
+    title, metric = "What the budget bought", records.sweep.study.metric
+    percent = metric != "val_mcc"
+    factor, unit = (100, ", %") if percent else (1, "")
+    plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {metric}{unit}"), []
+    shown: list[float] = []
+    for arm in ARMS:
+        scores = [score(trial, records.sweep) for trial in complete(records.trials) if trial.arm == arm]
+        if len(scores) < FEWEST_SCORES:
+            continue
+        curve = tuning_curve(scores, floor=min(0.0, *scores))
+        x, middle = list(range(1, len(scores) + 1)), [short(factor * value) for value in curve.expected]
+        low, high = ([short(factor * value) for value in ends] for ends in (curve.low, curve.high))
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "opacity": 0.5}
+        fill = {"fill": "toself", "fillcolor": _faded(COLOURS[arm])}
+        plot.add_trace(go.Scatter(x=x + x[::-1], y=low + high[::-1], **band, **fill))
+        plot.add_trace(
+            go.Scatter(
+                x=x,
+                y=middle,
+                meta=arm,
+                mode="lines",
+                line={"color": COLOURS[arm], "dash": DASHES[arm], "width": 2.5},
+                hovertemplate=f"{ARM_NAMES[arm]}, the best of %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
+            )
+        )
+        shown += middle
+        half = middle[(len(scores) + 1) // 2 - 1]
+        told.append(f"{ARM_NAMES[arm]}: {half:.4g} expected of half the {len(scores)} trials, {middle[-1]:.4g} of all")
+    if not told:
+        return missing("budget", title, f"Too few complete trials for a curve: it needs {FEWEST_SCORES} of an arm.")
+    span = max(shown) - min(shown) or 1.0
+    plot.update_yaxes(range=[min(shown) - 0.25 * span, max(shown) + 0.5 * span])
+    return Figure(name="budget", title=title, description="; ".join(told) + ".", plot=plot)
+
+
+def _faded(colour: str) -> str:
+    """A colour as the band around its line, on light and on dark pages."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.14)"
 
 
 # The price -----------------------------------------------------------------------------------------------------------

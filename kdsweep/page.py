@@ -24,6 +24,7 @@ def render_html(report: Report) -> str:
         "search": search_figures.search_maps(found),
         "curves": figures.learning_curves(found.trials),
         "cost": figures.accuracy_versus_cost(found),
+        "budget": (figures.budget_curves(found),),
         "calibration": (figures.calibration(_calibrated(report.finals)),),
         "importances": (study_figures.parameter_importances(found),),
         "parallel": (search_figures.parallel_coordinates(found),),

@@ -34,6 +34,7 @@ def records_of(
 def every_figure(records: SweepRecords) -> list[figures.Figure]:
     drawn = [*search_figures.search_maps(records), *figures.learning_curves(records.trials)]
     drawn += [study_figures.parameter_importances(records), search_figures.parallel_coordinates(records)]
+    drawn += [figures.budget_curves(records)]
     return [*drawn, *figures.accuracy_versus_cost(records)]
 
 
@@ -126,6 +127,29 @@ def test_from_fifty_trials_that_differ_importances_are_bars(tmp_path: Path) -> N
     first, second = study_figures.parameter_importances(enough), study_figures.parameter_importances(enough)
     assert first.plot and first.json() == second.json()
     assert set(first.plot.data[0].y) == set(WIDE)
+
+
+def test_importances_of_noise_have_whiskers_as_wide_as_what_they_do_not_know(tmp_path: Path) -> None:
+    scores = list(np.random.default_rng(0).random(60))
+    figure = study_figures.parameter_importances(records_of(tmp_path / "s", scores, WIDE))
+    assert figure.plot is not None and "5th and 95th percentiles" in figure.description
+    (bars,) = figure.plot.data
+    assert len(bars.error_x.array) == len(bars.y) and min(*bars.error_x.array, *bars.error_x.arrayminus) >= 0
+    assert max(np.add(bars.error_x.array, bars.error_x.arrayminus)) > 0.1
+
+
+def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials(tmp_path: Path) -> None:
+    scores = [0.80, 0.81, 0.84, 0.79, 0.90, 0.85, 0.82, 0.83]
+    figure = figures.budget_curves(records_of(tmp_path / "s", scores, WIDE))
+    assert figure.plot is not None
+    band, line = figure.plot.data  # the fine-tuned arm has too few
+    assert line.y[0] == pytest.approx(100 * np.mean(scores)) and line.y[-1] == pytest.approx(90.0)
+    assert list(line.y) == sorted(line.y) and len(band.x) == 16
+    below, above = band.y[:8], band.y[:7:-1]
+    assert all(low <= middle <= high for low, middle, high in zip(below, line.y, above, strict=True))
+    assert "90 of all" in figure.description
+    few = figures.budget_curves(records_of(tmp_path / "few", scores[:7], WIDE))
+    assert few.plot is None and "needs 8" in few.note
 
 
 def test_parallel_coordinates_draw_a_line_for_each_complete_distilled_trial(tmp_path: Path) -> None:
