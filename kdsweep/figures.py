@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from kdsweep.answer import plural
 from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ARM_NAMES, accuracy, complete, score
 from kdsweep.records import TrialRow
@@ -92,7 +93,7 @@ def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
             ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(best, metric)[-1]:.3g}{unit.strip(',')}")
     most = max(len(trial.epochs) for trial in with_epochs)
     plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
-    described = "; ".join([f"{metric} of {len(with_epochs)} trials over their epochs", *ends]) + "."
+    described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the epochs", *ends]) + "."
     return Figure(name=metric, title=metric + unit, description=described, plot=plot)
 
 
@@ -222,7 +223,9 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
     ends = " to ".join(f"{quality:.1f} % at {cost:.3g}" for cost, quality in dict.fromkeys((front[0], front[-1])))
     whose = " and the teacher" if teacher else ""
-    described = f"{len(known)} complete trials{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
+    described = (
+        f"{plural(len(known), 'complete trial')}{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
+    )
     return Figure(name=name, title=title, description=described, plot=plot)
 
 

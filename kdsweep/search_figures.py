@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from kdsweep.answer import compact
+from kdsweep.answer import compact, plural
 from kdsweep.figures import (
     CLEAR,
     COLOUR_BAR,
@@ -145,7 +145,7 @@ def axis_slice(records: SweepRecords, name: str) -> Figure:
         if trials:
             plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep.search, arm))
     plot.update_xaxes(**axis_scale(axis))
-    described = f"val_accuracy of {len(done)} complete trials over {name}, {axis.text()}."
+    described = f"val_accuracy of {plural(len(done), 'complete trial')} over {name}, {axis.text()}."
     return Figure(name=f"slice-{name}", title=name, description=described, plot=plot)
 
 
@@ -172,7 +172,7 @@ def parallel_coordinates(records: SweepRecords) -> Figure:
     plot.add_trace(_strands([best], axes, quality, 1.0))
     plot.data[-1].update(name="best", opacity=1.0, line_width=3)
     _draw_axes(plot, axes, quality)
-    described = f"{len(done)} complete distilled trials across {', '.join([*axes, 'val_accuracy'])}."
+    described = f"{plural(len(done), 'complete distilled trial')} across {', '.join([*axes, 'val_accuracy'])}."
     return Figure(name="parallel", title=title, description=described, plot=plot, wide=True)
 
 
