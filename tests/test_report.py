@@ -220,6 +220,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> Non
         "Temperature and alpha",
         "Learning curves",
         "Accuracy against size and speed",
+        "Is more search worth it",
         "What mattered",
         "Every trial as a line",
         "Pruned, failed and unfinished trials",
