@@ -158,9 +158,9 @@ def budget_curves(records: SweepRecords) -> Figure:
         curve = tuning_curve(scores, floor=min(0.0, *scores))
         x, middle = list(range(1, len(scores) + 1)), [short(factor * value) for value in curve.expected]
         low, high = ([short(factor * value) for value in ends] for ends in (curve.low, curve.high))
-        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "opacity": 0.5}
-        fill = {"fill": "toself", "fillcolor": _faded(COLOURS[arm])}
-        plot.add_trace(go.Scatter(x=x + x[::-1], y=low + high[::-1], **band, **fill))
+        ends = {"color": COLOURS[arm], "dash": "dot", "width": 1}
+        both = go.Scatter(x=[*x, None, *x], y=[*low, None, *high], meta=arm, mode="lines", line=ends, hoverinfo="skip")
+        plot.add_trace(both)
         plot.add_trace(
             go.Scatter(
                 x=x,
@@ -179,12 +179,6 @@ def budget_curves(records: SweepRecords) -> Figure:
     span = max(shown) - min(shown) or 1.0
     plot.update_yaxes(range=[min(shown) - 0.25 * span, max(shown) + 0.5 * span])
     return Figure(name="budget", title=title, description="; ".join(told) + ".", plot=plot)
-
-
-def _faded(colour: str) -> str:
-    """A colour as the band around its line, on light and on dark pages."""
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.14)"
 
 
 # The price -----------------------------------------------------------------------------------------------------------

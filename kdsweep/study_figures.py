@@ -36,9 +36,8 @@ def parameter_importances(records: SweepRecords) -> Figure:
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     ends = _resampled(trials, list(shares))
     plot = optuna.visualization.plot_param_importances(study, evaluator=evaluator, target_name="val_accuracy")
-    plot.update_traces(
-        marker_color=COLOURS["distilled"], meta="distilled", width=0.5, cliponaxis=False, texttemplate=""
-    )
+    plot.update_traces(marker_color=COLOURS["distilled"], meta="distilled", width=0.5, cliponaxis=False)
+    plot.update_traces(text=None, textposition="none")  # the whiskers would strike it through
     for bars in plot.data:  # Optuna draws the least important one first
         low, high = (np.array([ends[name][end] - shares[name] for name in bars.y]) for end in (0, 1))
         whiskers = {"array": np.maximum(high, 0).tolist(), "arrayminus": np.maximum(-low, 0).tolist()}

@@ -144,8 +144,8 @@ def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials(tmp_pat
     assert figure.plot is not None
     band, line = figure.plot.data  # the fine-tuned arm has too few
     assert line.y[0] == pytest.approx(100 * np.mean(scores)) and line.y[-1] == pytest.approx(90.0)
-    assert list(line.y) == sorted(line.y) and len(band.x) == 16
-    below, above = band.y[:8], band.y[:7:-1]
+    assert list(line.y) == sorted(line.y) and len(band.x) == 17
+    below, above = band.y[:8], band.y[9:]
     assert all(low <= middle <= high for low, middle, high in zip(below, line.y, above, strict=True))
     assert "90 of all" in figure.description
     few = figures.budget_curves(records_of(tmp_path / "few", scores[:7], WIDE))
