@@ -56,6 +56,8 @@ def _which(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> s
 
 
 def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
+    if not complete(found.trials):
+        return "There is nothing to be sure of yet."
     if not finals:
         return f"{PROVISIONAL} {_finalists_to_come(found)}"
     sentences = []

@@ -296,6 +296,7 @@ def test_an_unfinished_sweep_has_a_report_without_verdict(tmp_path: Path, state:
         if state == "one arm"
         else "No trial is complete yet, so there is no answer"
     )
+    assert (dict(built.questions)["How sure is that?"] == "There is nothing to be sure of yet.") == (state != "one arm")
     assert page_of(folder).inside == []
 
 
