@@ -56,6 +56,7 @@ def tables_of(folder: Path, name: str) -> dict[str, Any]:
     return table
 
 
+@pytest.mark.slow
 def test_a_verdict_is_told_once_and_again_when_it_changes(tmp_path: Path) -> None:
     sweep = make_finals(tmp_path / "s", 0.85, 0.80)
     report = write_report(tmp_path / "s")
@@ -91,6 +92,7 @@ def make_finals_again(folder: Path, report: Report) -> None:
         make_finalist(folder, report.records.sweep, "distilled", 0, seed, 0.88)
 
 
+@pytest.mark.slow
 def test_a_verdict_that_w_and_b_lost_is_a_gap(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.80)
     report = write_report(tmp_path / "s")

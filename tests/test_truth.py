@@ -90,8 +90,13 @@ def test_a_pair_is_called_better_wrongly_in_at_most_3_5_percent_but_arms_are_jud
 
 @pytest.mark.parametrize(
     "plan",
-    [Plan(seed_sd=0.3, deficits=(0.0, 0.0)), Plan(seed_sd=0.4, uneven=0.5), Plan(seed_sd=0.2, seed_sd_fine_tuned=0.6)],
-    ids=["equal configurations", "seed effects differ by configuration", "seed effects differ by arm"],
+    [
+        Plan(seed_sd=0.3, deficits=(0.0, 0.0)),
+        Plan(seed_sd=0.4, uneven=0.5),
+        Plan(seed_sd=0.2, seed_sd_fine_tuned=0.6),
+        Plan(seed_sd=0.3, seeds=2),
+    ],
+    ids=["equal configurations", "seed effects differ by configuration", "seed effects differ by arm", "two seeds"],
 )
 def test_other_worlds_keep_what_is_promised(plan: Plan) -> None:
     """Not without bias: the noisier arm's chosen finalist had the luckier seeds (0.12 points in the last world)."""
