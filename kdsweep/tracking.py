@@ -21,6 +21,7 @@ from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox.mailbox import MailboxClosedError
 from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
+from kdsweep.errors import ConfigError
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.sweep_config import Resolved, TrackingConfig
 
@@ -294,7 +295,12 @@ def _settings() -> wandb.Settings:
 
 
 def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
-    """`online`, `offline` or `off`, and why in a few words; asks the server once, so that no trial has to wait for it."""
+    """`online`, `offline` or `off`, and why in a few words; asks the server once, so that no trial has to wait for it.
+
+    Raises ConfigError where W&B's own settings are not valid.
+    """
+    if tracking.mode != "off":
+        _check_settings()
     if tracking.mode in ("off", "offline"):
         return tracking.mode, "as the sweep file says"
     try:
@@ -303,6 +309,16 @@ def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
         return "offline", "no W&B key is configured"
     except TROUBLE as error:
         return "offline", f"W&B did not let us in: {_one_line(error)}"
+
+
+def _check_settings() -> None:
+    try:
+        wandb.setup()
+    except ValueError as error:  # pydantic's: in the environment or in W&B's settings file
+        raise ConfigError(
+            f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
+            "tracking.mode=off"
+        ) from error
 
 
 def open_tracker(

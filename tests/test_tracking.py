@@ -84,6 +84,21 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
     assert rows[10]["val_accuracy"] == result.val_accuracy
 
 
+@pytest.mark.slow
+def test_settings_of_w_and_b_that_are_not_valid_stop_the_sweep_with_one_message(
+    tiny_sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "somewhere")
+    done = command("run", tiny_sweep_file(tracking={"mode": "auto"}))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert (
+        "W&B's settings must be valid" in done.stderr
+        and "base_url" in done.stderr
+        and "tracking.mode=off" in done.stderr
+    )
+    assert command("run", tiny_sweep_file(tracking={"mode": "off"})).returncode == 0
+
+
 STEP = StepMetrics(step=1, epoch=1, L_soft=0.5, L_hard=0.25, L_total=0.375, learning_rate=1e-4)
 TEACHER_EPOCH = TeacherEpoch(epoch=1, step=1, L_hard=0.5, val_accuracy=0.75, val_loss=0.6, train_seconds=1.0)
 EPOCH = EpochMetrics(
