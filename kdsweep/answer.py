@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kdsweep.config import FROM_TEACHER
 from kdsweep.finalists import Finalist, Finals
@@ -12,6 +11,7 @@ from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
 from kdsweep.standings import Estimate
 from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison
+from kdsweep.words import compact, percent, plural, signed
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 PROVISIONAL = (
@@ -121,16 +121,6 @@ def _ratio_sentence(ratio: Estimate | None) -> str:
     )
 
 
-def signed(value: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def points(value: float) -> str:
-    """A difference of shares in points."""
-    return f"{100 * value:.1f}".replace("-", "−")
-
-
 def conventions(found: SweepRecords) -> str:
     """What a reader must know to read the numbers: how students start, and which term alpha weighs."""
     return f"{initial(found)} {ALPHA}"
@@ -147,38 +137,3 @@ def initial(found: SweepRecords) -> str:
     start = configs[0].student_init if configs else found.sweep.fixed.get("student_init", "pretrained")
     when = "before" if start == "pretrained" else "after"
     return f"Students start from the teacher's layers {when} its fine-tuning (student_init: {start})."
-
-
-# Numbers in words ----------------------------------------------------------------------------------------------------
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage that no line break splits; a dash for None."""
-    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def compact(value: Any, digits: int = 3) -> str:
-    """A config's or record's value in a few characters; a dash for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.{digits}g}"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A number with thousands separated; a dash for None."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def plural(count: int, what: str) -> str:
-    """`3 seeds`."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

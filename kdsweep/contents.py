@@ -9,13 +9,14 @@ import numpy as np
 
 from kdsweep import leaderboard, records
 from kdsweep.advice import Advice, advice
-from kdsweep.answer import answer, conventions, duration, final_answer, headline
+from kdsweep.answer import answer, conventions, final_answer, headline
 from kdsweep.finalists import Finals, read_finals
 from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.questions import questions, shipped
 from kdsweep.records import TrialRow
 from kdsweep.verdicts import Comparison, compare_predictions
+from kdsweep.words import duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,13 @@ from typing import Any
 import jinja2
 
 from kdsweep import figures, search_figures, study_figures
-from kdsweep.answer import compact, number, percent
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals, titled
 from kdsweep.leaderboard import ARM_NAMES, Row
 from kdsweep.records import read_test
 from kdsweep.report_text import finalists_table, verdicts_table
 from kdsweep.sweep_config import ARMS
+from kdsweep.words import compact, number, percent
 
 
 def render_html(report: Report) -> str:

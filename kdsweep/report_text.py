@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from kdsweep.answer import compact, number, percent, signed
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals
 from kdsweep.leaderboard import ARM_NAMES
+from kdsweep.words import compact, number, percent, signed
 
 
 def _ranked_table(report: Report) -> list[list[str]]:

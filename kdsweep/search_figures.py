@@ -8,7 +8,6 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from kdsweep.answer import compact, plural
 from kdsweep.figures import (
     CLEAR,
     COLOUR_BAR,
@@ -29,6 +28,7 @@ from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import accuracy, complete
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Axis
+from kdsweep.words import compact, plural
 
 FEWEST_FOR_DENSITY = 20
 """Distilled trials from which the map shades where they lie thick; fewer are seen one by one."""

@@ -1,0 +1,45 @@
+"""Numbers as a reader says them."""
+
+from typing import Any
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage that no line break splits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def compact(value: Any, digits: int = 3) -> str:
+    """A config's or record's value in a few characters; a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.{digits}g}"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separated; a dash for None."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def plural(count: int, what: str) -> str:
+    """`3 seeds`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def signed(value: float) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def points(value: float) -> str:
+    """A difference of shares in points."""
+    return f"{100 * value:.1f}".replace("-", "−")
