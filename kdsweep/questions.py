@@ -74,7 +74,10 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         if ways:
             sentences.append(f"A difference as small as this one would take about {' or '.join(ways)}.")
     if finals.shrinkage:
-        sentences.append(f"The search had flattered its finalists by {points(finals.shrinkage.value)} points.")
+        lost = finals.shrinkage.value
+        flattered = f"had flattered its finalists: fresh seeds score {points(lost)} points less"
+        not_so = f"had not flattered its finalists: fresh seeds score {points(abs(lost))} points more"
+        sentences.append(f"The search {flattered if lost > 0 else not_so}.")
     if finals.unfinished:
         sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
     if finals.split == "validation":

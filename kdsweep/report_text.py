@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals
 from kdsweep.leaderboard import ARM_NAMES
-from kdsweep.words import compact, number, percent, signed
+from kdsweep.words import compact, number, percent, signed, small
 
 
 def _ranked_table(report: Report) -> list[list[str]]:
@@ -46,7 +46,7 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         ends = f"{signed(found.low)} to {signed(found.high)}"
-        p_value = f"{found.p_value:.3f}" if corrected is None else f"{corrected.adjusted_p:.3f} (Holm)"
+        p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
         word = found.word if corrected is None else corrected.word
         lines.append([what, signed(found.difference), ends, p_value, word])
     return lines

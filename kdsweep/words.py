@@ -22,6 +22,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def small(p_value: float) -> str:
+    """A p-value to three digits, as far as they go."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
 def plural(count: int, what: str) -> str:
     """`3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"
