@@ -43,6 +43,8 @@ def publish(report: Report, finals: Finals, mode: Resolved | None, say: Callable
             _log_student(run, found, finals, say)
         if tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
+    if run.run_id is None:  # W&B could not even write to this disk, and said so: the next time tells it
+        return
     for row in finals.rows:
         for ran in row.runs:
             if ran.result and ran.result.run_id:
@@ -86,7 +88,8 @@ def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
 def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
     """The rows of the verdict's split that a finalist's best run and the teacher class differently, as `DISAGREEMENTS` names them."""
     metric = found.sweep.study.metric
-    of_teacher = _predictions(found, finals, None)
+    assert found.teacher is not None, "it came before every finalist"
+    names, of_teacher = found.teacher.label_names, _predictions(found, finals, None)
     split = load_data(finals.rows[0].runs[0].config).split(finals.split)
     lines: list[list[Any]] = []
     for row in finals.rows:
@@ -94,7 +97,6 @@ def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
         mine = _predictions(found, finals, run)
         if mine is None or of_teacher is None or mine.shape != of_teacher.shape:
             continue
-        names = found.teacher.label_names if found.teacher else ()
         for index in np.flatnonzero(mine != of_teacher).tolist():
             classes = (split.labels[index], of_teacher[index], mine[index])
             lines.append([_name(row), run.finalist_seed, index, _text(split, index), *(names[int(c)] for c in classes)])
@@ -105,7 +107,8 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: rank, scores, searched fields and the means on test."""
     rows = finals_json(finals)["finalists"]
     flat = [
-        {**{name: value for name, value in row.items() if name not in ("seeds", "test")}, **_prefixed(row["test"])}
+        {name: value for name, value in row.items() if name not in ("seeds", "test")}
+        | {f"test_{name}": value for name, value in row["test"].items()}
         for row in rows
     ]
     return list(flat[0]), [list(row.values()) for row in flat]
@@ -133,10 +136,6 @@ def _text(split: Split, index: int) -> str:
 
 def _name(row: Finalist) -> str:
     return f"{row.arm}-{row.trial:04d}"
-
-
-def _prefixed(test: dict[str, Any]) -> dict[str, Any]:
-    return {f"test_{name}": value for name, value in test.items()}
 
 
 def _as_json(values: Any) -> Any:

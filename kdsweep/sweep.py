@@ -38,9 +38,9 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         _gather(studies, folder)
         report = write_report(folder)
+        print(terminal_text(report), flush=True)
         if studies.search_is_over() and studies.is_done():
             _publish(report, mode, lambda text: console.print(text, style="yellow", highlight=False))
-        print(terminal_text(report))
     finally:
         if lock:
             lock.give_back()

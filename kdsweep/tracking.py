@@ -182,14 +182,17 @@ class WandbTracker:
         self._close(opened, made, exit_code=0)
 
     def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """By W&B's public API. A run that the server does not have, or does not change, is said."""
+        """By W&B's public API. The first time that it fails is said and is the last: each try may wait for a server in vain."""
         if self.mode == "offline":
             return
         try:
             run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{self._tracking.project}/{run_id}")
             run.summary.update(dict(values))
         except (*TROUBLE, ValueError) as error:  # ValueError: no key
-            self._say(f"W&B's run {run_id} was not given its rank ({_one_line(error)}); the report has it")
+            self.mode = "offline"
+            self._say(
+                f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
+            )
 
     def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun | None:
         """None where W&B cannot even write a run to disk."""

@@ -18,7 +18,7 @@ from kdsweep.config import trial_yaml
 from kdsweep.contents import Report
 from kdsweep.gathered import read_records
 from kdsweep.publish import publish
-from kdsweep.records import TrialFolder, read_trials, teacher_folder, tracked_runs
+from kdsweep.records import TrialFolder, read_trials, read_verdict, teacher_folder, tracked_runs
 from kdsweep.report import write_report
 from kdsweep.sweep_config import Resolved
 
@@ -113,7 +113,7 @@ def test_without_finalists_or_tracking_nothing_is_told(tmp_path: Path) -> None:
     make_finals(tmp_path / "t", 0.85, 0.80)
     report = write_report(tmp_path / "t")
     told(report, "off")
-    assert not (tmp_path / "t" / "wandb").exists()
+    assert not (tmp_path / "t" / "wandb").exists() and read_verdict(tmp_path / "t") is None
 
 
 @pytest.mark.slow
