@@ -224,9 +224,7 @@ def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist |
 
 
 def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
-    if comparison.word == "better" and adjusted_p >= 1 - CONFIDENCE:
-        return "cannot tell"
-    return comparison.word
+    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
 
 
 def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ import pytest
 from test_report import make_full, make_trial
 
 from kdsweep import records
-from kdsweep.finalists import read_finals
+from kdsweep.finalists import _word, read_finals
+from kdsweep.finals import compare_finalists
 from kdsweep.gathered import read_records
 from kdsweep.records import TrialFolder, teacher_folder, trial_folder
 from kdsweep.report import write_report
@@ -131,6 +132,15 @@ def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(tmp_path: P
     make_teacher_tested(tmp_path / "s", 0.79)  # no clear gap to the fine-tuned students
     report = write_report(tmp_path / "s")
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
+
+
+def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_sides() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((3, 4000)) < 0.8
+    worse = right & (rng.random((3, 4000)) > 0.2)
+    for one, other, word in ((right, worse, "better"), (worse, right, "not better")):
+        comparison = compare_finalists(one, other)
+        assert (comparison.word, _word(comparison, 0.049), _word(comparison, 0.051)) == (word, word, "cannot tell")
 
 
 def test_a_second_round_is_said(tmp_path: Path) -> None:
