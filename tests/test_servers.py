@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -126,7 +127,7 @@ def test_a_mounted_disk_is_gone_after_the_test_even_where_it_failed(tmp_path: Pa
     code = "def test(small_disk):\n    assert small_disk(1).path.is_mount()\n    (small_disk(2).path / 'x').touch()\n    1 / 0\n"
     (tmp_path / "test_it.py").write_text(code)
     here = Path(__file__).parent
-    line = ["python", "-m", "pytest", "-q", "-p", "servers", "--basetemp", str(tmp_path / "inner"), str(tmp_path)]
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "servers", "--basetemp", str(tmp_path / "inner"), str(tmp_path)]
     done = subprocess.run(
         line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(here)}
     )
