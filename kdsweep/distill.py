@@ -7,7 +7,6 @@ with alpha 0. Shapes: B batch, C classes, N rows.
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -146,8 +145,7 @@ def distill(
         training.load_state_dict(state)
     on_start(training)
     evaluation = None
-    fast = shortcuts(student) if config.precision == "bf16" and config.device == "cpu" else nullcontext()
-    with fast, checkpoints.guarding():
+    with checkpoints.guarding():
         while training.epoch <= config.epochs:
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
@@ -190,19 +188,20 @@ def distill_epoch(
 
     batches = training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=training.epoch)
     done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
-    for batch in itertools.islice(batches, done, None):
-        loss = _backward(training, batch, rows, config)
-        nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
-        optimizer.step()
-        unread.append((len(batch.rows), float(schedule.get_last_lr()[0]), loss))
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        training.step += 1
-        due = checkpoints.due()
-        if due or len(unread) == READ_EVERY:
-            read()
-        if due:
-            checkpoints.save(training.state_dict(), step=training.step)
+    with shortcuts(student):
+        for batch in itertools.islice(batches, done, None):
+            loss = _backward(training, batch, rows, config)
+            nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
+            optimizer.step()
+            unread.append((len(batch.rows), float(schedule.get_last_lr()[0]), loss))
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            training.step += 1
+            due = checkpoints.due()
+            if due or len(unread) == READ_EVERY:
+                read()
+            if due:
+                checkpoints.save(training.state_dict(), step=training.step)
     if unread:
         read()
     return training.losses / training.rows_seen
@@ -248,7 +247,8 @@ def evaluate(model: nn.Module, rows: Rows) -> Evaluation:
     """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
     model.eval()
     started = time.perf_counter()
-    logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1])
+    with shortcuts(model):
+        logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1])
     return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
 
 

@@ -16,12 +16,13 @@ def best_device() -> str:
 
 
 def best_precision(device: str) -> str:
-    """`bf16` where the hardware multiplies bfloat16 by itself, else `fp32`: emulated, it is slower than float32."""
+    """`bf16` where the hardware multiplies matrices of bfloat16: a GPU that has it, a CPU with AMX. Else `fp32`.
+
+    Emulated it is slower than float32, and so it is on a Xeon whose only bfloat16 is AVX-512's: a step takes 1.6 times as long.
+    """
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capability = torch.backends.cpu.get_cpu_capability()
-    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if capability.startswith("AVX512") and native else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def set_threads(threads: int) -> None:

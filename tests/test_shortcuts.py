@@ -1,4 +1,4 @@
-"""The shortcuts of bfloat16 on a CPU change the time, not the mathematics."""
+"""The shortcuts on a CPU change the time, not the mathematics."""
 
 from collections.abc import Callable
 from pathlib import Path
