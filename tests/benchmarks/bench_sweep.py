@@ -1,0 +1,220 @@
+"""Eight identical trials, each side a process of its own, timed from its start to its end: kdsweep against what users would write.
+
+Same rows, teacher, student initial weights (checked by hash), temperatures, alphas, learning rates, batch sizes and epochs. kdsweep's
+seconds hold everything that its user waits for: preflight, the teacher's logits, records, offline W&B, students saved, the
+report. The peers (`peers.py`) keep no records and save nothing. The teacher is fine-tuned beforehand and is on nobody's bill.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+HERE = Path(__file__).parent
+SWEEP = HERE.parents[1] / "sweeps" / "clinc150.yaml"
+SIDES = ("ours", "good", "plain", "textbook")
+TRIALS = [
+    {"temperature": 1.0, "alpha": 1.0, "learning_rate": 3e-4, "batch_size": 64},
+    {"temperature": 2.0, "alpha": 0.5, "learning_rate": 3e-4, "batch_size": 16},
+    {"temperature": 4.0, "alpha": 0.9, "learning_rate": 5e-4, "batch_size": 32},
+    {"temperature": 8.0, "alpha": 0.75, "learning_rate": 5e-4, "batch_size": 64},
+    {"temperature": 4.0, "alpha": 0.5, "learning_rate": 2e-4, "batch_size": 16},
+    {"temperature": 2.0, "alpha": 0.25, "learning_rate": 4e-4, "batch_size": 32},
+    {"temperature": 3.0, "alpha": 0.9, "learning_rate": 4e-4, "batch_size": 64},
+    {"temperature": 1.5, "alpha": 0.1, "learning_rate": 2e-4, "batch_size": 16},
+]
+
+
+class Side(NamedTuple):
+    """One process: all its seconds, those of its start and first trial, and each trial's accuracy."""
+
+    seconds: float
+    first_seconds: float
+    accuracies: list[float]
+
+    def trial_seconds(self) -> float:
+        """Of a trial that is not the first; nan where there was one alone."""
+        others = len(self.accuracies) - 1
+        return (self.seconds - self.first_seconds) / others if others else math.nan
+
+
+def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Write rows, teacher and initial student, all as kdsweep makes them; facts to print."""
+    from kdsweep import machine
+    from kdsweep.materials import Materials, resolve
+    from kdsweep.models import weights_sha256
+    from kdsweep.sweep_file import load_sweep
+    from kdsweep.tokens import load_tokenizer
+
+    fields = {"dataset": None, "dataset_config": None, "validation_split": None, "test_split": None}
+    fields |= {"train_file": options.data[0], "validation_file": options.data[1], "label_column": "label"}
+    fields |= {"train_limit": options.rows, "teacher_epochs": options.teacher_epochs, "max_length": 128}
+    overrides = [f"fixed.{name}={'null' if value is None else value}" for name, value in fields.items()]
+    sweep = load_sweep(SWEEP, overrides)
+    config = resolve(sweep.trial("distilled", TRIALS[0]), threads=machine.available_cores())
+    machine.set_threads(int(config.threads))
+    materials = Materials()
+    data = materials.data(config)
+    for name in ("train", "validation"):
+        split = data.split(name)  # type: ignore[arg-type]
+        rows = zip(split.texts, split.labels.tolist(), strict=True)
+        lines = [json.dumps({"text": text, "label": data.label_names[label]}) for text, label in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    teacher, student = materials.teacher(config), materials.student(config)
+    tokenizer = load_tokenizer(config.teacher, None)
+    for name, model in (("teacher", teacher.model), ("student", student)):
+        model.save_pretrained(folder / name)  # type: ignore[operator]
+        tokenizer.save_pretrained(folder / name)
+    (folder / "trials.json").write_text(json.dumps(TRIALS))
+    last = teacher.epochs[-1].val_accuracy
+    print(
+        f"{len(data.train):,} + {len(data.validation):,} rows of {len(data.label_names)} classes; teacher {last:.1%}; "
+        f"{machine.best_precision('cpu')}, {config.threads} threads, {machine.processor()}",
+        flush=True,
+    )
+    return {"weights": weights_sha256(student), "validation_rows": len(data.validation)}
+
+
+def sweep_file(folder: Path, trials: int, epochs: int) -> Path:
+    """The same trials, queued."""
+    content = {
+        "name": "bench",
+        "study": {"trials": trials, "controls": 0, "pruner": "none"},
+        "finalists": {"top": 0},
+        "fixed": {
+            "train_file": str(folder / "train.jsonl"),
+            "validation_file": str(folder / "validation.jsonl"),
+            "teacher": str(folder / "teacher"),
+            "student": str(folder / "student"),
+            "epochs": epochs,
+        },
+        "search": {
+            "temperature": {"low": 1.0, "high": 16.0, "log": True},
+            "alpha": {"low": 0.0, "high": 1.0},
+            "learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
+            "batch_size": {"choices": [16, 32, 64]},
+        },
+        "enqueue": TRIALS[:trials],
+        "tracking": {"mode": "offline"},
+    }
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def ours(folder: Path, trials: int, epochs: int, weights: str) -> Side:
+    """`python -m kdsweep.run`, as its user runs it."""
+    from kdsweep.records import read_trials
+
+    path = sweep_file(folder, trials, epochs)
+    world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / "cache")}
+    began, started = time.time(), time.perf_counter()
+    line = [sys.executable, "-m", "kdsweep.run", str(path)]
+    with (folder / "ours.log").open("w") as log:
+        subprocess.run(line, check=True, stdout=log, stderr=log, env={**os.environ, **world})
+    seconds = time.perf_counter() - started
+    rows = [row for row in read_trials(folder / "results" / "bench", "distilled") if row.result]
+    results = [row.result for row in rows if row.result]
+    assert {result.initial_weights_sha256 for result in results} == {weights}, "other initial weights than the peers'"
+    first = (rows[0].folder / "result.json").stat().st_mtime - began
+    return Side(seconds, first, [result.val_accuracy or math.nan for result in results])
+
+
+def peer(side: str, folder: Path, trials: int, epochs: int) -> Side:
+    """`peers.py`, whole."""
+    started = time.perf_counter()
+    line = [sys.executable, str(HERE / "peers.py"), side, str(folder), "--trials", str(trials), "--epochs", str(epochs)]
+    accuracies, first = [], math.nan
+    with (folder / f"{side}.log").open("w") as log:
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            assert process.stdout is not None
+            for told in process.stdout:
+                if told.startswith('{"accuracy"'):
+                    accuracies.append(json.loads(told)["accuracy"])
+                    first = time.perf_counter() - started if len(accuracies) == 1 else first
+        if process.returncode:
+            raise SystemExit(f"{side} failed: {(folder / f'{side}.log').read_text()[-2000:]}")
+    # the last epoch of each trial: Trainer's objective is called once a trial, with its last evaluation
+    return Side(time.perf_counter() - started, first, accuracies)
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Run every side, ours before and after the others, and print a table."""
+    facts = prepare(folder, options)
+    sides: dict[str, Side] = {}
+    print(f"{options.epochs} epochs; seconds from process start to its end\n")
+    print("side      trials   seconds   start and first trial   each more   accuracy: mean   times ours, a trial")
+    for name in options.sides:
+        trials = options.trials if name in ("ours", "good") else min(options.trials, options.few)
+        run = functools.partial(ours, weights=facts["weights"]) if name == "ours" else functools.partial(peer, name)
+        sides[name] = side = run(folder, trials, options.epochs)
+        base = sides.get("ours")
+        ratio = ratio_text(side, base) if base and name != "ours" else ""
+        mean = statistics.fmean(side.accuracies)
+        print(
+            f"{name:<9} {trials:6} {side.seconds:9.1f} {side.first_seconds:23.1f} {side.trial_seconds():11.1f} "
+            f"{mean:16.1%}   {ratio}",
+            flush=True,
+        )
+    if "ours" in sides:
+        print_accuracies(sides, facts["validation_rows"])
+
+
+def ratio_text(side: Side, base: Side) -> str:
+    """All trials of both where both ran all; else trial by trial beyond the start, over the same trials of ours."""
+    if len(side.accuracies) == len(base.accuracies):
+        return f"{side.seconds / base.seconds:.2f} (whole process)"
+    share = side.seconds / len(side.accuracies)
+    return f"{share / (base.seconds / len(base.accuracies)):.2f} (a trial's share of its process; fewer trials)"
+
+
+def print_accuracies(sides: dict[str, Side], rows: int) -> None:
+    """Each trial's accuracy on every side, and whether the means are within one standard error."""
+    print("\naccuracy of each trial")
+    for name, side in sides.items():
+        print(f"  {name:<9}" + " ".join(f"{100 * accuracy:6.2f}" for accuracy in side.accuracies))
+    for name, side in sides.items():
+        if name == "ours":
+            continue
+        count = len(side.accuracies)
+        mine, other = (statistics.fmean(each.accuracies[:count]) for each in (sides["ours"], side))
+        error = math.sqrt(other * (1 - other) / rows)
+        apart = mine - other
+        print(
+            f"  ours - {name}: {100 * apart:+.2f} points over {count} trials, "
+            f"{'within' if abs(apart) <= error else 'NOT within'} one standard error of {rows} rows ({100 * error:.2f})"
+        )
+
+
+def main() -> None:
+    """Compare."""
+    described = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python tests/benchmarks/bench_sweep.py train.jsonl.gz validation.jsonl.gz --rows 20000 --epochs 1",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = described.add_argument
+    add("data", nargs=2, metavar="PATH", help="training and validation rows, columns text and label")
+    add("--rows", type=int, help="training rows, drawn at random, stratified by class (default all)")
+    add("--epochs", type=int, default=2, help="passes over the rows (default 2)")
+    add("--trials", type=int, default=len(TRIALS), help=f"of ours and the good Trainer (default {len(TRIALS)})")
+    add("--few", type=int, default=2, help="trials of the two slow peers (default 2)")
+    add("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default all")
+    add("--teacher-epochs", type=int, default=3, help="of its fine-tuning, beforehand (default 3)")
+    options = described.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
