@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,6 @@ import pytest
 from kdsweep import figures, leaderboard, report
 from kdsweep.config import TrialConfig
 from kdsweep.contents import build_report
-from kdsweep.page import render_html
 from kdsweep.records import TrialFolder, teacher_folder, trial_folder, write_sweep
 from kdsweep.report_text import render_markdown
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
@@ -117,6 +117,20 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def copied(full: Path, tmp_path: Path) -> Path:
+    """The same for a test that changes it: `s` in its own folder."""
+    return shutil.copytree(full, tmp_path / "s")
+
+
+@pytest.fixture(scope="module")
+def written(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its report written, for tests that only read."""
+    folder = shutil.copytree(full, tmp_path_factory.mktemp("written") / "s")
+    report.write_report(folder)
+    return folder
+
+
 class Page(HTMLParser):
     """The page's tags, ids, headings and visible text."""
 
@@ -143,9 +157,9 @@ class Page(HTMLParser):
                 self.headings.append(data)
 
 
-def page_of(*folders: Path) -> Page:
-    """The page without plotly.js, which takes long to parse."""
-    return Page(render_html(build_report(*folders)).replace(figures.plotly_js(), ""))
+def page_of(folder: Path) -> Page:
+    """The page that was written there, without plotly.js, which takes long to parse."""
+    return Page((folder / "report.html").read_text(encoding="utf-8").replace(figures.plotly_js(), ""))
 
 
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
@@ -193,8 +207,8 @@ def test_the_answer_is_the_paired_test_of_both_best_trials(tmp_path: Path, gain:
     assert built.headline == headline
 
 
-def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional(full: Path) -> None:
-    text = page_of(full).text.replace("\N{NO-BREAK SPACE}", " ")
+def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional(written: Path) -> None:
+    text = page_of(written).text.replace("\N{NO-BREAK SPACE}", " ")
     for part in ("teacher reaches 88.0 %", "commonest class gives 50.0 %", "reaches 85.0 %", "reaches 75.0 %"):
         assert part in text
     for part in ("Provisional: chosen and compared on the same validation rows", "student_init: pretrained"):
@@ -202,16 +216,15 @@ def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional
     assert "alpha weighs the soft term" in text
 
 
-def test_without_predictions_there_is_no_verdict(tmp_path: Path) -> None:
-    make_full(tmp_path / "s")
-    (trial_folder(tmp_path / "s", "fine_tuned", 0) / "predictions.npy").unlink()
-    built = build_report(tmp_path / "s")
+def test_without_predictions_there_is_no_verdict(copied: Path) -> None:
+    (trial_folder(copied, "fine_tuned", 0) / "predictions.npy").unlink()
+    built = build_report(copied)
     assert built.comparison is None
     assert "No paired test" in built.answer
 
 
-def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> None:
-    page = page_of(full)
+def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> None:
+    page = page_of(written)
     assert page.headings == [
         "Distilling beat plain fine-tuning on the validation rows",
         "Leaderboard",
@@ -242,9 +255,9 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(full: Path) -> Non
     assert links == ["answer", *headings], "the skip link, then the navigation names every section in order"
 
 
-def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(full: Path) -> None:
-    html = render_html(build_report(full))
-    page = page_of(full)
+def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(written: Path) -> None:
+    html = (written / "report.html").read_text(encoding="utf-8")
+    page = page_of(written)
     assert not [tag for tag, attributes in page.tags if tag in ("link", "img", "iframe") or "src" in attributes]
     assert all("://" not in (attributes.get("href") or "") for _, attributes in page.tags)
     policy = [attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes]
@@ -262,7 +275,7 @@ def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
     for trial in range(5):
         make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.7 + 0.01 * trial, parameters=trial + 1)
     make_trial(tmp_path / "s", sweep, "distilled", 5, point, 0.7, status="failed", error=bad, epochs=0)
-    built = build_report(tmp_path / "s")
+    built = report.write_report(tmp_path / "s")
     page = page_of(tmp_path / "s")
     assert "img" not in [tag for tag, _ in page.tags] and page.inside == []
     assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 3
@@ -298,11 +311,8 @@ def test_an_unfinished_sweep_has_a_report_without_verdict(tmp_path: Path, state:
     assert page_of(folder).inside == []
 
 
-def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_own_names(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    make_full(folder)
-    report.write_report(folder)
-    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
+def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_own_names(written: Path) -> None:
+    listed = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert list(listed[0])[:10] == [
         *("rank", "arm", "trial", "status", "val_accuracy", "temperature", "alpha", "learning_rate", "batch_size"),
         "parameters",
@@ -310,16 +320,14 @@ def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_
     expected = {"rank": 1, "val_accuracy": 0.85, "temperature": 4.0, "latency_ms_p50": 4.0, "folder": "trials/0000"}
     assert expected.items() <= listed[0].items()
     assert [item["rank"] for item in listed] == [1, 2, 3, 4, None, None, None]
-    with (folder / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+    with (written / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["folder"] for row in read] == [item["folder"] for item in listed]
     assert list(read[0]) == list(listed[0])
 
 
-def test_json_has_a_schema_number_and_the_verdict(tmp_path: Path) -> None:
-    make_full(tmp_path / "s")
-    report.write_report(tmp_path / "s")
-    board = json.loads((tmp_path / "s" / "leaderboard.json").read_text(encoding="utf-8"))
+def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
+    board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
         list(board) == ["schema", "sweep", "verdict", "trials", "finals"]
         and board["schema"] == 1
@@ -358,10 +366,9 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
         assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"
 
 
-def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(tmp_path: Path) -> None:
-    make_full(tmp_path / "s")
-    TrialFolder(trial_folder(tmp_path / "s", "distilled", 0)).student.mkdir()
-    commands = "\n".join(text for _, text in build_report(tmp_path / "s").commands)
+def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(copied: Path) -> None:
+    TrialFolder(trial_folder(copied, "distilled", 0)).student.mkdir()
+    commands = "\n".join(text for _, text in build_report(copied).commands)
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
     assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
     assert "wandb leet" in commands and "wandb sync" in commands
@@ -388,7 +395,7 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     listed = json.loads((here / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert [row["folder"] for row in listed] == ["../../host b/s/trials/0000", "controls/0000"]
     assert all((here / row["folder"] / "result.json").exists() for row in listed)
-    page = page_of(here, there)
+    page = page_of(here)
     assert "../../host%20b/s/trials/0000/" in [attributes.get("href") for tag, attributes in page.tags if tag == "a"]
     built = build_report(Path("s"), there)
     assert built.comparison and built.comparison.word == "better"
@@ -411,12 +418,11 @@ def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(
 
 
 def test_the_command_line_prints_the_answer_a_table_and_what_it_wrote(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_full(tmp_path / "s")
+    monkeypatch.chdir(copied.parent)
     assert report.main(["s"]) == 0
     printed = capsys.readouterr().out
     assert "Distilling beat plain fine-tuning" in printed and "| rank | arm " in printed
     for name in ("report.html", "report.md", "leaderboard.csv", "leaderboard.json"):
-        assert f"s/{name}" in printed and (tmp_path / "s" / name).exists()
+        assert f"s/{name}" in printed and (copied / name).exists()
