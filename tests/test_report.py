@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from kdsweep import figures, leaderboard, report
-from kdsweep.config import TrialConfig
 from kdsweep.contents import build_report
-from kdsweep.records import TrialFolder, teacher_folder, trial_folder, write_sweep
+from kdsweep.records import TrialFolder, TrialRow, teacher_folder, trial_folder, write_sweep
 from kdsweep.report_text import render_markdown
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
 from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
@@ -30,53 +29,80 @@ MEASURED: dict[str, Any] = {"val_macro_f1": 0.7, "val_mcc": 0.6, "val_loss": 0.5
 MEASURED |= {"val_agreement": 0.9}
 
 
-def make_sweep(folder: Path, search: dict[str, Axis] | None = None, **fixed: Any) -> SweepConfig:
-    """A results folder with nothing but its sweep.yaml."""
+def sweep_of(search: dict[str, Axis] | None = None, name: str = "s", **fixed: Any) -> SweepConfig:
+    """A sweep of 12 trials an arm; None leaves a fixed field out."""
     base: dict[str, Any] = {"train_file": "reviews.csv", "teacher": "bert", "teacher_epochs": 2, "epochs": 3}
-    sweep = SweepConfig(
-        name=folder.name,
+    return SweepConfig(
+        name=name,
         fixed={name: value for name, value in {**base, **fixed}.items() if value is not None},
         search=search or AXES,
         study=StudyConfig(trials=12),
         tracking=TrackingConfig(mode="offline"),
     )
+
+
+def make_sweep(folder: Path, search: dict[str, Axis] | None = None, **fixed: Any) -> SweepConfig:
+    """A results folder with nothing but its sweep.yaml."""
+    sweep = sweep_of(search, folder.name, **fixed)
     write_sweep(folder, sweep)
     return sweep
 
 
-def make_teacher(folder: Path, **changes: Any) -> None:
+def teacher_of(**changes: Any) -> TeacherResult:
     """A finished teacher, right on 88 % of the rows."""
     values: dict[str, Any] = {"teacher": "bert", "val_accuracy": 0.88, "val_loss": 0.3, "majority_accuracy": 0.5}
     values |= {"parameters": 22_000_000, "size_mb": 87.0, "latency_ms_p50": 8.0, "rows_per_second": 300.0}
     values |= {"weights_sha256": "7e" * 32, "data_sha256": "da" * 32, "label_names": ("fresh", "rotten")}
     values |= {"train_rows": 1000, "validation_rows": ROWS, "test_rows": 0, "duplicates_dropped": 3}
     values |= {"fine_tuned_seconds": 60.0, "logits_seconds": 9.0, "from_cache": False, "environment": ENVIRONMENT}
-    values |= {"run_id": None, **changes}
+    return TeacherResult(**{**values, "run_id": None, **changes})
+
+
+def make_teacher(folder: Path, **changes: Any) -> None:
+    """The same in its folder, with the labels."""
+    result = teacher_of(**changes)
     there = TrialFolder(teacher_folder(folder))
     there.path.mkdir(parents=True)
-    there.write_labels(np.ones(values["validation_rows"], np.int64))
-    there.finish(TeacherResult(**values))
+    there.write_labels(np.ones(result.validation_rows, np.int64))
+    there.finish(result)
 
 
-def make_trial(
-    folder: Path, sweep: SweepConfig, arm: Arm, trial: int, params: dict[str, Any], accuracy: float, **changes: Any
-) -> TrialConfig:
+def row_of(
+    sweep: SweepConfig,
+    arm: Arm,
+    trial: int,
+    params: dict[str, Any],
+    accuracy: float,
+    folder: Path = Path("s"),
+    **changes: Any,
+) -> TrialRow:
     """A finished trial with `accuracy` on the validation rows; `changes` go into its result, status None: none."""
     config = sweep.trial(arm, {name: value for name, value in params.items() if name in sweep.axes(arm)})
-    there = TrialFolder(trial_folder(folder, arm, trial))
-    there.start(config)
     done = changes.pop("epochs", config.epochs)
-    for epoch in range(done):
-        there.add_epoch(make_epoch(epoch, accuracy - 0.02 * (done - 1 - epoch)))
+    epochs = tuple(make_epoch(epoch, accuracy - 0.02 * (done - 1 - epoch)) for epoch in range(done))
     values: dict[str, Any] = {"attempt": 1, "status": "complete", "error": None, "val_accuracy": accuracy}
     values |= {**MEASURED, "best_epoch": done, "best_val_accuracy": accuracy}
     values |= {"epochs": done, "steps": 30, "parameters": 16_000_000, "size_mb": 64.0, "latency_ms_p50": 4.0}
     values |= {"rows_per_second": 600.0, "train_seconds": 20.0, "evaluate_seconds": 2.0, "seconds": 23.5}
     values |= {"initial_weights_sha256": "1a" * 32, "teacher_weights_sha256": "7e" * 32, "data_sha256": "da" * 32}
     values |= {"environment": ENVIRONMENT, "started_at": "2025-01-01T00:00:00", "run_id": None, **changes}
-    if values["status"] is not None:
-        there.finish(TrialResult(arm=arm, trial=trial, **values))
-    return config
+    place: dict[str, Any] = {"arm": arm, "trial": trial}
+    result = TrialResult(**place, **values) if values["status"] is not None else None
+    path = trial_folder(folder, arm, trial)
+    return TrialRow(**place, folder=path, finalist_seed=None, config=config, result=result, epochs=epochs)
+
+
+def make_trial(
+    folder: Path, sweep: SweepConfig, arm: Arm, trial: int, params: dict[str, Any], accuracy: float, **changes: Any
+) -> None:
+    """The same in its folder."""
+    row = row_of(sweep, arm, trial, params, accuracy, folder, **changes)
+    there = TrialFolder(row.folder)
+    there.start(row.config)
+    for epoch in row.epochs:
+        there.add_epoch(epoch)
+    if row.result:
+        there.finish(row.result)
 
 
 def make_epoch(epoch: int, accuracy: float) -> EpochMetrics:
