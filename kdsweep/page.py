@@ -1,7 +1,7 @@
 """The report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -55,6 +55,7 @@ def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, in
     return {titled(row): test.reliability for row, test in tested}
 
 
+@cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import make_sweep, make_trial
+from test_report import row_of, sweep_of
 
-from kdsweep.advice import advice, dependence, edge_hit
-from kdsweep.gathered import read_records
+from kdsweep.advice import Advice, advice, dependence, edge_hit
+from kdsweep.gathered import SweepRecords
 from kdsweep.sweep_config import Axis
 
 LOG = Axis(low=1.0, high=16.0, log=True)
@@ -63,17 +63,19 @@ def test_an_axis_that_explains_half_of_the_variance_is_rarely_called_flat(
     assert least <= flat / 300 <= most
 
 
-def sweep_of(folder: Path, alphas: list[float], temperatures: list[float], accuracies: list[float]) -> None:
-    sweep = make_sweep(folder, {"temperature": LOG, "alpha": Axis(low=0.0, high=1.0)}, learning_rate=1e-4)
-    for trial, (alpha, temperature, accuracy) in enumerate(zip(alphas, temperatures, accuracies, strict=True)):
-        make_trial(folder, sweep, "distilled", trial, {"temperature": temperature, "alpha": alpha}, accuracy)
+def advice_on(alphas: list[float], temperatures: list[float], accuracies: list[float]) -> tuple[Advice, ...]:
+    sweep = sweep_of({"temperature": LOG, "alpha": Axis(low=0.0, high=1.0)}, learning_rate=1e-4)
+    trials = [
+        row_of(sweep, "distilled", trial, {"temperature": temperature, "alpha": alpha}, accuracy)
+        for trial, (alpha, temperature, accuracy) in enumerate(zip(alphas, temperatures, accuracies, strict=True))
+    ]
+    return advice(SweepRecords(folder=Path("s"), sweep=sweep, teacher=None, trials=tuple(trials)))
 
 
-def test_the_advice_says_what_to_widen_and_what_does_not_matter(tmp_path: Path) -> None:
+def test_the_advice_says_what_to_widen_and_what_does_not_matter() -> None:
     temperatures = [1.0 + 1.5 * trial for trial in range(10)]
     alphas = [0.5, 0.2, 0.4, 0.6, 0.3, 0.7, 0.35, 0.45, 0.65, 0.25]
-    sweep_of(tmp_path / "s", alphas, [*temperatures[:7], 13.0, 14.5, 15.9], [0.6 + 0.02 * n for n in range(10)])
-    found = advice(read_records(tmp_path / "s"))
+    found = advice_on(alphas, [*temperatures[:7], 13.0, 14.5, 15.9], [0.6 + 0.02 * n for n in range(10)])
     assert [(item.kind, item.name) for item in found] == [("edge", "temperature"), ("flat", "alpha")]
     assert found[0].short == "widen temperature upward"
     assert found[0].why == (
@@ -82,13 +84,11 @@ def test_the_advice_says_what_to_widen_and_what_does_not_matter(tmp_path: Path) 
     assert found[1].short == "flat: alpha does not matter here" and "a permutation test" in found[1].why
 
 
-def test_alpha_is_not_to_be_widened_beyond_1(tmp_path: Path) -> None:
+def test_alpha_is_not_to_be_widened_beyond_1() -> None:
     alphas = [0.1 * trial for trial in range(7)] + [0.93, 0.97, 1.0]
-    sweep_of(tmp_path / "s", alphas, [4.0] * 10, [0.6 + 0.02 * n for n in range(10)])
-    (found,) = advice(read_records(tmp_path / "s"))
+    (found,) = advice_on(alphas, [4.0] * 10, [0.6 + 0.02 * n for n in range(10)])
     assert found.short == "alpha is best at its end" and found.why.endswith(", its limit.")
 
 
-def test_fewer_than_ten_complete_trials_give_no_advice(tmp_path: Path) -> None:
-    sweep_of(tmp_path / "s", [0.5] * 9, [15.9] * 9, [0.8] * 9)
-    assert advice(read_records(tmp_path / "s")) == ()
+def test_fewer_than_ten_complete_trials_give_no_advice() -> None:
+    assert advice_on([0.5] * 9, [15.9] * 9, [0.8] * 9) == ()

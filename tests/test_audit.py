@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -246,7 +244,7 @@ def test_without_tracking_there_is_nothing_to_account_for(swept: Path) -> None:
     assert audit_text(audit(swept)) == "0 runs, all rows accounted for"
 
 
-def test_a_folder_that_is_no_sweep_is_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kdsweep.report", str(tmp_path / "nothing"), "--audit"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "holds sweep.yaml" in done.stderr and "Traceback" not in done.stderr
+def test_a_folder_that_is_no_sweep_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(tmp_path / "nothing"), "--audit"]) == 2
+    said = capsys.readouterr().err
+    assert "holds sweep.yaml" in said and "Traceback" not in said

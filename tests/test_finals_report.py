@@ -1,5 +1,6 @@
 """What the report says of finalists: planted right and wrong rows, and the words that follow from them."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 from test_report import make_full, make_trial
 
-from kdsweep import records
+from kdsweep.contents import build_report
 from kdsweep.finalists import _word, read_finals
 from kdsweep.finals import compare_finalists
 from kdsweep.gathered import read_records
-from kdsweep.records import TrialFolder, teacher_folder, trial_folder
+from kdsweep.records import TrialFolder, read_trial, teacher_folder, trial_folder
 from kdsweep.report import write_report
 from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import Finalist, FinalTest, TrialResult
@@ -55,8 +56,8 @@ def make_finalist(
     config = sweep.trial(arm, point)
     there = TrialFolder(trial_folder(folder, arm, trial, seed))
     there.start(config)
-    (origin,) = [row for row in records.read_trials(folder, arm) if row.trial == trial]
-    assert origin.result is not None
+    origin = read_trial(trial_folder(folder, arm, trial)).result
+    assert origin is not None
 
     def right(rows: int, share: float) -> np.ndarray:
         found = np.arange(rows) < share * rows
@@ -67,7 +68,7 @@ def make_finalist(
     if tested:
         test = right(TEST_ROWS, share)
         there.write_test(test_of(float(test.mean()), TEST_ROWS, round_), test)
-    values = {**asdict(origin.result), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
+    values = {**asdict(origin), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
     there.finish(TrialResult(**values))
 
 
@@ -82,6 +83,20 @@ def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: An
     return sweep
 
 
+@pytest.fixture(scope="module")
+def finals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which distilling is better, for tests that only read."""
+    folder = tmp_path_factory.mktemp("finals") / "s"
+    make_finals(folder, 0.85, 0.80)
+    return folder
+
+
+@pytest.fixture
+def copied(finals: Path, tmp_path: Path) -> Path:
+    """The same for a test that changes it."""
+    return shutil.copytree(finals, tmp_path / "s")
+
+
 @pytest.mark.parametrize(
     ("distilled", "fine_tuned", "word", "opening"),
     [
@@ -94,7 +109,7 @@ def test_the_verdict_comes_from_the_test_split(
     distilled: float, fine_tuned: float, word: str, opening: str, tmp_path: Path
 ) -> None:
     make_finals(tmp_path / "s", distilled, fine_tuned)
-    report = write_report(tmp_path / "s")
+    report = build_report(tmp_path / "s")
     assert report.finals is not None and report.finals.primary is not None
     assert (report.finals.primary.word, report.finals.split, report.finals.primary.rows) == (word, "test", TEST_ROWS)
     assert report.headline.startswith(opening)
@@ -109,28 +124,26 @@ def test_the_verdict_comes_from_the_test_split(
 
 def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.70, tested=False)
-    finals = write_report(tmp_path / "s").finals
-    assert finals is not None and finals.primary is not None
-    assert (finals.split, finals.primary.rows) == ("validation", 200)
-    assert "Provisional: there is no test split" in render_markdown(write_report(tmp_path / "s"))
-
-
-def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(tmp_path: Path) -> None:
-    make_finals(tmp_path / "s", 0.85, 0.80)
-    finals = read_finals(read_records(tmp_path / "s"))
-    assert finals is not None
-    assert (finals.chosen.arm, finals.chosen.trial) == ("distilled", 0)
-    assert [row.rank for row in finals.rows] == sorted(row.rank for row in finals.rows) and finals.rows[0].rank == 1
-    assert all(len(row.runs) == 3 for row in finals.rows)
-
-
-def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(tmp_path: Path) -> None:
-    make_finals(tmp_path / "s", 0.85, 0.80)
     report = write_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.primary is not None
+    assert (report.finals.split, report.finals.primary.rows) == ("validation", 200)
+    assert "Provisional: there is no test split" in render_markdown(report)
+
+
+def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(finals: Path) -> None:
+    found = read_finals(read_records(finals))
+    assert found is not None
+    assert (found.chosen.arm, found.chosen.trial) == ("distilled", 0)
+    assert [row.rank for row in found.rows] == sorted(row.rank for row in found.rows) and found.rows[0].rank == 1
+    assert all(len(row.runs) == 3 for row in found.rows)
+
+
+def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(copied: Path) -> None:
+    report = write_report(copied)
     assert report.finals is not None and report.finals.ratio is not None
     assert report.finals.ratio.low < 0.43 < report.finals.ratio.high and "of the gap between" in report.answer
-    make_teacher_tested(tmp_path / "s", 0.79)  # no clear gap to the fine-tuned students
-    report = write_report(tmp_path / "s")
+    make_teacher_tested(copied, 0.79)  # no clear gap to the fine-tuned students
+    report = build_report(copied)
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
 
 
@@ -143,12 +156,12 @@ def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_s
         assert (comparison.word, _word(comparison, 0.049), _word(comparison, 0.051)) == (word, word, "cannot tell")
 
 
-def test_a_second_round_is_said(tmp_path: Path) -> None:
-    sweep = make_finals(tmp_path / "s", 0.85, 0.80)
+def test_a_second_round_is_said(copied: Path) -> None:
+    sweep = read_records(copied).sweep
     point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
-    make_trial(tmp_path / "s", sweep, "distilled", 7, point, 0.9)
-    make_finalist(tmp_path / "s", sweep, "distilled", 7, 1, 0.86, round_=2)
-    report = write_report(tmp_path / "s")
+    make_trial(copied, sweep, "distilled", 7, point, 0.9)
+    make_finalist(copied, sweep, "distilled", 7, 1, 0.86, round_=2)
+    report = build_report(copied)
     assert report.finals is not None and len(report.finals.opened) == 2
     assert "The test split was opened 2 times" in render_markdown(report)
 

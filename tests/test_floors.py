@@ -3,9 +3,11 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from test_report import make_full
 
 PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
@@ -45,6 +47,7 @@ THIRD_PARTIES = {
 }
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Every module that `module` imports anywhere in it: `kdsweep.x` as `x`, others by their first name."""
     found = set()
@@ -76,9 +79,25 @@ def test_a_third_party_stays_in_its_room(party: str) -> None:
     assert {module for module in MODULES if party in imports(module)} <= THIRD_PARTIES[party]
 
 
-@pytest.mark.parametrize(
-    "module", ["config", "sweep_config", "records", "audit", "report", "sweep", "run", "reproduce"]
-)
-def test_the_light_modules_do_not_import_torch(module: str) -> None:
-    code = f"import sys, kdsweep.{module}; sys.exit(bool({{'torch', 'transformers', 'wandb', 'datasets'}} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+WITHOUT_TORCH = """
+import sys
+from importlib import import_module
+from pathlib import Path
+
+def check(what):
+    if found := {"torch", "transformers", "wandb", "datasets"} & set(sys.modules):
+        sys.exit(f"{what} imports {found}")
+
+for module in ("config", "sweep_config", "records", "audit", "report", "sweep", "run", "reproduce"):
+    import_module(f"kdsweep.{module}")
+    check(module)
+import_module("kdsweep.report").write_report(Path(sys.argv[1]))
+check("writing a report")
+"""
+
+
+def test_neither_the_light_modules_nor_a_report_being_written_import_torch(tmp_path: Path) -> None:
+    make_full(tmp_path / "s")
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from test_report import make_full
 
 from kdsweep.audit import audit, wandb_records
 from kdsweep.config import trial_yaml
-from kdsweep.contents import Report
+from kdsweep.contents import Report, build_report
 from kdsweep.gathered import read_records
 from kdsweep.publish import publish
 from kdsweep.records import TrialFolder, read_trials, read_verdict, teacher_folder, tracked_runs
@@ -109,10 +109,9 @@ def test_a_verdict_that_w_and_b_lost_is_a_gap(tmp_path: Path) -> None:
 
 def test_without_finalists_or_tracking_nothing_is_told(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
-    assert write_report(tmp_path / "s").finals is None
+    assert build_report(tmp_path / "s").finals is None
     make_finals(tmp_path / "t", 0.85, 0.80)
-    report = write_report(tmp_path / "t")
-    told(report, "off")
+    told(build_report(tmp_path / "t"), "off")
     assert not (tmp_path / "t" / "wandb").exists() and read_verdict(tmp_path / "t") is None
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,30 @@ import pytest
 from kdsweep.gathered import read_records
 
 WriteSweep = Callable[..., Path]
+Done = subprocess.CompletedProcess[str]
+Say = Callable[..., Done]
 
 
-def command(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(module: str, *arguments: object, **environment: str) -> Done:
     """Run one of kdsweep's commands as its user does."""
     line = [sys.executable, "-m", f"kdsweep.{module}", *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def called(capsys: pytest.CaptureFixture[str]) -> Say:
+    """`called("run", path)`: what `command` gives, without the second that a process takes."""
+
+    def call(module: str, *arguments: object) -> Done:
+        line = [*map(str, arguments)]
+        try:
+            code = import_module(f"kdsweep.{module}").main(line)
+        except SystemExit as end:  # argparse, after its help
+            code = end.code
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(line, code, said.out, said.err)
+
+    return call
 
 
 @pytest.mark.slow
@@ -159,9 +178,9 @@ def _workers_of(folder: Path) -> list[str]:
     ],
 )
 def test_a_bad_file_gives_one_message_and_exit_code_2(
-    tiny_sweep_file: WriteSweep, override: str, message: str, tmp_path: Path
+    tiny_sweep_file: WriteSweep, override: str, message: str, tmp_path: Path, called: Say
 ) -> None:
-    refused(command("run", tiny_sweep_file(), override), message, tmp_path)
+    refused(called("run", tiny_sweep_file(), override), message, tmp_path)
 
 
 @pytest.mark.slow
@@ -181,7 +200,7 @@ def test_bad_rows_or_models_give_one_message_and_exit_code_2(
     refused(command("run", tiny_sweep_file(study={"trials": 1, "controls": 0}), override), message, tmp_path)
 
 
-def refused(done: subprocess.CompletedProcess[str], message: str, folder: Path) -> None:
+def refused(done: Done, message: str, folder: Path) -> None:
     """One message, exit code 2, no trial started, no secret repeated."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
@@ -204,14 +223,33 @@ def test_a_loss_that_is_not_finite_fails_its_trial_and_the_sweep_goes_on(
     assert "the loss must stay finite" in report
 
 
-def test_a_dry_run_shows_every_axis_and_writes_nothing(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
-    done = command("run", tiny_sweep_file(), "--dry-run")
+def planned(done: Done, folder: Path) -> None:
+    """Every axis, and nothing written."""
     assert done.returncode == 0
     assert all(name in done.stdout for name in ("temperature", "alpha", "learning_rate", "[1, 8] log"))
-    assert not (tmp_path / "results").exists()
+    assert not (folder / "results").exists()
+
+
+def test_a_dry_run_shows_every_axis_and_writes_nothing(
+    tiny_sweep_file: WriteSweep, tmp_path: Path, called: Say
+) -> None:
+    planned(called("run", tiny_sweep_file(), "--dry-run"), tmp_path)
+
+
+def taught(done: Done, module: str) -> None:
+    """Help with an example."""
+    assert done.returncode == 0 and f"python -m kdsweep.{module}" in done.stdout and "example" in done.stdout
 
 
 @pytest.mark.parametrize("module", ["run", "report", "reproduce"])
-def test_help_teaches_with_an_example(module: str) -> None:
-    done = command(module, "--help")
-    assert done.returncode == 0 and f"python -m kdsweep.{module}" in done.stdout and "example" in done.stdout
+def test_help_teaches_with_an_example(module: str, called: Say) -> None:
+    taught(called(module, "--help"), module)
+
+
+@pytest.mark.slow
+def test_processes_of_their_own_say_the_same(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+    path = tiny_sweep_file()
+    taught(command("reproduce", "--help"), "reproduce")
+    planned(command("run", path, "--dry-run"), tmp_path)
+    refused(command("run", path, "study.trails=3"), "did you mean 'trials'", tmp_path)
+    refused(command("report", tmp_path / "nothing", "--audit"), "holds sweep.yaml", tmp_path)

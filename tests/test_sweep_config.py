@@ -264,7 +264,7 @@ def random_sweep(rng: random.Random) -> SweepConfig:
 
 def test_random_sweeps_come_back_from_yaml_bit_for_bit(tmp_path: Path) -> None:
     rng = random.Random(0)
-    for _ in range(60):
+    for _ in range(20):
         sweep = random_sweep(rng)
         path = tmp_path / "sweep.yaml"
         path.write_text(sweep_yaml(sweep), encoding="utf-8")
