@@ -23,12 +23,6 @@ from kdsweep.tokens import load_tokenizer, padded, training_batches
 Config = Callable[..., TrialConfig]
 
 
-@pytest.fixture(scope="module")
-def materials() -> Materials:
-    """Shared: they hold the same teacher and rows in every test, and no test changes them."""
-    return Materials()
-
-
 def train(config: TrialConfig, materials: Materials) -> tuple[list[StepMetrics], list[EpochMetrics], Any]:
     """One training; its steps, its epochs and the student."""
     rows, validation = materials.rows(config)
