@@ -3,8 +3,10 @@
     tiny_body          folder of a pretrained-like BERT (3 layers of width 32, no head) with its tokenizer        [session]
     tiny_classifier    the same, fine-tuned on `tiny_rows` with id2label {0: negative, 1: positive}               [session]
     tiny_rows          96 distinct English sentences as (text, "positive" | "negative"), learnable by one word    [session]
+    materials          `Materials` that tests share                                                               [session]
     tiny_csv           a csv of them: columns text, label                                                         [session]
     write_rows         writes (text, label) or {column: value} rows to a .csv, .tsv or .jsonl in this test's folder
+    memory             this test's folder in memory, gone when the test ends
     tiny_config        builds a resolved `TrialConfig` on them (CPU, float32, 1 thread); keywords change any field
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
@@ -30,7 +32,9 @@ import yaml  # noqa: E402
 from tiny import sentences, write_body, write_classifier, write_table  # noqa: E402
 
 from kdsweep.config import TrialConfig  # noqa: E402
+from kdsweep.materials import Materials  # noqa: E402
 
+MEMORY = Path("/dev/shm")
 pytest_plugins = ["servers"]  # fixtures of real servers and devices, for the slow tests
 
 torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
@@ -102,6 +106,19 @@ def tiny_csv(tiny_rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
     write_table(path, [{"text": text, "label": label} for text, label in tiny_rows])
     return path
+
+
+@pytest.fixture(scope="session")
+def materials() -> Materials:
+    """Shared by the tests that do not ask how materials are made: the same teacher and rows in each, which none of them changes."""
+    return Materials()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is such a thing: on a busy disk, SQLite's commits take longer than all else in a study."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, prefix="kdsweep-tests-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

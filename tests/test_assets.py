@@ -94,7 +94,11 @@ def test_what_a_person_puts_into_the_cache_is_used_without_pip(wheel: str, monke
     assert Path(local_path(address)).read_text() == "by hand"
 
 
-def test_a_path_that_the_wheel_does_not_hold_is_told_with_those_it_does(wheel: str) -> None:
+def test_a_path_that_the_wheel_does_not_hold_is_told_with_those_it_does(
+    wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (archive,) = (tmp_path / "index").iterdir()
+    monkeypatch.setattr(assets, "_pip_download", lambda *_: archive)  # pip is asked by the tests above
     with pytest.raises(AssetError, match=r"must hold 'some_data/mode', but holds some_data/rows.csv, "):
         local_path(wheel.format(path="some_data/mode"))
 

@@ -104,9 +104,9 @@ def test_a_checkpoint_of_another_config_is_not_used(tiny_config: Config, tmp_pat
 
 
 def test_a_batch_that_does_not_fit_runs_in_pieces_with_the_same_mean_gradient(
-    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, materials = tiny_config(epochs=1, batch_size=24, max_grad_norm=1e9), Materials()
+    config = tiny_config(epochs=1, batch_size=24, max_grad_norm=1e9)
     rows, validation = materials.rows(config)
 
     def trained(memory: int) -> tuple[Any, Any]:
@@ -146,10 +146,10 @@ def test_a_request_to_stop_interrupts_at_once_but_where_it_is_deferred() -> None
 
 
 def test_weights_after_a_resumed_training_are_those_of_the_checkpointed_one(
-    tiny_config: Config, tmp_path: Path
+    tiny_config: Config, materials: Materials, tmp_path: Path
 ) -> None:
     """Through `distill` alone: the training object says where it stands."""
-    config, materials = tiny_config(epochs=2), Materials()
+    config = tiny_config(epochs=2)
     rows, validation = materials.rows(config)
     hashes, started = [], []
     for stop_at in (None, 5, None):

@@ -44,8 +44,8 @@ def test_two_runs_of_one_config_are_equal_to_the_bit(tiny_config: Config) -> Non
     assert weights_sha256(first[2]) == weights_sha256(second[2])
 
 
-def test_the_teacher_is_unchanged_to_the_bit_and_has_no_gradient(tiny_config: Config) -> None:
-    materials, config = Materials(), tiny_config()
+def test_the_teacher_is_unchanged_to_the_bit_and_has_no_gradient(tiny_config: Config, materials: Materials) -> None:
+    config = tiny_config()
     teacher = materials.teacher(config)
     train(config, materials)
     assert weights_sha256(teacher.model) == teacher.weights_sha256
@@ -53,27 +53,28 @@ def test_the_teacher_is_unchanged_to_the_bit_and_has_no_gradient(tiny_config: Co
     assert not teacher.model.training
 
 
-def test_alpha_0_is_plain_fine_tuning_to_the_bit(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alpha_0_is_plain_fine_tuning_to_the_bit(
+    tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(alpha=0.0, temperature=3.0)
-    distilled = train(config, Materials())[2]
+    distilled = train(config, materials)[2]
 
     def cross_entropy_alone(student: Any, teacher: Any, labels: Any, **_: float) -> LossParts:
         hard = functional.cross_entropy(student.float(), labels)
         return LossParts(total=hard, soft=hard.detach(), hard=hard.detach())
 
     monkeypatch.setattr(loop, "distillation_loss", cross_entropy_alone)
-    assert weights_sha256(train(config, Materials())[2]) == weights_sha256(distilled)
+    assert weights_sha256(train(config, materials)[2]) == weights_sha256(distilled)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 5.0}, {"alpha": 0.9}, {"learning_rate": 2e-3}, {"seed": 7}])
-def test_every_knob_changes_what_is_learnt(tiny_config: Config, change: dict[str, float]) -> None:
-    assert weights_sha256(train(tiny_config(**change), Materials())[2]) != weights_sha256(
-        train(tiny_config(), Materials())[2]
-    )
+def test_every_knob_changes_what_is_learnt(tiny_config: Config, materials: Materials, change: dict[str, float]) -> None:
+    changed, plain = (weights_sha256(train(tiny_config(**knobs), materials)[2]) for knobs in (change, {}))
+    assert changed != plain
 
 
-def test_the_student_trains_in_training_mode_after_every_evaluation(tiny_config: Config) -> None:
-    materials, config, modes = Materials(), tiny_config(), []
+def test_the_student_trains_in_training_mode_after_every_evaluation(tiny_config: Config, materials: Materials) -> None:
+    config, modes = tiny_config(), []
     rows, validation = materials.rows(config)
     student = materials.student(config)
     student.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
@@ -81,19 +82,19 @@ def test_the_student_trains_in_training_mode_after_every_evaluation(tiny_config:
     assert modes == ([(True, True)] * 5 + [(False, False)]) * 2  # 72 rows in batches of 16, then 24 rows at once
 
 
-def test_a_loss_that_is_not_finite_names_its_step(tiny_config: Config) -> None:
+def test_a_loss_that_is_not_finite_names_its_step(tiny_config: Config, materials: Materials) -> None:
     with pytest.raises(NonFiniteLoss, match=r"at step \d+ L_soft was .*nan"):
-        train(tiny_config(learning_rate=1e30), Materials())
+        train(tiny_config(learning_rate=1e30), materials)
 
 
-def test_the_rate_rises_over_the_warm_up_and_falls_to_zero(tiny_config: Config) -> None:
-    steps, _, _ = train(tiny_config(warmup_ratio=0.3, learning_rate=1e-3), Materials())
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero(tiny_config: Config, materials: Materials) -> None:
+    steps, _, _ = train(tiny_config(warmup_ratio=0.3, learning_rate=1e-3), materials)
     rates = [step.learning_rate / 1e-3 for step in steps]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7])
 
 
-def test_padding_and_company_do_not_change_float32_logits(tiny_config: Config) -> None:
-    materials, config = Materials(), tiny_config()
+def test_padding_and_company_do_not_change_float32_logits(tiny_config: Config, materials: Materials) -> None:
+    config = tiny_config()
     _, validation = materials.rows(config)
     student = materials.student(config)
     together = evaluate(student, validation).logits
@@ -102,8 +103,10 @@ def test_padding_and_company_do_not_change_float32_logits(tiny_config: Config) -
         assert torch.allclose(alone[0], together[row], atol=1e-6)
 
 
-def test_cached_logits_are_the_on_line_logits_of_every_row_in_every_batch(tiny_config: Config) -> None:
-    materials, config = Materials(), tiny_config()
+def test_cached_logits_are_the_on_line_logits_of_every_row_in_every_batch(
+    tiny_config: Config, materials: Materials
+) -> None:
+    config = tiny_config()
     rows, _ = materials.teacher_rows(config)
     teacher = materials.teacher(config)
     for batch_size in (1, 7, 32):
@@ -114,15 +117,16 @@ def test_cached_logits_are_the_on_line_logits_of_every_row_in_every_batch(tiny_c
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 100])
-def test_every_row_comes_once_an_epoch(tiny_config: Config, batch_size: int) -> None:
-    rows, _ = Materials().rows(tiny_config())
+def test_every_row_comes_once_an_epoch(tiny_config: Config, materials: Materials, batch_size: int) -> None:
+    rows, _ = materials.rows(tiny_config())
     seen = [batch.rows for batch in training_batches(rows.tokens, batch_size=batch_size, seed=0, epoch=1)]
     assert sorted(torch.cat(seen).tolist()) == list(range(72))
 
 
-def test_alpha_0_equals_a_loop_that_has_never_heard_of_distillation_to_the_bit(tiny_config: Config) -> None:
+def test_alpha_0_equals_a_loop_that_has_never_heard_of_distillation_to_the_bit(
+    tiny_config: Config, materials: Materials
+) -> None:
     config = tiny_config(alpha=0.0, temperature=5.0, weight_decay=0.1, warmup_ratio=0.2, max_grad_norm=0.5)
-    materials = Materials()
     rows, validation = materials.rows(config)
     _, _, distilled = train(config, materials)
 
@@ -201,8 +205,8 @@ def test_the_gradient_reaches_every_parameter_of_the_student_and_none_of_the_tea
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_biases_and_layer_norms_do_not_decay_and_all_else_does(tiny_config: Config) -> None:
-    student = Materials().student(tiny_config())
+def test_biases_and_layer_norms_do_not_decay_and_all_else_does(tiny_config: Config, materials: Materials) -> None:
+    student = materials.student(tiny_config())
     optimizer, _ = loop._optimizer_and_schedule(student, tiny_config(weight_decay=0.07), steps=10)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in student.named_parameters():
@@ -211,18 +215,18 @@ def test_biases_and_layer_norms_do_not_decay_and_all_else_does(tiny_config: Conf
     assert decay == {}
 
 
-def test_a_last_step_that_breaks_the_weights_fails_the_trial_too(tiny_config: Config) -> None:
+def test_a_last_step_that_breaks_the_weights_fails_the_trial_too(tiny_config: Config, materials: Materials) -> None:
     """Its loss was finite; what it left is not."""
     config = tiny_config(epochs=1, batch_size=100, learning_rate=1e38, warmup_ratio=0.0)
-    rows, validation = Materials().rows(config)
+    rows, validation = materials.rows(config)
     seen: list[StepMetrics] = []
     with pytest.raises(NonFiniteLoss, match="at step 1 "):
-        distill(Materials().student(config), rows, validation, config, on_steps=seen.extend, on_epoch=lambda _: False)
+        distill(materials.student(config), rows, validation, config, on_steps=seen.extend, on_epoch=lambda _: False)
     assert len(seen) == 1
 
 
-def test_a_weight_that_is_nan_fails_the_first_step(tiny_config: Config) -> None:
-    config, materials = tiny_config(), Materials()
+def test_a_weight_that_is_nan_fails_the_first_step(tiny_config: Config, materials: Materials) -> None:
+    config = tiny_config()
     rows, validation = materials.rows(config)
     student: Any = materials.student(config)
     student.classifier.bias.data[0] = float("nan")
@@ -231,8 +235,8 @@ def test_a_weight_that_is_nan_fails_the_first_step(tiny_config: Config) -> None:
     assert error.value.step == 1
 
 
-def test_training_stops_where_the_onlooker_says(tiny_config: Config) -> None:
-    config, materials = tiny_config(epochs=5), Materials()
+def test_training_stops_where_the_onlooker_says(tiny_config: Config, materials: Materials) -> None:
+    config = tiny_config(epochs=5)
     rows, validation = materials.rows(config)
     student = materials.student(config)
     training, evaluation = distill(
@@ -242,8 +246,8 @@ def test_training_stops_where_the_onlooker_says(tiny_config: Config) -> None:
     assert torch.equal(evaluate(student, validation).logits, evaluation.logits)  # the whole vocabulary is back
 
 
-def test_an_epochs_losses_are_means_over_rows(tiny_config: Config) -> None:
-    steps, history, _ = train(tiny_config(batch_size=50, epochs=1), Materials())
+def test_an_epochs_losses_are_means_over_rows(tiny_config: Config, materials: Materials) -> None:
+    steps, history, _ = train(tiny_config(batch_size=50, epochs=1), materials)
     sizes = [50, 22] if len(steps) == 2 else []
     means = {
         sum(size * step.L_hard for size, step in zip(order, steps, strict=True)) / 72 for order in (sizes, sizes[::-1])
@@ -251,9 +255,9 @@ def test_an_epochs_losses_are_means_over_rows(tiny_config: Config) -> None:
     assert min(abs(history[0].L_hard - mean) for mean in means) < 1e-6
 
 
-def test_bfloat16_trains_and_its_losses_stay_float32(tiny_config: Config) -> None:
-    half, _, student = train(tiny_config(precision="bf16", device="cpu"), Materials())
-    full, _, _ = train(tiny_config(), Materials())
+def test_bfloat16_trains_and_its_losses_stay_float32(tiny_config: Config, materials: Materials) -> None:
+    half, _, student = train(tiny_config(precision="bf16", device="cpu"), materials)
+    full, _, _ = train(tiny_config(), materials)
     assert [step.L_soft for step in half] == pytest.approx([step.L_soft for step in full], rel=0.1)
     assert half != full
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}

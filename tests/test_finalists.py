@@ -58,8 +58,8 @@ def finalists_of(told: list[Told]) -> list[Told]:
     return [each for each in told if each[2] is not None]
 
 
-def test_the_best_of_both_arms_run_again_on_fresh_seeds_when_the_search_is_over(tmp_path: Path) -> None:
-    studies = Studies(sweep_of(top=2, seeds=2), tmp_path)
+def test_the_best_of_both_arms_run_again_on_fresh_seeds_when_the_search_is_over(memory: Path) -> None:
+    studies = Studies(sweep_of(top=2, seeds=2), memory)
     told = run_out(studies)
     assert all(seed is None for *_, seed, _ in told[:6])  # the search first
     assert told[6:] == [
@@ -67,11 +67,11 @@ def test_the_best_of_both_arms_run_again_on_fresh_seeds_when_the_search_is_over(
         *[("distilled", 3, 7, 1), ("fine_tuned", 1, 7, 1), ("distilled", 2, 7, 1), ("fine_tuned", 0, 7, 1)],
     ]
     assert studies.is_done() and not studies.is_open()
-    assert run_out(Studies(sweep_of(top=2, seeds=2), tmp_path)) == []
+    assert run_out(Studies(sweep_of(top=2, seeds=2), memory)) == []
 
 
-def test_a_finalist_has_the_configuration_of_its_trial_and_another_seed(tmp_path: Path) -> None:
-    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path)
+def test_a_finalist_has_the_configuration_of_its_trial_and_another_seed(memory: Path) -> None:
+    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory)
     first = studies.take()
     assert first is not None
     assert studies.finish(
@@ -88,16 +88,16 @@ def test_no_seed_of_a_finalist_was_used_in_the_search() -> None:
     assert sweep_of(top=1, seeds=2).finalist_seeds() == (6, 7)
 
 
-def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_are_new(tmp_path: Path) -> None:
-    run_out(Studies(sweep_of(top=1, seeds=2), tmp_path))
-    again = run_out(Studies(sweep_of(top=1, seeds=2, trials=6), tmp_path))
+def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_are_new(memory: Path) -> None:
+    run_out(Studies(sweep_of(top=1, seeds=2), memory))
+    again = run_out(Studies(sweep_of(top=1, seeds=2, trials=6), memory))
     assert finalists_of(again) == [("distilled", 5, 6, 2), ("distilled", 5, 7, 2)]
-    more = run_out(Studies(sweep_of(top=1, seeds=3, trials=6), tmp_path))
+    more = run_out(Studies(sweep_of(top=1, seeds=3, trials=6), memory))
     assert finalists_of(more) == [("distilled", 5, 8, 3), ("fine_tuned", 1, 8, 3)]
 
 
-def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(tmp_path: Path) -> None:
-    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path, owner="a")
+def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(memory: Path) -> None:
+    studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory, owner="a")
     first = studies.take()
     assert first is not None
     assert studies.finish(
@@ -108,12 +108,12 @@ def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(tmp_path: Pa
     (settled,) = studies.settle(lambda _: True)
     assert (settled.arm, settled.trial, settled.finalist) == ("distilled", 0, cut_off.finalist)
     assert studies.is_open()
-    again = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), tmp_path, owner="b").take()
+    again = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory, owner="b").take()
     assert again is not None and (again.id, again.attempt, again.finalist) == (cut_off.id, 2, cut_off.finalist)
 
 
-def test_without_finalists_the_search_is_all(tmp_path: Path) -> None:
-    studies = Studies(sweep_of(top=0, seeds=3), tmp_path)
+def test_without_finalists_the_search_is_all(memory: Path) -> None:
+    studies = Studies(sweep_of(top=0, seeds=3), memory)
     assert finalists_of(run_out(studies)) == [] and studies.is_done()
 
 
@@ -182,9 +182,9 @@ def test_the_search_ranks_by_the_metric_that_the_file_names(tiny_sweep_file: Wri
     assert scores == sorted(scores, reverse=True) and "val_mcc" in done.stdout
 
 
-def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_measured_once(tmp_path: Path) -> None:
+def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_measured_once(memory: Path) -> None:
     sweep = sweep_of(top=2, seeds=1, controls=0)
-    studies, measured = Studies(sweep, tmp_path), []
+    studies, measured = Studies(sweep, memory), []
     for _ in range(4):
         mine = studies.take_from("distilled")
         assert mine is not None
@@ -193,7 +193,7 @@ def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_me
         result = missing_result("distilled", mine.trial, status="complete", error="", attempt=1)
         assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
     assert measured == [0]
-    assert [trial for _, trial, _ in Studies(sweep, tmp_path).finalists()] == [2, 1]
+    assert [trial for _, trial, _ in Studies(sweep, memory).finalists()] == [2, 1]
 
 
 @pytest.mark.slow

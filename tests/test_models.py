@@ -94,8 +94,10 @@ def test_two_students_of_one_config_are_equal_to_the_bit(tiny_config: Callable[.
     assert first != Materials().initial_weights_sha256(tiny_config(seed=1))
 
 
-def test_a_compact_vocabulary_keeps_logits_and_comes_back_whole(tiny_config: Callable[..., TrialConfig]) -> None:
-    materials, config = Materials(), tiny_config()
+def test_a_compact_vocabulary_keeps_logits_and_comes_back_whole(
+    tiny_config: Callable[..., TrialConfig], materials: Materials
+) -> None:
+    config = tiny_config()
     train, _ = materials.rows(config)
     student = materials.student(config).eval()
     before, digest = student.get_input_embeddings().weight.clone(), weights_sha256(student)  # type: ignore[operator]
@@ -163,12 +165,11 @@ def test_a_named_student_answers_in_the_datasets_order_and_says_so(
 
 
 def test_training_on_a_compact_vocabulary_equals_training_on_the_whole_one(
-    tiny_config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch
+    tiny_config: Callable[..., TrialConfig], materials: Materials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(weight_decay=0.3, epochs=2)
 
     def trained() -> dict[str, torch.Tensor]:
-        materials = Materials()
         train, validation = materials.rows(config)
         student = materials.student(config)
         train, validation = train.take(np.arange(20)), validation.take(np.arange(5))  # some pieces never occur
@@ -187,5 +188,5 @@ def test_training_on_a_compact_vocabulary_equals_training_on_the_whole_one(
     assert compact.keys() == full.keys()
     for name, tensor in full.items():
         assert torch.allclose(compact[name], tensor, atol=1e-6), name
-    untrained = Materials().student(config).state_dict()["distilbert.embeddings.word_embeddings.weight"]
+    untrained = materials.student(config).state_dict()["distilbert.embeddings.word_embeddings.weight"]
     assert not torch.equal(full["distilbert.embeddings.word_embeddings.weight"][4], untrained[4])  # [MASK] decayed

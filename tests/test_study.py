@@ -38,6 +38,11 @@ def migrations_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def tmp_path(memory: Path) -> Path:
+    return memory
+
+
 def sweep_of(search: dict[str, Axis] = AXES, enqueue: Sequence[Point] = (), **study: Any) -> SweepConfig:
     """A sweep of 5 distilled trials and no control."""
     settings = {"trials": 5, "controls": 0, "startup_trials": 2, "pruner": "none", **study}

@@ -53,7 +53,7 @@ def test_temperature_alpha_and_batch_size_never_touch_the_cache_but_texts_and_le
 
 
 def test_a_teacher_is_fine_tuned_once_and_a_damaged_one_again(tiny_config: Config, tiny_body: Path) -> None:
-    config = tiny_config(teacher=str(tiny_body), teacher_epochs=6, teacher_learning_rate=3e-3, teacher_batch_size=8)
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_learning_rate=3e-3, teacher_batch_size=8)
     first = Materials().teacher(config)
     again = Materials().teacher(config)
     assert (first.from_cache, again.from_cache) == (False, True)
