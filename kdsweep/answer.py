@@ -116,8 +116,8 @@ def _ratio_sentence(ratio: Estimate | None) -> str:
             "The share of the gap to the teacher that distilling closes is undefined: fine-tuning leaves no clear gap."
         )
     return (
-        f"Distilling closes {ratio.value:.0%} of the gap between fine-tuning and the teacher "
-        f"(95 % interval {ratio.low:.0%} to {ratio.high:.0%})."
+        f"Distilling closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
+        f"(95 % interval {percent(ratio.low, 0)} to {percent(ratio.high, 0)})."
     )
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage that no line break splits; a dash for None."""
-    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
+    """A share as a percentage that no line break splits; a dash for None."""
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def compact(value: Any, digits: int = 3) -> str:
