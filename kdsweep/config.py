@@ -119,7 +119,7 @@ class TrialConfig:
     device: str = "auto"
     """`cpu`, `cuda` or `cuda:1`; auto: cuda where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 where the hardware has it."""
+    """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU with AMX."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of torch; their number changes the last bits of a result. auto: this machine's cores over the workers."""
 

@@ -25,7 +25,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def through_trainer(folder: Path, trials: list[dict[str, Any]], *, space: bool, epochs: int, good: bool) -> list[float]:
+def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, good: bool) -> list[float]:
     """Validation accuracy after the last epoch of every trial of one `hyperparameter_search`."""
     import optuna
     from datasets import Dataset
@@ -111,8 +111,8 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, space: bool, 
     found: list[float] = []
 
     def hp_space(trial: Any) -> dict[str, Any]:
-        point = sampled(trial) if space else trials[trial.number]
-        return {"per_device_train_batch_size" if name == "batch_size" else name: value for name, value in point.items()}
+        point = trials[trial.number].items()
+        return {"per_device_train_batch_size" if name == "batch_size" else name: value for name, value in point}
 
     def objective(metrics: dict[str, float]) -> float:
         found.append(metrics["eval_accuracy"])
@@ -125,19 +125,8 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, space: bool, 
         n_trials=len(trials),
         direction="maximize",
         backend="optuna",
-        sampler=optuna.samplers.TPESampler(seed=0),
     )
     return found
-
-
-def sampled(trial: Any) -> dict[str, Any]:
-    """The space of `sweeps/clinc150.yaml`."""
-    return {
-        "temperature": trial.suggest_float("temperature", 1.0, 16.0, log=True),
-        "alpha": trial.suggest_float("alpha", 0.0, 1.0),
-        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-3, log=True),
-        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64]),
-    }
 
 
 def through_textbook(folder: Path, trials: list[dict[str, Any]], *, epochs: int) -> list[float]:
@@ -173,18 +162,13 @@ def main() -> None:
     described.add_argument("folder", type=Path, help="teacher/, student/, train.jsonl, validation.jsonl, trials.json")
     described.add_argument("--trials", type=int, help="only the first so many")
     described.add_argument("--epochs", type=int, default=1)
-    described.add_argument(
-        "--search", action="store_true", help="sample the trials from the space of sweeps/clinc150.yaml"
-    )
     options = described.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     trials = json.loads((options.folder / "trials.json").read_text())[: options.trials]
     if options.side == "textbook":
         through_textbook(options.folder, trials, epochs=options.epochs)
     else:
-        through_trainer(
-            options.folder, trials, space=options.search, epochs=options.epochs, good=options.side == "good"
-        )
+        through_trainer(options.folder, trials, epochs=options.epochs, good=options.side == "good")
 
 
 if __name__ == "__main__":
