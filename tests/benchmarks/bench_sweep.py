@@ -3,10 +3,14 @@
 Same rows, teacher, student initial weights (checked by hash), temperatures, alphas, learning rates, batch sizes and epochs. kdsweep's
 seconds hold everything that its user waits for: preflight, the teacher's logits, records, offline W&B, students saved, the
 report. The peers (`peers.py`) keep no records and save nothing. The teacher is fine-tuned beforehand and is on nobody's bill.
+
+At the end kdsweep searches by itself, the eight trials not given, with its default sampler and pruner, until one trial is as good as the best
+of the careful Trainer's eight (`study.target`): how long each took to have it.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import os
@@ -36,16 +40,22 @@ TRIALS = [
 
 
 class Side(NamedTuple):
-    """One process: all its seconds, those of its start and first trial, and each trial's accuracy."""
+    """One process: all its seconds, when each trial ended, counted from its start, and each trial's accuracy."""
 
     seconds: float
-    first_seconds: float
+    ends: list[float]
     accuracies: list[float]
 
     def trial_seconds(self) -> float:
         """Of a trial that is not the first; nan where there was one alone."""
-        others = len(self.accuracies) - 1
-        return (self.seconds - self.first_seconds) / others if others else math.nan
+        return (self.seconds - self.ends[0]) / (len(self.ends) - 1) if len(self.ends) > 1 else math.nan
+
+    def seconds_at(self, batch_size: int) -> float:
+        """Of a trial of that batch size, from the end of the one before to its own, the first left out; nan for none."""
+        each = [end - before for before, end in itertools.pairwise(self.ends)]
+        sizes = [point["batch_size"] for point in TRIALS[1 : len(self.ends)]]
+        found = [seconds for seconds, size in zip(each, sizes, strict=True) if size == batch_size]
+        return statistics.median(found) if found else math.nan
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -85,11 +95,11 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"weights": weights_sha256(student), "validation_rows": len(data.validation)}
 
 
-def sweep_file(folder: Path, trials: int, epochs: int) -> Path:
-    """The same trials, queued."""
+def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) -> Path:
+    """A sweep over the same space."""
     content = {
-        "name": "bench",
-        "study": {"trials": trials, "controls": 0, "pruner": "none"},
+        "name": name,
+        "study": {"trials": trials, "controls": 0, **study},
         "finalists": {"top": 0},
         "fixed": {
             "train_file": str(folder / "train.jsonl"),
@@ -104,48 +114,62 @@ def sweep_file(folder: Path, trials: int, epochs: int) -> Path:
             "learning_rate": {"low": 1e-4, "high": 1e-3, "log": True},
             "batch_size": {"choices": [16, 32, 64]},
         },
-        "enqueue": TRIALS[:trials],
         "tracking": {"mode": "offline"},
     }
-    path = folder / "sweep.yaml"
+    if name == "bench":
+        content["enqueue"] = TRIALS[:trials]
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
-def ours(folder: Path, trials: int, epochs: int, weights: str) -> Side:
-    """`python -m kdsweep.run`, as its user runs it."""
+def ours(folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", **study: Any) -> Side:
+    """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
     from kdsweep.records import read_trials
 
-    path = sweep_file(folder, trials, epochs)
-    world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / "cache")}
+    path = sweep_file(folder, name, trials, epochs, **study)
+    world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / f"cache of {name}")}
     began, started = time.time(), time.perf_counter()
     line = [sys.executable, "-m", "kdsweep.run", str(path)]
     with (folder / "ours.log").open("w") as log:
         subprocess.run(line, check=True, stdout=log, stderr=log, env={**os.environ, **world})
     seconds = time.perf_counter() - started
-    rows = [row for row in read_trials(folder / "results" / "bench", "distilled") if row.result]
+    rows = [row for row in read_trials(folder / "results" / name, "distilled") if row.result]
     results = [row.result for row in rows if row.result]
     assert {result.initial_weights_sha256 for result in results} == {weights}, "other initial weights than the peers'"
-    first = (rows[0].folder / "result.json").stat().st_mtime - began
-    return Side(seconds, first, [result.val_accuracy or math.nan for result in results])
+    ends = [(row.folder / "result.json").stat().st_mtime - began for row in rows]
+    return Side(seconds, ends, [result.val_accuracy or math.nan for result in results])
+
+
+def search(folder: Path, trials: int, epochs: int, weights: str, good: Side) -> None:
+    """Print how long our own search takes to be as good as the careful Trainer's best trial."""
+    best = max(good.accuracies)
+    mine = ours(folder, trials, epochs, weights=weights, name="search", target=best)
+    reached = max(mine.accuracies) >= best
+    print(
+        f"\nsearch: the good Trainer's best trial has {best:.1%}, known after {good.seconds:.1f} s (all {len(good.ends)} trials; the "
+        f"trial itself ended after {good.ends[good.accuracies.index(best)]:.1f} s)\n"
+        f"  ours, sampled and pruned by itself: {max(mine.accuracies):.1%} after {len(mine.ends)} trials, {mine.seconds:.1f} s with the report: "
+        + (f"{good.seconds / mine.seconds:.2f} times as fast" if reached else "NOT reached")
+    )
 
 
 def peer(side: str, folder: Path, trials: int, epochs: int) -> Side:
     """`peers.py`, whole."""
     started = time.perf_counter()
     line = [sys.executable, str(HERE / "peers.py"), side, str(folder), "--trials", str(trials), "--epochs", str(epochs)]
-    accuracies, first = [], math.nan
+    accuracies, ends = [], []
     with (folder / f"{side}.log").open("w") as log:
         with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True) as process:
             assert process.stdout is not None
             for told in process.stdout:
                 if told.startswith('{"accuracy"'):
                     accuracies.append(json.loads(told)["accuracy"])
-                    first = time.perf_counter() - started if len(accuracies) == 1 else first
+                    ends.append(time.perf_counter() - started)
         if process.returncode:
             raise SystemExit(f"{side} failed: {(folder / f'{side}.log').read_text()[-2000:]}")
     # the last epoch of each trial: Trainer's objective is called once a trial, with its last evaluation
-    return Side(time.perf_counter() - started, first, accuracies)
+    return Side(time.perf_counter() - started, ends, accuracies)
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
@@ -153,29 +177,34 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     facts = prepare(folder, options)
     sides: dict[str, Side] = {}
     print(f"{options.epochs} epochs; seconds from process start to its end\n")
-    print("side      trials   seconds   start and first trial   each more   accuracy: mean   times ours, a trial")
+    print(
+        "side      trials   seconds   start and first trial   each more   of batch 64 / 32 / 16   accuracy   ours is faster by"
+    )
     for name in options.sides:
         trials = options.trials if name in ("ours", "good") else min(options.trials, options.few)
         run = functools.partial(ours, weights=facts["weights"]) if name == "ours" else functools.partial(peer, name)
         sides[name] = side = run(folder, trials, options.epochs)
         base = sides.get("ours")
         ratio = ratio_text(side, base) if base and name != "ours" else ""
-        mean = statistics.fmean(side.accuracies)
+        sizes = " / ".join(f"{side.seconds_at(size):.1f}" for size in (64, 32, 16))
         print(
-            f"{name:<9} {trials:6} {side.seconds:9.1f} {side.first_seconds:23.1f} {side.trial_seconds():11.1f} "
-            f"{mean:16.1%}   {ratio}",
+            f"{name:<9} {trials:6} {side.seconds:9.1f} {side.ends[0]:23.1f} {side.trial_seconds():11.1f} {sizes:>23} "
+            f"{statistics.fmean(side.accuracies):10.1%}   {ratio}",
             flush=True,
         )
     if "ours" in sides:
         print_accuracies(sides, facts["validation_rows"])
+    if "good" in sides and options.search:
+        search(folder, options.trials, options.epochs, facts["weights"], sides["good"])
 
 
 def ratio_text(side: Side, base: Side) -> str:
-    """All trials of both where both ran all; else trial by trial beyond the start, over the same trials of ours."""
-    if len(side.accuracies) == len(base.accuracies):
-        return f"{side.seconds / base.seconds:.2f} (whole process)"
-    share = side.seconds / len(side.accuracies)
-    return f"{share / (base.seconds / len(base.accuracies)):.2f} (a trial's share of its process; fewer trials)"
+    """Whole processes where both ran the same trials; else until the same trial had ended. Then trials of one batch size."""
+    last = len(side.ends)
+    whole = side.seconds / base.seconds if last == len(base.ends) else side.ends[-1] / base.ends[last - 1]
+    each = [(size, side.seconds_at(size) / base.seconds_at(size)) for size in (64, 32, 16)]
+    told = ", ".join(f"batch {size} {ratio:.2f}" for size, ratio in each if not math.isnan(ratio))
+    return f"{whole:.2f} ({told})"
 
 
 def print_accuracies(sides: dict[str, Side], rows: int) -> None:
@@ -208,8 +237,14 @@ def main() -> None:
     add("--rows", type=int, help="training rows, drawn at random, stratified by class (default all)")
     add("--epochs", type=int, default=2, help="passes over the rows (default 2)")
     add("--trials", type=int, default=len(TRIALS), help=f"of ours and the good Trainer (default {len(TRIALS)})")
-    add("--few", type=int, default=2, help="trials of the two slow peers (default 2)")
+    add(
+        "--few",
+        type=int,
+        default=4,
+        help="trials of the two slow peers (default 4: each batch size at least once beyond the first)",
+    )
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default all")
+    add("--no-search", dest="search", action="store_false", help="leave out the search at the end")
     add("--teacher-epochs", type=int, default=3, help="of its fine-tuning, beforehand (default 3)")
     options = described.parse_args()
     with tempfile.TemporaryDirectory() as folder:
