@@ -7,8 +7,10 @@ off. Its file name holds the hash of its content: a torn one is known by it, and
 import hashlib
 import io
 import math
+import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +55,13 @@ class StopRequest:
             yield
         finally:
             self._deferred = False
+
+
+def stop_with_parent() -> None:
+    """For a thread: SIGTERM to this process when its parent, who holds the other end of standard input, is gone."""
+    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Checkpointing:

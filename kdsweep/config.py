@@ -120,8 +120,10 @@ class TrialConfig:
     """`cpu`, `cuda` or `cuda:1`; auto: cuda where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU with AMX."""
+    devices_per_trial: int = 1
+    """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
     threads: int | Literal["auto"] = "auto"
-    """CPU threads of torch; their number changes the last bits of a result. auto: this machine's cores over the workers."""
+    """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores over the processes."""
 
     def __post_init__(self) -> None:
         """Convert lists to tuples and whole numbers to floats, then check. Raises ConfigError with every problem at once."""
@@ -152,6 +154,11 @@ class TrialConfig:
                 "device is auto, cpu, cuda or cuda:N",
                 repr(self.device),
             ),
+            (
+                self.devices_per_trial == 1 or ":" not in self.device,
+                "devices_per_trial > 1 goes with device auto, cpu or cuda",
+                f"{self.devices_per_trial} and {self.device}",
+            ),
             (len(self.label_names) != 1, "label_names has two classes or more, or none", list(self.label_names)),
             (len(set(self.label_names)) == len(self.label_names), "label_names are distinct", list(self.label_names)),
             (
@@ -163,7 +170,7 @@ class TrialConfig:
         for name in ("split_seed", "teacher_seed", "seed"):
             checks.append((getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name)))
         positive = ("learning_rate", "batch_size", "epochs", "teacher_learning_rate", "teacher_batch_size")
-        for name in (*positive, "train_limit", "validation_limit", "threads", "student_layers"):
+        for name in (*positive, "train_limit", "validation_limit", "threads", "student_layers", "devices_per_trial"):
             value = getattr(self, name)
             if isinstance(value, int | float):
                 checks.append((value > 0, f"{name} > 0", value))

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NOT_KEPT, Checkpoints
 from kdsweep.config import TrialConfig
+from kdsweep.devices import ALONE, Team
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.losses import distillation_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
@@ -78,6 +79,7 @@ class Training:
     schedule: LambdaLR
     epoch: int = 1
     step: int = 0
+    team: Team = ALONE
     losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
     """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
     rows_seen: int = 0
@@ -131,16 +133,18 @@ def distill(
     on_epoch: Callable[[EpochMetrics], bool],
     on_start: Callable[[Training], None] = lambda _: None,
     checkpoints: Checkpoints = NOT_KEPT,
+    team: Team = ALONE,
 ) -> tuple[Training, Evaluation]:
     """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; where it stands then, and the last evaluation.
 
     Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss at the first step whose
     loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted after a checkpoint when asked to stop.
+    The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
     """
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
     optimizer, schedule = _optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
-    training = Training(student=student, optimizer=optimizer, schedule=schedule)
+    training = Training(student=student, optimizer=optimizer, schedule=schedule, team=team)
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
@@ -149,17 +153,17 @@ def distill(
         while training.epoch <= config.epochs:
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
-            evaluation = evaluate(student, validation)
+            evaluation = evaluate(student, validation, team)
             if not np.isfinite(evaluation.loss):  # the last update can break the weights after its loss was finite
                 raise NonFiniteLoss(training.step, losses[1].item(), evaluation.loss)
             epoch = _epoch_metrics(training, losses, evaluation, train_seconds)
-            stop = on_epoch(epoch)
+            stop = team.any(on_epoch(epoch))
             training.next_epoch(epoch)
             if stop:
                 break
-            if checkpoints.due():
+            if team.any(checkpoints.due()) and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
-        evaluation = evaluation or evaluate(student, validation)  # cut off between the last epoch and the result
+        evaluation = evaluation or evaluate(student, validation, team)  # cut off between the last epoch and the result
     restore_vocabulary(student, vocabulary, decay=_weight_decay_so_far(schedule, config))
     return training, evaluation
 
@@ -173,7 +177,7 @@ def distill_epoch(
     checkpoints: Checkpoints = NOT_KEPT,
 ) -> Tensor:
     """One pass over `rows`, from where `training` stands in it; the mean L_total, L_soft and L_hard over rows, float64 [3]."""
-    student, optimizer, schedule = training.student, training.optimizer, training.schedule
+    student, optimizer, schedule, team = training.student, training.optimizer, training.schedule, training.team
     student.train()
     if training.rows_seen == 0:  # dropout: an epoch's randomness does not hang on the ones before
         torch.manual_seed(config.seed * 1_000_003 + training.epoch)
@@ -190,6 +194,8 @@ def distill_epoch(
     done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
     with shortcuts(student):
         for batch in itertools.islice(batches, done, None):
+            if team.size > 1:  # each process drops places of its own; a checkpoint holds the generators of one alone
+                torch.manual_seed((config.seed * 1_000_003 + training.step) * team.size + team.rank)
             loss = _backward(training, batch, rows, config)
             nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
             optimizer.step()
@@ -197,10 +203,10 @@ def distill_epoch(
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
             training.step += 1
-            due = checkpoints.due()
+            due = team.any(checkpoints.due())
             if due or len(unread) == READ_EVERY:
                 read()
-            if due:
+            if due and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
     if unread:
         read()
@@ -210,21 +216,40 @@ def distill_epoch(
 def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig) -> Tensor:
     """Leave the gradient of the batch's mean loss in the student; L_total, L_soft and L_hard [3].
 
-    A batch that does not fit is cut into twice as many pieces, weighed by their rows: the same mean gradient from less memory.
+    A batch that does not fit is cut into twice as many pieces, weighed by their rows: the same mean gradient from less memory. The processes
+    of a team take a share of it each, weighed in the same way.
     """
+    team, mine = training.team, training.team.share(batch)
     while True:
-        pieces = split_batch(batch, training.micro_batches)
+        too_large: RuntimeError | None = None
+        losses = torch.zeros(3, device=rows.labels.device)
         try:
-            parts = [_backward_piece(training, piece, rows, config, whole=batch) for piece in pieces]
-            return torch.stack(parts).sum(dim=0)
+            pieces = split_batch(mine, training.micro_batches) if mine else []
+            for piece in pieces:
+                losses = losses + _backward_piece(training, piece, rows, config, whole=batch)
         except RuntimeError as error:
             if not machine.is_out_of_memory(error):
                 raise
-            if len(pieces) == len(batch.rows):
-                raise DoesNotFit(training.step + 1, batch.inputs["input_ids"].shape[1], error) from error
+            too_large = error.with_traceback(None)  # whose frames hold the memory
+        if not team.any(too_large is not None):
+            if team.size > 1:
+                team.sum(losses, *_gradients(training.student))
+            return losses
+        if training.micro_batches >= len(batch.rows):
+            cause = too_large or RuntimeError("out of memory on another device")
+            raise DoesNotFit(training.step + 1, batch.inputs["input_ids"].shape[1], cause) from cause
         training.optimizer.zero_grad(set_to_none=True)
         machine.free_memory()
         training.micro_batches *= 2
+
+
+def _gradients(student: nn.Module) -> list[Tensor]:
+    """Of every parameter that is trained, zero where this process had no row."""
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in trained if parameter.grad is not None]
 
 
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
@@ -243,12 +268,12 @@ def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialC
     return share * torch.stack(loss).detach()
 
 
-def evaluate(model: nn.Module, rows: Rows) -> Evaluation:
+def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
     """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
     model.eval()
     started = time.perf_counter()
     with shortcuts(model):
-        logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1])
+        logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
     return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
 
 
@@ -268,12 +293,13 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
         }
 
 
-def all_logits(model: nn.Module, tokens: Tokens, *, classes: int) -> Tensor:
-    """The model's logits of every row, float32 [N, C], in row order."""
-    logits = torch.empty(len(tokens.lengths), classes, device=tokens.ids.device)
+def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
+    """The model's logits of every row, float32 [N, C], in row order; the processes of a team take every other batch."""
+    logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
     with torch.inference_mode():
-        for batch in evaluation_batches(tokens):
+        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
             logits[batch.rows] = model(**batch.inputs).logits.float()
+    team.sum(logits)
     return logits
 
 

@@ -61,7 +61,7 @@ def resolve(config: TrialConfig, *, threads: int) -> TrialConfig:
     machines = {
         "device": device,
         "precision": precision,
-        "threads": threads if config.threads == "auto" else config.threads,
+        "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
     }
     return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
 

@@ -131,7 +131,7 @@ def preflight(materials: Materials, config: TrialConfig, *, largest_batch: int) 
 
 
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
-    """How long one trial of `config` takes here, from a few timed batches of a throwaway student."""
+    """How long one trial of `config` takes here, from a few timed batches of a throwaway student on one device."""
     train, validation = materials.rows(config)
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
@@ -148,4 +148,4 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     last = training.history[-1]
     train_seconds = last.train_seconds * len(train.labels) / len(rows)
     evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
-    return config.epochs * (train_seconds + evaluate_seconds)
+    return config.epochs * (train_seconds + evaluate_seconds) / config.devices_per_trial

@@ -23,8 +23,8 @@ from kdsweep.sweep_config import PATH_FIELDS, STAGES, Resolved, SweepConfig
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
     """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
 
-    `workers` processes train, None: one a CUDA device, else one. Raises KDSweepError for a problem that its message lets the
-    user solve, Stopped after a signal: the same command then continues.
+    `workers` processes train, None: one for each `devices_per_trial` CUDA devices, else one. Raises KDSweepError for a
+    problem that its message lets the user solve, Stopped after a signal: the same command then continues.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
@@ -52,6 +52,8 @@ def _supervise(
 ) -> Resolved | None:
     """How W&B was reached, if a worker found out."""
     devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
+    (each,) = sweep.values("devices_per_trial")
+    devices = [",".join(devices[first : first + each]) for first in range(0, len(devices) - each + 1, each)]
     wanted = max(1, len(devices)) if workers is None else workers
     with SweepDisplay(console, sweep, {stage: studies.finished(stage) for stage in STAGES}) as display:
 

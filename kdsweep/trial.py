@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.devices import leading
 from kdsweep.distill import Rows, Training, distill, evaluate, measured
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.files import drafting
@@ -81,7 +82,10 @@ def run_trial(
         train, validation = materials.rows(config)
         student = materials.student(config)
         told: dict[str, Any] = {"on_start": log.start, "on_steps": log.steps, "on_epoch": log.epoch}
-        training, evaluation = distill(student, train, validation, config, **told, checkpoints=checkpoints)
+        with leading(config, folder.path) as team:
+            training, evaluation = distill(
+                student, train, validation, config, **told, checkpoints=checkpoints, team=team
+            )
         speed = materials.speed(config)
         facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
         folder.write_predictions(evaluation.predictions())

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from signal import SIG_IGN, SIGINT, signal
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -23,8 +23,9 @@ from rich.console import Console
 
 from kdsweep import machine
 from kdsweep.assignment import Assignment
-from kdsweep.checkpoints import Checkpointing, StopRequest
+from kdsweep.checkpoints import Checkpointing, StopRequest, stop_with_parent
 from kdsweep.config import TrialConfig
+from kdsweep.devices import check_devices
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError, Superseded
 from kdsweep.files import Lock
@@ -85,6 +86,7 @@ class Worker:
         """Rows, teacher, logits and every check, before any trial is paid for."""
         self._send("phase", text="reading the rows")
         corners = self._corners()
+        check_devices(corners[0])
         rows = len(self._materials.data(corners[0]).train)
         self._send("phase", text=f"preparing the teacher on {rows} rows")
         teacher = self._teacher(corners[0])
@@ -273,17 +275,11 @@ def pipe_to(descriptor: int) -> Send:
     return send
 
 
-def _stop_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
-        pass
-    os.kill(os.getpid(), SIGTERM)
-
-
 def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None) -> int:
     """Tell a parent what happens, and stop with it; the exit code."""
     send = pipe_to(descriptor)
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         run_worker(sweep, owner, send, stop, mode)
     except Interrupted:

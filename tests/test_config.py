@@ -30,7 +30,7 @@ dataset dataset_config dataset_revision train_split validation_split test_split 
 validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
 validation_limit max_length teacher teacher_revision teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed
 student student_revision student_layers student_init temperature alpha learning_rate batch_size epochs warmup_ratio
-weight_decay max_grad_norm seed device precision threads
+weight_decay max_grad_norm seed device precision devices_per_trial threads
 """
 
 

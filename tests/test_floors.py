@@ -17,7 +17,7 @@ FLOORS = [
     {"sweep_config", "data", "checkpoints", "finals", "tuning"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},
-    {"gathered"},
+    {"gathered", "devices"},
     {"models", "tracking", "leaderboard"},
     {"figures", "finalists", "advice", "distill"},
     {"answer"},
@@ -30,10 +30,11 @@ FLOORS = [
     {"assignment"},
     {"study"},
     {"prepare", "trial", "supervisor"},
-    {"worker", "sweep", "reproduce"},
+    {"worker", "sweep", "reproduce", "follower"},
     {"run"},
 ]
 THIRD_PARTIES = {
+    "accelerate": {"devices"},
     "wandb": {"tracking"},
     "omegaconf": {"config"},
     "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker", "study_figures"},

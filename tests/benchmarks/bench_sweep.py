@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,7 +60,17 @@ class Side(NamedTuple):
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Write rows, teacher and initial student, all as kdsweep makes them; facts to print."""
+    """Write rows, teacher and initial student, all as kdsweep makes them, where `folder` does not have them yet; facts about them."""
+    known = folder / "facts.json"
+    if not known.exists():
+        known.write_text(json.dumps(made(folder, options)))
+    facts: dict[str, Any] = json.loads(known.read_text())
+    print(f"{facts['text']}, {options.epochs} epochs; seconds from process start to its end\n", flush=True)
+    return facts
+
+
+def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The same, anew."""
     from kdsweep import machine
     from kdsweep.materials import Materials, resolve
     from kdsweep.models import weights_sha256
@@ -87,12 +98,11 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         tokenizer.save_pretrained(folder / name)
     (folder / "trials.json").write_text(json.dumps(TRIALS))
     last = teacher.epochs[-1].val_accuracy
-    print(
+    text = (
         f"{len(data.train):,} + {len(data.validation):,} rows of {len(data.label_names)} classes; teacher {last:.1%}; "
-        f"{machine.best_precision('cpu')}, {config.threads} threads, {machine.processor()}",
-        flush=True,
+        f"{machine.best_precision('cpu')}, {config.threads} threads, {machine.processor()}"
     )
-    return {"weights": weights_sha256(student), "validation_rows": len(data.validation)}
+    return {"text": text, "weights": weights_sha256(student), "validation_rows": len(data.validation)}
 
 
 def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) -> Path:
@@ -127,6 +137,8 @@ def ours(folder: Path, trials: int, epochs: int, *, weights: str, name: str = "b
     """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
     from kdsweep.records import read_trials
 
+    for left in (f"results/{name}", f"cache of {name}"):  # of a run that was cut off
+        shutil.rmtree(folder / left, ignore_errors=True)
     path = sweep_file(folder, name, trials, epochs, **study)
     world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / f"cache of {name}")}
     began, started = time.time(), time.perf_counter()
@@ -168,22 +180,24 @@ def peer(side: str, folder: Path, trials: int, epochs: int) -> Side:
                     ends.append(time.perf_counter() - started)
         if process.returncode:
             raise SystemExit(f"{side} failed: {(folder / f'{side}.log').read_text()[-2000:]}")
-    # the last epoch of each trial: Trainer's objective is called once a trial, with its last evaluation
-    return Side(time.perf_counter() - started, ends, accuracies)
+    each = len(ends) // trials  # Trainer tells every epoch's accuracy, the textbook's loop the last one's
+    return Side(time.perf_counter() - started, ends[each - 1 :: each], accuracies[each - 1 :: each])
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
-    """Run every side, ours before and after the others, and print a table."""
+    """Run every side that `folder` does not have yet, and print a table."""
     facts = prepare(folder, options)
     sides: dict[str, Side] = {}
-    print(f"{options.epochs} epochs; seconds from process start to its end\n")
     print(
         "side      trials   seconds   start and first trial   each more   of batch 64 / 32 / 16   accuracy   ours is faster by"
     )
     for name in options.sides:
         trials = options.trials if name in ("ours", "good") else min(options.trials, options.few)
         run = functools.partial(ours, weights=facts["weights"]) if name == "ours" else functools.partial(peer, name)
-        sides[name] = side = run(folder, trials, options.epochs)
+        kept = folder / f"{name}, {trials} trials of {options.epochs} epochs.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(run(folder, trials, options.epochs)))
+        sides[name] = side = Side(*json.loads(kept.read_text()))
         base = sides.get("ours")
         ratio = ratio_text(side, base) if base and name != "ours" else ""
         sizes = " / ".join(f"{side.seconds_at(size):.1f}" for size in (64, 32, 16))
@@ -245,10 +259,13 @@ def main() -> None:
     )
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default all")
     add("--no-search", dest="search", action="store_false", help="leave out the search at the end")
+    add("--folder", type=Path, help="keep rows, models and what each side gave there, and run only what it lacks")
     add("--teacher-epochs", type=int, default=3, help="of its fine-tuning, beforehand (default 3)")
     options = described.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        compare(options, Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        compare(options, folder.resolve())
 
 
 if __name__ == "__main__":

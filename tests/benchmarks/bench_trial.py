@@ -28,19 +28,17 @@ from transformers import get_linear_schedule_with_warmup
 
 from kdsweep import distill as loop
 from kdsweep import machine
-from kdsweep.checkpoints import StopRequest
 from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, all_logits
 from kdsweep.materials import Materials, resolve
 from kdsweep.models import weights_sha256
-from kdsweep.records import TrialFolder, read_trials, write_sweep
-from kdsweep.sweep_config import ARMS, Axis, SweepConfig, TrackingConfig
+from kdsweep.records import TrialFolder
+from kdsweep.sweep_config import SweepConfig, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import tokenize_for
 from kdsweep.tokens import Tokens
 from kdsweep.tracking import open_tracker
 from kdsweep.trial import Slot, Watch, run_trial
-from kdsweep.worker import Worker
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
 EVALUATION_ROWS = 64
@@ -309,52 +307,6 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-# Many trials in one worker -------------------------------------------------------------------------------------------
-
-
-def rss_mb() -> float:
-    """The memory that this process has now, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-class Watching:
-    """A worker's events, read here: memory and the clock whenever a trial ends."""
-
-    def __init__(self) -> None:
-        self.ended: list[tuple[float, float]] = []
-        self.began = 0.0
-
-    def send(self, event: str, **fields: Any) -> None:
-        """Note the end of a trial, and the start of the first."""
-        if event == "prepared":
-            self.began = time.perf_counter()
-        if event == "done":
-            self.ended.append((time.perf_counter(), rss_mb()))
-
-
-def watch_worker(sweep: SweepConfig, folder: Path) -> None:
-    """Run a sweep's worker in this process, and print memory and overhead (study and W&B too) after each trial."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
-    write_sweep(folder, sweep)
-    events = Watching()
-    worker = Worker(sweep, folder, "bench", events.send, StopRequest())
-    worker.prepare()
-    worker.work()
-    rows = [row for arm in ARMS for row in read_trials(folder, arm) if row.result]
-    results = sorted((row.result for row in rows if row.result), key=lambda result: result.started_at)
-    before = events.began
-    print("trial  batch  beyond training and evaluation [s]      RSS [MB]")
-    for number, ((ended, memory), result) in enumerate(zip(events.ended, results, strict=True), start=1):
-        config = next(row.config for row in rows if row.result is result)
-        beyond = ended - before - result.train_seconds - result.evaluate_seconds
-        print(f"{number:5}  {config.batch_size:5}  {beyond:34.2f}  {memory:12,.0f}")
-        before = ended
-    if len(results) > 3:
-        third, last = events.ended[2][1], events.ended[-1][1]
-        print(f"from the third to the last: {last - third:+,.0f} MB ({(last - third) / third:+.1%})")
-
-
 # The command line ----------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +326,6 @@ def parser() -> argparse.ArgumentParser:
     add("--layers", type=int, default=3, help="of the student, spread over the teacher's 6 (default 3)")
     add("--learning-rate", type=float, default=3e-4, help="of both sides (default 3e-4)")
     add("--teacher-epochs", type=int, default=1, help="0: a random head, which means nothing but works as much (default 1)")  # fmt: skip
-    add("--trials", type=int, help="instead of comparing, so many trials in one worker, and its memory after each")  # fmt: skip
     return described
 
 
@@ -397,30 +348,18 @@ def sweep_for(options: argparse.Namespace) -> SweepConfig:
         train, validation = options.data
         columns = {"text_column": "text", "label_column": "label", "label_names": (), "validation_limit": None}
         fixed |= {"train_file": train, "validation_file": validation, **columns}
-    if not options.trials:
-        return dataclasses.replace(sweep, fixed=fixed, search={}, enqueue=())
-    batch_sizes = Axis(choices=tuple(options.batch or [64]))  # one by default: each keeps memory of its own shapes
-    search = {**sweep.search, "batch_size": batch_sizes}
-    fixed = {name: value for name, value in fixed.items() if name not in search}
-    study = dataclasses.replace(
-        sweep.study, trials=-(-options.trials // 2), controls=options.trials // 2, pruner="none"
-    )
-    tracking = dataclasses.replace(sweep.tracking, mode="offline")
-    return dataclasses.replace(sweep, name="bench", fixed=fixed, search=search, study=study, tracking=tracking)
+    return dataclasses.replace(sweep, fixed=fixed, search={}, enqueue=())
 
 
 def main() -> None:
-    """Compare, or watch a worker."""
+    """Compare."""
     described = parser()
     options = described.parse_args()
     if options.data != ["reviews"] and len(options.data) != 2:
         described.error("--data reads reviews, or TRAIN VALIDATION")
     sweep = sweep_for(options)
     with tempfile.TemporaryDirectory() as folder:
-        if options.trials:
-            watch_worker(sweep, Path(folder))
-        else:
-            compare(sweep, options.batch or [64, 16], options.repeats, Path(folder))
+        compare(sweep, options.batch or [64, 16], options.repeats, Path(folder))
 
 
 if __name__ == "__main__":
