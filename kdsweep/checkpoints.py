@@ -1,4 +1,4 @@
-"""Checkpoints of a training that may be cut off at any moment, and the request to stop that leads to one.
+"""Checkpoints of a training that may be cut off at any moment.
 
 A checkpoint is everything that the next step depends on, so a training continued from it gives the same bits as one never cut
 off. Its file name holds the hash of its content: a torn one is known by it, and the one before it is used.
@@ -7,61 +7,21 @@ off. Its file name holds the hash of its content: a torn one is known by it, and
 import hashlib
 import io
 import math
-import os
 import re
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from kdsweep.errors import Interrupted
 from kdsweep.files import naming, write_atomically
+from kdsweep.stopping import StopRequest
 
 KEPT = 2
 """Checkpoints on disk: the newest, and the one before it for the case that the newest is torn."""
-
-
-class StopRequest:
-    """SIGTERM as a request: raises Interrupted at once, or inside `deferred` waits for the next checkpoint."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._deferred = False
-
-    def listen(self) -> None:
-        """Answer SIGTERM from here on."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        self.ask()
-
-    def ask(self) -> None:
-        """What SIGTERM does."""
-        self.requested = True
-        if not self._deferred:
-            raise Interrupted("SIGTERM")
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Inside the block, somebody looks at `requested` often enough."""
-        self._deferred = True
-        try:
-            yield
-        finally:
-            self._deferred = False
-
-
-def stop_with_parent() -> None:
-    """For a thread: SIGTERM to this process when its parent, who holds the other end of standard input, is gone."""
-    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Checkpointing:

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdsweep.checkpoints import NO_CHECKPOINTING, stop_with_parent
+from kdsweep.checkpoints import NO_CHECKPOINTING
 from kdsweep.config import read_trial_config, trial_yaml
 from kdsweep.devices import joined
 from kdsweep.distill import distill
 from kdsweep.errors import TrialFailed
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder
+from kdsweep.stopping import stop_with_parent
 
 
 def follow(folder: TrialFolder, *, rank: int, port: int) -> None:

@@ -1,6 +1,7 @@
 """What the trials of a sweep share, each made on first use and kept: rows, tokens, teacher, logits, initial students.
 
-Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields it depends on.
+Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields it depends on. Initial
+students are made again when a sweep asks for many: one for each seed would fill the memory.
 """
 
 import copy
@@ -42,6 +43,9 @@ _TEACHER = (
 _STUDENT_TOKENS = (*_TEACHER, "student", "student_revision")
 _STUDENT = (*_STUDENT_TOKENS, "student_layers", "student_init", "seed")
 
+STUDENTS_KEPT = 4
+"""Initial students in memory, those used last."""
+
 _ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "teacher_revision", "max_length", "device")
 
 Made = TypeVar("Made")
@@ -71,6 +75,8 @@ class Materials:
 
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], Any] = {}
+        self._students: list[tuple[Any, ...]] = []
+        """Keys of the initial students, the last used last."""
 
     def data(self, config: TrialConfig) -> Data:
         """The rows of every split."""
@@ -127,18 +133,27 @@ class Materials:
         return self._once("teacher_speed", config, _TEACHER, measure)
 
     def _once(self, kind: str, config: TrialConfig, fields: tuple[str, ...], make: Callable[[], Made]) -> Made:
-        key = (kind, *(getattr(config, name) for name in fields))
+        key = self._key(kind, config, fields)
         if key not in self._made:
             self._made[key] = make()
         made: Made = self._made[key]
         return made
+
+    @staticmethod
+    def _key(kind: str, config: TrialConfig, fields: tuple[str, ...]) -> tuple[Any, ...]:
+        return (kind, *(getattr(config, name) for name in fields))
 
     def _initial_student(self, config: TrialConfig) -> tuple[nn.Module, str]:
         def make() -> tuple[nn.Module, str]:
             student = self._make_student(config)
             return student, weights_sha256(student)
 
-        return self._once("student", config, _STUDENT, make)
+        made = self._once("student", config, _STUDENT, make)
+        mine = self._key("student", config, _STUDENT)
+        self._students = [*(key for key in self._students if key != mine), mine]
+        while len(self._students) > STUDENTS_KEPT:
+            del self._made[self._students.pop(0)]
+        return made
 
     def _make_student(self, config: TrialConfig) -> nn.Module:
         names = self.data(config).label_names

@@ -1,267 +1,34 @@
-"""One worker process: prepare as its first job, then take a trial, run it, tell how it ended, again.
+"""One worker process: its command line, and whom it tells what happens.
 
 `python -m kdsweep.run` starts its own. By itself, `python -m kdsweep.worker sweeps/T_alpha.yaml study.storage=postgresql+psycopg://…`
 joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints the running trial and leaves it to be continued.
 """
 
 import argparse
-import gc
 import json
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from typing import Any, get_args
 from uuid import uuid4
 
-from optuna.trial import TrialState
 from rich.console import Console
 
-from kdsweep import machine
-from kdsweep.assignment import Assignment
-from kdsweep.checkpoints import Checkpointing, StopRequest, stop_with_parent
-from kdsweep.config import TrialConfig
-from kdsweep.devices import check_devices
 from kdsweep.display import SweepDisplay
-from kdsweep.errors import ConfigError, Interrupted, KDSweepError, Superseded
-from kdsweep.files import Lock
-from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
-from kdsweep.records import (
-    JOB_TYPES,
-    TrialFolder,
-    TrialRow,
-    drop_students,
-    packed_trial,
-    read_test,
-    read_trial,
-    results_root,
-    run_name,
-    start_sweep,
-    teacher_folder,
-    teacher_run_name,
-    trial_folder,
-    worker_lock,
-)
-from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
+from kdsweep.errors import ConfigError, Interrupted, KDSweepError
+from kdsweep.stopping import StopRequest, stop_with_parent
 from kdsweep.storage import this_host
-from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, STAGES, Resolved, Stage, SweepConfig
+from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import TeacherWatch, teacher_trial
-from kdsweep.tracking import open_tracker, resolved_mode
-from kdsweep.trial import Slot, Watch, final_test, run_trial
-
-Send = Callable[..., None]
-"""`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
-
-
-class Worker:
-    """The trials of one sweep, one after the other, in one process."""
-
-    def __init__(
-        self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None
-    ) -> None:
-        self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
-        self._threads = int(os.environ.get("OMP_NUM_THREADS") or machine.available_cores())
-        self._materials = Materials()
-        self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
-        known = (mode, "as a worker before found") if mode else None
-        self._mode, self._why = known or resolved_mode(sweep.tracking)
-        offline = lambda text: send("offline", text=text)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, offline)
-        self._studies = Studies(sweep, folder, owner, self._say)
-
-    def run(self) -> None:
-        """Prepare and work, while the sweep's clock goes."""
-        with self._studies.clock.going(self._say):
-            self.prepare()
-            self.work()
-
-    def prepare(self) -> None:
-        """Rows, teacher, logits and every check, before any trial is paid for."""
-        self._send("phase", text="reading the rows")
-        corners = self._corners()
-        check_devices(corners[0])
-        rows = len(self._materials.data(corners[0]).train)
-        self._send("phase", text=f"preparing the teacher on {rows} rows")
-        teacher = self._teacher(corners[0])
-        self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
-        self._send("phase", text="checking teacher, rows and students")
-        largest = max(self._sweep.values("batch_size"))
-        for corner in corners:
-            preflight(self._materials, corner, largest_batch=largest)
-            self._materials.rows(corner)
-        self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
-
-    def work(self) -> None:
-        """Run trials until there is none to take."""
-        while (assignment := self._take()) is not None:
-            try:
-                with self._studies.alive(assignment):
-                    self._run(assignment)
-            except Superseded:
-                self._say(f"trial {assignment.trial} was taken over while this worker did not answer; on to the next")
-            except BaseException:
-                self._studies.put_back(assignment)
-                raise
-            self._drop_students(assignment.stage)
-            gc.collect()
-            machine.free_memory()
-
-    def _drop_students(self, stage: Stage) -> None:
-        """Keep the best of an arm's trials, and the best of its finalists."""
-        for arm in ARMS:
-            ranked = self._studies.ranked(stage, arm)[self._sweep.study.keep_students :]
-            seeds = [(who.trial, who.finalist.seed if who.finalist else None) for who, _ in ranked]
-            drop_students(trial_folder(self._folder, arm, trial, seed) for trial, seed in seeds)
-
-    def _take(self) -> Assignment | None:
-        with self._stop.deferred():  # a trial that is taken has its owner's name on it
-            assignment = self._studies.take()
-        if self._stop.requested:
-            if assignment:
-                self._studies.put_back(assignment)
-            raise Interrupted("SIGTERM")
-        return assignment
-
-    def _run(self, assignment: Assignment) -> None:
-        config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)
-        place: dict[str, Any] = {name: getattr(assignment, name) for name in ("arm", "trial", "finalist", "attempt")}
-        slot = Slot(**place, owner=self._owner, violates=self._violated(assignment, config))
-        params = {name: getattr(config, name) for name in (*self._sweep.search, *({"seed"} if slot.finalist else ()))}
-        self._send("trial", **asdict(slot), params=params, epochs=config.epochs)
-        path = trial_folder(self._folder, slot.arm, slot.trial, slot.finalist.seed if slot.finalist else None)
-        result = self._recorded(path, config) or self._duplicate(assignment, path, config, slot)
-        if result is None:
-            result = self._train(assignment, TrialFolder(path, f"{self._owner} attempt {slot.attempt}"), config, slot)
-        if result.status != "duplicate":
-            mine = self._studies.finish(assignment, result, packed_trial(path))
-            if not mine:
-                self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
-        how = {"status": result.status, "error": result.error, "score": getattr(result, self._sweep.study.metric)}
-        self._send("done", **asdict(slot), **how, seconds=result.seconds)
-
-    def _violated(self, assignment: Assignment, config: TrialConfig) -> tuple[str, ...]:
-        """Tell the search by how much the student breaks each constraint; those that it breaks."""
-        limits = self._sweep.study.constraints.limits()
-        if not limits:
-            return ()
-        measure = lambda: self._materials.speed(config).latency_ms_p50
-        costs = {"size_mb": self._materials.size_mb(config)}
-        if "latency_ms_p50" in limits:
-            costs["latency_ms_p50"] = self._studies.agreed_latency(self._materials.architecture(config), measure)
-        assignment.constrain({name: costs[name] - limit for name, limit in limits.items()})
-        return tuple(f"{name} {costs[name]:.3g} > {limit:g}" for name, limit in limits.items() if costs[name] > limit)
-
-    def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
-        """The result that an attempt before wrote, but was killed before it told the study: nothing finished is run again."""
-        row: TrialRow | None = read_trial(path) if (path / "config.yaml").exists() else None
-        if row is None or row.result is None or row.config != config:
-            return None
-        TrialFolder(path).tidy()
-        return row.result
-
-    def _duplicate(self, assignment: Assignment, path: Path, config: TrialConfig, slot: Slot) -> TrialResult | None:
-        """The answer from the record to a configuration that has been run; None for a new one."""
-        twin = self._studies.twin(assignment)
-        if twin is None:
-            return None
-        why = f"the same configuration as trial {twin.number}, which ended {twin.state.name.lower()}"
-        result = missing_result(slot.arm, slot.trial, status="duplicate", error=why, attempt=slot.attempt)
-        if twin.state == TrialState.COMPLETE:
-            score: dict[str, Any] = {self._sweep.study.metric: twin.value}
-            result = replace(result, **score)
-        folder = TrialFolder(path)
-        folder.start(config)
-        folder.finish(result)
-        self._studies.finish_like(assignment, twin, result, packed_trial(path))
-        return result
-
-    def _train(self, assignment: Assignment, folder: TrialFolder, config: TrialConfig, slot: Slot) -> TrialResult:
-        metric = self._sweep.study.metric
-
-        def on_epoch(epoch: EpochMetrics) -> bool:
-            self._send("epoch", **epoch.measured())
-            assignment.report(getattr(epoch, metric), epoch.epoch)
-            return epoch.epoch < config.epochs and assignment.should_prune()
-
-        watch = Watch(
-            on_steps=lambda steps: self._send("step", **asdict(steps[-1])),
-            on_epoch=on_epoch,
-            on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
-        )
-        if slot.finalist:
-            self._test_teacher(config)
-        seed = slot.finalist.seed if slot.finalist else None
-        name = run_name(self._sweep.name, slot.arm, slot.trial, slot.attempt, finalist_seed=seed)
-        with self._tracker.run(name, JOB_TYPES[assignment.stage], asdict(config)) as run:
-            return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
-
-    def _test_teacher(self, config: TrialConfig) -> None:
-        """The teacher on the test split, once, when the first finalist opens it."""
-        folder, rows = teacher_folder(self._folder), self._materials.teacher_test_rows(config)
-        if rows is not None and read_test(folder) is None:
-            predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
-            TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
-
-    def _teacher(self, config: TrialConfig) -> TeacherResult:
-        watch = TeacherWatch(
-            on_steps=lambda steps: self._send("teacher_step", step=steps[-1].step, L_hard=steps[-1].L_hard),
-            on_epoch=lambda epoch: self._send("teacher_epoch", **asdict(epoch)),
-            checkpointing=self._checkpointing,
-        )
-        folder = teacher_folder(self._folder)
-        known = recorded_teacher(config, folder, self._materials, watch)
-        if known is not None:
-            return known
-        with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
-            return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
-
-    def _corners(self) -> list[TrialConfig]:
-        """Configs that between them need every teacher and student that the sweep can ask for."""
-        base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
-        others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        made = [resolve(self._sweep.trial("distilled", point), threads=self._threads) for point in (base, *others)]
-        return list(dict.fromkeys(made))
-
-    def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
-        """What is shown before the first trial."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
-        config = corners[0]
-        return {
-            "device": config.device,
-            "precision": config.precision,
-            "threads": config.threads,
-            "tracking": self._mode,
-            "tracking_why": self._why,
-            "seconds_per_trial": sum(seconds) / len(seconds),
-        }
-
-    def _say(self, text: str) -> None:
-        self._send("note", text=text)
-
-
-def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
-    """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted.
-
-    `mode` is how W&B is reached, where that is known; otherwise its server is asked.
-    """
-    folder = start_sweep(results_root() / sweep.name, sweep)
-    alive = Lock(worker_lock(folder, owner))
-    alive.take()  # given back by the system when this process ends, so that others know
-    Worker(sweep, folder, owner, send, stop, mode).run()
-    worker_lock(folder, owner).unlink()
-
 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 
 
-def pipe_to(descriptor: int) -> Send:
+def pipe_to(descriptor: int) -> Callable[..., None]:
     """Events as JSON lines on a pipe."""
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
     os.set_inheritable(descriptor, False)
@@ -281,6 +48,8 @@ def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopReque
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
+        from kdsweep.worker_loop import run_worker  # which brings torch
+
         run_worker(sweep, owner, send, stop, mode)
     except Interrupted:
         return 130
@@ -302,6 +71,8 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
         )
     signal(SIGINT, lambda number, frame: stop.ask())
     try:
+        from kdsweep.worker_loop import run_worker
+
         with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
             send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
             run_worker(sweep, owner, send, stop)

@@ -15,7 +15,6 @@ from test_tracking import TEACHER_EPOCH
 
 from kdsweep import report
 from kdsweep.audit import Audit, audit, audit_text
-from kdsweep.checkpoints import StopRequest
 from kdsweep.config import TrialConfig
 from kdsweep.records import (
     TrialFolder,
@@ -27,10 +26,11 @@ from kdsweep.records import (
     write_sweep,
 )
 from kdsweep.results import Attempt
+from kdsweep.stopping import StopRequest
 from kdsweep.sweep_config import Arm, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.tracking import Mode, WandbTracker
-from kdsweep.worker import Worker
+from kdsweep.worker_loop import Worker
 
 STEPS = [replace(STEP, step=step, L_soft=0.1 * step) for step in range(1, 5)]
 LAST = replace(EPOCH, step=4)

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from kdsweep import distill as loop
-from kdsweep.checkpoints import KEPT, Checkpointing, StopRequest
+from kdsweep.checkpoints import KEPT, Checkpointing
 from kdsweep.config import TrialConfig
 from kdsweep.distill import distill
 from kdsweep.errors import DoesNotFit, Interrupted
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, read_steps, read_trial
+from kdsweep.stopping import StopRequest
 from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 

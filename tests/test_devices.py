@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from kdsweep import devices
-from kdsweep.checkpoints import Checkpointing, StopRequest
+from kdsweep.checkpoints import Checkpointing
 from kdsweep.config import TrialConfig
 from kdsweep.devices import ALONE, Team, check_devices
 from kdsweep.errors import ConfigError, Interrupted
 from kdsweep.materials import Materials, resolve
 from kdsweep.records import TrialFolder, TrialRow, read_trial
+from kdsweep.stopping import StopRequest
 from kdsweep.tokens import Batch, load_tokenizer
 from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"config", "assets", "losses", "metrics", "verdicts", "machine", "shortcuts", "files", "words"},
+    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "shortcuts", "files", "words"},
     {"sweep_config", "data", "checkpoints", "finals", "tuning"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},
@@ -30,14 +30,14 @@ FLOORS = [
     {"assignment"},
     {"study"},
     {"prepare", "trial", "supervisor"},
-    {"worker", "sweep", "reproduce", "follower"},
-    {"run"},
+    {"worker_loop", "sweep", "reproduce", "follower"},
+    {"run", "worker"},
 ]
 THIRD_PARTIES = {
     "accelerate": {"devices"},
     "wandb": {"tracking"},
     "omegaconf": {"config"},
-    "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker", "study_figures"},
+    "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker_loop", "study_figures"},
     "datasets": {"data"},
     "transformers": {"models", "tokens", "shortcuts"},
     "plotly": {"figures", "search_figures", "study_figures"},
@@ -89,7 +89,7 @@ def check(what):
     if found := {"torch", "transformers", "wandb", "datasets"} & set(sys.modules):
         sys.exit(f"{what} imports {found}")
 
-for module in ("config", "sweep_config", "records", "audit", "report", "sweep", "run", "reproduce"):
+for module in ("config", "sweep_config", "records", "audit", "report", "sweep", "run", "reproduce", "worker"):
     import_module(f"kdsweep.{module}")
     check(module)
 import_module("kdsweep.report").write_report(Path(sys.argv[1]))

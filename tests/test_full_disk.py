@@ -18,13 +18,14 @@ from test_lost import command, ranking, started, steps_of, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.assets import cache_root, local_path
-from kdsweep.checkpoints import Checkpointing, StopRequest
+from kdsweep.checkpoints import Checkpointing
 from kdsweep.config import TrialConfig
 from kdsweep.errors import AssetError, KDSweepError, ResultsError
 from kdsweep.files import append_lines, drafting, naming, read_lines
 from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, study_path
+from kdsweep.stopping import StopRequest
 from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial, save_student
 

@@ -25,7 +25,7 @@ from kdsweep import distill as loop
 from kdsweep.config import TrialConfig
 from kdsweep.distill import distill
 from kdsweep.errors import ModelError
-from kdsweep.materials import Materials
+from kdsweep.materials import STUDENTS_KEPT, Materials
 from kdsweep.models import (
     Vocabulary,
     check_task,
@@ -190,3 +190,13 @@ def test_training_on_a_compact_vocabulary_equals_training_on_the_whole_one(
         assert torch.allclose(compact[name], tensor, atol=1e-6), name
     untrained = materials.student(config).state_dict()["distilbert.embeddings.word_embeddings.weight"]
     assert not torch.equal(full["distilbert.embeddings.word_embeddings.weight"][4], untrained[4])  # [MASK] decayed
+
+
+def test_a_sweep_over_seeds_keeps_few_initial_students_and_makes_the_same_again(
+    tiny_config: Callable[..., TrialConfig],
+) -> None:
+    materials = Materials()
+    hashes = [materials.initial_weights_sha256(tiny_config(seed=seed)) for seed in range(STUDENTS_KEPT + 3)]
+    kept = [key for key in materials._made if key[0] == "student"]
+    assert len(kept) == STUDENTS_KEPT and len(set(hashes)) == STUDENTS_KEPT + 3
+    assert materials.initial_weights_sha256(tiny_config(seed=0)) == hashes[0]

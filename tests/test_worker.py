@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from test_tracking import config_of, inspected
 
-from kdsweep.checkpoints import StopRequest
 from kdsweep.config import FIELD_TYPES, read_trial_config
 from kdsweep.records import start_sweep, teacher_folder
+from kdsweep.stopping import StopRequest
 from kdsweep.sweep_file import load_sweep
-from kdsweep.worker import Worker
+from kdsweep.worker_loop import Worker
 
 
 @pytest.mark.slow

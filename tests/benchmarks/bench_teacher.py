@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_step import Catch, again, seconds
+from bench_step import Catch, again, replay, seconds
 
 from kdsweep import machine
 from kdsweep.distill import all_logits
@@ -60,7 +60,7 @@ def measure(rows: int, repeats: int) -> None:
             taken["ours"].append(seconds(lambda: teacher_logits(teacher, tokens), device))
             taken["ours, second sweep"].append(seconds(lambda: teacher_logits(teacher, tokens), device))
         with torch.inference_mode():
-            taken["products alone"].append(seconds(lambda: [call() for call in calls], device))
+            taken["products alone"].append(seconds(lambda: replay(calls), device))
         taken["notebook"].append(seconds(lambda: notebook(teacher, tokens), device))
     floor = statistics.median(taken["products alone"])
     print(
