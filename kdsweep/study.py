@@ -30,7 +30,7 @@ from kdsweep.sampler import SlotSampler, pruner
 from kdsweep.storage import Storage
 from kdsweep.sweep_config import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
 
-warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")  # `Storage.beating` sends them here
+warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # `Storage.beating` sends them
 warnings.filterwarnings("ignore", message="The reported value is ignored because this `step`")  # an attempt run again
 
 STATES: dict[Status, TrialState] = {
