@@ -99,7 +99,8 @@ def leading(config: TrialConfig, folder: Path) -> Iterator[Team]:
             except RuntimeError:  # perhaps the connection to one that died: then the watch on it ends this process
                 time.sleep(SETTLE_SECONDS)
                 raise
-            over.set()
+            finally:
+                over.set()  # from here on the others may end as they like
     finally:
         over.set()
         for follower in followers:

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kdsweep.checkpoints import NO_CHECKPOINTING
@@ -45,10 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("port", type=int, help="where the leader waits")
     options = parser.parse_args(arguments)
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    try:
+    with suppress(TrialFailed):
         follow(TrialFolder(options.folder), rank=options.rank, port=options.port)
-    except TrialFailed:
-        return 0
     return 0
 
 

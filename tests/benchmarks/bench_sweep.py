@@ -126,8 +126,8 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
         },
         "tracking": {"mode": "offline"},
     }
-    if name == "bench":
-        content["enqueue"] = TRIALS[:trials]
+    if name == "bench":  # the peers prune nothing
+        content |= {"enqueue": TRIALS[:trials], "study": {"trials": trials, "controls": 0, "pruner": "none", **study}}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
