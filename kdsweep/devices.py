@@ -118,7 +118,7 @@ def joined(config: TrialConfig, *, rank: int, port: int) -> Iterator[Team]:
     place["OMP_NUM_THREADS"] = int(config.threads)
     with _environment({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}):
         state = PartialState(cpu=config.device == "cpu")
-        machine.set_threads(int(config.threads))
+        machine.set_up(int(config.threads))
         try:
             yield Team(rank, size, str(state.device))
         finally:

@@ -1,11 +1,23 @@
 """What a result depends on besides its config: the device, the precision that `auto` means on it, and the versions."""
 
+import ctypes
+import functools
 import importlib.metadata
 import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+PAYS = 1.5
+"""A way to multiply matrices is taken where the others need this many times its seconds: no CPU lies near it, so that measuring again
+gives the same answer."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""From glibc's malloc.h."""
 
 _PACKAGES = ("kdsweep", "torch", "transformers", "tokenizers", "datasets", "optuna", "wandb", "numpy")
 
@@ -16,18 +28,65 @@ def best_device() -> str:
 
 
 def best_precision(device: str) -> str:
-    """`bf16` where the hardware multiplies matrices of bfloat16: a GPU that has it, a CPU with AMX. Else `fp32`.
+    """`bf16` where the hardware multiplies matrices of bfloat16 faster: a GPU that has it, a CPU that shows it. Else `fp32`.
 
-    Emulated it is slower than float32, and so it is on a Xeon whose only bfloat16 is AVX-512's: a step takes 1.6 times as long.
+    A Xeon without AMX has instructions for it that do not pay: a step takes 1.6 times as long. With AMX, or on an EPYC of the Zen 5
+    kind, it takes half the time or less.
     """
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    seconds = product_seconds()
+    return "bf16" if min(seconds["blas"], seconds["onednn"]) >= PAYS * seconds["bf16"] else "fp32"
 
 
-def set_threads(threads: int) -> None:
-    """Fix torch's CPU threads: their number changes the last bits of a result."""
+def blas_is_slow() -> bool:
+    """Whether oneDNN's float32 products beat those of torch's BLAS here: MKL has no AVX-512 for AMD's CPUs."""
+    seconds = product_seconds()
+    return seconds["blas"] >= PAYS * seconds["onednn"]
+
+
+@functools.cache
+def product_seconds() -> dict[str, float]:
+    """CPU seconds of a matrix product on one thread, the best of several: float32 by torch's BLAS and by oneDNN, and bfloat16.
+
+    One thread's own time, so that what else the machine does cannot change the answer.
+    """
+    left, right = torch.ones(128, 512), torch.ones(512, 512)
+    low_left, low_right = left.bfloat16(), right.bfloat16()
+    ways: dict[str, Callable[[], Tensor]] = {"blas": lambda: left @ right, "bf16": lambda: low_left @ low_right}
+    ways["onednn"] = (
+        functools.partial(onednn_linear, left, right) if torch.backends.mkldnn.is_available() else ways["blas"]
+    )
+    threads, seconds = torch.get_num_threads(), dict.fromkeys(ways, float("inf"))
+    torch.set_num_threads(1)
+    try:
+        for _ in range(10):
+            for name, product in ways.items():
+                started = time.thread_time()
+                product()
+                seconds[name] = min(seconds[name], time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return seconds
+
+
+def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` by oneDNN, which torch itself asks for float32 only inside compiled code. No gradient."""
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return output
+
+
+def set_up(threads: int) -> None:
+    """Make the process one that trains: fix torch's CPU threads, whose number changes the last bits of a result, and keep memory.
+
+    A step frees what the next one needs again. glibc would give it back to the system in between, and every page of it would cost a
+    fault anew: a tenth to a fifth of a step. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
     torch.set_num_threads(threads)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available_cores() -> int:

@@ -32,7 +32,7 @@ def recorded_teacher(
     found = read_teacher(folder)
     if found is None or found.data_sha256 != materials.data(config).sha256():
         return None
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     teacher = materials.teacher(config, watch)
     materials.teacher_rows(config)
     same = found.weights_sha256 == teacher.weights_sha256
@@ -44,7 +44,7 @@ def run_teacher(
 ) -> TeacherResult:
     """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
     folder.start(teacher_trial(config))
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
 
     told: list[TeacherEpoch] = []
 

@@ -1,10 +1,11 @@
 """What a model may leave out on a CPU: the same mathematics from fewer operations.
 
 Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads, for
-dropout's random numbers, and in bfloat16 for attention's detour over float32. Shapes: B batch, L tokens, H width.
+dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU.
+Shapes: B batch, L tokens, H width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import DistilBertForSequenceClassification
+from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
+
+from kdsweep import machine
 
 
 @contextmanager
@@ -24,9 +27,12 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
             yield
             return
         stack.enter_context(eager_attention(model))
-        stack.enter_context(cheap_dropout(model))
-        if isinstance(model, DistilBertForSequenceClassification):
-            stack.enter_context(first_token_only(model))
+        modes: list[type[TorchFunctionMode]] = [CheapDropout]
+        if machine.blas_is_slow():
+            modes.append(OneDNNProducts)
+        stack.enter_context(forward_inside(model, modes))
+        if (last := _last_layer(model)) is not None:
+            stack.enter_context(first_token_only(*last))
         yield
 
 
@@ -43,12 +49,14 @@ def eager_attention(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def cheap_dropout(model: nn.Module) -> Iterator[None]:
-    """Dropout by `CheapDropout`."""
+def forward_inside(model: nn.Module, modes: Sequence[type[TorchFunctionMode]]) -> Iterator[None]:
+    """Inside the block, `model`'s forward pass runs under each of `modes`."""
     plain = model.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with CheapDropout():
+        with ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode())
             return plain(*args, **kwargs)
 
     with _forward(model, forward):
@@ -56,11 +64,19 @@ def cheap_dropout(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def first_token_only(student: DistilBertForSequenceClassification) -> Iterator[None]:
-    """The last layer computes the first token alone, the only one that DistilBERT's classifier reads."""
-    last: Any = student.distilbert.transformer.layer[-1]
-    with _forward(last, partial(_first_token, last)):
+def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> Iterator[None]:
+    """The last layer computes the first token alone, the only one that BERT's and DistilBERT's classifiers read."""
+    with _forward(layer, partial(first_token, layer)):
         yield
+
+
+def _last_layer(model: nn.Module) -> tuple[nn.Module, Callable[..., Tensor]] | None:
+    """The last layer of a BERT or DistilBERT, with what computes its first token; None of another kind."""
+    if isinstance(model, DistilBertForSequenceClassification):
+        return model.distilbert.transformer.layer[-1], _distilbert_first_token
+    if isinstance(model, BertForSequenceClassification):
+        return model.bert.encoder.layer[-1], _bert_first_token
+    return None
 
 
 @contextmanager
@@ -76,24 +92,42 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             module.forward = before
 
 
-def _first_token(block: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
+def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
     """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
-    attention, first = block.attention, hidden[:, :1]
-
-    def heads(projected: Tensor) -> Tensor:
-        split: Tensor = projected.unflatten(-1, (attention.n_heads, -1))
-        return split.transpose(1, 2)
-
-    mixed = functional.scaled_dot_product_attention(
-        heads(attention.q_lin(first)),
-        heads(attention.k_lin(hidden)),
-        heads(attention.v_lin(hidden)),
-        attn_mask=attention_mask[:, :, :1] if attention_mask is not None else None,
-        dropout_p=attention.dropout.p if block.training else 0.0,
-    )
-    attended = block.sa_layer_norm(attention.out_lin(mixed.transpose(1, 2).flatten(2)) + first)
-    output: Tensor = block.output_layer_norm(block.ffn(attended) + attended)
+    own, first = layer.attention, hidden[:, :1]
+    mixed = _first_attends(hidden, (own.q_lin, own.k_lin, own.v_lin), own.n_heads, own.dropout, attention_mask)
+    attended = layer.sa_layer_norm(own.out_lin(mixed) + first)
+    output: Tensor = layer.output_layer_norm(layer.ffn(attended) + attended)
     return output
+
+
+def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """The same of a BERT layer."""
+    own = layer.attention.self
+    projections = own.query, own.key, own.value
+    mixed = _first_attends(hidden, projections, own.num_attention_heads, own.dropout, attention_mask)
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, hidden[:, :1]))
+    return output
+
+
+def _first_attends(
+    hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
+) -> Tensor:
+    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values."""
+
+    def split(projected: Tensor) -> Tensor:
+        by_head: Tensor = projected.unflatten(-1, (heads, -1))
+        return by_head.transpose(1, 2)
+
+    query, key, value = projections
+    mixed = functional.scaled_dot_product_attention(
+        split(query(hidden[:, :1])),
+        split(key(hidden)),
+        split(value(hidden)),
+        attn_mask=attention_mask[:, :, :1] if attention_mask is not None else None,
+        dropout_p=dropout.p if dropout.training else 0.0,
+    )
+    return mixed.transpose(1, 2).flatten(2)
 
 
 class CheapDropout(TorchFunctionMode):
@@ -116,3 +150,36 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # four elements a number
     kept = bits.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - 2**15
     return input * (kept * torch.tensor(2**16 / (2**16 - dropped), dtype=input.dtype))
+
+
+class OneDNNProducts(TorchFunctionMode):
+    """Inside the block, float32 linear layers are computed by oneDNN, forwards and backwards; under autocast they are torch's."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every torch function passes here; linear layers alone are replaced."""
+        if func is functional.linear and not torch.is_autocast_enabled("cpu"):
+            return _OneDNNLinear.apply(*args, **(kwargs or {}))  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = Σ dy."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The output; what the gradients need is kept."""
+        ctx.save_for_backward(input, weight)
+        return machine.onednn_linear(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of each that wants it; dW by torch, since oneDNN takes ten times as long for some strides of it."""
+        (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            machine.onednn_linear(gradient, weight.t()) if of_input else None,
+            flat.t() @ input.reshape(-1, input.shape[-1]) if of_weight else None,
+            flat.sum(0) if of_bias else None,
+        )

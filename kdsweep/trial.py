@@ -73,7 +73,7 @@ def run_trial(
     if config.unresolved():
         raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
     folder.start(config)
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
     facts: dict[str, Any] = {}

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "shortcuts", "files", "words"},
-    {"sweep_config", "data", "checkpoints", "finals", "tuning"},
+    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words"},
+    {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},
     {"gathered", "devices"},

@@ -8,44 +8,70 @@ import pytest
 import torch
 from torch.nn import functional
 
+from kdsweep import machine
 from kdsweep.config import TrialConfig
 from kdsweep.distill import all_logits, distill
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
-from kdsweep.shortcuts import CheapDropout, eager_attention, first_token_only, shortcuts
+from kdsweep.shortcuts import CheapDropout, eager_attention, shortcuts
 
 Config = Callable[..., TrialConfig]
 
 
-def test_logits_and_gradients_are_those_of_the_plain_model(tiny_config: Config, materials: Materials) -> None:
+@pytest.fixture(params=["student", "teacher"])
+def model(request: pytest.FixtureRequest, tiny_config: Config, materials: Materials) -> Any:
+    """A DistilBERT and a BERT."""
     config = tiny_config()
-    rows, _ = materials.rows(config)
-    student: Any = materials.student(config)
-    for module in student.modules():
+    made: Any = materials.student(config) if request.param == "student" else materials.teacher(config).model
+    return made.requires_grad_(True)
+
+
+@pytest.mark.parametrize("slow_blas", [False, True])
+def test_logits_and_gradients_are_those_of_the_plain_model(
+    model: Any, slow_blas: bool, tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "blas_is_slow", lambda: slow_blas)
+    rows, _ = materials.rows(tiny_config())
+    for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
 
     def logits_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        logits = all_logits(student.eval(), rows.tokens, classes=2)  # padded batches
+        logits = all_logits(model.eval(), rows.tokens, classes=2)  # padded batches
         batch = {"input_ids": torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}  # fmt: skip
-        student.train().zero_grad()
-        functional.cross_entropy(student(**batch).logits, torch.tensor([0, 1])).backward()
-        return logits, [parameter.grad.clone() for parameter in student.parameters()]
+        model.train().zero_grad()
+        functional.cross_entropy(model(**batch).logits, torch.tensor([0, 1])).backward()
+        return logits, [parameter.grad.clone() for parameter in model.parameters()]
 
     plain, plain_gradients = logits_and_gradients()
-    with shortcuts(student):
+    with shortcuts(model):
         short, short_gradients = logits_and_gradients()
     assert torch.allclose(short, plain, atol=1e-6)
     for one, other in zip(short_gradients, plain_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
 
-def test_the_last_layer_computes_one_token(tiny_config: Config, materials: Materials) -> None:
-    student: Any = materials.student(tiny_config()).eval()
-    ids = torch.tensor([[2, 9, 8, 3]])
-    assert student.distilbert(input_ids=ids).last_hidden_state.shape[1] == 4
-    with first_token_only(student):
-        assert student.distilbert(input_ids=ids).last_hidden_state.shape[1] == 1
+def test_the_last_layer_computes_one_token(model: Any) -> None:
+    body, ids = model.base_model.eval(), torch.tensor([[2, 9, 8, 3]])
+    assert body(input_ids=ids).last_hidden_state.shape[1] == 4
+    with shortcuts(model):
+        assert body(input_ids=ids).last_hidden_state.shape[1] == 1
+
+
+def test_linear_layers_are_onednns_where_the_blas_is_slow(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Size] = []
+    plain = machine.onednn_linear
+    monkeypatch.setattr(machine, "onednn_linear", lambda x, w, *b: (asked.append(w.shape), plain(x, w, *b))[1])
+
+    def calls(*, slow: bool, low: bool = False) -> int:
+        asked.clear()
+        monkeypatch.setattr(machine, "blas_is_slow", lambda: slow)
+        with shortcuts(model), torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            model(input_ids=torch.tensor([[2, 9, 8, 3]]))
+        return len(asked)
+
+    layers = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    assert (calls(slow=True), calls(slow=False), calls(slow=True, low=True)) == (layers, 0, 0)
 
 
 def test_after_the_block_the_model_is_as_before(tiny_config: Config, materials: Materials, tmp_path: Path) -> None:

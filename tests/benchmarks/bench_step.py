@@ -116,7 +116,7 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     precision = machine.best_precision(device) if options.precision == "auto" else options.precision
     machines = {"device": device, "precision": precision, "threads": options.threads or machine.available_cores()}
     config = TrialConfig(train_file="-", teacher="-", student="-", batch_size=batch_size, **machines)
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     rows, training = synthetic_rows(batch_size, options, device), training_of(config, options)
 
     def epoch() -> None:

@@ -83,7 +83,7 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     overrides = [f"fixed.{name}={'null' if value is None else value}" for name, value in fields.items()]
     sweep = load_sweep(SWEEP, overrides)
     config = resolve(sweep.trial("distilled", TRIALS[0]), threads=machine.available_cores())
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     materials = Materials()
     data = materials.data(config)
     for name in ("train", "validation"):

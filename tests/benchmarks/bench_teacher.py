@@ -44,7 +44,7 @@ def measure(rows: int, repeats: int) -> None:
     sweep = load_sweep(SWEEP, overrides)
     point = {name: axis.ends()[0] for name, axis in sweep.search.items()}
     config = resolve(sweep.trial("distilled", point), threads=machine.available_cores())
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     materials = Materials()
     data, teacher = materials.data(config), materials.teacher(config)
     tokens = tokenize_for(config.teacher, config.teacher_revision, data.train, config, segments=teacher.segments)

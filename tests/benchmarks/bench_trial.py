@@ -210,7 +210,7 @@ def compare(sweep: SweepConfig, batch_sizes: Sequence[int], repeats: int, folder
     """Print what is paid once, then both sides at every batch size."""
     materials, numbers = Materials(), itertools.count()
     config = resolve(sweep.trial("distilled", {}), threads=os.cpu_count() or 1)
-    machine.set_threads(int(config.threads))
+    machine.set_up(int(config.threads))
     prepare(materials, config)
     for batch_size in batch_sizes:
         print(f"\nbatch {batch_size}", flush=True)
