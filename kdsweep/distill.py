@@ -272,8 +272,7 @@ def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
     """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
     model.eval()
     started = time.perf_counter()
-    with shortcuts(model):
-        logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
+    logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
     return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
 
 
@@ -296,7 +295,7 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
 def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
     """The model's logits of every row, float32 [N, C], in row order; the processes of a team take every other batch."""
     logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), shortcuts(model):
         for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
             logits[batch.rows] = model(**batch.inputs).logits.float()
     team.sum(logits)

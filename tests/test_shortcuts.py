@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -14,6 +15,7 @@ from kdsweep.distill import all_logits, distill
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
 from kdsweep.shortcuts import CheapDropout, eager_attention, shortcuts
+from kdsweep.tokens import padded
 
 Config = Callable[..., TrialConfig]
 
@@ -37,7 +39,8 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
             module.p = 0.0
 
     def logits_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        logits = all_logits(model.eval(), rows.tokens, classes=2)  # padded batches
+        with torch.no_grad():
+            logits = model.eval()(**padded(rows.tokens, np.arange(len(rows.labels))).inputs).logits
         batch = {"input_ids": torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}  # fmt: skip
         model.train().zero_grad()
         functional.cross_entropy(model(**batch).logits, torch.tensor([0, 1])).backward()
@@ -46,6 +49,7 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
     plain, plain_gradients = logits_and_gradients()
     with shortcuts(model):
         short, short_gradients = logits_and_gradients()
+    assert torch.allclose(all_logits(model.eval(), rows.tokens, classes=2), plain, atol=1e-6)
     assert torch.allclose(short, plain, atol=1e-6)
     for one, other in zip(short_gradients, plain_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)

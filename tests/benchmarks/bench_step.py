@@ -26,8 +26,10 @@ from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, Training, distill_epoch
 from kdsweep.tokens import Tokens
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear", "aten::matmul")
-"""The last two where no gradient is wanted: there they reach the dispatcher whole."""
+PRODUCTS = (
+    *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"),
+    *("aten::linear", "aten::matmul"),  # where no gradient is wanted they reach the dispatcher whole
+)
 STEPS = 8
 """Of an epoch that is timed."""
 ADAMW_BYTES = 7 * 4

@@ -27,7 +27,8 @@ import yaml
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parents[1] / "sweeps" / "clinc150.yaml"
-SIDES = ("ours", "good", "plain", "textbook")
+SIDES = ("ours", "two", "good", "plain", "textbook")
+"""`two` is ours with `--workers 2`: two trials at a time, each with half of the threads."""
 TRIALS = [
     {"temperature": 1.0, "alpha": 1.0, "learning_rate": 3e-4, "batch_size": 64},
     {"temperature": 2.0, "alpha": 0.5, "learning_rate": 3e-4, "batch_size": 16},
@@ -46,13 +47,17 @@ class Side(NamedTuple):
     seconds: float
     ends: list[float]
     accuracies: list[float]
+    workers: int = 1
 
     def trial_seconds(self) -> float:
         """Of a trial that is not the first; nan where there was one alone."""
         return (self.seconds - self.ends[0]) / (len(self.ends) - 1) if len(self.ends) > 1 else math.nan
 
     def seconds_at(self, batch_size: int) -> float:
-        """Of a trial of that batch size, from the end of the one before to its own, the first left out; nan for none."""
+        """Of a trial of that batch size, from the end of the one before to its own, the first left out; nan for none, or where
+        several ran at a time."""
+        if self.workers > 1:
+            return math.nan
         each = [end - before for before, end in itertools.pairwise(self.ends)]
         sizes = [point["batch_size"] for point in TRIALS[1 : len(self.ends)]]
         found = [seconds for seconds, size in zip(each, sizes, strict=True) if size == batch_size]
@@ -126,14 +131,16 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
         },
         "tracking": {"mode": "offline"},
     }
-    if name == "bench":  # the peers prune nothing
+    if name != "search":  # the peers prune nothing
         content |= {"enqueue": TRIALS[:trials], "study": {"trials": trials, "controls": 0, "pruner": "none", **study}}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
-def ours(folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", **study: Any) -> Side:
+def ours(
+    folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", workers: int = 1, **study: Any
+) -> Side:
     """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
     from kdsweep.records import read_trials
 
@@ -142,7 +149,7 @@ def ours(folder: Path, trials: int, epochs: int, *, weights: str, name: str = "b
     path = sweep_file(folder, name, trials, epochs, **study)
     world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / f"cache of {name}")}
     began, started = time.time(), time.perf_counter()
-    line = [sys.executable, "-m", "kdsweep.run", str(path)]
+    line = [sys.executable, "-m", "kdsweep.run", str(path), "--workers", str(workers)]
     with (folder / "ours.log").open("w") as log:
         subprocess.run(line, check=True, stdout=log, stderr=log, env={**os.environ, **world})
     seconds = time.perf_counter() - started
@@ -150,7 +157,7 @@ def ours(folder: Path, trials: int, epochs: int, *, weights: str, name: str = "b
     results = [row.result for row in rows if row.result]
     assert {result.initial_weights_sha256 for result in results} == {weights}, "other initial weights than the peers'"
     ends = [(row.folder / "result.json").stat().st_mtime - began for row in rows]
-    return Side(seconds, ends, [result.val_accuracy or math.nan for result in results])
+    return Side(seconds, ends, [result.val_accuracy or math.nan for result in results], workers)
 
 
 def search(folder: Path, trials: int, epochs: int, weights: str, good: Side) -> None:
@@ -192,14 +199,18 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         "side      trials   seconds   start and first trial   each more   of batch 64 / 32 / 16   accuracy   ours is faster by"
     )
     for name in options.sides:
-        trials = options.trials if name in ("ours", "good") else min(options.trials, options.few)
-        run = functools.partial(ours, weights=facts["weights"]) if name == "ours" else functools.partial(peer, name)
+        trials = options.trials if name in ("ours", "two", "good") else min(options.trials, options.few)
+        run = functools.partial(peer, name)
+        if name == "ours":
+            run = functools.partial(ours, weights=facts["weights"])
+        if name == "two":
+            run = functools.partial(ours, weights=facts["weights"], name="two", workers=2)
         kept = folder / f"{name}, {trials} trials of {options.epochs} epochs.json"
         if not kept.exists():
             kept.write_text(json.dumps(run(folder, trials, options.epochs)))
         sides[name] = side = Side(*json.loads(kept.read_text()))
         base = sides.get("ours")
-        ratio = ratio_text(side, base) if base and name != "ours" else ""
+        ratio = ratio_text(side, base) if base and name not in ("ours", "two") else ""
         sizes = " / ".join(f"{side.seconds_at(size):.1f}" for size in (64, 32, 16))
         print(
             f"{name:<9} {trials:6} {side.seconds:9.1f} {side.ends[0]:23.1f} {side.trial_seconds():11.1f} {sizes:>23} "

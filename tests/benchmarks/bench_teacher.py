@@ -18,7 +18,6 @@ from bench_step import Catch, again, replay, seconds
 from kdsweep import machine
 from kdsweep.distill import all_logits
 from kdsweep.materials import Materials, resolve
-from kdsweep.shortcuts import shortcuts
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import Teacher, teacher_logits, tokenize_for
 from kdsweep.tokens import Tokens, padded
@@ -50,7 +49,7 @@ def measure(rows: int, repeats: int) -> None:
     tokens = tokenize_for(config.teacher, config.teacher_revision, data.train, config, segments=teacher.segments)
     count, device = len(tokens.lengths), config.device
     classes: Any = teacher.model.config.num_labels
-    with shortcuts(teacher.model), Catch() as caught:
+    with Catch() as caught:
         all_logits(teacher.model, tokens, classes=classes)
     calls = again(caught.products, device)
     taken: dict[str, list[float]] = {"products alone": [], "ours": [], "ours, second sweep": [], "notebook": []}
