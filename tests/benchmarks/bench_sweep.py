@@ -131,7 +131,7 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
         },
         "tracking": {"mode": "offline"},
     }
-    if name != "search":  # the peers prune nothing
+    if name != "search":  # nor do the peers prune
         content |= {"enqueue": TRIALS[:trials], "study": {"trials": trials, "controls": 0, "pruner": "none", **study}}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
