@@ -122,6 +122,8 @@ class TrialConfig:
     """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU with AMX."""
     devices_per_trial: int = 1
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
+    teacher_threads: int | Literal["auto"] = "auto"
+    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it. auto: this machine's cores."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores over the processes."""
 
@@ -170,7 +172,15 @@ class TrialConfig:
         for name in ("split_seed", "teacher_seed", "seed"):
             checks.append((getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name)))
         positive = ("learning_rate", "batch_size", "epochs", "teacher_learning_rate", "teacher_batch_size")
-        for name in (*positive, "train_limit", "validation_limit", "threads", "student_layers", "devices_per_trial"):
+        for name in (
+            *positive,
+            "train_limit",
+            "validation_limit",
+            "threads",
+            "teacher_threads",
+            "student_layers",
+            "devices_per_trial",
+        ):
             value = getattr(self, name)
             if isinstance(value, int | float):
                 checks.append((value > 0, f"{name} > 0", value))

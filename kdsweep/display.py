@@ -59,8 +59,8 @@ def shown_params(params: Mapping[str, Any]) -> str:
 class SweepDisplay:
     """Live progress of one sweep, fed with its workers' events."""
 
-    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Stage, int]) -> None:
-        self._console, self._sweep = console, sweep
+    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Stage, int], workers: int = 1) -> None:
+        self._console, self._sweep, self._workers = console, sweep, workers
         self._bars = Progress(
             TextColumn("{task.description:>10}"),
             BarColumn(bar_width=40),
@@ -142,7 +142,7 @@ class SweepDisplay:
         lines = {
             "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
             "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
-            "machine": f"{facts['device']}, {facts['precision']}, {facts['threads']} threads",
+            "machine": f"{facts['device']}, {facts['precision']}, {self._workers} x {facts['threads']} threads",
             "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
             "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
         }
@@ -187,7 +187,7 @@ class SweepDisplay:
     def _left(self) -> float:
         """Seconds to go: by the mean of the trials timed so far, before them by the first epoch, before it by the plan."""
         timed = self._trial_seconds or [self._expected_seconds]
-        return self._open() * sum(timed) / len(timed) / max(1, len(self._trials))
+        return self._open() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
 
     def _view(self) -> Group:
         left = f"about {duration(self._left())} to go" if self._expected_seconds else ""

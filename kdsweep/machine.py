@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,16 +58,13 @@ def product_seconds() -> dict[str, float]:
     ways["onednn"] = (
         functools.partial(onednn_linear, left, right) if torch.backends.mkldnn.is_available() else ways["blas"]
     )
-    threads, seconds = torch.get_num_threads(), dict.fromkeys(ways, float("inf"))
-    torch.set_num_threads(1)
-    try:
+    seconds = dict.fromkeys(ways, float("inf"))
+    with threads(1):
         for _ in range(10):
             for name, product in ways.items():
                 started = time.thread_time()
                 product()
                 seconds[name] = min(seconds[name], time.thread_time() - started)
-    finally:
-        torch.set_num_threads(threads)
     return seconds
 
 
@@ -89,9 +87,15 @@ def set_up(threads: int) -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside the block, torch computes with so many CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

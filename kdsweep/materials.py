@@ -18,6 +18,7 @@ from kdsweep.config import FROM_TEACHER, TrialConfig
 from kdsweep.data import Data, SplitName, load_data, resolved_dataset_revision
 from kdsweep.distill import Rows
 from kdsweep.errors import ModelError
+from kdsweep.hardware import available_cores
 from kdsweep.models import (
     Speed,
     load_student,
@@ -65,6 +66,7 @@ def resolve(config: TrialConfig, *, threads: int) -> TrialConfig:
     machines = {
         "device": device,
         "precision": precision,
+        "teacher_threads": available_cores() if config.teacher_threads == "auto" else config.teacher_threads,
         "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
     }
     return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
@@ -84,7 +86,12 @@ class Materials:
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
         """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
-        return self._once("teacher", config, _TEACHER, lambda: prepare_teacher(config, self.data(config), watch))
+
+        def make() -> Teacher:
+            with machine.threads(int(config.teacher_threads)):
+                return prepare_teacher(config, self.data(config), watch)
+
+        return self._once("teacher", config, _TEACHER, make)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """A fresh student on its device: the same initial weights for the same fields, every time."""
@@ -169,7 +176,8 @@ class Materials:
             tokens = tokenize_for(config.teacher, config.teacher_revision, split, config, segments=teacher.segments)
             check_tokens(tokens, teacher.model, config.teacher, config.max_length)
             labels = torch.from_numpy(split.labels).to(config.device)
-            return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
+            with machine.threads(int(config.teacher_threads)):
+                return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
 
         return self._once(f"teacher_rows of {name}", config, _TEACHER, make)
 

@@ -26,7 +26,7 @@ from kdsweep.assignment import Assignment, Settled, StoredTrial, Who, who_is
 from kdsweep.clock import Clock
 from kdsweep.errors import ResultsError
 from kdsweep.results import Status, TrialResult
-from kdsweep.sampler import SlotSampler, pruner
+from kdsweep.sampler import SlotSampler, known_slots, pruner
 from kdsweep.storage import Storage
 from kdsweep.sweep_config import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
 
@@ -73,11 +73,11 @@ class Studies:
         return self.clock.is_up() or (self.search_is_over() and not self._finalists_to_come())
 
     def is_open(self) -> bool:
-        """Whether a trial waits for somebody to take it."""
+        """Whether there are trials to take, now or when others have ended."""
         if self.clock.is_up():
             return False
         if not self.search_is_over():
-            return any(self._open(arm) for arm in ARMS)
+            return any(self._open(arm) for arm in ARMS) or self._sweep.finalist_runs() > 0
         running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
         return self._finalists_to_come() > running
 
@@ -111,7 +111,7 @@ class Studies:
     # Taking and telling -----------------------------------------------------------------------------------------------
 
     def take(self) -> Assignment | None:
-        """A trial of the arm that is further behind its budget, then a finalist; None where there is nothing to take now."""
+        """A trial of the arm that is further behind its budget, then a finalist; None where nothing is to be taken now."""
         if self.clock.is_up():
             return None
         if self.search_is_over():
@@ -123,11 +123,13 @@ class Studies:
         return None
 
     def take_from(self, arm: Arm) -> Assignment | None:
-        """The next trial of an arm: one that was put back, or a new one; None past the budget."""
-        if not self._open(arm):
+        """The next trial of an arm: one that was put back, or a new one; None past the budget, or while it must wait for others."""
+        if not self._open(arm) or not self._may_start(arm):
             return None
         trial = self._storage.patiently(self._studies[arm].ask)
-        if trial.number >= self._sweep.budget(arm):  # somebody else was faster
+        if trial.number >= self._sweep.budget(arm) or not self._may_start(
+            arm, trial.number
+        ):  # somebody else was faster
             self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
@@ -156,7 +158,10 @@ class Studies:
             return None
         axes = self._sweep.axes(assignment.arm)
         wanted = {name: space.encode(value) for name, value in assignment.params.items()}
-        ended = [t for t in self._trials(assignment.arm) if t.state.is_finished() and "twin" not in t.user_attrs]
+        known = self._trials(assignment.arm)
+        if self._sweep.study.lag is not None:
+            known = known[: known_slots(self._sweep.study, assignment.trial)]
+        ended = [t for t in known if t.state.is_finished() and "twin" not in t.user_attrs]
         return next((t for t in ended if t.number != assignment.trial and t.params == wanted and axes), None)
 
     def finish_like(
@@ -314,6 +319,15 @@ class Studies:
 
     def _started(self, arm: Arm) -> int:
         return sum(trial.state != TrialState.WAITING for trial in self._trials(arm))
+
+    def _may_start(self, arm: Arm, slot: int | None = None) -> bool:
+        """Whether all that a slot (None: the next one) learns from have ended."""
+        if self._sweep.study.lag is None:
+            return True
+        trials = self._trials(arm)
+        if slot is None:
+            slot = next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+        return all(trial.state.is_finished() for trial in trials[: known_slots(self._sweep.study, slot)])
 
     def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
         attributes = trial.user_attrs

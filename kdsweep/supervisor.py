@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from kdsweep.assignment import Settled
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.files import Lock, naming
+from kdsweep.hardware import available_cores
 from kdsweep.records import TrialFolder, locks_folder, read_trial, trial_folder, worker_lock
 from kdsweep.results import missing_result
 from kdsweep.storage import this_host
@@ -46,6 +47,8 @@ class WorkerProcess:
     owner: str
     process: "subprocess.Popen[bytes]"
     has_run_a_trial: bool = False
+    dismissed: bool = False
+    """Told to end, because nothing is left to do."""
     problem: Exception | None = field(default=None)
     """What it told before it ended."""
 
@@ -136,12 +139,12 @@ class Supervisor:
         """Settle what a worker left; what stops the sweep, if anything does."""
         code = worker.process.wait()
         self._display.forget(worker.place)
-        died = code not in IN_ORDER and worker.problem is None
+        died = code not in IN_ORDER and worker.problem is None and not worker.dismissed
         mine = lambda owner: (
             owner == worker.owner or (owner is None and not self._workers and self._sweep.study.storage is None)
         )
         settled = self._studies.settle(mine, blame=died and not self._signals)
-        self._record_failed(settled)
+        record_failed(self._sweep, self._folder, settled)
         if not died or self._signals:
             self._deaths_in_a_row = 0
             return worker.problem
@@ -157,18 +160,6 @@ class Supervisor:
             f"{self._folder / 'worker.log'} has its last words. The same command continues"
         )
 
-    def _record_failed(self, settled: list[Settled]) -> None:
-        for each in settled:
-            if each.failed is None:
-                continue
-            seed = each.finalist.seed if each.finalist else None
-            folder = TrialFolder(trial_folder(self._folder, each.arm, each.trial, seed))
-            if not (folder.path / "config.yaml").exists():
-                folder.start(self._sweep.trial(each.arm, each.params))
-            epochs = read_trial(folder.path).epochs
-            facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
-            folder.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
-
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -178,11 +169,13 @@ class Supervisor:
                 self._kill()
             return
         if self._sweep.study.storage is not None:
-            self._record_failed(self._studies.settle_stale())
+            record_failed(self._sweep, self._folder, self._studies.settle_stale())
             self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None
+        if self._workers and self._studies.is_done():
+            self._dismiss()
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
         if places and self._studies.is_open():
@@ -220,8 +213,7 @@ class Supervisor:
 
     def _environment(self, place: int) -> dict[str, str]:
         """A device of its own, and a fair share of the cores: threads that wait for each other cost a factor of twenty."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = str(max(1, cores // max(1, self._wanted)))
+        threads = str(max(1, available_cores() // max(1, self._wanted)))
         device = {"CUDA_VISIBLE_DEVICES": self._devices[place % len(self._devices)]} if self._devices else {}
         shares = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
         return {**os.environ, **shares, **device}
@@ -240,6 +232,13 @@ class Supervisor:
         if self._stop_before == float("inf"):
             self._stop_before = time.monotonic() + STOP_SECONDS
             for worker in self._workers.values():
+                worker.process.terminate()
+
+    def _dismiss(self) -> None:
+        """End the workers that have come too late for a trial."""
+        for worker in self._workers.values():
+            if not worker.dismissed:
+                worker.dismissed = True
                 worker.process.terminate()
 
     def _kill(self) -> None:
@@ -266,6 +265,20 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
+    """Record the trials that are not tried again."""
+    for each in settled:
+        if each.failed is None:
+            continue
+        seed = each.finalist.seed if each.finalist else None
+        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
+        if not (trial.path / "config.yaml").exists():
+            trial.start(sweep.trial(each.arm, each.params))
+        epochs = read_trial(trial.path).epochs
+        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
+        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
 
 
 def alone_in(folder: Path) -> Lock:

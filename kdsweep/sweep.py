@@ -1,10 +1,7 @@
 """A whole sweep: the results folder, its studies, the workers under supervision, the report at the end. Never imports torch."""
 
-import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +9,7 @@ from rich.console import Console
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.contents import Report
 from kdsweep.display import SweepDisplay
+from kdsweep.hardware import default_workers, device_groups
 from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
 from kdsweep.report import write_report
 from kdsweep.report_text import terminal_text
@@ -23,7 +21,7 @@ from kdsweep.sweep_config import PATH_FIELDS, STAGES, Resolved, SweepConfig
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
     """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
 
-    `workers` processes train, None: one for each `devices_per_trial` CUDA devices, else one. Raises KDSweepError for a
+    `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
     problem that its message lets the user solve, Stopped after a signal: the same command then continues.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
@@ -51,11 +49,11 @@ def _supervise(
     sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None
 ) -> Resolved | None:
     """How W&B was reached, if a worker found out."""
-    devices = [] if sweep.values("device") != ("auto",) else cuda_devices()
-    (each,) = sweep.values("devices_per_trial")
-    devices = [",".join(devices[first : first + each]) for first in range(0, len(devices) - each + 1, each)]
-    wanted = max(1, len(devices)) if workers is None else workers
-    with SweepDisplay(console, sweep, {stage: studies.finished(stage) for stage in STAGES}) as display:
+    (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
+    devices = device_groups(device, each)
+    workers = default_workers(device, each) if workers is None else workers
+    finished = {stage: studies.finished(stage) for stage in STAGES}
+    with SweepDisplay(console, sweep, finished, workers=workers) as display:
 
         def report_search() -> None:
             """The search's own report need not wait for the finalists."""
@@ -65,7 +63,7 @@ def _supervise(
                 text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
                 display.show({"event": "note", "text": text})
 
-        options: dict[str, Any] = {"workers": wanted, "devices": devices, "on_search_over": report_search}
+        options: dict[str, Any] = {"workers": workers, "devices": devices, "on_search_over": report_search}
         supervisor = Supervisor(sweep, folder, studies, display, **options)
         supervisor.run()
     return supervisor.tracking
@@ -101,14 +99,3 @@ def _fetch_assets(sweep: SweepConfig) -> None:
     for address in dict.fromkeys(addresses):
         if isinstance(address, str) and address.startswith(PREFIX):
             local_path(address)
-
-
-def cuda_devices() -> list[str]:
-    """The CUDA devices that may be used, as `CUDA_VISIBLE_DEVICES` names them; found without importing torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [device.strip() for device in chosen.split(",") if device.strip()]
-    if which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return [str(place) for place, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]

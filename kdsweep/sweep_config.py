@@ -27,8 +27,8 @@ FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
 UNSEARCHABLE = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
     *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
-    *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit", "device", "threads"),
-    "devices_per_trial",
+    *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit"),
+    *("device", "threads", "teacher_threads", "devices_per_trial"),
 )
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
@@ -136,6 +136,9 @@ class StudyConfig:
     pruner: Literal["median", "hyperband", "none"] = "median"
     startup_trials: int = 5
     """Random trials before TPE models anything, and before the median pruner cuts."""
+    lag: int | None = 2
+    """Trial n is proposed and pruned by what the trials before n - lag gave, and waits for those: so up to lag + 1 trials of an arm
+    run side by side, and the search does not hang on who is faster. null: by whatever has ended, in whatever order."""
     seed: int = 0
     """Seed of the sampler; trial n proposes the same in every resume."""
     storage: str | None = None

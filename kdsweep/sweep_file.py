@@ -91,7 +91,7 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
 
 def _study_problems(study: StudyConfig) -> list[str]:
     counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
-    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0)}
+    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0), "lag": (study.lag, 0)}
     counts |= {"max_attempts": (study.max_attempts, 1), "heartbeat_seconds": (study.heartbeat_seconds, 1)}
     problems = [
         f"study.{key} >= {least} must hold, but got {value}"

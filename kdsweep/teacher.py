@@ -91,6 +91,7 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         batch_size=config.teacher_batch_size,
         epochs=config.teacher_epochs,
         seed=config.teacher_seed,
+        threads=config.teacher_threads,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.devices import check_devices
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.files import Lock
+from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
 from kdsweep.records import (
@@ -37,6 +39,7 @@ from kdsweep.records import (
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
 from kdsweep.stopping import StopRequest
 from kdsweep.study import Studies
+from kdsweep.supervisor import record_failed
 from kdsweep.sweep_config import ARMS, Resolved, Stage, SweepConfig
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tracking import open_tracker, resolved_mode
@@ -44,6 +47,8 @@ from kdsweep.trial import Slot, Watch, final_test, run_trial
 
 Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
+WAIT_SECONDS = 0.5
+"""Between two looks at whether a trial can start."""
 
 
 class Worker:
@@ -53,7 +58,7 @@ class Worker:
         self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
-        self._threads = int(os.environ.get("OMP_NUM_THREADS") or machine.available_cores())
+        self._threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
         self._materials = Materials()
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         known = (mode, "as a worker before found") if mode else None
@@ -76,6 +81,10 @@ class Worker:
         rows = len(self._materials.data(corners[0]).train)
         self._send("phase", text=f"preparing the teacher on {rows} rows")
         teacher = self._teacher(corners[0])
+        if (
+            self._sweep.finalist_runs()
+        ):  # the teacher's logits of the test rows; nobody looks at them before a finalist does
+            self._materials.teacher_test_rows(corners[0])
         self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
         self._send("phase", text="checking teacher, rows and students")
         largest = max(self._sweep.values("batch_size"))
@@ -107,13 +116,19 @@ class Worker:
             drop_students(trial_folder(self._folder, arm, trial, seed) for trial, seed in seeds)
 
     def _take(self) -> Assignment | None:
-        with self._stop.deferred():  # a trial that is taken has its owner's name on it
-            assignment = self._studies.take()
-        if self._stop.requested:
-            if assignment:
-                self._studies.put_back(assignment)
-            raise Interrupted("SIGTERM")
-        return assignment
+        """The next trial; waits while it hangs on others that run. None where nothing is left to take."""
+        while True:
+            with self._stop.deferred():  # a trial that is taken has its owner's name on it
+                assignment = self._studies.take()
+            if self._stop.requested:
+                if assignment:
+                    self._studies.put_back(assignment)
+                raise Interrupted("SIGTERM")
+            if assignment or not self._studies.is_open():
+                return assignment
+            if self._sweep.study.storage is not None:  # what is waited for may run on a host that is gone
+                record_failed(self._sweep, self._folder, self._studies.settle_stale())
+            time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
         config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)

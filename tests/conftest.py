@@ -143,7 +143,7 @@ def tiny_config(tiny_classifier: Path, tiny_csv: Path) -> Callable[..., TrialCon
     return make
 
 
-MACHINE: dict[str, Any] = {"device": "cpu", "precision": "fp32", "threads": 1}
+MACHINE: dict[str, Any] = {"device": "cpu", "precision": "fp32", "teacher_threads": 1, "threads": 1}
 MACHINE |= {"dataset_revision": None, "teacher_revision": None, "student_revision": None}
 
 
@@ -172,7 +172,7 @@ def tiny_sweep_file(tmp_path: Path, tiny_classifier: Path, tiny_csv: Path) -> Ca
         content: dict[str, Any] = {
             "name": name,
             "study": {"trials": 2, "controls": 1, "sampler": "tpe", "pruner": "none", "startup_trials": 2},
-            "fixed": {**fields, "device": "cpu", "precision": "fp32", "threads": 1},
+            "fixed": {**fields, "device": "cpu", "precision": "fp32", "teacher_threads": 1, "threads": 1},
             "search": {
                 "temperature": {"low": 1.0, "high": 8.0, "log": True},
                 "alpha": {"low": 0.0, "high": 1.0},

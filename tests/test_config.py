@@ -30,7 +30,7 @@ dataset dataset_config dataset_revision train_split validation_split test_split 
 validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
 validation_limit max_length teacher teacher_revision teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed
 student student_revision student_layers student_init temperature alpha learning_rate batch_size epochs warmup_ratio
-weight_decay max_grad_norm seed device precision devices_per_trial threads
+weight_decay max_grad_norm seed device precision devices_per_trial teacher_threads threads
 """
 
 
@@ -100,6 +100,7 @@ NAN, INF = float("nan"), float("inf")
         ("split_seed", -1, "split_seed >= 0"),
         ("teacher_seed", -1, "teacher_seed >= 0"),
         ("threads", 0, "threads > 0"),
+        ("teacher_threads", 0, "teacher_threads > 0"),
         ("threads", "many", "a whole number or auto"),
         ("device", "gpu", "device is auto, cpu, cuda or cuda:N"),
         ("precision", "fp16", "auto or fp32 or bf16"),
@@ -143,7 +144,8 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_what_is_still_automatic_is_listed() -> None:
-    everything = ("dataset_revision", "teacher_revision", "student_revision", "device", "precision", "threads")
+    names = ("dataset_revision", "teacher_revision", "student_revision", "device", "precision")
+    everything = (*names, "teacher_threads", "threads")
     assert TrialConfig(**BASE).unresolved() == everything
 
 
@@ -183,6 +185,7 @@ def random_config(rng: random.Random) -> TrialConfig:
         seed=rng.randrange(2**31),
         device=rng.choice(["auto", "cpu", "cuda:1"]),
         precision=rng.choice(["auto", "fp32", "bf16"]),  # type: ignore[arg-type]
+        teacher_threads=rng.choice(["auto", 2]),  # type: ignore[arg-type]
         threads=rng.choice(["auto", 3]),  # type: ignore[arg-type]
     )
 

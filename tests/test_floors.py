@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words"},
+    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware"},
     {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},

@@ -1,5 +1,6 @@
 """The search: slots that never move, nothing counted twice, and a resumed sweep that proposes what an undisturbed one would."""
 
+import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -194,6 +195,69 @@ def test_killed_trials_settle_under_their_own_number_and_change_no_later_proposa
     trials = trials_of(tmp_path)
     assert [trial.number for trial in trials] == list(range(5))
     assert [trial.user_attrs["attempt"] for trial in trials] == [1, 2, 1, 2, 2]
+
+
+def searched(folder: Path, sweep: SweepConfig, *, at_a_time: int, seed: int) -> dict[int, tuple[Point, int, Status]]:
+    """By slot: the point, how many of four epochs it ran, and how it ended; trials go on epoch by epoch in an order of chance."""
+    folder.mkdir()
+    studies, rng = Studies(sweep, folder), random.Random(seed)
+    running: list[tuple[Assignment, int]] = []
+    ended: dict[int, tuple[Point, int, Status]] = {}
+    while studies.remaining("distilled"):
+        new = studies.take_from("distilled") if len(running) < at_a_time else None
+        if new is not None:
+            running.append((new, 0))
+            continue
+        assignment, epoch = running.pop(rng.randrange(len(running)))
+        score, epoch = value(dict(assignment.params)) * (epoch + 1) / 4, epoch + 1
+        assignment.report(score, epoch)
+        pruned = epoch < 4 and assignment.should_prune()
+        if not pruned and epoch < 4:
+            running.append((assignment, epoch))
+            continue
+        status: Status = "pruned" if pruned else "complete"
+        result = missing_result("distilled", assignment.trial, status=status, error="", attempt=1)
+        assert studies.finish(assignment, replace(result, val_accuracy=None if pruned else score), {})
+        ended[assignment.trial] = (dict(assignment.params), epoch, status)
+    return ended
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_trials_side_by_side_in_any_order_are_those_of_one_after_the_other(pruner: str, tmp_path: Path) -> None:
+    sweep = sweep_of(pruner=pruner, trials=9)
+    alone = searched(tmp_path / "alone", sweep, at_a_time=1, seed=0)
+    assert "pruned" in {status for *_, status in alone.values()}
+    for seed in (1, 2):
+        assert searched(tmp_path / str(seed), sweep, at_a_time=3, seed=seed) == alone
+    free = replace(sweep, study=replace(sweep.study, lag=None))
+    assert searched(tmp_path / "free", free, at_a_time=3, seed=1) != alone
+
+
+def test_a_trial_waits_for_those_that_it_learns_from(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(lag=1), tmp_path)
+    first, second = studies.take_from("distilled"), studies.take_from("distilled")
+    assert first and second and (first.trial, second.trial) == (0, 1)
+    assert studies.take_from("distilled") is None and studies.take() is None and studies.is_open()
+    result = replace(missing_result("distilled", 1, status="complete", error="", attempt=1), val_accuracy=0.5)
+    assert studies.finish(second, result, {}) and studies.take() is None  # trial 2 learns from trial 0
+    studies.put_back(first)
+    again = studies.take()
+    assert again and again.trial == 0 and studies.finish(again, replace(result, trial=0), {})
+    following = studies.take()
+    assert following and following.trial == 2
+
+
+def test_a_duplicate_is_answered_from_trials_that_it_may_know(tmp_path: Path) -> None:
+    queue = [{"alpha": 0.5}] * 4
+    studies = Studies(sweep_of({"alpha": AXES["alpha"]}, queue, lag=2), tmp_path)
+    twins = []
+    for number in range(4):
+        assignment = studies.take_from("distilled")
+        assert assignment and assignment.trial == number
+        twins.append(studies.twin(assignment))
+        result = replace(missing_result("distilled", number, status="complete", error="", attempt=1), val_accuracy=0.5)
+        assert studies.finish(assignment, result, {})
+    assert [twin and twin.number for twin in twins] == [None, None, None, 0]
 
 
 def trials_of(folder: Path, arm: str = "distilled") -> list[optuna.trial.FrozenTrial]:

@@ -24,6 +24,7 @@ from kdsweep import distill as loop
 from kdsweep import machine
 from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, Training, distill_epoch
+from kdsweep.hardware import available_cores
 from kdsweep.tokens import Tokens
 
 PRODUCTS = (
@@ -116,7 +117,7 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     """Print the step, the floor and their ratio, then the step's operations by their own time."""
     device = machine.best_device()
     precision = machine.best_precision(device) if options.precision == "auto" else options.precision
-    machines = {"device": device, "precision": precision, "threads": options.threads or machine.available_cores()}
+    machines = {"device": device, "precision": precision, "threads": options.threads or available_cores()}
     config = TrialConfig(train_file="-", teacher="-", student="-", batch_size=batch_size, **machines)
     machine.set_up(int(config.threads))
     rows, training = synthetic_rows(batch_size, options, device), training_of(config, options)

@@ -77,6 +77,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The same, anew."""
     from kdsweep import machine
+    from kdsweep.hardware import available_cores
     from kdsweep.materials import Materials, resolve
     from kdsweep.models import weights_sha256
     from kdsweep.sweep_file import load_sweep
@@ -87,7 +88,7 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     fields |= {"train_limit": options.rows, "teacher_epochs": options.teacher_epochs, "max_length": 128}
     overrides = [f"fixed.{name}={'null' if value is None else value}" for name, value in fields.items()]
     sweep = load_sweep(SWEEP, overrides)
-    config = resolve(sweep.trial("distilled", TRIALS[0]), threads=machine.available_cores())
+    config = resolve(sweep.trial("distilled", TRIALS[0]), threads=available_cores())
     machine.set_up(int(config.threads))
     materials = Materials()
     data = materials.data(config)

@@ -17,6 +17,7 @@ from bench_step import Catch, again, replay, seconds
 
 from kdsweep import machine
 from kdsweep.distill import all_logits
+from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
 from kdsweep.sweep_file import load_sweep
 from kdsweep.teacher import Teacher, teacher_logits, tokenize_for
@@ -42,7 +43,7 @@ def measure(rows: int, repeats: int) -> None:
     overrides = [f"fixed.train_limit={rows}", "fixed.teacher_epochs=0", "fixed.student_init=finetuned"]
     sweep = load_sweep(SWEEP, overrides)
     point = {name: axis.ends()[0] for name, axis in sweep.search.items()}
-    config = resolve(sweep.trial("distilled", point), threads=machine.available_cores())
+    config = resolve(sweep.trial("distilled", point), threads=available_cores())
     machine.set_up(int(config.threads))
     materials = Materials()
     data, teacher = materials.data(config), materials.teacher(config)

@@ -1,0 +1,41 @@
+"""What the machine has, found without importing torch: cores, CUDA devices, and how many workers that makes."""
+
+import os
+import subprocess
+from shutil import which
+
+WORKERS_ON_A_CPU = 2
+"""A step's small operations run on one core, whatever the threads: two workers with half of the cores each train 1.2 to 1.6 times
+as fast as one with all of them."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cuda_devices() -> list[str]:
+    """The CUDA devices that may be used, as `CUDA_VISIBLE_DEVICES` names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [device.strip() for device in chosen.split(",") if device.strip()]
+    if which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(place) for place, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def device_groups(device: str, devices_per_trial: int) -> list[str]:
+    """The CUDA devices of each worker, as `CUDA_VISIBLE_DEVICES` names them; none for a sweep whose `device` is named."""
+    found = cuda_devices() if device == "auto" else []
+    last = len(found) - devices_per_trial
+    return [",".join(found[first : first + devices_per_trial]) for first in range(0, last + 1, devices_per_trial)]
+
+
+def default_workers(device: str, devices_per_trial: int) -> int:
+    """One for each group of CUDA devices; on a CPU two, where it has the cores; one on a device that is named."""
+    if groups := device_groups(device, devices_per_trial):
+        return len(groups)
+    if device.startswith("cuda"):
+        return 1
+    return max(1, min(WORKERS_ON_A_CPU, available_cores() // devices_per_trial))
