@@ -15,7 +15,7 @@ from kdsweep.report import write_report
 from kdsweep.report_text import terminal_text
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
-from kdsweep.sweep_config import PATH_FIELDS, STAGES, Resolved, SweepConfig
+from kdsweep.sweep_config import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
@@ -52,6 +52,8 @@ def _supervise(
     (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
     devices = device_groups(device, each)
     workers = default_workers(device, each) if workers is None else workers
+    if too_many := _too_many(sweep, workers):
+        console.print(too_many, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in STAGES}
     with SweepDisplay(console, sweep, finished, workers=workers) as display:
 
@@ -67,6 +69,20 @@ def _supervise(
         supervisor = Supervisor(sweep, folder, studies, display, **options)
         supervisor.run()
     return supervisor.tracking
+
+
+def _too_many(sweep: SweepConfig, workers: int) -> str | None:
+    """What to say of workers that the search will let wait."""
+    if sweep.study.lag is None:
+        return None
+    arms = sum(sweep.budget(arm) > 0 for arm in ARMS)
+    side_by_side = arms * (sweep.study.lag + 1)
+    if workers <= side_by_side:
+        return None
+    return (
+        f"{workers} workers, but study.lag: {sweep.study.lag} lets {side_by_side} trials of the search run side by side; "
+        f"a new sweep with study.lag={-(-workers // arms) - 1} keeps all of them busy"
+    )
 
 
 def _publish(report: Report, mode: Resolved | None, say: Callable[[str], None]) -> None:

@@ -10,7 +10,6 @@ of the careful Trainer's eight (`study.target`): how long each took to have it.
 
 import argparse
 import functools
-import itertools
 import json
 import math
 import os
@@ -27,8 +26,8 @@ import yaml
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parents[1] / "sweeps" / "clinc150.yaml"
-SIDES = ("ours", "two", "good", "plain", "textbook")
-"""`two` is ours with `--workers 2`: two trials at a time, each with half of the threads."""
+SIDES = ("ours", "one", "good", "plain", "textbook")
+"""`one` is ours with `--workers 1`: one trial at a time with all threads, as the peers run theirs."""
 TRIALS = [
     {"temperature": 1.0, "alpha": 1.0, "learning_rate": 3e-4, "batch_size": 64},
     {"temperature": 2.0, "alpha": 0.5, "learning_rate": 3e-4, "batch_size": 16},
@@ -47,20 +46,14 @@ class Side(NamedTuple):
     seconds: float
     ends: list[float]
     accuracies: list[float]
-    workers: int = 1
-
-    def trial_seconds(self) -> float:
-        """Of a trial that is not the first; nan where there was one alone."""
-        return (self.seconds - self.ends[0]) / (len(self.ends) - 1) if len(self.ends) > 1 else math.nan
+    each: list[float]
+    """Seconds of each trial, over the number of trials that ran side by side."""
 
     def seconds_at(self, batch_size: int) -> float:
-        """Of a trial of that batch size, from the end of the one before to its own, the first left out; nan for none, or where
-        several ran at a time."""
-        if self.workers > 1:
-            return math.nan
-        each = [end - before for before, end in itertools.pairwise(self.ends)]
+        """The machine's seconds for a trial of that batch size, the median; nan for none. The first trial is left out: on a peer's side
+        it holds the start."""
         sizes = [point["batch_size"] for point in TRIALS[1 : len(self.ends)]]
-        found = [seconds for seconds, size in zip(each, sizes, strict=True) if size == batch_size]
+        found = [seconds for seconds, size in zip(self.each[1:], sizes, strict=True) if size == batch_size]
         return statistics.median(found) if found else math.nan
 
 
@@ -140,7 +133,7 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
 
 
 def ours(
-    folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", workers: int = 1, **study: Any
+    folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", workers: str = "auto", **study: Any
 ) -> Side:
     """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
     from kdsweep.records import read_trials
@@ -150,7 +143,7 @@ def ours(
     path = sweep_file(folder, name, trials, epochs, **study)
     world = {"KDSWEEP_RESULTS": str(folder / "results"), "KDSWEEP_CACHE": str(folder / f"cache of {name}")}
     began, started = time.time(), time.perf_counter()
-    line = [sys.executable, "-m", "kdsweep.run", str(path), "--workers", str(workers)]
+    line = [sys.executable, "-m", "kdsweep.run", str(path), "--workers", workers]
     with (folder / "ours.log").open("w") as log:
         subprocess.run(line, check=True, stdout=log, stderr=log, env={**os.environ, **world})
     seconds = time.perf_counter() - started
@@ -158,7 +151,9 @@ def ours(
     results = [row.result for row in rows if row.result]
     assert {result.initial_weights_sha256 for result in results} == {weights}, "other initial weights than the peers'"
     ends = [(row.folder / "result.json").stat().st_mtime - began for row in rows]
-    return Side(seconds, ends, [result.val_accuracy or math.nan for result in results], workers)
+    running = len({(row.folder / "attempts.jsonl").read_text().split('"owner"')[1].split(",")[0] for row in rows})
+    each = [result.seconds / running for result in results]
+    return Side(seconds, ends, [result.val_accuracy or math.nan for result in results], each)
 
 
 def search(folder: Path, trials: int, epochs: int, weights: str, good: Side) -> None:
@@ -188,8 +183,10 @@ def peer(side: str, folder: Path, trials: int, epochs: int) -> Side:
                     ends.append(time.perf_counter() - started)
         if process.returncode:
             raise SystemExit(f"{side} failed: {(folder / f'{side}.log').read_text()[-2000:]}")
-    each = len(ends) // trials  # Trainer tells every epoch's accuracy, the textbook's loop the last one's
-    return Side(time.perf_counter() - started, ends[each - 1 :: each], accuracies[each - 1 :: each])
+    told_each = len(ends) // trials  # Trainer tells every epoch's accuracy, the textbook's loop the last one's
+    ends = ends[told_each - 1 :: told_each]
+    each = [end - before for before, end in zip([0.0, *ends], ends, strict=False)]
+    return Side(time.perf_counter() - started, ends, accuracies[told_each - 1 :: told_each], each)
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
@@ -197,24 +194,24 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     facts = prepare(folder, options)
     sides: dict[str, Side] = {}
     print(
-        "side      trials   seconds   start and first trial   each more   of batch 64 / 32 / 16   accuracy   ours is faster by"
+        "side      trials   seconds   first trial ended   a trial of batch 64 / 32 / 16   accuracy   ours is faster by"
     )
     for name in options.sides:
-        trials = options.trials if name in ("ours", "two", "good") else min(options.trials, options.few)
+        trials = options.trials if name in ("ours", "one", "good") else min(options.trials, options.few)
         run = functools.partial(peer, name)
         if name == "ours":
             run = functools.partial(ours, weights=facts["weights"])
-        if name == "two":
-            run = functools.partial(ours, weights=facts["weights"], name="two", workers=2)
+        if name == "one":
+            run = functools.partial(ours, weights=facts["weights"], name="one", workers="1")
         kept = folder / f"{name}, {trials} trials of {options.epochs} epochs.json"
         if not kept.exists():
             kept.write_text(json.dumps(run(folder, trials, options.epochs)))
         sides[name] = side = Side(*json.loads(kept.read_text()))
         base = sides.get("ours")
-        ratio = ratio_text(side, base) if base and name not in ("ours", "two") else ""
+        ratio = ratio_text(side, base) if base and name != "ours" else ""
         sizes = " / ".join(f"{side.seconds_at(size):.1f}" for size in (64, 32, 16))
         print(
-            f"{name:<9} {trials:6} {side.seconds:9.1f} {side.ends[0]:23.1f} {side.trial_seconds():11.1f} {sizes:>23} "
+            f"{name:<9} {trials:6} {side.seconds:9.1f} {min(side.ends):19.1f} {sizes:>31} "
             f"{statistics.fmean(side.accuracies):10.1%}   {ratio}",
             flush=True,
         )
@@ -227,7 +224,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
 def ratio_text(side: Side, base: Side) -> str:
     """Whole processes where both ran the same trials; else until the same trial had ended. Then trials of one batch size."""
     last = len(side.ends)
-    whole = side.seconds / base.seconds if last == len(base.ends) else side.ends[-1] / base.ends[last - 1]
+    whole = side.seconds / base.seconds if last == len(base.ends) else side.ends[-1] / max(base.ends[:last])
     each = [(size, side.seconds_at(size) / base.seconds_at(size)) for size in (64, 32, 16)]
     told = ", ".join(f"batch {size} {ratio:.2f}" for size, ratio in each if not math.isnan(ratio))
     return f"{whole:.2f} ({told})"
