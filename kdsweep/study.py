@@ -70,7 +70,11 @@ class Studies:
 
     def is_done(self) -> bool:
         """Whether nothing is left to run or the time is up."""
-        return self.clock.is_up() or (self.search_is_over() and not self._finalists_to_come())
+        return self.clock.is_up() or self.is_complete()
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.search_is_over() and not self._finalists_to_come()
 
     def is_open(self) -> bool:
         """Whether there are trials to take, now or when others have ended."""

@@ -46,6 +46,7 @@ class WorkerProcess:
     """Which of the workers that run side by side; chooses the device."""
     owner: str
     process: "subprocess.Popen[bytes]"
+    has_had_a_trial: bool = False
     has_run_a_trial: bool = False
     dismissed: bool = False
     """Told to end, because nothing is left to do."""
@@ -132,6 +133,7 @@ class Supervisor:
             self.tracking = self.tracking or event["plan"]["tracking"]
             if not first:
                 return
+        worker.has_had_a_trial |= event["event"] == "trial"
         worker.has_run_a_trial |= event["event"] == "done"
         self._display.show({**event, "worker": worker.place})
 
@@ -174,7 +176,7 @@ class Supervisor:
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None
-        if self._workers and self._studies.is_done():
+        if self._workers and self._studies.is_complete():
             self._dismiss()
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
@@ -235,9 +237,9 @@ class Supervisor:
                 worker.process.terminate()
 
     def _dismiss(self) -> None:
-        """End the workers that have come too late for a trial."""
+        """End the workers that have come too late for a trial; the others end by themselves."""
         for worker in self._workers.values():
-            if not worker.dismissed:
+            if not worker.has_had_a_trial and not worker.dismissed:
                 worker.dismissed = True
                 worker.process.terminate()
 
