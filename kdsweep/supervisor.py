@@ -197,7 +197,7 @@ class Supervisor:
         reading, writing = os.pipe()
         owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
-        arguments += ["--tracking", self.tracking] if self.tracking else []
+        arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
         path = self._folder / "worker.log"
         with naming(path), path.open("ab") as log:
             process = subprocess.Popen(

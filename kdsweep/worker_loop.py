@@ -60,6 +60,8 @@ class Worker:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
         self._materials = Materials()
+        self._is_first = mode is None
+        """Whether no worker of this run has prepared the sweep before."""
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         known = (mode, "as a worker before found") if mode else None
         self._mode, self._why = known or resolved_mode(sweep.tracking)
@@ -75,23 +77,24 @@ class Worker:
 
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
-        self._send("phase", text="reading the rows")
+        self._phase("reading the rows")
         corners = self._corners()
         check_devices(corners[0])
-        rows = len(self._materials.data(corners[0]).train)
-        self._send("phase", text=f"preparing the teacher on {rows} rows")
+        self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
-        if (
-            self._sweep.finalist_runs()
-        ):  # the teacher's logits of the test rows; nobody looks at them before a finalist does
-            self._materials.teacher_test_rows(corners[0])
+        if self._sweep.finalist_runs():
+            self._materials.teacher_test_rows(
+                corners[0]
+            )  # its logits alone: nobody looks at them before a finalist does
         self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
-        self._send("phase", text="checking teacher, rows and students")
-        largest = max(self._sweep.values("batch_size"))
+        self._phase("checking teacher, rows and students")
         for corner in corners:
-            preflight(self._materials, corner, largest_batch=largest)
             self._materials.rows(corner)
-        self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
+        if self._is_first:
+            largest = max(self._sweep.values("batch_size"))
+            for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
+                preflight(self._materials, corner, largest_batch=largest)
+            self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
 
     def work(self) -> None:
         """Run trials until there is none to take."""
@@ -243,6 +246,10 @@ class Worker:
             "seconds_per_trial": sum(seconds) / len(seconds),
         }
 
+    def _phase(self, text: str) -> None:
+        if self._is_first:
+            self._send("phase", text=text)
+
     def _say(self, text: str) -> None:
         self._send("note", text=text)
 
@@ -250,7 +257,7 @@ class Worker:
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
     """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted.
 
-    `mode` is how W&B is reached, where that is known; otherwise its server is asked.
+    `mode` is how W&B is reached, where a worker before has prepared the sweep and found out.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))

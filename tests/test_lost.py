@@ -211,7 +211,7 @@ def test_a_target_ends_the_sweep(tiny_sweep_file: WriteSweep, tmp_path: Path) ->
 def test_a_duplicate_of_a_finite_space_is_answered_from_the_record(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     search = {"alpha": {"choices": [0.0, 1.0]}}
     fixed = {"learning_rate": 1e-3, "epochs": 3}
-    path = tiny_sweep_file(search=None, study={"trials": 6, "controls": 0}, fixed=fixed)
+    path = tiny_sweep_file(search=None, study={"trials": 6, "controls": 0, "lag": 0}, fixed=fixed)
     content = path.read_text().replace("search: null", f"search: {json.dumps(search)}")
     path.write_text(content)
     done = command("run", path)
@@ -285,7 +285,7 @@ folder, storage, owner = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
 queue = tuple({"alpha": number / 256} for number in range(240))
 sweep = SweepConfig(
     name="queue", fixed={"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}, search={"alpha": Axis(low=0.0, high=1.0)},
-    study=StudyConfig(trials=240, controls=0, sampler="random", pruner="none", storage=storage), enqueue=queue,
+    study=StudyConfig(trials=240, controls=0, sampler="random", pruner="none", lag=None, storage=storage), enqueue=queue,
     finalists=FinalistsConfig(top=0),
 )
 studies = Studies(sweep, folder, owner)
