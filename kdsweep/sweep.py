@@ -52,8 +52,8 @@ def _supervise(
     (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
     devices = device_groups(device, each)
     workers = default_workers(device, each) if workers is None else workers
-    if too_many := _too_many(sweep, workers):
-        console.print(too_many, style="yellow", highlight=False)
+    if said := too_many(sweep, workers):
+        console.print(said, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in STAGES}
     with SweepDisplay(console, sweep, finished, workers=workers) as display:
 
@@ -71,7 +71,7 @@ def _supervise(
     return supervisor.tracking
 
 
-def _too_many(sweep: SweepConfig, workers: int) -> str | None:
+def too_many(sweep: SweepConfig, workers: int) -> str | None:
     """What to say of workers that the search will let wait."""
     if sweep.study.lag is None:
         return None

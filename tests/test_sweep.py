@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdsweep.gathered import read_records
+from kdsweep.sweep import too_many
+from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
 
 WriteSweep = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
@@ -39,6 +42,28 @@ def called(capsys: pytest.CaptureFixture[str]) -> Say:
         return subprocess.CompletedProcess(line, code, said.out, said.err)
 
     return call
+
+
+@pytest.mark.parametrize(
+    ("study", "workers", "said"),
+    [
+        ({}, 6, None),
+        ({}, 8, "study.lag=3 keeps"),
+        ({"controls": 0}, 4, "study.lag=3 keeps"),
+        ({"lag": 0}, 3, "study.lag: 0 lets 2 trials"),
+        ({"lag": None}, 99, None),
+    ],
+)
+def test_workers_that_the_search_lets_wait_are_told(study: dict[str, Any], workers: int, said: str | None) -> None:
+    fixed = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}
+    sweep = SweepConfig(
+        name="s",
+        fixed=fixed,
+        search={"alpha": Axis(low=0, high=1), "learning_rate": Axis(low=1e-5, high=1e-3)},
+        study=StudyConfig(**study),
+    )
+    told = too_many(sweep, workers)
+    assert told is None if said is None else told and said in told
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from transformers import BertModel
 
+from kdsweep import teacher
 from kdsweep.assets import cache_root
 from kdsweep.config import TrialConfig
 from kdsweep.errors import DataError, ModelError, PreflightError
@@ -128,6 +129,22 @@ def test_a_teacher_that_gives_nan_is_refused(tiny_config: Config, tiny_classifie
     with pytest.raises(ModelError, match="the teacher's logits must be finite, but 72 of 72 rows hold nan or inf"):
         Materials().rows(tiny_config(teacher=str(tmp_path / "broken")))
     assert cached_logits() == []
+
+
+def test_fine_tuning_and_logits_have_threads_of_their_own(
+    tiny_config: Config, tiny_body: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+    for name in ("distill", "all_logits"):
+        plain = getattr(teacher, name)
+        note = lambda *given, name=name, plain=plain, **named: (
+            seen.update({name: torch.get_num_threads()}) or plain(*given, **named)
+        )
+        monkeypatch.setattr(teacher, name, note)
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=1, teacher_threads=2)
+    assert teacher.teacher_trial(config).threads == 2
+    Materials().rows(config)
+    assert seen == {"distill": 2, "all_logits": 2} and torch.get_num_threads() == 1
 
 
 def test_other_rows_or_another_recipe_make_another_teacher(tiny_config: Config, tiny_body: Path) -> None:
