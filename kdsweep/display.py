@@ -16,7 +16,7 @@ from rich.table import Table
 
 from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig
-from kdsweep.words import duration
+from kdsweep.words import duration, plural
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 
@@ -142,7 +142,8 @@ class SweepDisplay:
         lines = {
             "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
             "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
-            "machine": f"{facts['device']}, {facts['precision']}, {self._workers} x {facts['threads']} threads",
+            "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
+            f"{plural(facts['threads'], 'thread')}",
             "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
             "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
         }
