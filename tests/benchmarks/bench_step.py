@@ -2,7 +2,7 @@
 
 The floor is what no implementation of the same mathematics can spare: the step's own matrix products, caught in a real step and run
 again by themselves with the same shapes, strides and types, and AdamW's bytes (parameter, gradient and two moments read, all but
-the gradient written) at the rate of a large copy. The step is `distill_epoch`, the loop that every trial runs: batches, both losses, clipping,
+the gradient written) at the rate of one large tensor added to another in place. The step is `distill_epoch`, the loop that every trial runs: batches, both losses, clipping,
 schedule, records read. Both take turns; medians are compared.
 """
 
@@ -24,7 +24,7 @@ from kdsweep import distill as loop
 from kdsweep import machine
 from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, Training, distill_epoch
-from kdsweep.hardware import available_cores
+from kdsweep.hardware import available_cores, default_workers
 from kdsweep.tokens import Tokens
 
 PRODUCTS = (
@@ -117,7 +117,11 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     """Print the step, the floor and their ratio, then the step's operations by their own time."""
     device = machine.best_device()
     precision = machine.best_precision(device) if options.precision == "auto" else options.precision
-    machines = {"device": device, "precision": precision, "threads": options.threads or available_cores()}
+    machines = {
+        "device": device,
+        "precision": precision,
+        "threads": options.threads or available_cores() // default_workers(device, 1),
+    }
     config = TrialConfig(train_file="-", teacher="-", student="-", batch_size=batch_size, **machines)
     machine.set_up(int(config.threads))
     rows, training = synthetic_rows(batch_size, options, device), training_of(config, options)
@@ -131,14 +135,14 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     calls = again(caught.products, device)
     parameters = sum(parameter.numel() for parameter in training.student.parameters())
     source = torch.randn(64 * 2**20, device=device)
-    target = torch.empty_like(source)
-    steps, products, copies = [], [], []
+    target = torch.randn_like(source)
+    steps, products, sums = [], [], []
     for _ in range(options.repeats):
         steps.append(seconds(epoch, device) / STEPS)
         products.append(seconds(lambda: replay(calls), device) / STEPS)
-        copies.append(seconds(lambda: target.copy_(source), device))
-    step, product, copy = (statistics.median(values) for values in (steps, products, copies))
-    rate = 2 * source.numel() * 4 / copy
+        sums.append(seconds(lambda: target.add_(source), device))
+    step, product, added = (statistics.median(values) for values in (steps, products, sums))
+    rate = 3 * source.numel() * 4 / added
     adamw = parameters * ADAMW_BYTES / rate
     print(
         f"batch {batch_size}: step {1e3 * step:.1f} ms, floor {1e3 * (product + adamw):.1f} ms (products {1e3 * product:.1f}, "
@@ -177,7 +181,7 @@ def main() -> None:
     add("--layers", type=int, default=3, help="of the student (default 3)")
     add("--width", type=int, default=384, help="of the student (default 384)")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default auto")
-    add("--threads", type=int, help="default: all cores")
+    add("--threads", type=int, help="default: those of one of the workers that a sweep has here")
     add("--repeats", type=int, default=9, help="of both, in turns (default 9)")
     add(
         "--operations", type=int, default=0, help="print so many of the step's operations by their own time (default 0)"
