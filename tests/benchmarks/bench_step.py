@@ -2,8 +2,8 @@
 
 The floor is what no implementation of the same mathematics can spare: the step's own matrix products, caught in a real step and run
 again by themselves with the same shapes, strides and types, and AdamW's bytes (parameter, gradient and two moments read, all but
-the gradient written) at the rate of one large tensor added to another in place. The step is `distill_epoch`, the loop that every trial runs: batches, both losses, clipping,
-schedule, records read. Both take turns; medians are compared.
+the gradient written) at the rate of one large tensor added to another in place. The step is `distill_epoch`, the loop that every trial
+runs: batches, both losses, clipping, schedule, records read. Both take turns; medians are compared.
 """
 
 import argparse
