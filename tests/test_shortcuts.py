@@ -1,5 +1,6 @@
 """The shortcuts on a CPU change the time, not the mathematics."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def model(request: pytest.FixtureRequest, tiny_config: Config, materials: Materi
     """A DistilBERT and a BERT."""
     config = tiny_config()
     made: Any = materials.student(config) if request.param == "student" else materials.teacher(config).model
-    return made.requires_grad_(True)
+    return copy.deepcopy(made).requires_grad_(True)  # the teacher is everybody's
 
 
 @pytest.mark.parametrize("slow_blas", [False, True])

@@ -5,7 +5,7 @@
     good      Trainer, the teacher in `compute_loss` under `no_grad`, batches of about one length, fused AdamW, the precision that is
               faster on this machine, no checkpoints, no logging service, evaluation in batches of 128 without the teacher
     plain     Trainer as its defaults have it, the teacher in `compute_loss`, evaluation with it too
-    textbook  the loop of `bench_trial.py`
+    textbook  the loop of `bench_trial.py`, clipping gradients as the other sides do
 """
 
 import argparse
