@@ -21,9 +21,9 @@ WARM_UP_EPOCHS = 1
 """Epochs that the median pruner lets everybody finish: a high temperature or alpha starts slowly."""
 
 
-def known_slots(study: StudyConfig, slot: int) -> int:
-    """How many slots, counted from the first, a slot may know of: those before it less `study.lag`."""
-    return slot if study.lag is None else max(0, slot - study.lag)
+def known_slots(study: StudyConfig, slot: int) -> int | None:
+    """How many slots, counted from the first, a slot may know of: those before it less `study.lag`. None: all that have ended."""
+    return None if study.lag is None else max(0, slot - study.lag)
 
 
 def pruner(sweep: SweepConfig) -> BasePruner:
@@ -56,10 +56,11 @@ class _FirstSlots:
 
 def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
     """The study as a slot sees it."""
-    if settings.lag is None:
+    known = known_slots(settings, slot)
+    if known is None:
         return study
     seen = copy.copy(study)
-    seen._storage = _FirstSlots(study._storage, known_slots(settings, slot))  # type: ignore[assignment]
+    seen._storage = _FirstSlots(study._storage, known)  # type: ignore[assignment]
     return seen
 
 

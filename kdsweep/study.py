@@ -131,9 +131,8 @@ class Studies:
         if not self._open(arm) or not self._may_start(arm):
             return None
         trial = self._storage.patiently(self._studies[arm].ask)
-        if trial.number >= self._sweep.budget(arm) or not self._may_start(
-            arm, trial.number
-        ):  # somebody else was faster
+        is_late = trial.number >= self._sweep.budget(arm) or not self._may_start(arm, trial.number)
+        if is_late:  # somebody else was faster
             self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
@@ -162,9 +161,7 @@ class Studies:
             return None
         axes = self._sweep.axes(assignment.arm)
         wanted = {name: space.encode(value) for name, value in assignment.params.items()}
-        known = self._trials(assignment.arm)
-        if self._sweep.study.lag is not None:
-            known = known[: known_slots(self._sweep.study, assignment.trial)]
+        known = self._trials(assignment.arm)[: known_slots(self._sweep.study, assignment.trial)]
         ended = [t for t in known if t.state.is_finished() and "twin" not in t.user_attrs]
         return next((t for t in ended if t.number != assignment.trial and t.params == wanted and axes), None)
 

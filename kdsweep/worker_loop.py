@@ -82,10 +82,8 @@ class Worker:
         check_devices(corners[0])
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
-        if self._sweep.finalist_runs():
-            self._materials.teacher_test_rows(
-                corners[0]
-            )  # its logits alone: nobody looks at them before a finalist does
+        if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
+            self._materials.teacher_test_rows(corners[0])
         self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
         self._phase("checking teacher, rows and students")
         for corner in corners:
