@@ -119,7 +119,7 @@ class TrialConfig:
     device: str = "auto"
     """`cpu`, `cuda` or `cuda:1`; auto: cuda where there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU that multiplies it faster."""
+    """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU that gains by it."""
     devices_per_trial: int = 1
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
     teacher_threads: int | Literal["auto"] = "auto"
