@@ -113,21 +113,26 @@ def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None 
 def _first_attends(
     hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
 ) -> Tensor:
-    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values."""
+    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values.
 
-    def split(projected: Tensor) -> Tensor:
-        by_head: Tensor = projected.unflatten(-1, (heads, -1))
-        return by_head.transpose(1, 2)
-
+    One token asks, so no token needs a key or a value of its own: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
+    """
     query, key, value = projections
-    mixed = functional.scaled_dot_product_attention(
-        split(query(hidden[:, :1])),
-        split(key(hidden)),
-        split(value(hidden)),
-        attn_mask=attention_mask[:, :, :1] if attention_mask is not None else None,
-        dropout_p=dropout.p if dropout.training else 0.0,
-    )
-    return mixed.transpose(1, 2).flatten(2)
+
+    def by_head(weight: Tensor) -> Tensor:
+        split: Tensor = weight.unflatten(0, (heads, -1))  # [heads, H / heads, H], of a bias [heads, H / heads]
+        return split
+
+    asking = query(hidden[:, 0]).unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, B, H / heads]
+    asked = (asking @ by_head(key.weight)).transpose(0, 1)  # [B, heads, H]
+    constant = asking @ by_head(key.bias).unsqueeze(-1)  # [heads, B, 1]
+    scores = (asked @ hidden.transpose(1, 2) + constant.transpose(0, 1)) * asking.shape[-1] ** -0.5  # [B, heads, L]
+    if attention_mask is not None:
+        scores = scores + attention_mask[:, 0, :1]
+    shares = dropout(scores.softmax(dim=-1))
+    gathered = (shares @ hidden).transpose(0, 1) @ by_head(value.weight).transpose(1, 2)  # [heads, B, H / heads]
+    mixed: Tensor = gathered.transpose(0, 1) + shares.sum(dim=-1, keepdim=True) * by_head(value.bias)
+    return mixed.flatten(1).unsqueeze(1)
 
 
 class CheapDropout(TorchFunctionMode):
@@ -148,8 +153,8 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     if inplace or not training or not 0 < dropped < 2**16:
         return functional.dropout(input, p, training, inplace)
     bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # four elements a number
-    kept = bits.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - 2**15
-    return input * (kept * torch.tensor(2**16 / (2**16 - dropped), dtype=input.dtype))
+    kept = bits.view(torch.int16)[: input.numel()].view(input.shape).ge_(dropped - 2**15)  # 1 or 0
+    return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 class OneDNNProducts(TorchFunctionMode):

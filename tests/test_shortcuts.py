@@ -76,6 +76,7 @@ def test_linear_layers_are_onednns_where_the_blas_is_slow(model: Any, monkeypatc
         return len(asked)
 
     layers = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+    layers -= 2  # the last layer has neither keys nor values
     assert (calls(slow=True), calls(slow=False), calls(slow=True, low=True)) == (layers, 0, 0)
 
 
