@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from test_study import run_next, sweep_of
 
+from kdsweep.display import SweepDisplay
 from kdsweep.gathered import read_records
+from kdsweep.study import Studies
+from kdsweep.supervisor import Supervisor, WorkerProcess
 from kdsweep.sweep import too_many
-from kdsweep.sweep_config import Axis, StudyConfig, SweepConfig
+from kdsweep.sweep_config import STAGES, Axis, StudyConfig, SweepConfig
 
 WriteSweep = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
@@ -64,6 +69,25 @@ def test_workers_that_the_search_lets_wait_are_told(study: dict[str, Any], worke
     )
     told = too_many(sweep, workers)
     assert told is None if said is None else told and said in told
+
+
+def test_a_worker_that_comes_too_late_for_a_trial_is_sent_home(memory: Path) -> None:
+    sweep = sweep_of(trials=1)
+    studies, display = Studies(sweep, memory), SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(STAGES, 0))
+    supervisor = Supervisor(sweep, memory, studies, display, workers=2, devices=[])
+    line = [sys.executable, "-c", "import time; time.sleep(60)"]
+    late, busy = (WorkerProcess(place=place, owner=f"w{place}", process=subprocess.Popen(line)) for place in range(2))
+    busy.has_had_a_trial = True
+    supervisor._workers.update({worker.owner: worker for worker in (late, busy)})
+    try:
+        supervisor._look()
+        assert late.process.poll() is None  # a trial is left, or might be put back
+        run_next(studies, "distilled", lambda *_: 0.5)
+        supervisor._look()
+        assert late.process.wait(10) == -signal.SIGTERM
+        assert busy.process.poll() is None  # it records, and ends by itself
+    finally:
+        supervisor._kill()
 
 
 @pytest.mark.slow

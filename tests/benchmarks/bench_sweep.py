@@ -4,8 +4,8 @@ Same rows, teacher, student initial weights (checked by hash), temperatures, alp
 seconds hold everything that its user waits for: preflight, the teacher's logits, records, offline W&B, students saved, the
 report. The peers (`peers.py`) keep no records and save nothing. The teacher is fine-tuned beforehand and is on nobody's bill.
 
-At the end kdsweep searches by itself, the eight trials not given, with its default sampler and pruner, until one trial is as good as the best
-of the careful Trainer's eight (`study.target`): how long each took to have it.
+At the end kdsweep searches by itself, the eight trials not given, with its default sampler and pruner and the three known recipes that its shipped
+sweeps begin with, until one trial is as good as the best of the careful Trainer's eight (`study.target`): how long each took to have it.
 """
 
 import argparse
@@ -125,7 +125,9 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
         },
         "tracking": {"mode": "offline"},
     }
-    if name != "search":  # nor do the peers prune
+    if name == "search":
+        content |= {"enqueue": yaml.safe_load(SWEEP.read_text())["enqueue"]}
+    else:  # nor do the peers prune
         content |= {"enqueue": TRIALS[:trials], "study": {"trials": trials, "controls": 0, "pruner": "none", **study}}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
