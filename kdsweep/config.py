@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from kdsweep.errors import ConfigError
 
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 """Raised by hand whenever the same config may give another result; part of a sweep's identity."""
 
 FROM_TEACHER = "from_teacher"

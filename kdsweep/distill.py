@@ -4,9 +4,11 @@ The student sees each batch with the teacher's cached logits of the same rows. A
 with alpha 0. Shapes: B batch, C classes, N rows.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -21,14 +23,13 @@ from kdsweep.checkpoints import NOT_KEPT, Checkpoints
 from kdsweep.config import TrialConfig
 from kdsweep.devices import ALONE, Team
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
+from kdsweep.graphs import Graphs, own_stream, recording
 from kdsweep.losses import distillation_loss
 from kdsweep.models import compact_vocabulary, restore_vocabulary
+from kdsweep.readout import Readout, Taken
 from kdsweep.results import VALIDATED, EpochMetrics, StepMetrics
-from kdsweep.shortcuts import shortcuts
+from kdsweep.shortcuts import is_known, shortcuts, weights_in_bfloat16
 from kdsweep.tokens import Batch, Tokens, evaluation_batches, split_batch, training_batches
-
-READ_EVERY = 10
-"""Steps whose losses stay on the device before they are read together: reading one by one would wait for each step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Training:
     epoch: int = 1
     step: int = 0
     team: Team = ALONE
+    graphs: Graphs | None = None
     losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
     """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
     rows_seen: int = 0
@@ -144,12 +146,13 @@ def distill(
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
     optimizer, schedule = _optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
-    training = Training(student=student, optimizer=optimizer, schedule=schedule, team=team)
+    graphs = Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None
+    training = Training(student=student, optimizer=optimizer, schedule=schedule, team=team, graphs=graphs)
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
     evaluation = None
-    with checkpoints.guarding():
+    with checkpoints.guarding(), own_stream(config.device):
         while training.epoch <= config.epochs:
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
@@ -168,6 +171,11 @@ def distill(
     return training, evaluation
 
 
+def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
+    """Whether no step waits for the host: on a GPU, of a model whose forward pass is known, without other processes."""
+    return config.device.startswith("cuda") and team.size == 1 and is_known(student)
+
+
 def distill_epoch(
     training: Training,
     rows: Rows,
@@ -177,40 +185,47 @@ def distill_epoch(
     checkpoints: Checkpoints = NOT_KEPT,
 ) -> Tensor:
     """One pass over `rows`, from where `training` stands in it; the mean L_total, L_soft and L_hard over rows, float64 [3]."""
-    student, optimizer, schedule, team = training.student, training.optimizer, training.schedule, training.team
+    student, schedule, team = training.student, training.schedule, training.team
     student.train()
     if training.rows_seen == 0:  # dropout: an epoch's randomness does not hang on the ones before
         torch.manual_seed(config.seed * 1_000_003 + training.epoch)
-    unread: list[tuple[int, float, Tensor]] = []
 
-    def read() -> None:
-        values = torch.stack([parts for *_, parts in unread]).cpu().double()
-        for (size, _, _), value in zip(unread, values, strict=True):
-            training.losses, training.rows_seen = training.losses + size * value, training.rows_seen + size
-        on_steps(_step_metrics(values, [rate for _, rate, _ in unread], last=training.step, epoch=training.epoch))
-        unread.clear()
+    def read(steps: Sequence[Taken]) -> None:
+        for step in steps:
+            training.losses = training.losses + step.rows * torch.tensor(step.losses, dtype=torch.float64)
+            training.rows_seen += step.rows
+        on_steps([_step_metrics(step, training.epoch) for step in steps])
 
+    update = functools.partial(_update, training, rows, config)
+    readout = Readout(read)
     batches = training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=training.epoch)
     done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
     with shortcuts(student):
         for batch in itertools.islice(batches, done, None):
             if team.size > 1:  # each process drops places of its own; a checkpoint holds the generators of one alone
                 torch.manual_seed((config.seed * 1_000_003 + training.step) * team.size + team.rank)
-            loss = _backward(training, batch, rows, config)
-            nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm)
-            optimizer.step()
-            unread.append((len(batch.rows), float(schedule.get_last_lr()[0]), loss))
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
+            graphs = training.graphs if training.micro_batches == 1 else None
+            losses = graphs.step(batch, update) if graphs else update(batch)
             training.step += 1
+            rate = float(schedule.get_last_lr()[0])
+            schedule.step()
+            readout.add(Taken(training.step, len(batch.rows), rate, losses))
             due = team.any(checkpoints.due())
-            if due or len(unread) == READ_EVERY:
-                read()
+            if due:
+                readout.finish()
             if due and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
-    if unread:
-        read()
+    readout.finish()
     return training.losses / training.rows_seen
+
+
+def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -> Tensor:
+    """One step of the optimizer; the batch's L_total, L_soft and L_hard [3], on the device."""
+    losses = _backward(training, batch, rows, config)
+    nn.utils.clip_grad_norm_(training.student.parameters(), config.max_grad_norm)
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    return losses
 
 
 def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig) -> Tensor:
@@ -228,7 +243,7 @@ def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig)
             for piece in pieces:
                 losses = losses + _backward_piece(training, piece, rows, config, whole=batch)
         except RuntimeError as error:
-            if not machine.is_out_of_memory(error):
+            if not machine.is_out_of_memory(error) or recording():
                 raise
             too_large = error.with_traceback(None)  # whose frames hold the memory
         if not team.any(too_large is not None):
@@ -254,17 +269,21 @@ def _gradients(student: nn.Module) -> list[Tensor]:
 
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
     """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses [3]."""
-    with torch.autocast(rows.labels.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        student_logits = training.student(**piece.inputs).logits
-    loss = distillation_loss(
-        student_logits,
-        rows.teacher_logits[piece.rows],
-        rows.labels[piece.rows],
-        temperature=config.temperature,
-        alpha=config.alpha,
-    )
-    share = len(piece.rows) / len(whole.rows)
-    (loss.total if share == 1 else share * loss.total).backward()
+    device, low = rows.labels.device.type, config.precision == "bf16"
+    with ExitStack() as stack:
+        if low and device == "cuda":
+            stack.enter_context(weights_in_bfloat16(training.student))
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
+            student_logits = training.student(**piece.inputs).logits
+        loss = distillation_loss(
+            student_logits,
+            rows.teacher_logits[piece.rows],
+            rows.labels[piece.rows],
+            temperature=config.temperature,
+            alpha=config.alpha,
+        )
+        share = len(piece.rows) / len(whole.rows)
+        (loss.total if share == 1 else share * loss.total).backward()
     return share * torch.stack(loss).detach()
 
 
@@ -331,14 +350,11 @@ def _weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
     return float(np.prod(1 - rates * config.weight_decay))
 
 
-def _step_metrics(values: Tensor, rates: list[float], *, last: int, epoch: int) -> list[StepMetrics]:
-    first = last - len(rates) + 1
-    steps = []
-    for step, (total, soft, hard), rate in zip(range(first, last + 1), values.tolist(), rates, strict=True):
-        if not np.isfinite([total, soft, hard]).all():
-            raise NonFiniteLoss(step, soft, hard)
-        steps.append(StepMetrics(step=step, epoch=epoch, L_soft=soft, L_hard=hard, L_total=total, learning_rate=rate))
-    return steps
+def _step_metrics(taken: Taken, epoch: int) -> StepMetrics:
+    total, soft, hard = taken.losses
+    if not np.isfinite([total, soft, hard]).all():
+        raise NonFiniteLoss(taken.step, soft, hard)
+    return StepMetrics(step=taken.step, epoch=epoch, L_soft=soft, L_hard=hard, L_total=total, learning_rate=taken.rate)
 
 
 def _epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:

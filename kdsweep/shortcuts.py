@@ -1,7 +1,8 @@
-"""What a model may leave out on a CPU: the same mathematics from fewer operations.
+"""What a model may leave out: the same mathematics from fewer operations.
 
-Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads, for
-dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU.
+Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads; on a CPU for
+dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU; on a GPU
+for the host, which looks whether a batch has padding.
 Shapes: B batch, L tokens, H width.
 """
 
@@ -21,18 +22,64 @@ from kdsweep import machine
 
 @contextmanager
 def shortcuts(model: nn.Module) -> Iterator[None]:
-    """Inside the block `model` takes every shortcut of this module; after it, it is as before. Elsewhere than on a CPU, none."""
+    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before."""
     with ExitStack() as stack:
-        if next(model.parameters()).device.type != "cpu":
-            yield
-            return
-        stack.enter_context(eager_attention(model))
-        modes: list[type[TorchFunctionMode]] = [CheapDropout]
-        if machine.blas_is_slow():
-            modes.append(OneDNNProducts)
-        stack.enter_context(forward_inside(model, modes))
+        if _device_type(model) == "cpu":
+            stack.enter_context(eager_attention(model))
+            modes: list[type[TorchFunctionMode]] = [CheapDropout]
+            if machine.blas_is_slow():
+                modes.append(OneDNNProducts)
+            stack.enter_context(forward_inside(model, modes))
+        elif is_known(model):
+            stack.enter_context(ready_mask(model))
+            stack.enter_context(forward_inside(model, [BiasByProduct]))
         if (last := _last_layer(model)) is not None:
             stack.enter_context(first_token_only(*last))
+        yield
+
+
+def _device_type(model: nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether this is one of the models whose forward pass this module knows: a BERT or DistilBERT."""
+    return _last_layer(model) is not None
+
+
+@contextmanager
+def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
+    """Inside the block, for a step forwards and backwards, linear layers have bfloat16 copies of their weights; after it, the weights have
+    the gradients of the copies. The numbers of autocast, which would cast every weight and every gradient by itself."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    places = [(linear, name) for linear in linears for name, _ in linear.named_parameters()]
+    weights = [getattr(linear, name) for linear, name in places]
+    copies: list[Tensor] = [nn.Parameter(torch.empty_like(weight, dtype=torch.bfloat16)) for weight in weights]
+    with torch.no_grad():
+        torch._foreach_copy_(copies, weights)
+    try:
+        for (linear, name), copied in zip(places, copies, strict=True):
+            setattr(linear, name, copied)
+        yield
+    finally:
+        for (linear, name), weight in zip(places, weights, strict=True):
+            setattr(linear, name, weight)
+    found = [(weight, copied.grad) for weight, copied in zip(weights, copies, strict=True) if copied.grad is not None]
+    gradients = [torch.empty_like(weight) for weight, _ in found]
+    torch._foreach_copy_(gradients, [gradient for _, gradient in found])
+    for (weight, _), gradient in zip(found, gradients, strict=True):
+        weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
+@contextmanager
+def ready_mask(model: nn.Module) -> Iterator[None]:
+    """Inside the block, attention gets its mask ready-made: transformers would wait for the GPU, to drop one that masks nothing."""
+    plain = model.forward
+
+    def forward(*args: Any, attention_mask: Tensor, **kwargs: Any) -> Any:
+        return plain(*args, attention_mask=attention_mask[:, None, None, :].bool(), **kwargs)
+
+    with _forward(model, forward):
         yield
 
 
@@ -127,7 +174,9 @@ def _first_attends(
     asked = (asking @ by_head(key.weight)).transpose(0, 1)  # [B, heads, H]
     constant = asking @ by_head(key.bias).unsqueeze(-1)  # [heads, B, 1]
     scores = (asked @ hidden.transpose(1, 2) + constant.transpose(0, 1)) * asking.shape[-1] ** -0.5  # [B, heads, L]
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask[:, 0, :1], -torch.inf)
+    elif attention_mask is not None:
         scores = scores + attention_mask[:, 0, :1]
     shares = dropout(scores.softmax(dim=-1))
     gathered = (shares @ hidden).transpose(0, 1) @ by_head(value.weight).transpose(1, 2)  # [heads, B, H / heads]
@@ -167,6 +216,38 @@ class OneDNNProducts(TorchFunctionMode):
         if func is functional.linear and not torch.is_autocast_enabled("cpu"):
             return _OneDNNLinear.apply(*args, **(kwargs or {}))  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
+
+
+class BiasByProduct(TorchFunctionMode):
+    """Inside the block, the gradient of a linear layer's bias is a product with ones: torch's sum over rows takes a GPU several times as long."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every torch function passes here; linear layers alone are replaced."""
+        if func is functional.linear and torch.is_grad_enabled() and len(args) == 3 and args[2] is not None:
+            return _Linear.apply(*args)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Linear(torch.autograd.Function):
+    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = 1ᵀ dy."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The output; what the gradients need is kept."""
+        ctx.save_for_backward(input, weight)
+        return functional.linear(input, weight, bias)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each."""
+        input, weight = ctx.saved_tensors
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        ones = flat.new_ones(1, len(flat))
+        return gradient @ weight, flat.t() @ input.reshape(-1, input.shape[-1]), (ones @ flat)[0]
 
 
 class _OneDNNLinear(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdsweep import distill as loop
+from kdsweep import readout
 from kdsweep.checkpoints import KEPT, Checkpointing
 from kdsweep.config import TrialConfig
 from kdsweep.distill import distill
@@ -48,7 +48,7 @@ def outcome(folder: Path) -> Any:
 def test_a_trial_stopped_after_every_few_steps_ends_with_the_bits_of_one_never_stopped(
     precision: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "READ_EVERY", 1)
+    monkeypatch.setattr(readout, "READ_EVERY", 1)
     config = tiny_config(precision=precision, epochs=3)
     run(config, tmp_path / "whole" / "trials" / "0000", StopRequest())
     folder = tmp_path / "cut" / "trials" / "0000"

@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware"},
+    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware", "readout"},
     {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},
-    {"gathered", "devices"},
+    {"gathered", "devices", "graphs"},
     {"models", "tracking", "leaderboard"},
     {"figures", "finalists", "advice", "distill"},
     {"answer"},

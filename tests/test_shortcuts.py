@@ -1,7 +1,8 @@
-"""The shortcuts on a CPU change the time, not the mathematics."""
+"""The shortcuts change the time, not the mathematics."""
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch.nn import functional
 
 from kdsweep import machine
+from kdsweep import shortcuts as shortcuts_module
 from kdsweep.config import TrialConfig
 from kdsweep.distill import all_logits, distill
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
-from kdsweep.shortcuts import CheapDropout, eager_attention, shortcuts
+from kdsweep.shortcuts import CheapDropout, eager_attention, shortcuts, weights_in_bfloat16
 from kdsweep.tokens import padded
 
 Config = Callable[..., TrialConfig]
@@ -29,11 +31,12 @@ def model(request: pytest.FixtureRequest, tiny_config: Config, materials: Materi
     return copy.deepcopy(made).requires_grad_(True)  # the teacher is everybody's
 
 
-@pytest.mark.parametrize("slow_blas", [False, True])
+@pytest.mark.parametrize(("device", "slow_blas"), [("cpu", False), ("cpu", True), ("cuda", False)])
 def test_logits_and_gradients_are_those_of_the_plain_model(
-    model: Any, slow_blas: bool, tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
+    model: Any, device: str, slow_blas: bool, tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "blas_is_slow", lambda: slow_blas)
+    monkeypatch.setattr(shortcuts_module, "_device_type", lambda _: device)  # a GPU's are mathematics, too
     rows, _ = materials.rows(tiny_config())
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -54,6 +57,27 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
     assert torch.allclose(short, plain, atol=1e-6)
     for one, other in zip(short_gradients, plain_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_weights_in_bfloat16_give_the_gradients_of_autocast_to_the_bit(model: Any) -> None:
+    batch = {"input_ids": torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}  # fmt: skip
+
+    def gradients(weights: Callable[[Any], Any], pieces: int) -> list[torch.Tensor]:
+        model.eval().zero_grad()
+        for _ in range(pieces):
+            with weights(model):
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    logits = model(**batch).logits
+                functional.cross_entropy(logits.float(), torch.tensor([0, 1])).backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    names = [name for name, _ in model.named_parameters()]
+    for pieces in (1, 2):
+        for name, one, other in zip(
+            names, *(gradients(weights, pieces) for weights in (nullcontext, weights_in_bfloat16)), strict=True
+        ):
+            assert one.dtype == other.dtype == torch.float32 and torch.equal(one, other), name
+    assert [name for name, _ in model.named_parameters()] == names
 
 
 def test_the_last_layer_computes_one_token(model: Any) -> None:

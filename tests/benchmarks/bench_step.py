@@ -4,6 +4,9 @@ The floor is what no implementation of the same mathematics can spare: the step'
 again by themselves with the same shapes, strides and types, and AdamW's bytes (parameter, gradient and two moments read, all but
 the gradient written) at the rate of one large tensor added to another in place. The step is `distill_epoch`, the loop that every trial
 runs: batches, both losses, clipping, schedule, records read. Both take turns; medians are compared.
+
+On a GPU the products are one CUDA graph, so that their floor is the GPU's and not Python's; `--single` launches the step's own
+kernels one by one, without graphs.
 """
 
 import argparse
@@ -23,7 +26,9 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from kdsweep import distill as loop
 from kdsweep import machine
 from kdsweep.config import TrialConfig
+from kdsweep.devices import ALONE
 from kdsweep.distill import Rows, Training, distill_epoch
+from kdsweep.graphs import Graphs, own_stream
 from kdsweep.hardware import available_cores, default_workers
 from kdsweep.tokens import Tokens
 
@@ -73,6 +78,15 @@ def replay(calls: list[Callable[[], Any]]) -> None:
         call()
 
 
+def as_graph(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
+    """All of them, as one launch on a GPU."""
+    replay(calls)  # a library's first use cannot be recorded
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        replay(calls)
+    return graph.replay
+
+
 def synthetic_rows(batch_size: int, options: argparse.Namespace, device: str) -> Rows:
     """Rows of one length, for `STEPS` steps."""
     rows, length = STEPS * batch_size, options.tokens
@@ -100,7 +114,8 @@ def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
     )
     student = DistilBertForSequenceClassification(facts).to(config.device)
     optimizer, schedule = loop._optimizer_and_schedule(student, config, steps=10**6)
-    return Training(student=student, optimizer=optimizer, schedule=schedule)
+    graphs = Graphs(optimizer, config.device) if loop._can_be_recorded(student, config, ALONE) else None
+    return Training(student=student, optimizer=optimizer, schedule=schedule, graphs=graphs)
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:
@@ -130,16 +145,21 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
         training.epoch, training.step, training.rows_seen = training.epoch + 1, training.epoch * STEPS, 0
         distill_epoch(training, rows, config, on_steps=lambda _: None)
 
+    graphs, training.graphs = training.graphs, None
     with Catch() as caught:
         epoch()
+    training.graphs = None if options.single else graphs
     calls = again(caught.products, device)
+    multiply = as_graph(calls) if device.startswith("cuda") else partial(replay, calls)
+    for _ in range(2):
+        epoch()  # graphs are recorded
     parameters = sum(parameter.numel() for parameter in training.student.parameters())
     source = torch.randn(64 * 2**20, device=device)
     target = torch.randn_like(source)
     steps, products, sums = [], [], []
     for _ in range(options.repeats):
         steps.append(seconds(epoch, device) / STEPS)
-        products.append(seconds(lambda: replay(calls), device) / STEPS)
+        products.append(seconds(multiply, device) / STEPS)
         sums.append(seconds(lambda: target.add_(source), device))
     step, product, added = (statistics.median(values) for values in (steps, products, sums))
     rate = 3 * source.numel() * 4 / added
@@ -181,14 +201,16 @@ def main() -> None:
     add("--layers", type=int, default=3, help="of the student (default 3)")
     add("--width", type=int, default=384, help="of the student (default 384)")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default auto")
+    add("--single", action="store_true", help="on a GPU, launch every kernel by itself")
     add("--threads", type=int, help="default: those of one of the workers that a sweep has here")
     add("--repeats", type=int, default=9, help="of both, in turns (default 9)")
     add(
         "--operations", type=int, default=0, help="print so many of the step's operations by their own time (default 0)"
     )
     options = described.parse_args()
-    for batch_size in options.batch or [16, 32, 64]:
-        measure(batch_size, options)
+    with own_stream(machine.best_device()):
+        for batch_size in options.batch or [16, 32, 64]:
+            measure(batch_size, options)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ import yaml
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parents[1] / "sweeps" / "clinc150.yaml"
-SIDES = ("ours", "one", "good", "plain", "textbook")
-"""`one` is ours with `--workers 1`: one trial at a time with all threads, as the peers run theirs."""
+WORKERS = {"ours": "auto", "one": "1", "two": "2", "three": "3"}
+"""Our own sides, by `--workers`: `one` trains one trial at a time with all threads, as the peers do."""
+SIDES = (*WORKERS, "good", "plain", "textbook")
 TRIALS = [
     {"temperature": 1.0, "alpha": 1.0, "learning_rate": 3e-4, "batch_size": 64},
     {"temperature": 2.0, "alpha": 0.5, "learning_rate": 3e-4, "batch_size": 16},
@@ -78,6 +79,8 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     fields = {"dataset": None, "dataset_config": None, "validation_split": None, "test_split": None}
     fields |= {"train_file": options.data[0], "validation_file": options.data[1], "label_column": "label"}
+    if options.teacher:
+        fields |= {"teacher": str(options.teacher.resolve())}
     fields |= {"train_limit": options.rows, "teacher_epochs": options.teacher_epochs, "max_length": 128}
     overrides = [f"fixed.{name}={'null' if value is None else value}" for name, value in fields.items()]
     sweep = load_sweep(SWEEP, overrides)
@@ -99,7 +102,7 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     last = teacher.epochs[-1].val_accuracy
     text = (
         f"{len(data.train):,} + {len(data.validation):,} rows of {len(data.label_names)} classes; teacher {last:.1%}; "
-        f"{machine.best_precision('cpu')}, {config.threads} threads, {machine.processor()}"
+        f"{config.precision}, {config.threads} threads, {machine.environment(config.device)['hardware']}"
     )
     return {"text": text, "weights": weights_sha256(student), "validation_rows": len(data.validation)}
 
@@ -135,7 +138,7 @@ def sweep_file(folder: Path, name: str, trials: int, epochs: int, **study: Any) 
 
 
 def ours(
-    folder: Path, trials: int, epochs: int, *, weights: str, name: str = "bench", workers: str = "auto", **study: Any
+    folder: Path, trials: int, epochs: int, *, weights: str, name: str, workers: str = "auto", **study: Any
 ) -> Side:
     """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
     from kdsweep.records import read_trials
@@ -199,12 +202,10 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         "side      trials   seconds   first trial ended   a trial of batch 64 / 32 / 16   accuracy   ours is faster by"
     )
     for name in options.sides:
-        trials = options.trials if name in ("ours", "one", "good") else min(options.trials, options.few)
+        trials = options.trials if name in (*WORKERS, "good") else min(options.trials, options.few)
         run = functools.partial(peer, name)
-        if name == "ours":
-            run = functools.partial(ours, weights=facts["weights"])
-        if name == "one":
-            run = functools.partial(ours, weights=facts["weights"], name="one", workers="1")
+        if name in WORKERS:
+            run = functools.partial(ours, weights=facts["weights"], name=f"bench-{name}", workers=WORKERS[name])
         kept = folder / f"{name}, {trials} trials of {options.epochs} epochs.json"
         if not kept.exists():
             kept.write_text(json.dumps(run(folder, trials, options.epochs)))
@@ -268,9 +269,16 @@ def main() -> None:
         default=4,
         help="trials of the two slow peers (default 4: each batch size at least once beyond the first)",
     )
-    add("--sides", nargs="+", choices=SIDES, default=list(SIDES), help="default all")
+    add(
+        "--sides",
+        nargs="+",
+        choices=SIDES,
+        default=["ours", "good", "plain", "textbook"],
+        help="default ours and the peers",
+    )
     add("--no-search", dest="search", action="store_false", help="leave out the search at the end")
     add("--folder", type=Path, help="keep rows, models and what each side gave there, and run only what it lacks")
+    add("--teacher", type=Path, help="a pretrained BERT to fine-tune (default the shipped sweep's)")
     add("--teacher-epochs", type=int, default=3, help="of its fine-tuning, beforehand (default 3)")
     options = described.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -78,13 +78,14 @@ def textbook(
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate)
     steps = config.epochs * len(batches)
     schedule = get_linear_schedule_with_warmup(optimizer, round(config.warmup_ratio * steps), steps)
-    T, alpha = config.temperature, config.alpha
+    T, alpha, device = config.temperature, config.alpha, next(student.parameters()).device
     torch.manual_seed(config.seed)
     train_seconds = evaluate_seconds = accuracy = 0.0
     for _ in range(config.epochs):
         started = time.perf_counter()
         student.train()
-        for input_ids, attention_mask, labels in batches:
+        for batch in batches:
+            input_ids, attention_mask, labels = (tensor.to(device) for tensor in batch)
             with torch.no_grad():
                 teacher_logits = teacher(input_ids=input_ids, attention_mask=attention_mask).logits
             student_logits = student(input_ids=input_ids, attention_mask=attention_mask).logits
@@ -116,9 +117,10 @@ def loader(rows: Any, batch_size: int, **order: Any) -> DataLoader[Any]:
 def textbook_accuracy(student: Any, batches: DataLoader[Any]) -> float:
     """Share of rows whose class is right, batch by batch in file order."""
     student.eval()
-    right = rows = 0
+    right, rows, device = 0, 0, next(student.parameters()).device
     with torch.no_grad():
-        for input_ids, attention_mask, labels in batches:
+        for batch in batches:
+            input_ids, attention_mask, labels = (tensor.to(device) for tensor in batch)
             predicted = student(input_ids=input_ids, attention_mask=attention_mask).logits.argmax(dim=-1)
             right += int((predicted == labels).sum())
             rows += len(labels)

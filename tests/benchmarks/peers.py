@@ -38,7 +38,7 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, 
     )
     from transformers.utils import logging
 
-    from kdsweep.machine import best_precision
+    from kdsweep.machine import best_device, best_precision
 
     logging.set_verbosity_error()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -51,7 +51,8 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, 
         alpha: float = 0.5
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
-    teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher").eval()
+    device = best_device()
+    teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher").eval().to(device)
     label_to_id = teacher.config.label2id
 
     def prepared(name: str) -> Any:
@@ -81,11 +82,11 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, 
             return (loss, outputs) if return_outputs else loss
 
     careful: dict[str, Any] = {
-        "bf16": best_precision("cpu") == "bf16",
+        "bf16": best_precision(device) == "bf16",
         "train_sampling_strategy": "group_by_length",
         "length_column_name": "length",
         "per_device_eval_batch_size": 128,
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": device != "cpu",
         "disable_tqdm": True,
     }
     arguments = DistillationArguments(
@@ -96,7 +97,7 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, 
         eval_strategy="epoch",
         save_strategy="no",
         report_to="none",
-        use_cpu=True,
+        use_cpu=device == "cpu",
         **(careful if good else {}),
     )
     trainer = DistillationTrainer(
@@ -136,9 +137,11 @@ def through_textbook(folder: Path, trials: list[dict[str, Any]], *, epochs: int)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from kdsweep.config import TrialConfig
+    from kdsweep.machine import best_device
 
+    device = best_device()
     tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
-    teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher").eval()
+    teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher").eval().to(device)
 
     def prepared(name: str) -> list[tuple[torch.Tensor, int]]:
         rows = read(folder / f"{name}.jsonl")
@@ -149,7 +152,7 @@ def through_textbook(folder: Path, trials: list[dict[str, Any]], *, epochs: int)
     train, validation = prepared("train"), prepared("validation")
     found = []
     for point in trials:
-        student = AutoModelForSequenceClassification.from_pretrained(folder / "student")
+        student = AutoModelForSequenceClassification.from_pretrained(folder / "student").to(device)
         config = TrialConfig(train_file="-", teacher="-", student="-", epochs=epochs, **point)
         found.append(textbook(student, teacher, train, validation, config).val_accuracy)
         print(json.dumps({"accuracy": found[-1]}), flush=True)
