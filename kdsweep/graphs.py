@@ -97,9 +97,11 @@ def own_stream(device: str) -> Iterator[None]:
         return
     outside, own = torch.cuda.current_stream(device), _stream(device)
     own.wait_stream(outside)
-    with torch.cuda.stream(own):
-        yield
-    outside.wait_stream(own)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        outside.wait_stream(own)
 
 
 def recording() -> bool:

@@ -54,7 +54,9 @@ def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     places = [(linear, name) for linear in linears for name, _ in linear.named_parameters()]
     weights = [getattr(linear, name) for linear, name in places]
-    copies: list[Tensor] = [nn.Parameter(torch.empty_like(weight, dtype=torch.bfloat16)) for weight in weights]
+    copies: list[Tensor] = [
+        nn.Parameter(torch.empty_like(weight, dtype=torch.bfloat16), weight.requires_grad) for weight in weights
+    ]
     with torch.no_grad():
         torch._foreach_copy_(copies, weights)
     try:

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware", "readout"},
-    {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts"},
+    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware"},
+    {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
     {"sweep_file", "space", "tokens", "standings", "results"},
     {"records"},
     {"gathered", "devices", "graphs"},
