@@ -73,7 +73,7 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Training:
-    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits."""
+    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits on a CPU."""
 
     student: nn.Module
     optimizer: Optimizer
@@ -92,6 +92,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
+        device = self._device()
         plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
         return {
             **plain,
@@ -101,7 +102,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,8 +116,11 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(self.schedule.lr_lambdas)})
         torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"] is not None and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+        if state["cuda_rng"] is not None and self._device().type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self._device())
+
+    def _device(self) -> torch.device:
+        return next(self.student.parameters()).device
 
     def next_epoch(self, finished: EpochMetrics) -> None:
         """Close this epoch."""
@@ -139,7 +143,7 @@ def distill(
 ) -> tuple[Training, Evaluation]:
     """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; where it stands then, and the last evaluation.
 
-    Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss at the first step whose
+    Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss, which names the first step whose
     loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted after a checkpoint when asked to stop.
     The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
     """
@@ -167,6 +171,7 @@ def distill(
             if team.any(checkpoints.due()) and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
         evaluation = evaluation or evaluate(student, validation, team)  # cut off between the last epoch and the result
+    training.graphs = None  # with their memory
     restore_vocabulary(student, vocabulary, decay=_weight_decay_so_far(schedule, config))
     return training, evaluation
 
@@ -250,12 +255,13 @@ def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig)
             if team.size > 1:
                 team.sum(losses, *_gradients(training.student))
             return losses
-        if training.micro_batches >= len(batch.rows):
+        forgot = training.graphs is not None and training.graphs.forget()  # then a whole batch may fit after all
+        if training.micro_batches >= len(batch.rows) and not forgot:
             cause = too_large or RuntimeError("out of memory on another device")
             raise DoesNotFit(training.step + 1, batch.inputs["input_ids"].shape[1], cause) from cause
         training.optimizer.zero_grad(set_to_none=True)
         machine.free_memory()
-        training.micro_batches *= 2
+        training.micro_batches *= 1 if forgot else 2
 
 
 def _gradients(student: nn.Module) -> list[Tensor]:

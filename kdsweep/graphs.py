@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from kdsweep import machine
 from kdsweep.tokens import Batch
 
 Update = Callable[[Batch], Tensor]
@@ -30,7 +31,7 @@ class Graphs:
         self._rate = torch.zeros((), device=device)
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[torch.Size, _Recorded | None] = {}
-        """None of a shape that came once."""
+        """None of a shape that came once, or that has no graph for want of memory."""
         self._room = True
         """Whether the memory has held every graph so far."""
 
@@ -38,13 +39,25 @@ class Graphs:
         """What `update(batch)` does and gives."""
         self._rate.fill_(self._optimizer.param_groups[0]["lr"])
         shape = batch.inputs["input_ids"].shape
+        if recorded := self._recorded.get(shape):
+            return recorded.replay(batch)
         with self._groups(lr=self._rate):  # a graph names it; the same in every group
-            if shape not in self._recorded:  # what is made on first use, such as the moments, cannot be made in a graph
-                self._recorded[shape] = None
-            elif self._recorded[shape] is None and self._room:
-                self._recorded[shape] = self._record(batch, update)
-            recorded = self._recorded[shape]
-            return recorded.replay(batch) if recorded else update(batch)
+            if shape in self._recorded and self._room:
+                if recorded := self._record(batch, update):
+                    self._recorded[shape] = recorded
+                    return recorded.replay(batch)
+                self.forget()
+            self._recorded[shape] = None  # what is made on first use, such as the moments, cannot be made in a graph
+            return update(batch)
+
+    def forget(self) -> bool:
+        """Give the memory of every graph back, and record no more; whether there was a graph."""
+        had = any(self._recorded.values())
+        if had:
+            torch.cuda.synchronize()
+        self._recorded, self._room = dict.fromkeys(self._recorded), False
+        machine.free_memory()
+        return had
 
     def _record(self, batch: Batch, update: Update) -> "_Recorded | None":
         """The update of such a batch, nothing of it computed yet; None where memory is too short for it."""
@@ -54,8 +67,9 @@ class Graphs:
             try:
                 with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
                     losses = update(mine)
-            except torch.OutOfMemoryError:
-                self._room = False
+            except RuntimeError as error:
+                if not machine.is_out_of_memory(error):
+                    raise
                 self._optimizer.zero_grad(set_to_none=True)
                 return None
         return _Recorded(graph, mine, losses)

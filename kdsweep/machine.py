@@ -99,8 +99,9 @@ def threads(count: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU, where torch has no exception of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether an allocation failed: torch's, the CUDA driver's or the CPU's, for which torch has no exception of its own."""
+    told = ("DefaultCPUAllocator", "CUDA error: out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
 
 
 def free_memory() -> None:

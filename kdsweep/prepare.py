@@ -137,8 +137,8 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
     held_out = rng.permutation(len(validation.labels))[: len(rows)]
     passes = (
-        4 if config.device.startswith("cuda") else 2
-    )  # the last is timed; on a GPU its steps have been recorded by then
+        3 if config.device.startswith("cuda") else 2
+    )  # the last is timed; on a GPU the one before records its steps
     short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the timing itself cannot fail
     training, _ = distill(
         materials.student(config),

@@ -9,7 +9,7 @@ Shapes: B batch, L tokens, H width.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,13 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
     """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before."""
     with ExitStack() as stack:
         if _device_type(model) == "cpu":
-            stack.enter_context(eager_attention(model))
+            stack.enter_context(attention(model, "eager"))
             modes: list[type[TorchFunctionMode]] = [CheapDropout]
             if machine.blas_is_slow():
                 modes.append(OneDNNProducts)
             stack.enter_context(forward_inside(model, modes))
         elif is_known(model):
+            stack.enter_context(attention(model, "sdpa"))  # which takes a mask of that kind
             stack.enter_context(ready_mask(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
         if (last := _last_layer(model)) is not None:
@@ -52,13 +53,14 @@ def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
     """Inside the block, for a step forwards and backwards, linear layers have bfloat16 copies of their weights; after it, the weights have
     the gradients of the copies. The numbers of autocast, which would cast every weight and every gradient by itself."""
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    places = [(linear, name) for linear in linears for name, _ in linear.named_parameters()]
+    places = [(linear, name) for linear in linears for name, _ in linear.named_parameters(recurse=False)]
     weights = [getattr(linear, name) for linear, name in places]
     copies: list[Tensor] = [
         nn.Parameter(torch.empty_like(weight, dtype=torch.bfloat16), weight.requires_grad) for weight in weights
     ]
     with torch.no_grad():
-        torch._foreach_copy_(copies, weights)
+        if copies:
+            torch._foreach_copy_(copies, weights)
     try:
         for (linear, name), copied in zip(places, copies, strict=True):
             setattr(linear, name, copied)
@@ -68,7 +70,8 @@ def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
             setattr(linear, name, weight)
     found = [(weight, copied.grad) for weight, copied in zip(weights, copies, strict=True) if copied.grad is not None]
     gradients = [torch.empty_like(weight) for weight, _ in found]
-    torch._foreach_copy_(gradients, [gradient for _, gradient in found])
+    if found:
+        torch._foreach_copy_(gradients, [gradient for _, gradient in found])
     for (weight, _), gradient in zip(found, gradients, strict=True):
         weight.grad = gradient if weight.grad is None else weight.grad + gradient
 
@@ -86,11 +89,12 @@ def ready_mask(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Attention as plain matrix products: torch's fused one has no dropout on a CPU, and falls back to them in float32."""
+def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None]:
+    """Inside the block, attention is of one kind: on a CPU plain matrix products, since torch's fused one has no dropout there, and falls back
+    to them in float32."""
     facts: Any = model.config
     before = facts._attn_implementation
-    model.set_attn_implementation("eager")  # type: ignore[operator]
+    model.set_attn_implementation(kind)  # type: ignore[operator]
     try:
         yield
     finally:
@@ -120,7 +124,9 @@ def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> It
 
 
 def _last_layer(model: nn.Module) -> tuple[nn.Module, Callable[..., Tensor]] | None:
-    """The last layer of a BERT or DistilBERT, with what computes its first token; None of another kind."""
+    """The last layer of a BERT or DistilBERT, with what computes its first token; None of another kind, as of a decoder."""
+    if getattr(model.config, "is_decoder", False):
+        return None
     if isinstance(model, DistilBertForSequenceClassification):
         return model.distilbert.transformer.layer[-1], _distilbert_first_token
     if isinstance(model, BertForSequenceClassification):
@@ -244,12 +250,15 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each."""
-        input, weight = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of each that wants it."""
+        (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         flat = gradient.reshape(-1, gradient.shape[-1])
-        ones = flat.new_ones(1, len(flat))
-        return gradient @ weight, flat.t() @ input.reshape(-1, input.shape[-1]), (ones @ flat)[0]
+        return (
+            gradient @ weight if of_input else None,
+            flat.t() @ input.reshape(-1, input.shape[-1]) if of_weight else None,
+            (flat.new_ones(1, len(flat)) @ flat)[0] if of_bias else None,
+        )
 
 
 class _OneDNNLinear(torch.autograd.Function):

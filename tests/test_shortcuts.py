@@ -17,7 +17,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.distill import all_logits, distill
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
-from kdsweep.shortcuts import CheapDropout, eager_attention, shortcuts, weights_in_bfloat16
+from kdsweep.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
 from kdsweep.tokens import padded
 
 Config = Callable[..., TrialConfig]
@@ -57,6 +57,20 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
     assert torch.allclose(short, plain, atol=1e-6)
     for one, other in zip(short_gradients, plain_gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_padding_is_masked_whatever_attention_a_checkpoint_asks_for(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, mask = torch.tensor([[2, 7, 3, 0]]), torch.tensor([[1, 1, 1, 0]])
+    model.eval()
+    plain = model(input_ids=ids, attention_mask=mask).logits
+    model.set_attn_implementation("eager")
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(shortcuts_module, "_device_type", lambda _, device=device: device)
+        with shortcuts(model):
+            assert torch.allclose(model(input_ids=ids, attention_mask=mask).logits, plain, atol=1e-6)
+    assert model.config._attn_implementation == "eager"
 
 
 def test_weights_in_bfloat16_give_the_gradients_of_autocast_to_the_bit(model: Any) -> None:
@@ -121,7 +135,7 @@ def test_a_teacher_that_is_a_bert_gives_the_same_logits(tiny_config: Config) -> 
     teacher: Any = Materials().teacher(tiny_config()).model
     ids = torch.tensor([[2, 9, 8, 3]])
     before = teacher(input_ids=ids).logits
-    with eager_attention(teacher), shortcuts(teacher):
+    with attention(teacher, "eager"), shortcuts(teacher):
         assert torch.allclose(teacher(input_ids=ids).logits, before, atol=1e-6)
 
 

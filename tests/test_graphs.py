@@ -1,0 +1,95 @@
+"""Which step is recorded, replayed or launched by itself, and what happens where memory is short. What a graph computes: test_gpu.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from kdsweep import graphs
+from kdsweep.config import TrialConfig
+from kdsweep.distill import Training, _backward, _optimizer_and_schedule
+from kdsweep.graphs import Graphs
+from kdsweep.materials import Materials
+from kdsweep.tokens import Batch, training_batches
+
+
+class Told:
+    """Graphs whose recordings are told here and compute nothing; `room` of them fit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.done: list[str] = []
+        self.optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: self.done.append("wait"))
+        self.graphs = Graphs(self.optimizer, "cpu")
+        told = self
+
+        class Recorded:
+            def replay(self, batch: Batch) -> torch.Tensor:
+                told.done.append(f"replay {len(batch.rows)} at {told.graphs._rate.item():.2f}")
+                return torch.zeros(3)
+
+        def record(batch: Batch, update: graphs.Update) -> Any:
+            told.done.append(f"record {len(batch.rows)}")
+            return Recorded() if sum(text.startswith("record") for text in told.done) <= room else None
+
+        monkeypatch.setattr(self.graphs, "_record", record)
+
+    def step(self, rows: int, rate: float = 0.5) -> None:
+        self.optimizer.param_groups[0]["lr"] = rate
+        batch = Batch(torch.arange(rows), {"input_ids": torch.zeros(rows, 8)})
+
+        def update(batch: Batch) -> torch.Tensor:
+            assert self.optimizer.param_groups[0]["lr"] is self.graphs._rate
+            self.done.append(f"launch {len(batch.rows)}")
+            return torch.zeros(3)
+
+        self.graphs.step(batch, update)
+        assert self.optimizer.param_groups[0]["lr"] == rate
+
+
+def test_the_first_batch_of_a_shape_is_launched_the_second_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(monkeypatch, room=9)
+    for rows, rate in ((4, 0.5), (6, 0.5), (4, 0.25), (4, 0.125), (6, 0.5)):
+        told.step(rows, rate)
+    assert told.done == [
+        *("launch 4", "launch 6", "record 4", "replay 4 at 0.25", "replay 4 at 0.12"),
+        *("record 6", "replay 6 at 0.50"),
+    ]
+
+
+def test_where_a_graph_does_not_fit_all_give_their_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(monkeypatch, room=1)
+    for rows in (4, 4, 6, 6, 4, 6, 8, 8):
+        told.step(rows)
+    assert told.done == [
+        *("launch 4", "record 4", "replay 4 at 0.50", "launch 6", "record 6", "wait", "launch 6"),
+        *("launch 4", "launch 6", "launch 8", "launch 8"),
+    ]
+
+
+def test_a_batch_that_fits_without_graphs_is_not_cut(
+    tiny_config: Callable[..., TrialConfig], materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, told = tiny_config(), Told(monkeypatch, room=9)
+    rows, _ = materials.rows(config)
+    student: Any = materials.student(config)
+    told.step(4)
+    told.step(4)
+    optimizer, schedule = _optimizer_and_schedule(student, config, steps=1)
+    training = Training(student=student, optimizer=optimizer, schedule=schedule, graphs=told.graphs)
+    plain, sizes = student.forward, []
+
+    def forward(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        sizes.append(len(input_ids))
+        if any(told.graphs._recorded.values()) or len(input_ids) > 12:
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+        return plain(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(student, "forward", forward)
+    batches = training_batches(rows.tokens, batch_size=12, seed=0, epoch=1)
+    _backward(training, next(batches), rows, config)
+    assert (sizes, training.micro_batches) == ([12, 12], 1)
+    _backward(training, next(training_batches(rows.tokens, batch_size=16, seed=0, epoch=1)), rows, config)
+    assert (sizes[2:], training.micro_batches) == ([16, 8, 8], 2)
