@@ -81,7 +81,7 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: in
 
 
 class Batch(NamedTuple):
-    """B rows padded to their longest, L (on a GPU a multiple of `GPU_WIDTH`): which rows they are [B], and what a model takes of them, each [B, L]."""
+    """B rows padded to their longest, L (on a GPU a multiple of `GPU_WIDTH`): their rows [B], and what a model takes of them, each [B, L]."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
