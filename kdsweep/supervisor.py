@@ -48,6 +48,8 @@ class WorkerProcess:
     process: "subprocess.Popen[bytes]"
     has_had_a_trial: bool = False
     has_run_a_trial: bool = False
+    searching: bool = False
+    """Whether it runs a trial of the search, not a finalist."""
     dismissed: bool = False
     """Told to end, because nothing is left to do."""
     problem: Exception | None = field(default=None)
@@ -133,6 +135,8 @@ class Supervisor:
             self.tracking = self.tracking or event["plan"]["tracking"]
             if not first:
                 return
+        if event["event"] in ("trial", "done"):
+            worker.searching = event["event"] == "trial" and event["finalist"] is None
         worker.has_had_a_trial |= event["event"] == "trial"
         worker.has_run_a_trial |= event["event"] == "done"
         self._display.show({**event, "worker": worker.place})
@@ -176,8 +180,10 @@ class Supervisor:
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None
-        if self._workers and self._studies.is_complete():
-            self._dismiss()
+        if self._workers and self._studies.target_reached():  # what still runs would only be waited for
+            self._dismiss(lambda worker: worker.searching)
+        if self._workers and self._studies.is_complete():  # others end by themselves
+            self._dismiss(lambda worker: not worker.has_had_a_trial)
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
         if places and self._studies.is_open():
@@ -236,10 +242,10 @@ class Supervisor:
             for worker in self._workers.values():
                 worker.process.terminate()
 
-    def _dismiss(self) -> None:
-        """End the workers that have come too late for a trial; the others end by themselves."""
+    def _dismiss(self, who: Callable[[WorkerProcess], bool]) -> None:
+        """End some workers; a trial that one runs is checkpointed and put back."""
         for worker in self._workers.values():
-            if not worker.has_had_a_trial and not worker.dismissed:
+            if who(worker) and not worker.dismissed:
                 worker.dismissed = True
                 worker.process.terminate()
 

@@ -95,7 +95,7 @@ def _publish(report: Report, mode: Resolved | None, say: Callable[[str], None]) 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:
     if studies.target_reached():
-        return f"study.target ({sweep.study.target:g}) is reached"
+        return f"study.target ({sweep.study.target:g}) is reached; with a higher one the same command goes on"
     if studies.clock.is_up():
         return f"study.timeout_minutes ({sweep.study.timeout_minutes:g}) is up; raise it, and the same command goes on"
     return "all trials are done; more with study.trials=N"

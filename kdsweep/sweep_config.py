@@ -146,7 +146,7 @@ class StudyConfig:
     keep_students: int = 3
     """Students kept on disk, best of each arm; records are kept of all."""
     target: float | None = None
-    """Stop the search when a trial has this `metric`, in (0, 1]; null: run all."""
+    """Stop the search when a trial has this `metric`, in (0, 1]; trials that run are checkpointed. null: run all."""
     timeout_minutes: float | None = None
     """Stop when the sweep has been worked on for so long, over all its runs and hosts; running trials are checkpointed, and
     go on once this is raised. null: no limit."""

@@ -91,6 +91,24 @@ def test_a_worker_that_comes_too_late_for_a_trial_is_sent_home(memory: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_trial_that_runs_when_the_target_is_reached_is_checkpointed_not_waited_for(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    short, endless = ({"epochs": epochs, "learning_rate": 1e-3} for epochs in (1, 100_000))
+    sections = {"fixed": {"temperature": 2.0, "alpha": 0.5, "epochs": None}, "finalists": {"top": 0}}
+    space = {"epochs": {"choices": [1, 100_000]}, "temperature": None, "alpha": None}
+    study = {"trials": 2, "controls": 0, "target": 0.3}
+    path = tiny_sweep_file(**sections, search=space, study=study, enqueue=[endless, short])
+    done = command("run", path, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "study.target (0.3) is reached" in done.stdout + done.stderr
+    folder = tmp_path / "results" / "tiny"
+    (ended,) = [row for row in read_records(folder).trials if row.result]
+    assert ended.result is not None and ended.result.trial == 1
+    assert list((folder / "trials" / "0000" / "checkpoints").iterdir())  # and a higher target goes on from there
+
+
+@pytest.mark.slow
 def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     path = tiny_sweep_file(tracking={"mode": "offline"})
     secret = "planted-secret-0451"
