@@ -1,6 +1,6 @@
 """Training steps on a GPU as CUDA graphs: recorded once for each shape of a batch, and from then on launched whole.
 
-A step of a small student is some 400 kernels of a few microseconds each; launched one by one they take Python several times as
+A step of a small student is hundreds of kernels of a few microseconds each; launched one by one they take Python several times as
 long as the GPU. https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
 The update itself is the caller's, and the same code with and without graphs: the first batch of each shape is trained on as it is, the

@@ -136,9 +136,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
     held_out = rng.permutation(len(validation.labels))[: len(rows)]
-    passes = (
-        3 if config.device.startswith("cuda") else 2
-    )  # the last is timed; on a GPU the one before records its steps
+    passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; the second records a GPU's steps
     short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the timing itself cannot fail
     training, _ = distill(
         materials.student(config),
