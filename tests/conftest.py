@@ -11,7 +11,8 @@
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
 Real servers and devices for the slow tests (PostgreSQL, W&B, a small disk) are in servers.py.
-Folders of the session are read-only by agreement: copy one before you change it.
+Folders of the session are read-only by agreement: copy one before you change it. Torch is imported inside the fixtures: the process that
+hands tests out to two others needs none.
 """
 
 import gc
@@ -20,30 +21,40 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 gc.disable()  # until all is imported: torch and its like make half a million objects, none of them garbage
 _HF_HOME = tempfile.TemporaryDirectory(prefix="kdsweep-tests-", ignore_cleanup_errors=True)
 os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=_HF_HOME.name)  # read when the Hugging Face libraries are imported
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 import yaml  # noqa: E402
-from tiny import sentences, write_body, write_classifier, write_table  # noqa: E402
 
-from kdsweep.config import TrialConfig  # noqa: E402
-from kdsweep.materials import Materials  # noqa: E402
+if TYPE_CHECKING:
+    from kdsweep.config import TrialConfig
+    from kdsweep.materials import Materials
 
 MEMORY = Path("/dev/shm")
 pytest_plugins = ["servers"]  # fixtures of real servers and devices, for the slow tests
-
-torch.set_num_threads(1)  # before the session's fixtures: two threads wait for each other on a busy machine
 
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the collector need not look at it again and again."""
     gc.freeze()
     gc.enable()
+
+
+def one_thread() -> None:
+    """Two threads wait for each other on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_for_the_session() -> None:
+    """What the session's fixtures train, they train as the tests do."""
+    one_thread()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,18 +84,22 @@ def own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
-    torch.set_num_threads(1)
+    one_thread()
 
 
 @pytest.fixture(scope="session")
 def tiny_rows() -> list[tuple[str, str]]:
     """96 distinct sentences of 4 to 10 words, 48 of each class."""
+    from tiny import sentences
+
     return sentences()
 
 
 @pytest.fixture(scope="session")
 def tiny_body(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of 3 layers, width 32, without head; its tokenizer knows every word of `tiny_rows`."""
+    from tiny import write_body
+
     folder = tmp_path_factory.mktemp("tiny_body")
     write_body(folder)
     return folder
@@ -95,6 +110,8 @@ def tiny_classifier(
     tiny_body: Path, tiny_rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """`tiny_body` fine-tuned on `tiny_rows` by a loop of its own: negative is column 0, positive column 1."""
+    from tiny import write_classifier
+
     folder = tmp_path_factory.mktemp("tiny_classifier")
     write_classifier(tiny_body, folder, tiny_rows)
     return folder
@@ -103,14 +120,18 @@ def tiny_classifier(
 @pytest.fixture(scope="session")
 def tiny_csv(tiny_rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_rows` as a csv file."""
+    from tiny import write_table
+
     path = tmp_path_factory.mktemp("rows") / "rows.csv"
     write_table(path, [{"text": text, "label": label} for text, label in tiny_rows])
     return path
 
 
 @pytest.fixture(scope="session")
-def materials() -> Materials:
+def materials() -> "Materials":
     """Shared by the tests that do not ask how materials are made: the same teacher and rows in each, which none of them changes."""
+    from kdsweep.materials import Materials
+
     return Materials()
 
 
@@ -124,6 +145,7 @@ def memory() -> Iterator[Path]:
 @pytest.fixture
 def write_rows(tmp_path: Path) -> Callable[..., Path]:
     """`write_rows("train.csv", rows)`: rows are (text, label) pairs or mappings; the path."""
+    from tiny import write_table
 
     def write(name: str, rows: Iterable[Any]) -> Path:
         listed = [row if isinstance(row, Mapping) else {"text": row[0], "label": row[1]} for row in rows]
@@ -134,10 +156,11 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def tiny_config(tiny_classifier: Path, tiny_csv: Path) -> Callable[..., TrialConfig]:
+def tiny_config(tiny_classifier: Path, tiny_csv: Path) -> Callable[..., "TrialConfig"]:
     """`tiny_config(alpha=1.0)`: a resolved config of 2 epochs on 72 training and 24 validation rows."""
+    from kdsweep.config import TrialConfig
 
-    def make(**changes: Any) -> TrialConfig:
+    def make(**changes: Any) -> "TrialConfig":
         return TrialConfig(**{**tiny_fields(tiny_classifier, tiny_csv), **MACHINE, **changes})
 
     return make
