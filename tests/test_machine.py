@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import statistics
 
 import pytest
 import torch
@@ -53,10 +54,9 @@ def test_a_process_that_trains_keeps_its_memory() -> None:
     machine.set_up(torch.get_num_threads())
 
     def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(5):
-            torch.zeros(2**24).add_(1)  # 64 MB: 16,384 pages
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        torch.zeros(2**24).add_(1)  # 64 MB: 16,384 pages
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
-    faults()
-    assert faults() < 1000
+    # The median: the first call takes new memory, and a later one does when something small has been put into what it would reuse.
+    assert statistics.median(faults() for _ in range(9)) < 1000
