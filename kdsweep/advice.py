@@ -13,9 +13,10 @@ import numpy as np
 from kdsweep.config import FIELD_TYPES
 from kdsweep.errors import ConfigError
 from kdsweep.gathered import SweepRecords
-from kdsweep.leaderboard import ARM_NAMES, accuracy, complete
+from kdsweep.leaderboard import accuracy, complete
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
+from kdsweep.words import ARM_NAMES
 
 FEWEST_TRIALS = 10
 """Complete trials of an arm below which it gives no advice."""

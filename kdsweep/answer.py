@@ -7,11 +7,11 @@ from kdsweep.config import FROM_TEACHER
 from kdsweep.finalists import Finalist, Finals
 from kdsweep.finals import FinalComparison
 from kdsweep.gathered import SweepRecords
-from kdsweep.leaderboard import ARM_NAMES, ArmProgress, Row
+from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.standings import Estimate
 from kdsweep.sweep_config import ARMS
 from kdsweep.verdicts import Comparison
-from kdsweep.words import compact, percent, plural, signed
+from kdsweep.words import ARM_NAMES, compact, percent, plural, signed
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 PROVISIONAL = (

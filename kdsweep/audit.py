@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.progress import track
 
 from kdsweep.gathered import SweepRecords, read_records
-from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.records import (
     TrialRow,
     read_steps,
@@ -36,6 +35,7 @@ from kdsweep.records import (
     verdict_run_name,
 )
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.words import ARM_NAMES
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
 """What an epoch's row has from its last step: the epoch's own means are not logged."""

@@ -14,9 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.leaderboard import ARM_NAMES
 from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig
-from kdsweep.words import duration, plural
+from kdsweep.words import ARM_NAMES, duration, plural
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 

@@ -14,12 +14,12 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from kdsweep.gathered import SweepRecords
-from kdsweep.leaderboard import ARM_NAMES, accuracy, complete, score
+from kdsweep.leaderboard import accuracy, complete, score
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
 from kdsweep.tuning import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.tuning import tuning_curve
-from kdsweep.words import plural
+from kdsweep.words import ARM_NAMES, plural
 
 COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
 DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}

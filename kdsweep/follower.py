@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kdsweep.checkpoints import NO_CHECKPOINTING
 from kdsweep.config import read_trial_config, trial_yaml
-from kdsweep.devices import joined
-from kdsweep.distill import distill
 from kdsweep.errors import TrialFailed
-from kdsweep.materials import Materials
+from kdsweep.imports import for_good
 from kdsweep.records import TrialFolder
 from kdsweep.stopping import stop_with_parent
 
 
 def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
     """Train the trial in `folder` beside its leader, from the same checkpoint, and record nothing."""
+    with for_good():
+        from kdsweep.checkpoints import NO_CHECKPOINTING
+        from kdsweep.devices import joined
+        from kdsweep.distill import distill
+        from kdsweep.materials import Materials
     config = read_trial_config(folder.path / "config.yaml")
     checkpoints = NO_CHECKPOINTING.of(folder.checkpoints, trial_yaml(config))
     with joined(config, rank=rank, port=port) as team:

@@ -33,11 +33,10 @@ from kdsweep.records import TrialRow
 from kdsweep.results import VALIDATED
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
 from kdsweep.verdicts import Comparison, wilson_interval
+from kdsweep.words import ARM_NAMES
 
 SCHEMA = 1
 """Of leaderboard.json."""
-ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
-"""The arms as words."""
 
 RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
 UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")

@@ -10,11 +10,11 @@ import jinja2
 from kdsweep import figures, search_figures, study_figures
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals, titled
-from kdsweep.leaderboard import ARM_NAMES, Row
+from kdsweep.leaderboard import Row
 from kdsweep.records import read_test
 from kdsweep.report_text import finalists_table, verdicts_table
 from kdsweep.sweep_config import ARMS
-from kdsweep.words import compact, number, percent
+from kdsweep.words import ARM_NAMES, compact, number, percent
 
 
 def render_html(report: Report) -> str:

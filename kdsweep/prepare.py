@@ -16,9 +16,9 @@ from kdsweep.materials import Materials
 from kdsweep.models import parameter_count, size_mb
 from kdsweep.records import TrialFolder, read_teacher
 from kdsweep.results import TeacherEpoch, TeacherResult
+from kdsweep.runs import Run
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tokens import evaluation_batches
-from kdsweep.tracking import Run
 
 MARGIN_POINTS = 2.0
 """A teacher must beat always naming the commonest class by so many points of accuracy: below it has nothing to teach."""

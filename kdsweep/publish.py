@@ -15,8 +15,9 @@ from kdsweep.data import Split, load_data
 from kdsweep.finalists import Finalist, Finals, finals_json
 from kdsweep.gathered import SweepRecords
 from kdsweep.results import ToldVerdict
+from kdsweep.runs import Run
 from kdsweep.sweep_config import Resolved
-from kdsweep.tracking import Run, open_tracker, resolved_mode
+from kdsweep.tracking import open_tracker, resolved_mode
 
 JOB_TYPE = "verdict"
 MOST_TEXTS = 10_000

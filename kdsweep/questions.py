@@ -7,12 +7,12 @@ from kdsweep.advice import FEWEST_TRIALS, Advice
 from kdsweep.answer import PROVISIONAL
 from kdsweep.finalists import Finals, titled
 from kdsweep.gathered import SweepRecords
-from kdsweep.leaderboard import ARM_NAMES, Row, complete, score
+from kdsweep.leaderboard import Row, complete, score
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS
 from kdsweep.tuning import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.tuning import next_gain
-from kdsweep.words import number, plural, points
+from kdsweep.words import ARM_NAMES, number, plural, points
 
 
 def questions(

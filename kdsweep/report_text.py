@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals
-from kdsweep.leaderboard import ARM_NAMES
-from kdsweep.words import compact, number, percent, signed, small
+from kdsweep.words import ARM_NAMES, compact, number, percent, signed, small
 
 
 def _ranked_table(report: Report) -> list[list[str]]:

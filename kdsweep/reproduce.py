@@ -20,7 +20,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.files import write_json
 from kdsweep.gathered import read_records
-from kdsweep.leaderboard import leaderboard
+from kdsweep.imports import for_good
 from kdsweep.records import TrialFolder, TrialRow, read_trial
 from kdsweep.results import EpochMetrics
 
@@ -52,6 +52,8 @@ def find_trial(folder: Path) -> TrialRow:
         if trial.result is None or not trial.epochs:
             raise ResultsError(f"a trial must have finished an epoch to be reproduced, but {folder} did not")
         return trial
+    from kdsweep.leaderboard import leaderboard  # brings SciPy, which one trial's folder need not wait for
+
     ranked = [row for row in leaderboard(read_records(folder)) if row.rank == 1]
     if not ranked:
         raise ResultsError(f"a sweep must have a complete trial to be reproduced, but {folder} has none")
@@ -62,9 +64,10 @@ def rerun(trial: TrialRow, folder: TrialFolder, on_epoch: Callable[[EpochMetrics
     """Train the trial's config again into `folder`, for as many epochs as the record has."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(trial.config.threads)
     # torch reads the number of threads when it is imported, so everything that brings it comes after that
-    from kdsweep.materials import Materials
-    from kdsweep.tracking import NullRun
-    from kdsweep.trial import Slot, Watch, run_trial
+    with for_good():
+        from kdsweep.materials import Materials
+        from kdsweep.runs import NullRun
+        from kdsweep.trial import Slot, Watch, run_trial
 
     def stop_after(epoch: EpochMetrics) -> bool:
         on_epoch(epoch)

@@ -4,7 +4,6 @@ On SQLite a problem is a full disk or the like, and said at once. A PostgreSQL m
 told again until it answers, while training goes on. Trials are given back under their own number, in one transaction.
 """
 
-import socket
 import threading
 import time
 import warnings
@@ -152,11 +151,6 @@ class Storage:
             f"study.storage must be a PostgreSQL that answers, but: {_reason(error)}. A password is read from PGPASSWORD "
             "or ~/.pgpass; the database must exist (createdb)"
         )
-
-
-def this_host() -> str:
-    """The name by which owners of trials say where they run."""
-    return socket.gethostname()
 
 
 def _reason(error: BaseException) -> str:

@@ -17,16 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
-from uuid import uuid4
 
 from kdsweep.assignment import Settled
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.files import Lock, naming
 from kdsweep.hardware import available_cores
+from kdsweep.owners import is_of_this_host, new_owner
 from kdsweep.records import TrialFolder, locks_folder, read_trial, trial_folder, worker_lock
 from kdsweep.results import missing_result
-from kdsweep.storage import this_host
 from kdsweep.study import Studies
 from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
 
@@ -201,9 +200,11 @@ class Supervisor:
 
     def _start(self, place: int) -> None:
         reading, writing = os.pipe()
-        owner = f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
+        owner = new_owner()
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
         arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
+        if not self._prepared:
+            self._display.show({"event": "phase", "text": "starting a worker (it imports torch and transformers)"})
         path = self._folder / "worker.log"
         with naming(path), path.open("ab") as log:
             process = subprocess.Popen(
@@ -321,7 +322,7 @@ def living_workers(folder: Path) -> list[str]:
 
 def is_dead_here(folder: Path, owner: str | None) -> bool:
     """Whether a worker that ran on this host, in this results folder, is dead."""
-    if owner is None or owner.rsplit("-", 2)[0] != this_host():
+    if owner is None or not is_of_this_host(owner):
         return False
     lock = worker_lock(folder, owner)
     return lock.exists() and not Lock(lock).is_held()

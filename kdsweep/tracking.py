@@ -1,300 +1,13 @@
-"""Weights & Biases: one run a trial, in the sweep's group.
+"""Whether and how a sweep is tracked by Weights & Biases.
 
-W&B is the view, the results folder is the truth: whatever goes wrong here costs no trial. Names are `L_soft`, `L_hard`,
-`L_total`, `learning_rate` over `step`, and `val_accuracy` and the rest over `epoch`.
+W&B is the view, the results folder is the truth. Its client, which takes a second to import, comes when a sweep is tracked.
 """
 
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
-import wandb
-from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
-from wandb.sdk.lib.module import unset_globals
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
-from wandb.sdk.mailbox.mailbox import MailboxClosedError
-from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
-
-from kdsweep.errors import ConfigError
-from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.runs import NullTracker, Tracker
 from kdsweep.sweep_config import Resolved, TrackingConfig
-
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-
-STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
-Mode = Literal["online", "offline"]
-INIT_SECONDS = 30
-FINISH_SECONDS = 30
-STOP_CLIENT_SECONDS = 5
-TROUBLE = (
-    *(wandb.errors.Error, OSError),  # OSError: a full disk, a client that is gone, and the TimeoutError of finish
-    *(WandbApiFailedError, WandbServiceConnectionError, ServerResponseError),
-    *(MailboxClosedError, HandleAbandonedError, RunCancelledError, AlreadyJoinedError),
-)
-"""What W&B raises when it is in trouble itself; most of it is no wandb.errors.Error."""
-
-
-class Run(Protocol):
-    """Where one trial's metrics go."""
-
-    run_id: str | None
-
-    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Every step's losses."""
-
-    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """An epoch's validation metrics."""
-
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Numbers of the whole run."""
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of its own."""
-
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Files and folders as one artifact of type `model`, by their names in it."""
-
-
-class Tracker(Protocol):
-    """Opens runs."""
-
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
-        """A context manager that gives a `Run` and closes it, whatever happens inside."""
-
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Into the summary of a run that has ended, where the server has it: an offline run cannot be changed any more."""
-
-
-class NullRun:
-    """Goes nowhere."""
-
-    run_id: str | None = None
-
-    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Nothing."""
-
-    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Nothing."""
-
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Nothing."""
-
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-
-class NullTracker:
-    """Tracking is off."""
-
-    @contextmanager
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
-        """A run that goes nowhere."""
-        yield NullRun()
-
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Nothing."""
-
-
-class WandbRun:
-    """One open W&B run. `trouble` hears of the first thing that W&B does not take; the rest of the run is not sent then."""
-
-    def __init__(self, run: Any, trouble: Callable[[Exception], None]) -> None:
-        self._run, self._trouble, self.is_whole = run, trouble, True
-        self.run_id: str | None = run.id
-
-    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """One row a step."""
-        with self._sending():
-            for step in steps if self.is_whole else ():
-                self._run.log(asdict(step), step=step.step)
-
-    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Joins the row of the epoch's last step; the mean training losses of an epoch are W&B's own to smooth."""
-        values = {name: value for name, value in asdict(epoch).items() if name not in STEP_METRICS}
-        with self._sending():
-            if self.is_whole:
-                self._run.log(values, step=epoch.step)
-
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Into the run's summary."""
-        with self._sending():
-            if self.is_whole:
-                self._run.summary.update({name: value for name, value in values.items() if value is not None})
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A wandb.Table."""
-        with self._sending():
-            if self.is_whole:
-                self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """A wandb.Artifact of type `model`, copied to W&B's staging folder first."""
-        with self._sending():
-            if self.is_whole:
-                artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
-                for inside, path in files.items():
-                    add = artifact.add_dir if path.is_dir() else artifact.add_file
-                    add(str(path), name=inside)
-                self._run.log_artifact(artifact)
-
-    def finish(self, *, exit_code: int) -> None:
-        """Close the run, whole or not."""
-        with self._sending():
-            self._run.finish(exit_code=exit_code)
-
-    @contextmanager
-    def _sending(self) -> Iterator[None]:
-        try:
-            yield
-        except TROUBLE as error:
-            self.is_whole = False
-            self._trouble(error)
-
-
-class WandbTracker:
-    """Runs in `folder`/wandb, online or offline. Trouble turns it offline for good, and `say` hears of it once."""
-
-    def __init__(
-        self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode, say: Callable[[str], None] = print
-    ) -> None:
-        self._folder, self._group, self._tracking = folder, group, tracking
-        self.mode, self._say, self._has_said = mode, say, False
-
-    @contextmanager
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
-        """One W&B run, finished when the block ends: failed where it ends by an exception."""
-        made = self._folders_from_here(run_id)
-        opened = self._open(run_id, job_type, config)
-        try:
-            yield opened or NullRun()
-        except BaseException:
-            self._close(opened, made, exit_code=1)
-            raise
-        self._close(opened, made, exit_code=0)
-
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """By W&B's public API. The first time that it fails is said and is the last: each try may wait for a server in vain."""
-        if self.mode == "offline":
-            return
-        try:
-            run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{self._tracking.project}/{run_id}")
-            run.summary.update(dict(values))
-        except (*TROUBLE, ValueError) as error:  # ValueError: no key
-            self.mode = "offline"
-            self._say(
-                f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
-            )
-
-    def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun | None:
-        """None where W&B cannot even write a run to disk."""
-        made, tried = self._folders_from_here(run_id), self.mode
-        try:
-            return self._init(run_id, job_type, config)
-        except TROUBLE as error:
-            self._trouble(error)
-        except BaseException:  # a request to stop, which must not wait for a server at exit
-            stop_client()
-            raise
-        stop_client()  # it holds the run's id, and goes on trying to deliver it
-        for empty in made():
-            shutil.rmtree(empty, ignore_errors=True)
-        return None if tried == "offline" else self._open(run_id, job_type, config)
-
-    def _close(self, opened: WandbRun | None, made: Callable[[], set[Path]], *, exit_code: int) -> None:
-        """A run that was opened online but not delivered is given an offline run's name, by which wandb sync finds it."""
-        if opened is None:
-            return
-        opened.finish(exit_code=exit_code)
-        if opened.is_whole:
-            return
-        stop_client()
-        for unsent in made():
-            with suppress(OSError):
-                unsent.rename(unsent.with_name(f"offline-{unsent.name}"))
-
-    def _folders_from_here(self, run_id: str) -> Callable[[], set[Path]]:
-        """Gives the folders of online runs of this name that were made since."""
-
-        def found() -> set[Path]:
-            return set((self._folder / "wandb").glob(f"run-*-{run_id}"))
-
-        before = found()
-        return lambda: found() - before
-
-    def _trouble(self, error: Exception) -> None:
-        self.mode = "offline"
-        if not self._has_said:
-            self._has_said = True
-            self._say(
-                f"W&B is in trouble ({_one_line(error)}); training goes on, the records have every number, runs are kept "
-                "offline from here on and wandb sync sends them later"
-            )
-
-    def _init(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun:
-        run: Any = wandb.init(
-            mode=self.mode,
-            project=self._tracking.project,
-            dir=str(self._folder),
-            id=run_id,
-            name=run_id,
-            group=self._group,
-            job_type=job_type,
-            tags=list(self._tracking.tags),
-            config=dict(config),
-            reinit="finish_previous",  # the default hands back the run that is open
-            settings=_settings(),
-        )
-        for name in STEP_METRICS:
-            run.define_metric(name, step_metric="step")
-        run.define_metric("val_*", step_metric="epoch")
-        run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
-        return WandbRun(run, self._trouble)
-
-
-def stop_client() -> None:
-    """End W&B's client process, or leave it behind after a few seconds: it would wait for a server that does not answer.
-
-    The next run starts a client of its own either way.
-    """
-    stopping = threading.Thread(target=_teardown, daemon=True)
-    stopping.start()
-    stopping.join(STOP_CLIENT_SECONDS)
-    unset_globals()  # type: ignore[no-untyped-call] # finish() leaves wandb.run behind where the client died before it began
-
-
-def _teardown() -> None:
-    with suppress(*TROUBLE):
-        wandb.teardown()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _settings() -> wandb.Settings:
-    """Quiet, and nothing of the machine: no command line, no git remote, no host statistics, no console."""
-    return wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        save_code=False,
-        init_timeout=INIT_SECONDS,
-        finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-    )
 
 
 def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
@@ -302,26 +15,11 @@ def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
 
     Raises ConfigError where W&B's own settings are not valid.
     """
-    if tracking.mode != "off":
-        _check_settings()
-    if tracking.mode in ("off", "offline"):
-        return tracking.mode, "as the sweep file says"
-    try:
-        if wandb.login(prompt=False, verify=True):
-            return "online", "the server answered"
-        return "offline", "no W&B key is configured"
-    except TROUBLE as error:
-        return "offline", f"W&B did not let us in: {_one_line(error)}"
+    if tracking.mode == "off":
+        return "off", "as the sweep file says"
+    from kdsweep.wandb_runs import reach
 
-
-def _check_settings() -> None:
-    try:
-        wandb.setup()
-    except ValueError as error:  # pydantic's: in the environment or in W&B's settings file
-        raise ConfigError(
-            f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
-            "tracking.mode=off"
-        ) from error
+    return reach(tracking.mode)
 
 
 def open_tracker(
@@ -332,4 +30,8 @@ def open_tracker(
     say: Callable[[str], None] = print,
 ) -> Tracker:
     """The tracker for a resolved mode."""
-    return NullTracker() if mode == "off" else WandbTracker(folder, group, tracking, mode, say)
+    if mode == "off":
+        return NullTracker()
+    from kdsweep.wandb_runs import WandbTracker
+
+    return WandbTracker(folder, group, tracking, mode, say)

@@ -23,9 +23,9 @@ from kdsweep.materials import Materials, student_source
 from kdsweep.models import parameter_count
 from kdsweep.records import TrialFolder
 from kdsweep.results import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialResult, validated
+from kdsweep.runs import Run
 from kdsweep.sweep_config import Arm
 from kdsweep.tokens import load_tokenizer
-from kdsweep.tracking import Run
 
 
 @dataclass(frozen=True, kw_only=True)

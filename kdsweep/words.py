@@ -1,6 +1,10 @@
-"""Numbers as a reader says them."""
+"""Arms and numbers as a reader says them."""
 
 from typing import Any
+
+from kdsweep.sweep_config import Arm
+
+ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from typing import Any, get_args
-from uuid import uuid4
 
 from rich.console import Console
 
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
+from kdsweep.imports import for_good
+from kdsweep.owners import new_owner
 from kdsweep.stopping import StopRequest, stop_with_parent
-from kdsweep.storage import this_host
 from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
 from kdsweep.sweep_file import load_sweep
 
@@ -48,8 +48,8 @@ def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopReque
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
-        from kdsweep.worker_loop import run_worker  # which brings torch
-
+        with for_good():
+            from kdsweep.worker_loop import run_worker
         run_worker(sweep, owner, send, stop, mode)
     except Interrupted:
         return 130
@@ -71,8 +71,8 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
         )
     signal(SIGINT, lambda number, frame: stop.ask())
     try:
-        from kdsweep.worker_loop import run_worker
-
+        with for_good():
+            from kdsweep.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
             send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
             run_worker(sweep, owner, send, stop)
@@ -116,11 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KDSweepError as error:
         print(error, file=sys.stderr)
         return 2
-
-
-def new_owner() -> str:
-    """A name for this process that no other has had: host, number, and a word of its own."""
-    return f"{this_host()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from kdsweep.results import Attempt
 from kdsweep.stopping import StopRequest
 from kdsweep.sweep_config import Arm, TrackingConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.tracking import Mode, WandbTracker
+from kdsweep.wandb_runs import Mode, WandbTracker
 from kdsweep.worker_loop import Worker
 
 STEPS = [replace(STEP, step=step, L_soft=0.1 * step) for step in range(1, 5)]

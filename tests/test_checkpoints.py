@@ -16,8 +16,8 @@ from kdsweep.errors import DoesNotFit, Interrupted
 from kdsweep.materials import Materials
 from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, read_steps, read_trial
+from kdsweep.runs import NullRun
 from kdsweep.stopping import StopRequest
-from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]

@@ -23,9 +23,9 @@ from kdsweep.devices import ALONE, Team, check_devices
 from kdsweep.errors import ConfigError, Interrupted
 from kdsweep.materials import Materials, resolve
 from kdsweep.records import TrialFolder, TrialRow, read_trial
+from kdsweep.runs import NullRun
 from kdsweep.stopping import StopRequest
 from kdsweep.tokens import Batch, load_tokenizer
-from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]

@@ -13,13 +13,25 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 
 FLOORS = [
     {"errors"},
-    {"stopping", "config", "assets", "losses", "metrics", "verdicts", "machine", "files", "words", "hardware"},
+    {
+        "stopping",
+        "config",
+        "assets",
+        "losses",
+        "metrics",
+        "verdicts",
+        "machine",
+        "files",
+        "hardware",
+        "imports",
+        "owners",
+    },
     {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
-    {"sweep_file", "space", "tokens", "standings", "results"},
+    {"sweep_file", "space", "tokens", "standings", "results", "words"},
     {"records"},
-    {"gathered", "devices", "graphs"},
-    {"models", "tracking", "leaderboard"},
-    {"figures", "finalists", "advice", "distill"},
+    {"gathered", "devices", "graphs", "runs"},
+    {"models", "wandb_runs", "leaderboard"},
+    {"figures", "finalists", "advice", "distill", "tracking"},
     {"answer"},
     {"questions"},
     {"study_figures", "search_figures", "teacher", "sampler", "storage", "display", "audit"},
@@ -35,7 +47,7 @@ FLOORS = [
 ]
 THIRD_PARTIES = {
     "accelerate": {"devices"},
-    "wandb": {"tracking"},
+    "wandb": {"wandb_runs"},
     "omegaconf": {"config"},
     "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker_loop", "study_figures"},
     "datasets": {"data"},
@@ -95,6 +107,13 @@ for module in ("config", "sweep_config", "records", "audit", "report", "sweep", 
 import_module("kdsweep.report").write_report(Path(sys.argv[1]))
 check("writing a report")
 """
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_help_and_refusals_wait_for_no_large_library(command: str) -> None:
+    large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb"}
+    asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"
+    assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_neither_the_light_modules_nor_a_report_being_written_import_torch(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from kdsweep.files import append_lines, drafting, naming, read_lines
 from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, study_path
+from kdsweep.runs import NullRun
 from kdsweep.stopping import StopRequest
-from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial, save_student
 
 MakeDisk = Callable[[int], SmallDisk]

@@ -22,10 +22,10 @@ from kdsweep.graphs import own_stream
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, TrialRow, read_trial
 from kdsweep.results import StepMetrics
+from kdsweep.runs import NullRun
 from kdsweep.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.stopping import StopRequest
 from kdsweep.tokens import Tokens, padded
-from kdsweep.tracking import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -19,8 +19,8 @@ from kdsweep.reproduce import receipt, rerun
 from kdsweep.study import Studies
 from kdsweep.sweep_config import TrackingConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.tracking import WandbTracker
 from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.wandb_runs import WandbTracker
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True},

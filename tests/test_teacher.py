@@ -19,9 +19,9 @@ from kdsweep.materials import Materials
 from kdsweep.prepare import estimated_seconds, preflight, run_teacher
 from kdsweep.records import TrialFolder
 from kdsweep.results import TeacherResult, TrialResult
+from kdsweep.runs import NullRun
 from kdsweep.teacher import UNWATCHED
 from kdsweep.tokens import training_batches
-from kdsweep.tracking import NullRun
 
 Config = Callable[..., TrialConfig]
 

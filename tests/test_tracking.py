@@ -17,16 +17,18 @@ import wandb
 from servers import SmallDisk, WandbServer
 from test_lost import command, processes, started, steps_of, wait_for
 
-from kdsweep import tracking
+from kdsweep import wandb_runs
 from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
 from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, read_steps
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.runs import NullTracker, Tracker
 from kdsweep.sweep_config import TrackingConfig
-from kdsweep.tracking import STEP_METRICS, NullTracker, Tracker, WandbTracker, open_tracker, resolved_mode, stop_client
+from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.wandb_runs import STEP_METRICS, WandbTracker, stop_client
 
 Config = Callable[..., TrialConfig]
 WANDB = [str(Path(sys.executable).parent / "wandb")]
@@ -193,8 +195,8 @@ def test_an_exception_of_the_training_itself_passes_through(tmp_path: Path) -> N
 @pytest.fixture
 def impatient(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A server, and a client of this test's own that waits two seconds for it."""
-    monkeypatch.setattr(tracking, "INIT_SECONDS", 2)
-    monkeypatch.setattr(tracking, "FINISH_SECONDS", 2)
+    monkeypatch.setattr(wandb_runs, "INIT_SECONDS", 2)
+    monkeypatch.setattr(wandb_runs, "FINISH_SECONDS", 2)
     stop_client()
     yield wandb_server
     stop_client()
@@ -299,7 +301,7 @@ def test_a_server_that_is_silent_at_the_start_is_asked_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_a_full_disk_under_wandb_costs_no_run(
-    mode: tracking.Mode, impatient: WandbServer, small_disk: Callable[[int], SmallDisk]
+    mode: wandb_runs.Mode, impatient: WandbServer, small_disk: Callable[[int], SmallDisk]
 ) -> None:
     disk, said = small_disk(4), list[str]()
     tracker = WandbTracker(disk.path, "group", TrackingConfig(), mode, said.append)

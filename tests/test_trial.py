@@ -12,7 +12,7 @@ from kdsweep.errors import ConfigError
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, read_predictions, read_steps, read_trial
 from kdsweep.results import EpochMetrics, TrialResult
-from kdsweep.tracking import NullRun
+from kdsweep.runs import NullRun
 from kdsweep.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]

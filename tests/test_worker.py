@@ -1,5 +1,6 @@
 """A worker's own doing: what it opens and hands on."""
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,10 +10,22 @@ import pytest
 from test_tracking import config_of, inspected
 
 from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.imports import for_good
 from kdsweep.records import start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
 from kdsweep.sweep_file import load_sweep
 from kdsweep.worker_loop import Worker
+
+
+def test_what_is_imported_for_good_is_never_looked_at_by_the_collector() -> None:
+    made: list[list[object]] = []
+    with for_good():
+        assert not gc.isenabled()
+        made.append([made])
+    assert gc.isenabled() and not any(each is made[0] for each in gc.get_objects())
+    with pytest.raises(ImportError), for_good():
+        import kdsweep.missing  # type: ignore[import-not-found] # noqa: F401
+    assert gc.isenabled()
 
 
 @pytest.mark.slow

@@ -1,0 +1,72 @@
+"""Where one trial's metrics go, and nowhere as a place to send them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+
+
+class Run(Protocol):
+    """Where one trial's metrics go."""
+
+    run_id: str | None
+
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """Every step's losses."""
+
+    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
+        """An epoch's validation metrics."""
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Numbers of the whole run."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table of its own."""
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Files and folders as one artifact of type `model`, by their names in it."""
+
+
+class Tracker(Protocol):
+    """Opens runs."""
+
+    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
+        """A context manager that gives a `Run` and closes it, whatever happens inside."""
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Into the summary of a run that has ended, where the server has it: an offline run cannot be changed any more."""
+
+
+class NullRun:
+    """Goes nowhere."""
+
+    run_id: str | None = None
+
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """Nothing."""
+
+    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
+        """Nothing."""
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Nothing."""
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+
+class NullTracker:
+    """Tracking is off."""
+
+    @contextmanager
+    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
+        """A run that goes nowhere."""
+        yield NullRun()
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Nothing."""
