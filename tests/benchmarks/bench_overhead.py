@@ -1,6 +1,7 @@
 """What kdsweep costs beside training and evaluation: commands, trials, the study, the report; and how each grows.
 
-commands   from `python -m …` to the end, against the import of torch and transformers, which no script escapes
+commands   from `python -m …` to the end, against the import of torch and transformers, which no script escapes; `run` of three tiny trials,
+           whole, is all that comes before and after a sweep's training
 trials     many tiny trials in one worker, with SQLite and an offline W&B run each: seconds beyond training and evaluation, memory
 study      taking the next trial, telling its end and the supervisor's look, after so many finished trials
 report     `python -m kdsweep.report`, whole, on so many recorded trials
@@ -9,6 +10,7 @@ report     `python -m kdsweep.report`, whole, on so many recorded trials
 import argparse
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 import optuna
 
+from kdsweep.imports import for_good
 from kdsweep.records import read_trials, write_sweep
 from kdsweep.results import missing_result
 from kdsweep.stopping import StopRequest
@@ -54,7 +57,25 @@ def run(*arguments: object) -> None:
 
 
 def measure_commands(repeats: int = 5) -> None:
-    """Print each command's start-up, in turns with the import."""
+    """Print each command's seconds, in turns with the import."""
+    with tempfile.TemporaryDirectory() as scratch:
+        taken = time_commands(Path(scratch), repeats)
+    base = statistics.median(next(iter(taken.values())))
+    print("command                              seconds   of the import")
+    for name, values in taken.items():
+        middle = statistics.median(values)
+        print(f"{name:36} {middle:7.2f} {middle / base:10.2f}")
+
+
+def time_commands(scratch: Path, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each command, by its name; the import first."""
+    teacher, rows = write_tiny_teacher(scratch)
+    os.environ["KDSWEEP_CACHE"] = str(scratch / "cache")
+    os.environ["KDSWEEP_RESULTS"] = str(scratch / "results")
+    study = StudyConfig(trials=2, controls=1, pruner="none")
+    sections = {"study": study, "finalists": FinalistsConfig(top=0), "tracking": TrackingConfig(mode="off")}
+    sweep = SweepConfig(name="tiny", fixed=tiny_fixed(teacher, rows), search=AXES, **sections)  # type: ignore[arg-type]
+    write_sweep(scratch, sweep)
     lines: dict[str, tuple[object, ...]] = {
         "import torch, transformers.Trainer": ("-c", "import torch; from transformers import Trainer")
     }
@@ -62,15 +83,19 @@ def measure_commands(repeats: int = 5) -> None:
         f"{name} --help": ("-m", f"kdsweep.{name}", "--help") for name in ("run", "report", "reproduce", "worker")
     }
     lines["run T_alpha.yaml --dry-run"] = ("-m", "kdsweep.run", SWEEP, "--dry-run")
+    lines["run of three tiny trials"] = ("-m", "kdsweep.run", scratch / "sweep.yaml", "--workers", "1")
     taken: dict[str, list[float]] = {name: [] for name in lines}
     for _ in range(repeats):
         for name, line in lines.items():
+            shutil.rmtree(scratch / "results", ignore_errors=True)
             taken[name].append(seconds(lambda: run(*line)))  # noqa: B023
-    base = statistics.median(next(iter(taken.values())))
-    print("command                              seconds   of the import")
-    for name, values in taken.items():
-        middle = statistics.median(values)
-        print(f"{name:36} {middle:7.2f} {middle / base:10.2f}")
+    return taken
+
+
+def tiny_fixed(teacher: Path, rows: Path) -> dict[str, object]:
+    """Fields of a sweep whose trials take a tenth of a second."""
+    fixed = {"train_file": str(rows), "teacher": str(teacher), "student_layers": 2, "student_init": "finetuned"}
+    return {**fixed, "validation_fraction": 0.25, "max_length": 16, "batch_size": 16, "epochs": 2}
 
 
 # Trials --------------------------------------------------------------------------------------------------------------
@@ -85,20 +110,14 @@ def rss_mb() -> float:
 def measure_trials(count: int) -> None:
     """Run `count` tiny trials in one worker, in this process, and print memory and overhead as they go."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    from kdsweep.worker_loop import Worker
+    with for_good():  # as a worker's command does
+        from kdsweep.worker_loop import Worker
 
     with tempfile.TemporaryDirectory() as scratch:
         teacher, rows = write_tiny_teacher(Path(scratch))
-        fixed = {"train_file": str(rows), "teacher": str(teacher), "student_layers": 2, "student_init": "finetuned"}
         sweep = SweepConfig(
             name="tiny",
-            fixed={
-                **fixed,
-                "validation_fraction": 0.25,
-                "max_length": 16,
-                "batch_size": 16,
-                "epochs": 2,
-            },
+            fixed=tiny_fixed(teacher, rows),
             search=AXES | {"learning_rate": Axis(low=1e-4, high=1e-2, log=True)},
             study=StudyConfig(trials=-(-count // 2), controls=count // 2, pruner="none"),
             finalists=FinalistsConfig(top=0),
