@@ -2,20 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from kdsweep.assets import PREFIX, local_path
-from kdsweep.contents import Report
 from kdsweep.display import SweepDisplay
 from kdsweep.hardware import default_workers, device_groups
 from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
-from kdsweep.report import write_report
-from kdsweep.report_text import terminal_text
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
 from kdsweep.sweep_config import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
+
+if TYPE_CHECKING:
+    from kdsweep.contents import Report
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
@@ -34,9 +34,8 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
             _fetch_assets(sweep)
             mode = _supervise(sweep, folder, studies, console, workers)
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
-        _gather(studies, folder)
-        report = write_report(folder)
-        print(terminal_text(report), flush=True)
+        report, text = _report(studies, folder)
+        print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
             _publish(report, mode, lambda text: console.print(text, style="yellow", highlight=False))
     finally:
@@ -60,8 +59,7 @@ def _supervise(
         def report_search() -> None:
             """The search's own report need not wait for the finalists."""
             if sweep.finalist_runs():
-                _gather(studies, folder)
-                write_report(folder)
+                _report(studies, folder)
                 text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
                 display.show({"event": "note", "text": text})
 
@@ -85,7 +83,7 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
     )
 
 
-def _publish(report: Report, mode: Resolved | None, say: Callable[[str], None]) -> None:
+def _publish(report: "Report", mode: Resolved | None, say: Callable[[str], None]) -> None:
     """Tell W&B the verdict, if there is one."""
     if report.finals and report.records.sweep.tracking.mode != "off":
         from kdsweep.publish import publish  # W&B's client and datasets take seconds to import
@@ -99,6 +97,16 @@ def _why_over(sweep: SweepConfig, studies: Studies) -> str:
     if studies.clock.is_up():
         return f"study.timeout_minutes ({sweep.study.timeout_minutes:g}) is up; raise it, and the same command goes on"
     return "all trials are done; more with study.trials=N"
+
+
+def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
+    """Write the report of every host's trials; what it holds, and the terminal's share of it."""
+    from kdsweep.report import write_report  # brings SciPy and Plotly, which the workers need not wait for
+    from kdsweep.report_text import terminal_text
+
+    _gather(studies, folder)
+    report = write_report(folder)
+    return report, terminal_text(report)
 
 
 def _gather(studies: Studies, folder: Path) -> None:

@@ -73,8 +73,12 @@ def time_commands(scratch: Path, repeats: int) -> dict[str, list[float]]:
     os.environ["KDSWEEP_CACHE"] = str(scratch / "cache")
     os.environ["KDSWEEP_RESULTS"] = str(scratch / "results")
     study = StudyConfig(trials=2, controls=1, pruner="none")
-    sections = {"study": study, "finalists": FinalistsConfig(top=0), "tracking": TrackingConfig(mode="off")}
-    sweep = SweepConfig(name="tiny", fixed=tiny_fixed(teacher, rows), search=AXES, **sections)  # type: ignore[arg-type]
+    sections: dict[str, Any] = {
+        "study": study,
+        "finalists": FinalistsConfig(top=0),
+        "tracking": TrackingConfig(mode="off"),
+    }
+    sweep = SweepConfig(name="tiny", fixed=tiny_fixed(teacher, rows), search=AXES, **sections)
     write_sweep(scratch, sweep)
     lines: dict[str, tuple[object, ...]] = {
         "import torch, transformers.Trainer": ("-c", "import torch; from transformers import Trainer")
