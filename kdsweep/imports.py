@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def for_good() -> Iterator[None]:
     """Inside the block, import what stays: the garbage collector waits meanwhile, and never looks at it afterwards.
 
-    Torch, transformers and theirs are half a million objects, none of them garbage. To look through them takes a fifth of the
-    import's seconds, a third of a second after each trial, and two seconds at the end of the process.
+    Torch, transformers and what they import are half a million objects, none of them garbage. Looking through them takes a fifth
+    of the import's seconds, a quarter of a second after each trial, and two seconds at the end of the process.
     """
     gc.disable()
     try:

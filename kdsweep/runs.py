@@ -1,4 +1,4 @@
-"""Where one trial's metrics go, and nowhere as a place to send them."""
+"""Where a trial's metrics go: what a run and a tracker take, and those that go nowhere."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
