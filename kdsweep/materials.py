@@ -52,10 +52,15 @@ _ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "te
 Made = TypeVar("Made")
 
 
-def resolve(config: TrialConfig, *, threads: int) -> TrialConfig:
-    """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs."""
+def resolve(
+    config: TrialConfig, *, threads: int, precision_on: Callable[[str], str] = machine.best_precision
+) -> TrialConfig:
+    """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs.
+
+    `precision_on(device)` is what its precision means.
+    """
     device = machine.best_device() if config.device == "auto" else config.device
-    precision = machine.best_precision(device) if config.precision == "auto" else config.precision
+    precision = precision_on(device) if config.precision == "auto" else config.precision
     student = FROM_TEACHER if config.student == FROM_TEACHER else config.student
     revisions: dict[str, Callable[[], str | None]] = {
         "teacher_revision": lambda: resolved_revision(config.teacher),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -38,6 +38,9 @@ STATES: dict[Status, TrialState] = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+
+
+Value = TypeVar("Value", str, float)
 
 
 class Studies:
@@ -228,13 +231,21 @@ class Studies:
 
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
         """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
+        return self._agreed("latencies", architecture, measure)
+
+    def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
+        """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
+        return self._agreed("precisions", hardware, measure)
+
+    def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
+        """What was measured first, of all workers and hosts."""
         study = self._studies["distilled"]
         with self._storage.alone():
-            known: dict[str, float] = study.user_attrs.get("latencies", {})
-            if architecture not in known:
-                known = {**known, architecture: measure()}
-                study.set_user_attr("latencies", known)
-        return known[architecture]
+            known: dict[str, Value] = study.user_attrs.get(name, {})
+            if key not in known:
+                known = {**known, key: measure()}
+                study.set_user_attr(name, known)
+        return known[key]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """A worker's work: prepare as its first job, then take a trial, run it, tell how it ended, again."""
 
+import functools
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_re
 from kdsweep.stopping import StopRequest
 from kdsweep.study import Studies
 from kdsweep.supervisor import record_failed
-from kdsweep.sweep_config import ARMS, Resolved, Stage, SweepConfig
+from kdsweep.sweep_config import ARMS, Arm, Resolved, Stage, SweepConfig
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, final_test, run_trial
@@ -68,6 +69,10 @@ class Worker:
         offline = lambda text: send("offline", text=text)
         self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, offline)
         self._studies = Studies(sweep, folder, owner, self._say)
+        agreed = lambda device: self._studies.agreed_precision(
+            machine.hardware(device), lambda: machine.best_precision(device)
+        )
+        self._precision_on: Callable[[str], str] = functools.cache(agreed)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -132,7 +137,7 @@ class Worker:
             time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
-        config = resolve(self._sweep.trial(assignment.arm, assignment.params), threads=self._threads)
+        config = self._resolved(assignment.arm, assignment.params)
         place: dict[str, Any] = {name: getattr(assignment, name) for name in ("arm", "trial", "finalist", "attempt")}
         slot = Slot(**place, owner=self._owner, violates=self._violated(assignment, config))
         params = {name: getattr(config, name) for name in (*self._sweep.search, *({"seed"} if slot.finalist else ()))}
@@ -228,8 +233,12 @@ class Worker:
         """Configs that between them need every teacher and student that the sweep can ask for."""
         base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
         others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        made = [resolve(self._sweep.trial("distilled", point), threads=self._threads) for point in (base, *others)]
+        made = [self._resolved("distilled", point) for point in (base, *others)]
         return list(dict.fromkeys(made))
+
+    def _resolved(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
+        """A trial's config without any `auto`."""
+        return resolve(self._sweep.trial(arm, params), threads=self._threads, precision_on=self._precision_on)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""

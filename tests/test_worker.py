@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from test_tracking import config_of, inspected
 
+from kdsweep import machine
 from kdsweep.config import FIELD_TYPES, read_trial_config
 from kdsweep.imports import for_good
 from kdsweep.records import start_sweep, teacher_folder
@@ -26,6 +27,17 @@ def test_what_is_imported_for_good_is_never_looked_at_by_the_collector() -> None
     with pytest.raises(ImportError), for_good():
         import kdsweep.missing  # type: ignore[import-not-found] # noqa: F401
     assert gc.isenabled()
+
+
+def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measured(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(fixed={"precision": "auto"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    for measured in ("bf16", "fp32"):
+        monkeypatch.setattr(machine, "best_precision", lambda _: measured)  # noqa: B023
+        worker = Worker(sweep, folder, measured, lambda event, **fields: None, StopRequest())
+        assert {corner.precision for corner in worker._corners()} == {"bf16"}
 
 
 @pytest.mark.slow
