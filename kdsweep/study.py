@@ -39,7 +39,6 @@ STATES: dict[Status, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-
 Value = TypeVar("Value", str, float)
 
 

@@ -110,7 +110,7 @@ check("writing a report")
 
 
 @pytest.mark.parametrize("command", ["run", "worker"])
-def test_help_and_refusals_wait_for_no_large_library(command: str) -> None:
+def test_a_commands_module_imports_no_large_library(command: str) -> None:
     large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb"}
     asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"

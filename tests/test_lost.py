@@ -262,9 +262,10 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
         content = found.read_bytes()
         for tail in (b"\0" * 64, b'{"step": 1, "epo'):
             found.write_bytes(content + tail)
-            code = report.main([str(folder)])
+            code, said = report.main([str(folder)]), capsys.readouterr()
+            assert "Traceback" not in said.err, f"{found}: {said.err}"
             if code == 2:
-                assert str(found) in capsys.readouterr().err
+                assert str(found) in said.err, f"{found}: {said.err}"
                 refused.append(found.name)
             else:
                 assert code == 0 and ranking(tmp_path / "results", "tiny") == before, found
