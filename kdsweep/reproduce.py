@@ -20,6 +20,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.files import write_json
 from kdsweep.gathered import read_records
+from kdsweep.hardware import bound_spinning
 from kdsweep.imports import for_good
 from kdsweep.records import TrialFolder, TrialRow, read_trial
 from kdsweep.results import EpochMetrics
@@ -63,7 +64,8 @@ def find_trial(folder: Path) -> TrialRow:
 def rerun(trial: TrialRow, folder: TrialFolder, on_epoch: Callable[[EpochMetrics], None]) -> TrialRow:
     """Train the trial's config again into `folder`, for as many epochs as the record has."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(trial.config.threads)
-    # torch reads the number of threads when it is imported, so everything that brings it comes after that
+    bound_spinning()
+    # torch reads both when it is imported, so everything that brings it comes after that
     with for_good():
         from kdsweep.materials import Materials
         from kdsweep.runs import NullRun

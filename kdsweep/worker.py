@@ -19,6 +19,7 @@ from rich.console import Console
 
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
+from kdsweep.hardware import bound_spinning
 from kdsweep.imports import for_good
 from kdsweep.owners import new_owner
 from kdsweep.stopping import StopRequest, stop_with_parent
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tracking", choices=get_args(Resolved), help=argparse.SUPPRESS)
     parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(arguments)
+    bound_spinning()
     stop = StopRequest()
     stop.listen()
     try:

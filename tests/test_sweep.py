@@ -17,6 +17,7 @@ from test_study import run_next, sweep_of
 
 from kdsweep.display import SweepDisplay
 from kdsweep.gathered import read_records
+from kdsweep.hardware import SPIN_COUNT
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, WorkerProcess
 from kdsweep.sweep import too_many
@@ -138,13 +139,15 @@ def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteS
 def test_a_finished_sweep_grows_and_its_best_trial_reproduces(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     path = tiny_sweep_file()
     folder = tmp_path / "results" / "tiny"
-    first = command("run", path)
+    first = command("run", path, OMP_DISPLAY_ENV="verbose")
     assert first.returncode == 0, first.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in (folder / "worker.log").read_text(encoding="utf-8")
     grown = command("run", path, "study.trials=3")
     assert grown.returncode == 0, grown.stderr
     assert len([row for row in read_records(folder).trials if row.arm == "distilled"]) == 3
-    receipt = command("reproduce", folder)
+    receipt = command("reproduce", folder, OMP_DISPLAY_ENV="verbose")
     assert receipt.returncode == 0 and "identical" in receipt.stdout, receipt.stdout + receipt.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in receipt.stderr
 
 
 @pytest.mark.slow
