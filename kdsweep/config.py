@@ -297,7 +297,9 @@ def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
     text = f"{key}: {typed[-1].partition('=')[2]}" if typed else path.read_text(encoding="utf-8")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next((value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode)), None)
+    return next(
+        (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode)), None
+    )
 
 
 def _refuse_resolvers(node: object, path: str) -> None:

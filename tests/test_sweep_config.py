@@ -92,7 +92,9 @@ def test_one_wrong_line_is_refused_by_its_name(tiny_sweep_file: WriteSweep, over
     assert message in problems_of(path, override)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\n", ".5"])
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\n", ".5"]
+)
 def test_a_name_that_leaves_the_results_folder_is_refused(tiny_sweep_file: WriteSweep, name: object) -> None:
     path = tiny_sweep_file()
     path.write_text(path.read_text().replace("name: tiny", f"name: {name!r}".replace("None", "null")))
