@@ -62,3 +62,7 @@ def test_an_installed_package_has_the_sweeps_inside(tmp_path: Path) -> None:
     here = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(tmp_path / "site")}}
     done = subprocess.run(line, capture_output=True, text=True, check=False, **here)  # type: ignore[call-overload]
     assert done.returncode == 0 and "smoke: the plan" in done.stdout, done.stderr
+
+
+def test_git_leaves_out_what_building_writes() -> None:
+    assert {"build/", "dist/", "*.egg-info/"} <= {*(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
