@@ -291,6 +291,17 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
+    """How the value of a top-level `key` is written, before YAML makes a number of it: 007 and 1e5 are texts too. None where it is no scalar."""
+    typed = [item for item in overrides if item.startswith(f"{key}=")]
+    text = f"{key}: {typed[-1].partition('=')[2]}" if typed else path.read_text(encoding="utf-8")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next(
+        (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode)), None
+    )
+
+
 def _refuse_resolvers(node: object, path: str) -> None:
     if isinstance(node, dict):
         for key, value in node.items():

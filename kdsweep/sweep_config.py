@@ -50,7 +50,9 @@ class Axis:
         object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
         if self.choices:
             if self.low is not None or self.high is not None or self.log or self.step is not None:
-                raise ConfigError("either low and high or choices, not both")
+                raise ConfigError(
+                    "either low and high or choices, not both (on the command line, null drops a key: choices=null, or low=null high=null log=null)"
+                )
             if len(set(self.choices)) < len(self.choices):
                 raise ConfigError(f"choices are distinct, but got {list(self.choices)}")
             return

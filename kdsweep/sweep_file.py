@@ -4,10 +4,10 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 
-from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml
+from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 from kdsweep.sweep_config import (
     PATH_FIELDS,
@@ -20,6 +20,9 @@ from kdsweep.sweep_config import (
     TrackingConfig,
 )
 
+LONGEST_NAME = 64
+"""Characters of a sweep's name: file systems take 255, W&B takes 64 in a tag and 128 in a run's id, of which the name is a part."""
+
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """Read and check a sweep file. Raises ConfigError with every problem found, each on a line."""
@@ -27,11 +30,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     problems: list[str] = []
     known = [item.name for item in dataclasses.fields(SweepConfig)]
     problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
-    name = content.get("name")
-    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
-        problems.append(
-            f"name must be letters, digits, '.', '_' or '-' (it names a folder in results/), but got {name!r}"
-        )
+    name = _name(content.get("name"), path, overrides, problems)
     study = _section(StudyConfig, "study", content.get("study"), problems)
     tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
     finalists = _section(FinalistsConfig, "finalists", content.get("finalists"), problems)
@@ -43,7 +42,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         if getattr(finalists, key) < low
     ]
     unbuildable: list[str] = []
-    fixed = _fixed(content.get("fixed"), unbuildable)
+    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable)
     search = _search(content.get("search"), fixed, unbuildable)
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
@@ -57,11 +56,26 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     )
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
-    sweep = SweepConfig(name=str(name), fixed=fixed, search=search, enqueue=enqueue, **parts)
+    sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
     problems += unbuildable or _trial_problems(sweep)
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     return sweep
+
+
+def _name(value: object, path: Path, overrides: Sequence[str], problems: list[str]) -> str:
+    """A name is text as it is written: 2024 and 007 are names too."""
+    name = spelled("name", path, overrides) if isinstance(value, int | float) else value
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+        problems.append(
+            "name must be letters, digits, '.', '_' or '-', and begin with a letter or digit (it names a folder in results/), "
+            f"but got {value if name is None else name!r}"
+        )
+    elif len(name) > LONGEST_NAME:
+        problems.append(
+            f"name must have at most {LONGEST_NAME} characters (it is part of every run's id), but has {len(name)}: {name[:20]}…"
+        )
+    return str(name)
 
 
 Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
@@ -126,7 +140,8 @@ def _storage_problems(storage: str) -> list[str]:
     return problems
 
 
-def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
+def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, Any]:
+    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values."""
     if not isinstance(content, dict):
         problems.append(
             f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
@@ -135,11 +150,20 @@ def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
     problems += [
         f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
     ]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in FIELD_TYPES}
+    axes = {key for key, body in searched.items() if body is not None} if isinstance(searched, dict) else set()
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content.items()
+        if key in FIELD_TYPES and (value is not None or (key not in axes and _takes_null(key)))
+    }
     for key in PATH_FIELDS:
         if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
     return values
+
+
+def _takes_null(key: str) -> bool:
+    return type(None) in get_args(FIELD_TYPES[key])
 
 
 def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> dict[str, Axis]:
@@ -160,7 +184,8 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             )
         elif key in fixed:
             problems.append(
-                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis)"
+                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
+                f"fixed.{key}=null the fixed value)"
             )
         elif (axis := _axis(key, body, problems)) is not None:
             axes[key] = axis
@@ -180,8 +205,9 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
             for name in ("low", "high", "step")
             if body.get(name) is not None
         }
-        log = converted(body.get("log", False), bool)
-        choices = body.get("choices", ())
+        given = {name: value for name, value in body.items() if value is not None}
+        log = converted(given.get("log", False), bool)
+        choices = given.get("choices", ())
         if not isinstance(choices, list | tuple):
             raise TypeError(f"choices must be a list, but got {choices!r}")
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)

@@ -198,7 +198,7 @@ class Worker:
             return epoch.epoch < config.epochs and assignment.should_prune()
 
         watch = Watch(
-            on_steps=lambda steps: self._send("step", **asdict(steps[-1])),
+            on_steps=lambda steps: self._send("step", **asdict(steps[-1]), steps=self._steps(config)),
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
@@ -217,8 +217,9 @@ class Worker:
             TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
+        total = functools.partial(self._steps, teacher_trial(config))
         watch = TeacherWatch(
-            on_steps=lambda steps: self._send("teacher_step", step=steps[-1].step, L_hard=steps[-1].L_hard),
+            on_steps=lambda told: self._send("teacher_step", step=told[-1].step, L_hard=told[-1].L_hard, steps=total()),
             on_epoch=lambda epoch: self._send("teacher_epoch", **asdict(epoch)),
             checkpointing=self._checkpointing,
         )
@@ -228,6 +229,10 @@ class Worker:
             return known
         with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
+
+    def _steps(self, config: TrialConfig) -> int:
+        """Steps of a whole training."""
+        return config.epochs * -(-len(self._materials.data(config).train) // config.batch_size)
 
     def _corners(self) -> list[TrialConfig]:
         """Configs that between them need every teacher and student that the sweep can ask for."""

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 FLOORS = [
     {"errors"},
     {
+        "shipped",
         "stopping",
         "config",
         "assets",
@@ -43,7 +44,7 @@ FLOORS = [
     {"study"},
     {"prepare", "trial", "supervisor"},
     {"worker_loop", "sweep", "reproduce", "follower"},
-    {"run", "worker"},
+    {"run", "worker", "__main__"},
 ]
 THIRD_PARTIES = {
     "accelerate": {"devices"},
@@ -109,7 +110,7 @@ check("writing a report")
 """
 
 
-@pytest.mark.parametrize("command", ["run", "worker"])
+@pytest.mark.parametrize("command", ["run", "worker", "__main__"])
 def test_a_commands_module_imports_no_large_library(command: str) -> None:
     large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb"}
     asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"

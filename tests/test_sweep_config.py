@@ -92,11 +92,59 @@ def test_one_wrong_line_is_refused_by_its_name(tiny_sweep_file: WriteSweep, over
     assert message in problems_of(path, override)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", 7, None, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\n", ".5"]
+)
 def test_a_name_that_leaves_the_results_folder_is_refused(tiny_sweep_file: WriteSweep, name: object) -> None:
     path = tiny_sweep_file()
     path.write_text(path.read_text().replace("name: tiny", f"name: {name!r}".replace("None", "null")))
     assert "name must be letters, digits" in problems_of(path)
+
+
+@pytest.mark.parametrize("name", ["2024", "007", "1e5", "0x10", "1_000", "2024.5", "true", "off", "2024-01-01"])
+def test_a_name_that_yaml_takes_for_a_number_stays_as_it_is_written(tiny_sweep_file: WriteSweep, name: str) -> None:
+    path = tiny_sweep_file()
+    assert load_sweep(path, ["name=other", f"name={name}"]).name == name
+    path.write_text(path.read_text().replace("name: tiny", f"name: {name}  # of the year"))
+    sweep = load_sweep(path)
+    assert sweep.name == name
+    path.write_text(sweep_yaml(sweep), encoding="utf-8")
+    assert load_sweep(path) == sweep
+
+
+def test_a_name_too_long_for_run_ids_and_file_systems_is_refused(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file()
+    assert load_sweep(path, [f"name={'a' * 64}"]).name == "a" * 64
+    assert "name must have at most 64 characters" in (said := problems_of(path, f"name={'a' * 300}"))
+    assert "has 300: aaaa" in said and "a" * 50 not in said
+
+
+def test_a_field_moves_from_fixed_to_search_and_back_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"train_limit": 40})
+    assert "fixed.epochs=null the fixed value" in problems_of(path, "search.epochs.low=1", "search.epochs.high=4")
+    sweep = load_sweep(path, ["fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4"])
+    assert sweep.search["epochs"] == Axis(low=1, high=4) and "epochs" not in sweep.fixed
+    sweep = load_sweep(path, ["fixed.train_limit=null", "search.train_limit.choices=[20,null]"])
+    assert sweep.search["train_limit"].choices == (20, None) and "train_limit" not in sweep.fixed
+    sweep = load_sweep(path, ["search.learning_rate=null", "fixed.learning_rate=1e-3"])
+    assert sweep.fixed["learning_rate"] == 1e-3 and "learning_rate" not in sweep.search
+
+
+def test_null_is_a_value_where_the_field_takes_it_and_else_means_not_fixed(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"train_limit": 40})
+    fixed = load_sweep(path, ["fixed.train_limit=null", "fixed.epochs=null"]).fixed
+    assert fixed["train_limit"] is None and "epochs" not in fixed
+    assert "fixed.teacher is missing" in problems_of(path, "fixed.teacher=null")
+
+
+def test_an_axis_changes_its_kind_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(search={"batch_size": {"choices": [8, 16]}}, fixed={"batch_size": None})
+    ends = ["search.batch_size.low=4", "search.batch_size.high=16"]
+    assert "null drops a key: choices=null" in problems_of(path, *ends)
+    assert load_sweep(path, [*ends, "search.batch_size.choices=null"]).search["batch_size"] == Axis(low=4, high=16)
+    nulls = [f"search.temperature.{key}=null" for key in ("low", "high", "log")]
+    sweep = load_sweep(path, [*nulls, "search.temperature.choices=[2.0,4.0]"])
+    assert sweep.search["temperature"] == Axis(choices=(2.0, 4.0))
 
 
 def test_a_field_both_fixed_and_searched_is_refused_until_its_axis_is_dropped(tiny_sweep_file: WriteSweep) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_tracking import config_of, inspected
@@ -49,7 +50,14 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     fixed |= {"teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
     sweep = load_sweep(tiny_sweep_file(fixed=fixed, tracking={"mode": "offline"}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
-    Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    told: list[dict[str, Any]] = []
+    Worker(
+        sweep, folder, "me", lambda event, **fields: told.append({"event": event, **fields}), StopRequest()
+    ).prepare()
+    steps = [(event["step"], event["steps"]) for event in told if event["event"] == "teacher_step"]
+    assert steps[-1:] == (
+        [(54, 54)] if epochs else []
+    )  # 72 rows, 8 a step: what a display says the teacher still takes
     written = read_trial_config(teacher_folder(folder) / "config.yaml")
     (path,) = (folder / "wandb").glob("offline-run-*-tiny-teacher/*.wandb")
     tracked = config_of(inspected(path))
