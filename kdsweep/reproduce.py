@@ -47,6 +47,7 @@ Verdict = Literal["identical", "within tolerance", "different"]
 class Compared:
     """Something beside the epochs that the re-run must give again."""
 
+    of: Literal["result", "student", "validation", "test"]
     what: str
     recorded: str
     again: str
@@ -184,10 +185,10 @@ def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
         _compared_results(trial.result, again.result),
         *_compared_config(trial.result),
         _compared_weights(trial.result, again.result),
-        _compared_classes("validation predictions", read_predictions(trial.folder), read_predictions(again.folder)),
+        _compared_classes("validation", read_predictions(trial.folder), read_predictions(again.folder)),
         *_compared_tests(trial, again),
     )
-    other = [f"{each.what}: {each.recorded}, now {each.again}" for each in compared if each.same is False]
+    other = [f"{each.of}, {each.what}: {each.recorded}, now {each.again}" for each in compared if each.same is False]
     difference = _first_difference(trial, again, tolerance=0.0) or next(iter(other), None)
     near = not exact and _first_difference(trial, again, tolerance=TOLERANCE) is None
     beyond = not near or any(each.close is False for each in compared)
@@ -228,7 +229,12 @@ def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, toler
 def _compared_config(old: TrialResult) -> list[Compared]:
     """Said alone where it cannot be told whether the file was edited: an edit is a fact, and what it did to the metrics is compared."""
     unknown = Compared(
-        what="config.yaml", recorded="an older record does not say what ran", again="-", same=None, close=None
+        of="result",
+        what="config.yaml",
+        recorded="an older record does not say what ran",
+        again="-",
+        same=None,
+        close=None,
     )
     return [unknown] if old.config is None else []
 
@@ -240,11 +246,12 @@ def _compared_results(old: TrialResult, new: TrialResult) -> Compared:
     return _compared_metrics("result", before, {name: getattr(new, name) for name in names})
 
 
-def _compared_metrics(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
+def _compared_metrics(of: Literal["result", "test"], before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
     first = _first_differing(before, now, tolerance=0.0)
     shown = first or next(iter(before))
     return Compared(
-        what=f"{what}, {shown}",
+        of=of,
+        what=shown,
         recorded=repr(before[shown]),
         again=repr(now[shown]),
         same=first is None,
@@ -255,7 +262,8 @@ def _compared_metrics(what: str, before: Mapping[str, Any], now: Mapping[str, An
 def _compared_weights(old: TrialResult, new: TrialResult) -> Compared:
     known = old.weights_sha256 is not None
     return Compared(
-        what="trained weights",
+        of="student",
+        what="weights",
         recorded=f"sha256 {old.weights_sha256}" if known else "not recorded: the trial failed, or the record is older",
         again=f"sha256 {new.weights_sha256}",
         same=old.weights_sha256 == new.weights_sha256 if known else None,
@@ -263,14 +271,17 @@ def _compared_weights(old: TrialResult, new: TrialResult) -> Compared:
     )
 
 
-def _compared_classes(what: str, before: np.ndarray | None, now: np.ndarray | None) -> Compared:
+def _compared_classes(of: Literal["validation", "test"], before: np.ndarray | None, now: np.ndarray | None) -> Compared:
+    """The class that the student gives every row."""
+    what = "predictions"
     if before is None:
-        return Compared(what=what, recorded="not on disk", again="-", same=None, close=None)
+        return Compared(of=of, what=what, recorded="not on disk", again="-", same=None, close=None)
     if now is None or now.shape != before.shape:
         rows = "none" if now is None else f"{len(now):,} rows"
-        return Compared(what=what, recorded=f"{len(before):,} rows", again=rows, same=False, close=False)
+        return Compared(of=of, what=what, recorded=f"{len(before):,} rows", again=rows, same=False, close=False)
     differing = int((before != now).sum())
     return Compared(
+        of=of,
         what=what,
         recorded=f"{len(before):,} rows",
         again=f"{differing:,} differ",
@@ -285,10 +296,8 @@ def _compared_tests(trial: TrialRow, again: TrialRow) -> list[Compared]:
     if before is None:
         return []
     classes = read_test_predictions(trial.folder), read_test_predictions(again.folder)
-    found = _compared_classes("test predictions", *classes)
-    if now is None:
-        return [found, Compared(what="test", recorded=f"{before.rows:,} rows", again="none", same=False, close=False)]
-    return [found, _compared_metrics("test", before.measured(), now.measured())]
+    found = _compared_classes("test", *classes)
+    return [found, _compared_metrics("test", before.measured(), now.measured())] if now else [found]
 
 
 def _differing_facts(trial: TrialRow, again: TrialRow) -> list[str]:
@@ -313,25 +322,25 @@ def _differing_facts(trial: TrialRow, again: TrialRow) -> list[str]:
 def print_receipt(console: Console, found: Receipt) -> None:
     """Each epoch's metrics and all else side by side, the verdict and what differs."""
     table = Table(title=f"Receipt: {found.trial}", title_justify="left")
-    for heading in ("epoch", "metric", "recorded", "again", ""):
+    for heading in ("of", "what", "recorded", "again", ""):
         table.add_column(heading, justify="right" if heading in ("recorded", "again") else "left")
     ran = {epoch.epoch: epoch.measured() for epoch in found.again}
     for old in found.recorded:
         for name, value in old.measured().items():
             if name not in ("epoch", "step") and old.epoch in ran:
                 now = ran[old.epoch][name]
-                table.add_row(str(old.epoch), name, repr(value), repr(now), _sign(now == value))
+                table.add_row(f"epoch {old.epoch}", name, repr(value), repr(now), _sign(now == value))
     for each in found.compared:
-        sides = (each.recorded[:19], each.again[:19]) if each.what == "trained weights" else (each.recorded, each.again)
+        sides = [side[:19] if each.what == "weights" else side for side in (each.recorded, each.again)]
         if each.same is not None:
-            table.add_row("", each.what, *sides, _sign(each.same))
+            table.add_row(each.of, each.what, *sides, _sign(each.same))
     console.print(table)
     console.print(f"{found.verdict} (the rule: {found.rule})", style="bold")
     if found.first_difference:
         console.print(f"first difference: {found.first_difference}", highlight=False, soft_wrap=True)
     for each in found.compared:
         if each.same is None:
-            console.print(f"not compared: {each.what} ({each.recorded})", highlight=False, soft_wrap=True)
+            console.print(f"not compared: {each.of}, {each.what} ({each.recorded})", highlight=False, soft_wrap=True)
     for fact in found.facts:
         console.print(f"differs: {fact}", highlight=False, soft_wrap=True)
 
@@ -340,17 +349,22 @@ def _sign(same: bool) -> str:
     return "=" if same else "≠"
 
 
+DESCRIPTION = """\
+Run a trial again from its saved config.yaml and compare with the record: every epoch's metrics, the result, the trained
+weights, the class of every validation row, and a finalist's test result. The receipt stands in its folder, as receipt.json.
+"""
 EPILOG = """\
 examples:
-  python -m kdsweep.reproduce results/T_alpha                       the best trial of the search
-  python -m kdsweep.reproduce results/T_alpha/trials/0007           this one; controls/0003 and finalists/… likewise
+  python -m kdsweep.reproduce results/T_alpha                  the best trial of the search
+  python -m kdsweep.reproduce results/T_alpha/trials/0007      this one; controls/0003 and finalists/… likewise
   python -m kdsweep.reproduce trials/0007 --set train_file=/data/train.csv teacher=/models/bert
-                                                                    one from another machine, whose files lie elsewhere here
+                                                               one from another machine, whose files lie elsewhere here
 
-A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset, train_file,
-validation_file, test_file, teacher, student); rows and weights there must be those that the record names by their hashes, or
-nothing is trained. A config.yaml that was edited after the run is run as it is now, and receipt and report say what was edited.
-Of a finalist that was tested, the same student is measured on the test split once more: that chooses nothing.
+A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset,
+train_file, validation_file, test_file, teacher, student); rows and weights there must be those that the record names by
+their hashes, or nothing is trained. A config.yaml that was edited after the run is run as it is now; that it was, and what
+was edited, is said before and in the receipt. Of a finalist that was tested, the same student is measured on the test split
+once more: that chooses nothing.
 
 exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """
@@ -359,8 +373,7 @@ exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m kdsweep.reproduce",
-        description="Run a trial again from its saved config.yaml and compare every epoch's metrics, the trained weights, the class of "
-        "every validation row and a finalist's test result with the record; the receipt stands in its folder as receipt.json.",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
