@@ -31,6 +31,7 @@ from kdsweep.records import (
     run_name,
     teacher_folder,
     teacher_run_name,
+    torn_lines,
     tracked_runs,
     verdict_run_name,
 )
@@ -130,8 +131,8 @@ def audit_text(done: Audit) -> str:
     return "\n".join(
         [
             *lines,
-            "Every row of a record must stand in its W&B run. The records are whole without W&B, the report reads them alone, and "
-            "python -m kdsweep.reproduce runs a trial again.",
+            "Every row of a record must be whole and stand in its W&B run. The records' results rank the trials, the report reads them "
+            "alone, and python -m kdsweep.reproduce runs a trial again.",
             f"{_count(done.runs, 'run')}, {_count(done.gaps(), 'gap')}",
         ]
     )
@@ -191,7 +192,7 @@ def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
             facts: dict[str, Any] = {"config": asdict(read_teacher_config(path)), "summary": result.summary()}
             facts["epochs"] = read_teacher_epochs(path)
             record = _Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
-            findings += _compared(record, mine)
+            findings += [*_torn(path, result.run_id, "teacher"), *_compared(record, mine)]
         elif mine:
             findings.append(Finding(run_id=name, what="teacher", note="unfinished, not compared"))
     return findings
@@ -232,10 +233,17 @@ def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
         again = "" if trial.finalist_seed is None else f", seed {trial.finalist_seed}"
         what = f"{ARM_NAMES[trial.arm]} trial {trial.trial}{again}"
         if trial.result:
+            findings += _torn(trial.folder, trial.result.run_id, what)
             findings += _compared(_record(trial, trial.result, what), attempts)
         else:
             findings += [_noted(run.run_id, what, "unfinished, not compared") for run in attempts]
     return findings
+
+
+def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
+    """Lines that the record itself has lost, whether or not there is a run that has them."""
+    gaps = tuple(f"{line} of the record is torn: what it held is lost here" for line in torn_lines(folder))
+    return [Finding(run_id=run_id or "-", what=what, gaps=gaps)] if gaps else []
 
 
 def _record(trial: TrialRow, result: TrialResult, what: str) -> _Record:

@@ -315,10 +315,14 @@ def _refuse_resolvers(node: object, path: str) -> None:
         )
 
 
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` as YAML and JSON hold it: lists for tuples."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+
+
 def to_yaml(content: Mapping[str, Any]) -> str:
     """`content` as YAML; floats come back bit for bit."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
-    return str(OmegaConf.to_yaml(OmegaConf.create(plain)))
+    return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))
 
 
 def trial_yaml(config: TrialConfig) -> str:

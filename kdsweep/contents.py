@@ -43,6 +43,8 @@ class Report:
     """What else a user asks, and the answers."""
     conventions: str
     """How students start and what alpha means."""
+    doubts: tuple[str, ...]
+    """Why the records cannot be taken at their word: configs edited after their run, torn lines."""
     advice: tuple[Advice, ...]
     """What the next sweep might change."""
     provenance: tuple[tuple[str, str], ...]
@@ -72,6 +74,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
         questions=questions(found, finals, rows, advised),
         conventions=conventions(found),
+        doubts=_doubts(found),
         advice=advised,
         provenance=_provenance(found),
         commands=_commands(found, shipped(found, finals, rows)),
@@ -93,6 +96,27 @@ def _shown_path(folder: Path) -> str:
     """The folder from here where it lies below here, so that a shared report names no home directory."""
     resolved = folder.resolve()
     return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _doubts(found: SweepRecords) -> tuple[str, ...]:
+    """One line for the configs that were edited, one for the torn lines."""
+    rows = (*found.trials, *found.finalists)
+    edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
+    folders = [*(records.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
+    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in records.torn_lines(folder)]
+    lines = []
+    if edited:
+        what = "config.yaml was edited after the run: tables show what it says now, scores are of what ran"
+        lines.append(f"{what}. {_listed(edited)}.")
+    if torn:
+        what = "Torn lines in the records, left out of curves and audit; ranking and verdicts read none of them"
+        lines.append(f"{what}. {_listed(torn)}.")
+    return tuple(lines)
+
+
+def _listed(items: list[str], most: int = 5) -> str:
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 # Where it comes from, and where to go --------------------------------------------------------------------------------

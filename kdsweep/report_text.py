@@ -73,6 +73,7 @@ def render_markdown(report: Report) -> str:
         f"**{report.headline}.** {_plain(report.answer)}",
         *(f"**{question}** {_plain(text)}" for question, text in report.questions),
         _plain(report.conventions),
+        *(f"**Note:** {_plain(doubt)}" for doubt in report.doubts),
     ]
     parts.append("; ".join(arm.text() for arm in report.arms) + ".")
     if report.finals:
@@ -95,6 +96,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     table = _ranked_table(report)
     parts = [f"{report.headline}. {report.answer}"]
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
+    parts += [f"Note: {doubt}" for doubt in report.doubts]
     parts += [_markdown_table(finalists_table(report.finals)), _verdicts_text(report.finals)] if report.finals else []
     parts += [_markdown_table(table[: most + 1])] if len(table) > 1 else []
     written = ("report.html", "report.md", "leaderboard.csv", "leaderboard.json")

@@ -13,7 +13,7 @@ VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "
 """What an epoch measures on the validation rows."""
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
-    *("parameters", "size_mb", "initial_weights_sha256", "teacher_weights_sha256", "data_sha256"),
+    *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
 )
 """Fields of `TrialResult` that another attempt gives again."""
 
@@ -116,6 +116,11 @@ class FinalTest:
     rows: int
     opened_at: str
 
+    def measured(self) -> dict[str, float]:
+        """Return the metrics that a reproduction must give again, one number each."""
+        names = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl", "rows")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
@@ -167,10 +172,14 @@ class TrialResult:
     """95th percentile of the same passes."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
+    weights_sha256: str | None = None
+    """Of the trained student, whole; None for a trial that failed, and in older records."""
+    config: Mapping[str, Any] | None = None
+    """Every field that ran, as config.yaml held it then: who edits that file later is told. None in older records."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        kept = {"environment", "run_id", "config"} | {field.name for field in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 

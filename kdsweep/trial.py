@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.config import TrialConfig, plain_values, trial_yaml
 from kdsweep.devices import leading
 from kdsweep.distill import Rows, Training, distill, evaluate, measured
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.files import drafting
 from kdsweep.materials import Materials, student_source
-from kdsweep.models import parameter_count
+from kdsweep.models import parameter_count, weights_sha256
 from kdsweep.records import TrialFolder
 from kdsweep.results import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialResult, validated
 from kdsweep.runs import Run
@@ -88,6 +88,7 @@ def run_trial(
             )
         speed = materials.speed(config)
         facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
+        facts["weights_sha256"] = weights_sha256(student)
         folder.write_predictions(evaluation.predictions())
         if log.pruned:
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
@@ -231,4 +232,6 @@ def _result(
         run_id=run.run_id,
         micro_batches=facts.get("micro_batches", 1),
         steps_again=log.steps_again(),
+        weights_sha256=facts.get("weights_sha256"),
+        config=plain_values(asdict(config)),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import wandb
 from servers import WandbServer
-from test_records import EPOCH, STEP, result_of, write_teacher
+from test_records import EPOCH, STEP, result_of, write_teacher, write_trial
 from test_tracking import TEACHER_EPOCH
 
 from kdsweep import report
@@ -91,6 +91,25 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def gaps(done: Audit) -> list[tuple[str, str]]:
     return [(finding.run_id, gap) for finding in done.findings for gap in finding.gaps]
+
+
+def test_a_torn_line_of_a_record_is_a_gap_without_any_run_too(
+    tmp_path: Path, tiny_config: Callable[..., TrialConfig], tiny_sweep_file: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results" / "tiny"
+    write_sweep(folder, load_sweep(tiny_sweep_file()))
+    write_teacher(folder, tiny_config())
+    trial = write_trial(folder, tiny_config(), "distilled", 0).path
+    assert gaps(audit(folder)) == []
+    for path in (trial / "steps.jsonl", teacher_folder(folder) / "epochs.jsonl"):
+        path.write_bytes(b'{"step": 1, "epo\n' + path.read_bytes())
+    assert report.main([str(folder), "--audit"]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [
+        "- (teacher): epochs.jsonl, line 1 of the record is torn: what it held is lost here",
+        "- (distilled trial 0): steps.jsonl, line 1 of the record is torn: what it held is lost here",
+    ]
+    assert told[-1] == "0 runs, 2 gaps"
 
 
 @pytest.mark.slow

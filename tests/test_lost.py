@@ -269,6 +269,7 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
                 refused.append(found.name)
             else:
                 assert code == 0 and ranking(tmp_path / "results", "tiny") == before, found
+                assert ("Torn lines" in said.out) == (found.name in ("steps.jsonl", "epochs.jsonl")), found
             if found.name not in ("leaderboard.json", "leaderboard.csv", "report.md", "report.html"):
                 found.write_bytes(content)
     assert {"config.yaml", "result.json", "sweep.yaml"} == set(refused)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 from kdsweep import figures, leaderboard, report
+from kdsweep.config import plain_values
 from kdsweep.contents import build_report
-from kdsweep.records import TrialFolder, TrialRow, teacher_folder, trial_folder, write_sweep
-from kdsweep.report_text import render_markdown
+from kdsweep.records import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
+from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
 from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
 
@@ -27,6 +29,9 @@ AXES |= {"learning_rate": Axis(low=1e-5, high=1e-3, log=True), "batch_size": Axi
 
 MEASURED: dict[str, Any] = {"val_macro_f1": 0.7, "val_mcc": 0.6, "val_loss": 0.5, "val_ece": 0.1, "val_kl": 0.2}
 MEASURED |= {"val_agreement": 0.9}
+
+
+POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 
 
 def sweep_of(search: dict[str, Axis] | None = None, name: str = "s", **fixed: Any) -> SweepConfig:
@@ -390,6 +395,37 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
     assert listed[0]["student_layers"] == [0, 5]
     with (tmp_path / "s/leaderboard.csv").open(encoding="utf-8", newline="") as file:
         assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"
+
+
+def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in_the_terminal(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    assert build_report(copied).doubts == ()
+    there = trial_folder(copied, "distilled", 0)
+    result = json.loads((there / "result.json").read_text(encoding="utf-8"))
+    result["config"] = plain_values(asdict(read_trial(there).config)) | {"alpha": 0.25}
+    (there / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    epochs = trial_folder(copied, "fine_tuned", 1) / "epochs.jsonl"
+    lines = epochs.read_bytes().splitlines(keepends=True)
+    epochs.write_bytes(lines[0] + b"\0" * 9 + b"\n" + lines[2])
+    with (trial_folder(copied, "fine_tuned", 2) / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 3')  # it runs
+    built = report.write_report(copied)
+    edited, torn = built.doubts
+    assert edited.startswith("config.yaml was edited") and edited.endswith("s/trials/0000 (alpha: 0.25, now 0.75).")
+    assert torn.startswith("Torn lines") and torn.endswith(" s/controls/0001/epochs.jsonl, line 2.")
+    for text in (page_of(copied).text, render_markdown(built), terminal_text(built)):
+        assert edited in text and torn in text
+    assert [(row.rank, row.trial.trial) for row in built.rows[:4]] == [(1, 0), (2, 0), (3, 1), (4, 1)]
+
+
+def test_many_doubtful_trials_make_one_short_line(copied: Path) -> None:
+    for number in range(20):
+        make_trial(copied, sweep_of(), "fine_tuned", number, POINT, 0.7)
+        (trial_folder(copied, "fine_tuned", number) / "steps.jsonl").write_text("x")
+    (torn,) = build_report(copied).doubts
+    assert torn.endswith("controls/0004/steps.jsonl, line 1; and 15 more.")
 
 
 def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(copied: Path) -> None:
