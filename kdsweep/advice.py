@@ -149,11 +149,12 @@ def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
         why = f"All {len(trials)} complete {ARM_NAMES[arm]} trials have the same accuracy."
         return Advice(kind="flat", arm=arm, name=name, short=f"{len(trials)} trials show no effect of {name}", why=why)
     missed = points(span(values, least) * float(np.std(accuracies, ddof=1)))
-    shape = "from one end to the other" if _is_ordered(values) else "between one value and the others"
+    straight, apart = "from one end to the other in a straight line", "between the commonest value and the others"
+    shape = straight if _is_ordered(values) else apart
     why = (
         f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
         f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with {100 * CHANCE:.0f} % if it makes "
-        f"{100 * least:.0f} % of the variance of their accuracies, here about {missed} points {shape}; a smaller one, or one that "
+        f"{100 * least:.0f} % of the variance of their accuracies, here about {missed} points {shape} (simulated); a smaller one, or one that "
         "other axes hide, may be there."
     )
     short = f"{len(trials)} trials show no effect of {name}, but may have missed one below {missed} points"
@@ -176,7 +177,7 @@ def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
     while most - least > 0.001:
         share = (least + most) / 2
         order = np.argsort(np.sqrt(share) * effect + np.sqrt(1 - share) * noise, axis=1)
-        found = _explained(np.argsort(order, axis=1) - (count - 1) / 2, basis) > line
+        found = _explained(np.argsort(order, axis=1) - (count - 1) / 2, basis) > line + 1e-9
         least, most = (least, share) if found.mean() >= chance else (share, most)
     return most
 

@@ -146,7 +146,8 @@ def final_answer(finals: Finals) -> str:
     """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
     if finals.primary:
-        sentences += [_final_difference(finals, finals.primary), _ratio_sentence(finals.ratio)]
+        sentences.append(_final_difference(finals, finals.primary))
+        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio)]
     return " ".join(sentences)
 
 
@@ -174,7 +175,8 @@ def _final_difference(finals: Finals, found: FinalComparison) -> str:
 
 def one_seed(finals: Finals) -> str:
     """Why a single seed an arm gives no verdict, and the way out, as a sentence."""
-    way = "more are still to come" if finals.unfinished else "finalists.seeds=3 and the same command run more"
+    more = 2 + max(row.wanted for row in finals.rows if row.compared)
+    way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 
 

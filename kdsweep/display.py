@@ -37,7 +37,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
-        table.add_row("finalists", f"{runs} runs: the best {sweep.finalists.top} of each arm on fresh seeds ({seeds})")
+        alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
+        chosen = f"the best {sweep.finalists.top} of each arm"
+        table.add_row("finalists", f"{runs} runs: {chosen} on fresh seeds ({seeds}){alone}")
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:

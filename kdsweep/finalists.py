@@ -89,7 +89,7 @@ class Finals:
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or of one seed an arm."""
     shrinkage: Estimate | None
     """Search score minus confirmed score, over the finalists."""
     detectable: float | None
@@ -143,12 +143,14 @@ def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
 
 def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
     """How many runs of finalists are still to come, as the search stands, and how many of the choice failed."""
-    top, seeds = found.sweep.finalists.top, found.sweep.finalists.seeds
+    top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
+    reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
     for arm in ARMS if top else ():
         mine = [trial for trial in found.trials if trial.arm == arm]
         able = [(arm, trial.trial) for trial in complete(mine)]
-        open_ = max(0, found.sweep.budget(arm) - sum(trial.result is not None for trial in mine))
+        ended = sum(trial.result is not None for trial in mine)
+        open_ = 0 if reached else max(0, found.sweep.budget(arm) - ended)
         wanted += seeds * min(top, len(able) + open_)
         chosen = _best_first(found, able)
         done += sum(min(seeds, len(groups.get(place, ()))) for place in chosen)
@@ -226,7 +228,8 @@ def _verdicts(
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
         primary = compare_arms(arms["distilled"], arms["fine_tuned"])
-        ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds) if teacher is not None else None
+        if teacher is not None and not primary.one_seed:
+            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
     unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
     return Finals(
         folder=found.folder,

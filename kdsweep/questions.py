@@ -81,9 +81,10 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         not_so = f"had not flattered its finalists: fresh seeds score {points(abs(lost))} points more"
         sentences.append(f"The search {flattered if lost > 0 else not_so}.")
     if finals.unfinished:
-        sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
+        runs = plural(finals.unfinished, "run")
+        sentences.append(f"{runs} of finalists {'is' if finals.unfinished == 1 else 'are'} still to come.")
     if finals.failed:
-        sentences.append(f"{finals.failed} runs of finalists failed.")
+        sentences.append(f"{plural(finals.failed, 'run')} of finalists failed.")
     if finals.earlier:
         sentences.append(
             f"The search went on after {', '.join(finals.earlier)} had run and found better ones: left out of the verdict."

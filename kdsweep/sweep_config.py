@@ -220,13 +220,11 @@ class SweepConfig:
 
         Of those that fit, one with a second seed first, since a single one gives no verdict; then the most runs.
         """
-        tops, seeds = (
-            (most,) if name in named else range(1, most + 1)
-            for name, most in (("top", self.finalists.top), ("seeds", self.finalists.seeds))
-        )
-        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in seeds]
-        trials = sum(self.budget(arm) for arm in ARMS)
-        fitting = [each for each in possible if self.finalist_runs(each) <= trials] or possible[:1]
+        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
+        tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
+        counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
+        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
+        fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
         return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
 
     def finalist_seeds(self) -> tuple[int, ...]:
