@@ -175,7 +175,7 @@ def _final_difference(finals: Finals, found: FinalComparison) -> str:
 
 def one_seed(finals: Finals) -> str:
     """Why a single seed an arm gives no verdict, and the way out, as a sentence."""
-    more = 2 + max(row.wanted for row in finals.rows if row.compared)
+    more = 2 + min(row.wanted for row in finals.rows if row.compared)
     way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 

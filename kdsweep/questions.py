@@ -80,15 +80,7 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         flattered = f"had flattered its finalists: fresh seeds score {points(lost)} points less"
         not_so = f"had not flattered its finalists: fresh seeds score {points(abs(lost))} points more"
         sentences.append(f"The search {flattered if lost > 0 else not_so}.")
-    if finals.unfinished:
-        runs = plural(finals.unfinished, "run")
-        sentences.append(f"{runs} of finalists {'is' if finals.unfinished == 1 else 'are'} still to come.")
-    if finals.failed:
-        sentences.append(f"{plural(finals.failed, 'run')} of finalists failed.")
-    if finals.earlier:
-        sentences.append(
-            f"The search went on after {', '.join(finals.earlier)} had run and found better ones: left out of the verdict."
-        )
+    sentences += _left_out(finals)
     if finals.split == "validation":
         sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
     elif len(finals.opened) > 1:
@@ -96,6 +88,20 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     elif finals.opened:
         sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
     return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
+
+
+def _left_out(finals: Finals) -> list[str]:
+    """Of runs and finalists that the verdict does not count: to come, failed, passed by the search."""
+    sentences = []
+    if finals.unfinished:
+        runs = plural(finals.unfinished, "run")
+        sentences.append(f"{runs} of finalists {'is' if finals.unfinished == 1 else 'are'} still to come.")
+    if finals.failed:
+        sentences.append(f"{plural(finals.failed, 'run')} of finalists failed.")
+    if finals.earlier:
+        passed = ", ".join(finals.earlier)
+        sentences.append(f"The search went on after {passed} had run and found better ones: left out of the verdict.")
+    return sentences
 
 
 def _study_size(finals: Finals, primary: FinalComparison) -> str:
