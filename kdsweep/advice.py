@@ -1,9 +1,11 @@
-"""What a finished sweep suggests for the next one: axes to widen, and axes that made no visible difference.
+"""What a finished sweep suggests for the next one: axes to widen, and axes without a visible effect, with what such a
+search could have missed.
 
 Every function is pure and draws its lines where its docstring says.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import accuracy, complete
 from kdsweep.records import TrialRow
 from kdsweep.sweep_config import ARMS, Arm, Axis
-from kdsweep.words import ARM_NAMES
+from kdsweep.words import ARM_NAMES, points
 
 FEWEST_TRIALS = 10
 """Complete trials of an arm below which it gives no advice."""
@@ -27,7 +29,11 @@ BEST_OF_CHOICES = 5
 EDGE = 0.1
 """Share of an interval that is its end."""
 FLAT_P = 0.5
-"""p-value from which an axis is called flat."""
+"""p-value from which an axis is said to show no effect."""
+FOUND_P = 0.05
+"""p-value below which an effect counts as found, where it is asked what could have been."""
+CHANCE = 0.8
+"""Chance with which it would have been."""
 SHUFFLES = 2000
 
 
@@ -134,14 +140,68 @@ def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
     values = [getattr(trial.config, name) for trial in trials]
     if len(set(values)) < 2:
         return None
-    share, p_value = dependence(values, [accuracy(trial) for trial in trials])
-    if p_value < FLAT_P:
+    accuracies = [accuracy(trial) for trial in trials]
+    share, p_value = dependence(values, accuracies)
+    least = least_share(values)
+    if p_value < FLAT_P or least is None:
         return None
+    if len(set(accuracies)) == 1:
+        why = f"All {len(trials)} complete {ARM_NAMES[arm]} trials have the same accuracy."
+        return Advice(kind="flat", arm=arm, name=name, short=f"{len(trials)} trials show no effect of {name}", why=why)
+    missed = points(span(values, least) * float(np.std(accuracies, ddof=1)))
+    straight, apart = "from one end to the other in a straight line", "between the commonest value and the others"
+    shape = straight if _is_ordered(values) else apart
     why = (
         f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
-        f"in {100 * p_value:.0f} % of cases (a permutation test). A small effect, or one that others hide, may remain."
+        f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with {100 * CHANCE:.0f} % if it makes "
+        f"{100 * least:.0f} % of the variance of their accuracies, here about {missed} points {shape} (simulated); a smaller one, or one that "
+        "other axes hide, may be there."
     )
-    return Advice(kind="flat", arm=arm, name=name, short=f"flat: {name} does not matter here", why=why)
+    short = f"{len(trials)} trials show no effect of {name}, but may have missed one below {missed} points"
+    return Advice(kind="flat", arm=arm, name=name, short=short, why=why)
+
+
+def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
+    """The smallest share of the variance that an effect of these values' `_shape` must make to be found with `chance`.
+
+    Found is p < 0.05 in the test of `dependence`; how often that happens is simulated, with normal noise around the effect.
+    None where the values leave nothing to compare them with.
+    """
+    basis, count = _basis(values), len(values)
+    if not 0 < basis.shape[1] < count - 1:
+        return None
+    draw, ordered = np.random.default_rng(0), np.arange(count) - (count - 1) / 2
+    line = np.quantile(_explained(draw.permuted(np.tile(ordered, (SHUFFLES, 1)), axis=1), basis), 1 - FOUND_P)
+    effect, noise = _shape(values), draw.standard_normal((SHUFFLES, count))
+    least, most = 0.0, 1.0
+    while most - least > 0.001:
+        share = (least + most) / 2
+        order = np.argsort(np.sqrt(share) * effect + np.sqrt(1 - share) * noise, axis=1)
+        found = _explained(np.argsort(order, axis=1) - (count - 1) / 2, basis) > line + 1e-9
+        least, most = (least, share) if found.mean() >= chance else (share, most)
+    return most
+
+
+def span(values: Sequence[Any], share: float) -> float:
+    """How far apart an effect of that share of the variance puts the ends, in standard deviations of what is measured."""
+    effect = _shape(values)
+    return float(np.sqrt(share) * (effect.max() - effect.min()))
+
+
+def _shape(values: Sequence[Any]) -> np.ndarray:
+    """An effect [N] of mean 0 and variance 1: a straight line over the ranks, or the commonest value against the others."""
+    common = Counter(values).most_common(1)[0][0]
+    effect = _ranks(values) if _is_ordered(values) else np.array([value == common for value in values], float)
+    return np.asarray((effect - effect.mean()) / effect.std())
+
+
+def _explained(ranks: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Sum of squares that the columns of `basis` [N, K] explain of each line of centred ranks [M, N]."""
+    return np.asarray(((ranks @ basis) ** 2).sum(axis=1))
+
+
+def _is_ordered(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[float, float]:
@@ -149,8 +209,8 @@ def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[floa
 
     Numbers enter as a parabola of their ranks, so that an optimum in the middle is seen as well as a slope; up to five
     distinct values, and what is not a number, enter as groups. p is the share of shuffles that explain as much. An axis
-    is called flat from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance is
-    called so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
+    is said to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance
+    is said so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
     """
     ranks = _ranks(accuracies)
     centred = ranks - ranks.mean()
@@ -158,8 +218,8 @@ def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[floa
         return 0.0, 1.0
     basis = _basis(values)
     orders = np.random.default_rng(0).permuted(np.tile(centred, (SHUFFLES, 1)), axis=1)
-    shuffled = ((orders @ basis) ** 2).sum(axis=1)
-    observed = float(((centred @ basis) ** 2).sum())
+    shuffled = _explained(orders, basis)
+    observed = float(_explained(centred[None], basis)[0])
     p_value = (1 + int((shuffled >= observed - 1e-9).sum())) / (SHUFFLES + 1)
     return observed / float(centred @ centred), p_value
 
@@ -173,8 +233,7 @@ def _ranks(numbers: Sequence[Any]) -> np.ndarray:
 def _basis(values: Sequence[Any]) -> np.ndarray:
     """Orthonormal columns, each of mean 0: [N, K]."""
     distinct = list(dict.fromkeys(values))
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
-    if numeric and len(distinct) > 5:
+    if _is_ordered(distinct) and len(distinct) > 5:
         ranks = _ranks(values)
         columns = np.stack([ranks, ranks**2], axis=1)
     else:

@@ -1,36 +1,95 @@
-"""Whether distilling helped, in words with numbers."""
+"""Whether distilling helped: the one verdict that every format repeats, and the words with numbers."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from kdsweep.config import FROM_TEACHER
-from kdsweep.finalists import Finalist, Finals
+from kdsweep.finalists import Finalist, Finals, SplitName
 from kdsweep.finals import FinalComparison
 from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.standings import Estimate
 from kdsweep.sweep_config import ARMS
-from kdsweep.verdicts import Comparison
+from kdsweep.verdicts import Comparison, Word
+from kdsweep.weak_teacher import WeakTeacher
 from kdsweep.words import ARM_NAMES, compact, percent, plural, signed
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 PROVISIONAL = (
     "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
 )
-OPENINGS = {
-    "better": "Distilling beat plain fine-tuning on the validation rows",
-    "not better": "Distilling did not beat plain fine-tuning on the validation rows",
-    "cannot tell": "These validation rows cannot tell whether distilling beats plain fine-tuning",
-    None: "Distilling and plain fine-tuning, side by side",
+OPENINGS: dict[Word, str] = {
+    "better": "Distilling beat plain fine-tuning on the {split} rows",
+    "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
+    "cannot tell": "These {split} rows cannot tell whether distilling beats plain fine-tuning",
 }
+ONE_SEED = "A single seed cannot tell whether distilling beats plain fine-tuning"
 
 
-def headline(first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None = None) -> str:
-    """The shortest true answer, without its full stop."""
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Distilled students against fine-tuned ones, on the split that it names."""
+
+    split: SplitName
+    word: Word
+    provisional: bool
+    """Whether they were chosen on the rows that compare them."""
+    one_seed: bool
+    """Whether an arm has a single seed: it cannot tell luck from recipe, so the word is `cannot tell`."""
+    distilled: tuple[str, ...]
+    """Folders of the runs compared, relative to the results folder."""
+    fine_tuned: tuple[str, ...]
+    rows: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    counted: str
+    """What interval and p-value count as random."""
+
+
+def verdict_of(
+    first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None
+) -> Verdict | None:
+    """The finalists' verdict where both arms have them, else that of both best trials; None where neither was compared."""
+    numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
-        return OPENINGS[finals.primary.word].replace("validation", finals.split)
+        facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
+        return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
+    if comparison is None or first is None or second is None:
+        return None
+    return Verdict(
+        split="validation",
+        word="cannot tell",
+        provisional=True,
+        one_seed=True,
+        distilled=(first.folder,),
+        fine_tuned=(second.folder,),
+        **{key: getattr(comparison, key) for key in numbers},
+        counted="rows",
+    )
+
+
+def verdict_json(headline: str, verdict: Verdict | None, weak: WeakTeacher | None) -> dict[str, Any]:
+    """The verdict as leaderboard.json has it; nulls where there is none."""
+    known = asdict(verdict) if verdict else {field.name: None for field in fields(Verdict)}
+    return {"headline": headline, "weak_teacher": asdict(weak) if weak else None, **known}
+
+
+def headline(first: Row | None, second: Row | None, verdict: Verdict | None, weak: WeakTeacher | None = None) -> str:
+    """The shortest true answer, without its full stop; before it a teacher that has nothing to teach, and what to do."""
+    said = _opening(first, second, verdict)
+    return f"{weak.text()}. {said}" if weak else said
+
+
+def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> str:
+    if verdict:
+        return ONE_SEED if verdict.one_seed else OPENINGS[verdict.word].format(split=verdict.split)
     if first and second:
-        return OPENINGS[comparison.word if comparison else None]
+        return "Distilling and plain fine-tuning, side by side"
     if first is None and second is None:
         return "No trial is complete yet, so there is no answer"
     missing = "distilled" if first is None else "fine-tuned"
@@ -47,7 +106,7 @@ def answer(
     """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
     sentences = [_best_sentence(row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
     if comparison:
-        sentences.append(_difference(comparison))
+        sentences.append(_difference(comparison, found.sweep.finalist_runs()))
     elif first and second:
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
     if found.teacher:
@@ -69,13 +128,14 @@ def _best_sentence(row: Row, arm: ArmProgress) -> str:
     return f"{which}, trial {row.trial.trial} with {chosen}, reaches {percent(row.val_accuracy)}{interval}."
 
 
-def _difference(comparison: Comparison) -> str:
+def _difference(comparison: Comparison, finalist_runs: int) -> str:
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
     return (
         f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
         f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
-        f"{signed(comparison.high)}, exact McNemar {p_value}): "
-        f"{comparison.word}."
+        f"{signed(comparison.high)}, exact McNemar {p_value}, counting rows alone as random). "
+        f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
 
 
@@ -86,7 +146,8 @@ def final_answer(finals: Finals) -> str:
     """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
     if finals.primary:
-        sentences += [_final_difference(finals.primary), _ratio_sentence(finals.ratio)]
+        sentences.append(_final_difference(finals, finals.primary))
+        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio)]
     return " ".join(sentences)
 
 
@@ -102,12 +163,21 @@ def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
     )
 
 
-def _final_difference(found: FinalComparison) -> str:
+def _final_difference(finals: Finals, found: FinalComparison) -> str:
     p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
-    return (
-        f"Over all finalists, distilling makes {signed(found.difference)} points (95 % interval {signed(found.low)} to "
+    over = "the finalists of the latest choice" if finals.earlier else "all finalists"
+    said = (
+        f"Over {over}, distilling makes {signed(found.difference)} points (95 % interval {signed(found.low)} to "
         f"{signed(found.high)}, {p_value}, counting {found.counted} as random): {found.word}."
     )
+    return f"{said} {one_seed(finals)}" if found.one_seed else said
+
+
+def one_seed(finals: Finals) -> str:
+    """Why a single seed an arm gives no verdict, and the way out, as a sentence."""
+    more = 2 + min(row.wanted for row in finals.rows if row.compared)
+    way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
+    return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 
 
 def _ratio_sentence(ratio: Estimate | None) -> str:

@@ -9,13 +9,14 @@ import numpy as np
 
 from kdsweep import leaderboard, records
 from kdsweep.advice import Advice, advice
-from kdsweep.answer import answer, conventions, final_answer, headline
+from kdsweep.answer import Verdict, answer, conventions, final_answer, headline, verdict_of
 from kdsweep.finalists import Finals, read_finals
 from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.questions import questions, shipped
 from kdsweep.records import TrialRow
 from kdsweep.verdicts import Comparison, compare_predictions
+from kdsweep.weak_teacher import WeakTeacher, weak_teacher
 from kdsweep.words import duration
 
 
@@ -36,6 +37,10 @@ class Report:
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
     finals: Finals | None
     """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
+    verdict: Verdict | None
+    """The one that every format repeats, of the split that it names; None where no test is possible."""
+    weak_teacher: WeakTeacher | None
+    """Why distilling has nothing to teach; None where the teacher is good enough, as far as is known."""
     headline: str
     answer: str
     """One paragraph in words with numbers."""
@@ -60,6 +65,10 @@ def build_report(folder: Path, *others: Path) -> Report:
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
     finals, advised = read_finals(found), advice(found)
+    verdict, weak = (
+        verdict_of(first, second, comparison, finals),
+        weak_teacher(found.sweep, found.folders, found.trials),
+    )
     return Report(
         folder=_shown_path(folder),
         records=found,
@@ -70,7 +79,9 @@ def build_report(folder: Path, *others: Path) -> Report:
         best_fine_tuned=second,
         comparison=comparison,
         finals=finals,
-        headline=headline(first, second, comparison, finals),
+        verdict=verdict,
+        weak_teacher=weak,
+        headline=headline(first, second, verdict, weak),
         answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
         questions=questions(found, finals, rows, advised),
         conventions=conventions(found),

@@ -23,8 +23,10 @@ LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
 """A log file hears of a training so many times, but no sooner than half a minute and no later than five after the line before."""
 
 
-def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None:
-    """The resolved plan: what will run, every axis, and `facts`, a line each."""
+def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None) -> None:
+    """The resolved plan: before it a `warning`, then what will run, every axis, and `facts`, a line each."""
+    if warning:
+        console.print(escape(warning), style="yellow", soft_wrap=True)
     table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")
@@ -38,7 +40,11 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str]) -> None
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
-        table.add_row("finalists", f"{runs} runs: the best {sweep.finalists.top} of each arm on fresh seeds ({seeds})")
+        alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
+        chosen = f"the best {sweep.finalists.top} of each arm"
+        table.add_row("finalists", f"{runs} runs: {chosen} on fresh seeds ({seeds}){alone}")
+    else:
+        table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
         table.add_row("tried first", escape("; ".join(shown_params(item) for item in sweep.enqueue)))
     for name, value in facts.items():
@@ -93,8 +99,15 @@ class Pace:
 class SweepDisplay:
     """Live progress of one sweep, fed with its workers' events."""
 
-    def __init__(self, console: Console, sweep: SweepConfig, finished: Mapping[Stage, int], workers: int = 1) -> None:
-        self._console, self._sweep, self._workers = console, sweep, workers
+    def __init__(
+        self,
+        console: Console,
+        sweep: SweepConfig,
+        finished: Mapping[Stage, int],
+        workers: int = 1,
+        warning: str | None = None,
+    ) -> None:
+        self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
         self._bars = Progress(
             TextColumn("{task.description:>10}"),
             BarColumn(bar_width=40),
@@ -186,7 +199,7 @@ class SweepDisplay:
             "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
             "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
         }
-        plan(self._console, self._sweep, lines)
+        plan(self._console, self._sweep, lines, self._warning)
 
     def _trial_started(self, event: Mapping[str, Any]) -> None:
         self._now = ""

@@ -4,8 +4,13 @@ Everything is read from the records. The comparison that counts was fixed before
 arm against those of the fine-tuned one, chosen on validation, compared on test. Comparing the two single bests, as one
 would at first, says `better` in up to 6 % of studies in which the arms are equal, for chosen configurations still differ;
 so that comparison is a secondary one.
+
+Where the search went on after its finalists had run, others may be the best by now. The comparison is then of the best
+`finalists.top` of each arm as the search stands, of those that have run; earlier ones stay in the table.
 """
 
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +44,8 @@ class Finalist:
     """Its complete runs, by seed."""
     wanted: int
     """Seeds that it was to run on."""
+    compared: bool
+    """Whether the primary comparison counts it."""
     rank: int
     """1 + how many finalists are significantly better on validation."""
     search_score: float
@@ -72,6 +79,8 @@ class Secondary:
 class Finals:
     """All finalists, and the verdicts that they support."""
 
+    folder: Path
+    """The results folder."""
     rows: tuple[Finalist, ...]
     """By rank, then by confirmed score."""
     split: SplitName
@@ -80,20 +89,29 @@ class Finals:
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or of one seed an arm."""
     shrinkage: Estimate | None
     """Search score minus confirmed score, over the finalists."""
     detectable: float | None
-    """The true difference that the primary comparison would have called better with 80 %."""
+    """The true difference that the primary comparison would have called better with 80 %; None: none, of one seed an arm."""
     opened: tuple[str, ...]
     """When the test split was opened, once for each round of finalists."""
     unfinished: int
-    """Runs still to come, or failed."""
+    """Runs still to come."""
+    failed: int
+    """Runs that failed, of those that were to come."""
+    earlier: tuple[str, ...]
+    """Finalists that the search passed when it went on: the primary comparison leaves them out."""
 
     def best(self, arm: Arm) -> Finalist | None:
         """The configuration that stands for an arm: the best on validation over the fresh seeds."""
         mine = [row for row in self.rows if row.arm == arm]
         return max(mine, key=lambda row: row.confirmed_score, default=None)
+
+    def folders(self, arm: Arm) -> tuple[str, ...]:
+        """Of the runs of an arm that the primary comparison counts, relative to the results folder."""
+        runs = [run for row in self.rows if row.arm == arm and row.compared for run in row.runs]
+        return tuple(sorted(Path(os.path.relpath(run.folder, self.folder)).as_posix() for run in runs))
 
     @property
     def chosen(self) -> Finalist:
@@ -108,10 +126,39 @@ def read_finals(found: SweepRecords) -> Finals | None:
         return None
     validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
     placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
-    rows = [_finalist(found, place, runs, placed.get(place, 1)) for place, runs in groups.items()]
-    rows.sort(key=lambda row: (row.rank, -row.confirmed_score))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
-    return _verdicts(found, tuple(rows), tested if split == "test" else validation, split)
+    right = tested if split == "test" else validation
+    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    rows = [_finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()]
+    rows.sort(key=lambda row: (row.rank, -row.confirmed_score))
+    return _verdicts(found, tuple(rows), right, split)
+
+
+def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
+    """The best `finalists.top` by the search, as it chooses them; all where finalists were switched off since."""
+    scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
+    ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
+    return ranked[: found.sweep.finalists.top or None]
+
+
+def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
+    """How many runs of finalists are still to come, as the search stands, and how many of the choice failed."""
+    top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
+    reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
+    wanted = done = failed = 0
+    for arm in ARMS if top else ():
+        mine = [trial for trial in found.trials if trial.arm == arm]
+        able = [(arm, trial.trial) for trial in complete(mine)]
+        ended = sum(trial.result is not None for trial in mine)
+        open_ = 0 if reached else max(0, found.sweep.budget(arm) - ended)
+        wanted += seeds * min(top, len(able) + open_)
+        chosen = _best_first(found, able)
+        done += sum(min(seeds, len(groups.get(place, ()))) for place in chosen)
+        failed += sum(
+            run.result is not None and run.result.status != "complete" and (run.arm, run.trial) in chosen
+            for run in found.finalists
+        )
+    return max(0, wanted - done - failed), failed
 
 
 def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
@@ -122,16 +169,18 @@ def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
     return groups
 
 
-def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int) -> Finalist:
+def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
     origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
     tests = [test for run in runs if (test := records.read_test(run.folder)) is not None]
     confirmed = float(np.mean([score(run, found.sweep) for run in runs]))
+    started = sum((run.arm, run.trial) == place for run in found.finalists)
     return Finalist(
         arm=place[0],
         trial=place[1],
         searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
         runs=tuple(runs),
-        wanted=found.sweep.finalists.seeds,
+        wanted=max(found.sweep.finalists.seeds, len(runs)) if compared else started,
+        compared=compared,
         rank=rank,
         search_score=score(origin, found.sweep) if origin and origin.result else confirmed,
         confirmed_score=confirmed,
@@ -170,7 +219,8 @@ def _verdicts(
     seeds = known if known.df else None
     best = {arm: max((r for r in rows if r.arm == arm), key=lambda r: r.confirmed_score, default=None) for arm in ARMS}
     pair = [right.get((row.arm, row.trial)) if row else None for row in best.values()]
-    arms = {arm: [matrix for (of, _), matrix in right.items() if of == arm] for arm in ARMS}
+    compared = [(row.arm, row.trial) for row in rows if row.compared]
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
     teacher = next(
         (r for there in found.folders if (r := _right_rows(found, records.teacher_folder(there), split)) is not None),
         None,
@@ -178,18 +228,24 @@ def _verdicts(
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
         primary = compare_arms(arms["distilled"], arms["fine_tuned"])
-        ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds) if teacher is not None else None
-    wanted = found.sweep.finalist_runs()
+        if teacher is not None and not primary.one_seed:
+            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
+    unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
     return Finals(
+        folder=found.folder,
         rows=rows,
         split=split,
         primary=primary,
         secondary=_secondary(rows, right, teacher, seeds),
         ratio=ratio,
         shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
-        detectable=minimal_detectable_difference(primary.standard_error, primary.df) if primary else None,
+        detectable=minimal_detectable_difference(primary.standard_error, primary.df)
+        if primary and not primary.one_seed
+        else None,
         opened=_openings(rows),
-        unfinished=max(0, wanted - sum(len(row.runs) for row in rows)),
+        unfinished=unfinished,
+        failed=failed,
+        earlier=tuple(titled(row) for row in rows if (row.arm, row.trial) in right and not row.compared),
     )
 
 
@@ -248,6 +304,7 @@ def finals_json(finals: Finals) -> dict[str, Any]:
         {
             **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},
             **row.searched,
+            "compared": row.compared,
             "seeds": [run.finalist_seed for run in row.runs],
             "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
         }

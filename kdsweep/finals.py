@@ -33,6 +33,9 @@ pair's true difference:
     rows alone, three seeds                     6.9, 9.1, 13.2 %  99.9, 99.7, 99.5 %   95.9-96.1, 89.9-90.1, 80.0 %
     rows alone, one seed                        4.1, 8.1, 14.7 %  98.6, 96.3, 90.7 %   95.4-95.9, 84.6-86.0, 70.6-72.6 %
 
+The last line is why one seed is never called `better` or `not better` here, whatever its p-value: it cannot tell luck from
+recipe, and a run that collapsed looks like a recipe that failed. (Its figures are those of the p-value.)
+
 Not part of any interval: another teacher, another training set.
 """
 
@@ -73,7 +76,8 @@ class FinalComparison:
 
     rows: int
     finalists: int
-    """Finalists on each side (the fewer); 1 if two configurations are compared."""
+    """Finalists compared; 1 if two configurations are."""
+    baseline_finalists: int
     seeds: int
     """Seeds of each finalist (the fewest)."""
     baseline_seeds: int
@@ -94,8 +98,10 @@ class FinalComparison:
     """What the interval counts as random: `rows, seeds and finalists` (`rows and finalists` of one seed
     each); `rows and seeds`; `rows and the finalist's seeds`
     (the baseline is taken as it is); `rows and the baseline's seeds`; `rows` (another seed may say otherwise)."""
+    one_seed: bool
+    """Whether a side has a single seed (a baseline taken as it is needs none): it cannot tell luck from recipe."""
     word: Word
-    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else `cannot tell`."""
+    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else, and of `one_seed`, `cannot tell`."""
     rows_to_settle: int | None
     """Rows, with as many seeds, that find a difference as large as this one with 80 %; None if no number does, or if
     the word needs none."""
@@ -130,7 +136,8 @@ def compare_finalists(
     """Compare `right` with `baseline`, bool [S1, N] and [S2, N] on the same rows; see the module for what is assumed.
 
     `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two. A side with
-    one seed is counted only by `seeds`: without it, `counted` says that it is not. `given_baseline` asks about this very
+    one seed is counted only by `seeds`: without it, `counted` says that it is not; either way the word is then `cannot
+    tell`. `given_baseline` asks about this very
     baseline (a teacher, which exists once), not about another one like it. Raises DataError for other shapes.
     """
     one, other = pair(right, baseline)
@@ -145,7 +152,13 @@ def compare_finalists(
         size=rows.size,
         by_seeds=(known.residual + known.main) * share,
     )
-    size = _Size(finalists=1, seeds=len(one), baseline_seeds=len(other), counted=COUNTED[counts], per_seed=known)
+    size = _Size(
+        finalists=(1, 1),
+        seeds=(len(one), len(other)),
+        one_seed=len(one) < 2 or (len(other) < 2 and not given_baseline),
+        counted=COUNTED[counts],
+        per_seed=known,
+    )
     return _judge(float(rows.mean()), spread, size)
 
 
@@ -169,10 +182,13 @@ def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]
         size=rows.size,
         by_seeds=(known.residual + known.main) * runs,
     )
-    fewest = [min(len(matrix(right)) for right in arm) for arm in (finalists, baseline)]
-    counted = "rows, seeds and finalists" if known.df else "rows and finalists"
+    seeds = [[len(matrix(right)) for right in arm] for arm in (finalists, baseline)]
     size = _Size(
-        finalists=min(len(one), len(other)), seeds=fewest[0], baseline_seeds=fewest[1], counted=counted, per_seed=known
+        finalists=(len(one), len(other)),
+        seeds=(min(seeds[0]), min(seeds[1])),
+        one_seed=min(max(arm) for arm in seeds) < 2,
+        counted="rows, seeds and finalists" if known.df else "rows and finalists",
+        per_seed=known,
     )
     return _judge(float(rows.mean()), spread, size)
 
@@ -227,9 +243,10 @@ class _Spread:
 class _Size:
     """How large a study is."""
 
-    finalists: int
-    seeds: int
-    baseline_seeds: int
+    finalists: tuple[int, int]
+    seeds: tuple[int, int]
+    """Of each side, the fewest."""
+    one_seed: bool
     counted: str
     per_seed: SeedVariance
 
@@ -240,19 +257,20 @@ def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
     half = quantile(df) * error
     p_value = float(2 * t.sf(abs(difference) / error, df))
     word: Word = "cannot tell"
-    if p_value < 1 - CONFIDENCE and difference > 0:
+    if p_value < 1 - CONFIDENCE and difference > 0 and not size.one_seed:
         word = "better"
-    elif difference + half <= 0:
+    elif difference + half <= 0 and not size.one_seed:
         word = "not better"
     rows, factor = None, None
-    if word == "cannot tell" and difference:
+    if word == "cannot tell" and difference and not size.one_seed:
         target = (difference / (quantile(df) + float(t.ppf(POWER, df)))) ** 2
         rows, factor = spread.rows_for(target), spread.seeds_factor(target)
     return FinalComparison(
         rows=spread.size,
-        finalists=size.finalists,
-        seeds=size.seeds,
-        baseline_seeds=size.baseline_seeds,
+        finalists=size.finalists[0],
+        baseline_finalists=size.finalists[1],
+        seeds=size.seeds[0],
+        baseline_seeds=size.seeds[1],
         difference=difference,
         low=max(-1.0, difference - half),
         high=min(1.0, difference + half),
@@ -261,9 +279,10 @@ def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
         df=df,
         seed_sd=math.sqrt(size.per_seed.main) if size.per_seed.df else None,
         counted=size.counted,
+        one_seed=size.one_seed,
         word=word,
         rows_to_settle=rows,
-        seeds_to_settle=math.ceil(factor * max(size.seeds, size.baseline_seeds)) if factor else None,
+        seeds_to_settle=math.ceil(factor * max(size.seeds)) if factor else None,
     )
 
 

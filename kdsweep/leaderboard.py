@@ -1,19 +1,24 @@
 """The trials of a sweep, best first, as rows that every format of the report shares.
 
-leaderboard.json, schema 1, is one object:
+leaderboard.json, schema 2, is one object:
 
     schema    1; a larger number when a key goes or changes its meaning, not when one is added
     sweep     its name
-    verdict   the best of both arms compared on the validation rows:
+    verdict   the one answer, of the finalists where both arms have them, before that of the best trial of each arm:
               headline     the answer in words
-              word         better, not better or cannot tell; null, like all below but the folders, where no test was possible
+              weak_teacher null, or what makes the teacher worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
+              split        whose rows all below comes from, test or validation; null, like all below, where no test was possible
+              word         better, not better or cannot tell
               provisional  true: chosen and compared on the same rows
-              distilled, fine_tuned   folders of the trials compared; null where the arm has no complete trial
-              rows, gains, losses     rows compared; those right with the first alone, with the second alone
+              one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
+              distilled, fine_tuned   lists of the folders of the runs compared
+              rows         rows compared
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
-              p_value      of McNemar's exact test
-    finals    null before the first finalist; else the split that verdicts come from, the primary comparison and the others
-              (word, difference, low, high, p_value, …), the finalists with their means on test, by `finalists.finals_json`
+              p_value      two-sided: of the finalists' t test, else of McNemar's exact test
+              counted      what interval and p_value count as random, such as rows, seeds and finalists
+    finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
+              the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
+              `finalists.finals_json`
     trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
 """
 
@@ -32,10 +37,10 @@ from kdsweep.gathered import SweepRecords
 from kdsweep.records import TrialRow
 from kdsweep.results import VALIDATED
 from kdsweep.sweep_config import ARMS, Arm, SweepConfig
-from kdsweep.verdicts import Comparison, wilson_interval
+from kdsweep.verdicts import wilson_interval
 from kdsweep.words import ARM_NAMES
 
-SCHEMA = 1
+SCHEMA = 2
 """Of leaderboard.json."""
 
 RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
@@ -167,14 +172,8 @@ def columns(row: Row) -> dict[str, Any]:
     }
 
 
-def leaderboard_json(name: str, rows: Sequence[Row], headline: str, comparison: Comparison | None) -> dict[str, Any]:
-    """The content of leaderboard.json, as this module's docstring has it."""
-    compared = ("rows", "gains", "losses", "difference", "low", "high", "p_value")
-    first, second = (best(rows, arm) for arm in ARMS)
-    verdict: dict[str, Any] = {"headline": headline, "word": comparison.word if comparison else None}
-    verdict |= {"provisional": True if comparison else None}
-    verdict |= {"distilled": first and first.folder, "fine_tuned": second and second.folder}
-    verdict |= {key: getattr(comparison, key) if comparison else None for key in compared}
+def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of leaderboard.json but for the finalists, as this module's docstring has it."""
     return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
 
 

@@ -34,7 +34,7 @@ def render_html(report: Report) -> str:
         report=report,
         ranked=ranked,
         others=[row for row in report.rows if row.rank is None],
-        verdict=report.finals.primary if report.finals and report.finals.primary else report.comparison,
+        verdict=report.verdict,
         finalists=finalists_table(report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
         statuses=dict.fromkeys(row.status for row in report.rows),

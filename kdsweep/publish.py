@@ -54,16 +54,17 @@ def publish(report: Report, finals: Finals, mode: Resolved | None, say: Callable
 
 
 def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
-    """What the verdict's run says: the primary comparison, the distillation ratio, and every finalist's rank and scores."""
-    primary, ratio = finals.primary, finals.ratio
+    """What the verdict's run says: the verdict, the distillation ratio, and every finalist's rank and scores."""
+    verdict, ratio = report.verdict, finals.ratio
     said = {
         "headline": report.headline,
-        "verdict": primary and primary.word,
-        "split": finals.split,
-        "difference": primary and primary.difference,
-        "difference_low": primary and primary.low,
-        "difference_high": primary and primary.high,
-        "p_value": primary and primary.p_value,
+        "verdict": verdict and verdict.word,
+        "split": verdict and verdict.split,
+        "provisional": verdict and verdict.provisional,
+        "difference": verdict and verdict.difference,
+        "difference_low": verdict and verdict.low,
+        "difference_high": verdict and verdict.high,
+        "p_value": verdict and verdict.p_value,
         "distillation_ratio": ratio and ratio.value,
         "distillation_ratio_low": ratio and ratio.low,
         "distillation_ratio_high": ratio and ratio.high,

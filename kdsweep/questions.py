@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from kdsweep import finals as statistics
 from kdsweep.advice import FEWEST_TRIALS, Advice
-from kdsweep.answer import PROVISIONAL
+from kdsweep.answer import PROVISIONAL, one_seed
 from kdsweep.finalists import Finals, titled
+from kdsweep.finals import FinalComparison
 from kdsweep.gathered import SweepRecords
 from kdsweep.leaderboard import Row, complete, score
 from kdsweep.records import TrialRow
@@ -62,11 +63,12 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     if not finals:
         return f"{PROVISIONAL} {_finalists_to_come(found)}"
     sentences = []
+    if finals.primary and finals.primary.one_seed:
+        sentences.append(f"{_study_size(finals, finals.primary)} gives no verdict. {one_seed(finals)}")
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
         sentences.append(
-            f"A study of {primary.rows:,} rows and {plural(primary.finalists, 'finalist')} an arm on "
-            f"{plural(primary.seeds, 'seed')} finds a true difference of "
+            f"{_study_size(finals, primary)} finds a true difference of "
             f"{points(finals.detectable)} points with {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
@@ -78,8 +80,7 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         flattered = f"had flattered its finalists: fresh seeds score {points(lost)} points less"
         not_so = f"had not flattered its finalists: fresh seeds score {points(abs(lost))} points more"
         sentences.append(f"The search {flattered if lost > 0 else not_so}.")
-    if finals.unfinished:
-        sentences.append(f"{finals.unfinished} runs of finalists are still to come.")
+    sentences += _left_out(finals)
     if finals.split == "validation":
         sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
     elif len(finals.opened) > 1:
@@ -87,6 +88,31 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     elif finals.opened:
         sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
     return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
+
+
+def _left_out(finals: Finals) -> list[str]:
+    """Of runs and finalists that the verdict does not count: to come, failed, passed by the search."""
+    sentences = []
+    if finals.unfinished:
+        runs = plural(finals.unfinished, "run")
+        sentences.append(f"{runs} of finalists {'is' if finals.unfinished == 1 else 'are'} still to come.")
+    if finals.failed:
+        sentences.append(f"{plural(finals.failed, 'run')} of finalists failed.")
+    if finals.earlier:
+        passed = ", ".join(finals.earlier)
+        sentences.append(f"The search went on after {passed} had run and found better ones: left out of the verdict.")
+    return sentences
+
+
+def _study_size(finals: Finals, primary: FinalComparison) -> str:
+    """How large a study is: its rows, and the finalists and seeds that it compares."""
+    one, other = primary.finalists, primary.baseline_finalists
+    listed = (
+        f"{plural(one, 'finalist')} an arm" if one == other else f"{one} distilled and {other} fine-tuned finalists"
+    )
+    seeds = sorted({len(row.runs) for row in finals.rows if row.compared})
+    on = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    return f"A study of {primary.rows:,} rows and {listed} on {on}"
 
 
 def _finalists_to_come(found: SweepRecords) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdsweep import leaderboard
+from kdsweep.answer import verdict_json
 from kdsweep.audit import audit, audit_text
 from kdsweep.contents import Report, build_report
 from kdsweep.errors import KDSweepError
@@ -25,7 +26,8 @@ from kdsweep.report_text import render_markdown, terminal_text
 def write_report(folder: Path, *others: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
     report = build_report(folder, *others)
-    board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, report.headline, report.comparison)
+    verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
+    board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
     board["finals"] = finals_json(report.finals) if report.finals else None
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from kdsweep import display
 from kdsweep.errors import KDSweepError, Stopped
-from kdsweep.records import results_root
+from kdsweep.records import read_teacher, results_root, teacher_folder
 from kdsweep.shipped import find_sweep
+from kdsweep.sweep_config import SweepConfig
 from kdsweep.sweep_file import load_sweep
 
 EPILOG = """\
@@ -62,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         renamed = [f"name={options.fork}"] if options.fork else []
         sweep = load_sweep(find_sweep(options.file), [*options.overrides, *renamed])
         if options.dry_run:
-            where = {"tracking": sweep.tracking.mode, "results": str(results_root() / sweep.name)}
-            display.plan(console, sweep, where)
+            folder = results_root() / sweep.name
+            where = {"tracking": sweep.tracking.mode, "results": str(folder)}
+            display.plan(console, sweep, where, _warning(folder, sweep))
             return 0
         from kdsweep.sweep import run_sweep  # brings Optuna and the report, which a dry run need not wait for
 
@@ -77,6 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 137 if stopped.killed else 128 + stopped.number
         return 130
     return 0
+
+
+def _warning(folder: Path, sweep: SweepConfig) -> str | None:
+    """What a sweep that has run already found about its teacher."""
+    if read_teacher(teacher_folder(folder)) is None:
+        return None
+    from kdsweep.weak_teacher import read_weak_teacher  # brings SciPy, which a first run's plan need not wait for
+
+    found = read_weak_teacher(folder, sweep)
+    return f"{found.text()}." if found else None
 
 
 def _workers(text: str) -> int | None:

@@ -63,7 +63,9 @@ class Studies:
         return max(0, self._sweep.budget(arm) - self.finished(arm))
 
     def finished(self, stage: Stage) -> int:
-        """Trials that completed, were pruned or failed by themselves."""
+        """Trials that completed, were pruned or failed by themselves; of finalists, those of the choice as it stands now."""
+        if stage == "finalists":
+            return len(self.finalists()) - self._finalists_to_come()
         return sum(trial.state.is_finished() for trial in self._trials(stage))
 
     def search_is_over(self) -> bool:
@@ -141,10 +143,10 @@ class Studies:
 
     def _take_finalist(self) -> Assignment | None:
         self._storage.patiently(self._enqueue_finalists)
-        study = self._studies["finalists"]
-        trial_id = self._storage.patiently(study._pop_waiting_trial_id)  # ask() would invent one where none waits
+        trial_id = self._storage.patiently(self._pop_finalist)
         if trial_id is None:
             return None
+        study = self._studies["finalists"]
         return self._storage.patiently(lambda: self._assignment("finalists", optuna.trial.Trial(study, trial_id)))
 
     @contextmanager
@@ -322,6 +324,18 @@ class Studies:
             for arm, trial, seed in self.finalists():
                 if (arm, trial, seed) not in {_key(known) for known in there}:
                     study.enqueue_trial({}, {"arm": arm, "trial": trial, "seed": seed, "round": turn})
+
+    def _pop_finalist(self) -> int | None:
+        """The first that waits, of the choice as it stands now; ask() would invent one, and run those that the search has passed."""
+        wanted, rdb = set(self.finalists()), self._storage.rdb
+        for trial in self._trials("finalists"):
+            if trial.state == TrialState.WAITING and _key(trial) in wanted:
+                try:
+                    if rdb.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                        return trial._trial_id
+                except UpdateFinishedTrialError:  # somebody else was faster
+                    continue
+        return None
 
     # Rows -------------------------------------------------------------------------------------------------------------
 

@@ -68,10 +68,13 @@ class Supervisor:
         workers: int,
         devices: list[str],
         on_search_over: Callable[[], None] = lambda: None,
+        on_control: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._sweep, self._folder, self._studies, self._display = sweep, folder, studies, display
         self._wanted, self._devices = workers, devices
         self._on_search_over: Callable[[], None] | None = on_search_over
+        self._on_control = on_control
+        """Hears the score of every fine-tuned trial of the search that is complete."""
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
         self._prepared = False
@@ -139,6 +142,9 @@ class Supervisor:
         worker.has_had_a_trial |= event["event"] == "trial"
         worker.has_run_a_trial |= event["event"] == "done"
         self._display.show({**event, "worker": worker.place})
+        is_control = event["event"] == "done" and event["arm"] == "fine_tuned" and event["finalist"] is None
+        if is_control and event["status"] == "complete":
+            self._on_control(event["score"])
 
     def _ended(self, worker: WorkerProcess) -> Exception | None:
         """Settle what a worker left; what stops the sweep, if anything does."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
 from kdsweep.hardware import default_workers, device_groups
-from kdsweep.records import results_root, start_sweep, trial_folder, unpack_trial
+from kdsweep.records import read_teacher, results_root, start_sweep, teacher_folder, trial_folder, unpack_trial
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
 from kdsweep.sweep_config import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
@@ -54,7 +54,8 @@ def _supervise(
     if said := too_many(sweep, workers):
         console.print(said, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in STAGES}
-    with SweepDisplay(console, sweep, finished, workers=workers) as display:
+    watch = WeakTeacherWatch(sweep, folder)
+    with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
 
         def report_search() -> None:
             """The search's own report need not wait for the finalists."""
@@ -63,10 +64,36 @@ def _supervise(
                 text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
                 display.show({"event": "note", "text": text})
 
+        def look_at_teacher(score: float) -> None:
+            """Students that pass their teacher are said as soon as they do."""
+            if text := watch.look(score):
+                display.show({"event": "note", "text": text})
+
         options: dict[str, Any] = {"workers": workers, "devices": devices, "on_search_over": report_search}
+        options["on_control"] = look_at_teacher
         supervisor = Supervisor(sweep, folder, studies, display, **options)
         supervisor.run()
     return supervisor.tracking
+
+
+class WeakTeacherWatch:
+    """Looks whether fine-tuned students are better than their teacher, and says so once."""
+
+    def __init__(self, sweep: SweepConfig, folder: Path) -> None:
+        self._sweep, self._folder, self._said = sweep, folder, False
+
+    def look(self, score: float | None = None) -> str | None:
+        """What to say of the teacher now that a fine-tuned student has that score (None: as the folder stands)."""
+        teacher = None if self._said else read_teacher(teacher_folder(self._folder))
+        if teacher is None:
+            return None
+        if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
+            return None
+        from kdsweep.weak_teacher import read_weak_teacher  # brings SciPy, which few sweeps need before their report
+
+        found = read_weak_teacher(self._folder, self._sweep)
+        self._said = found is not None
+        return f"{found.text()}." if found else None
 
 
 def too_many(sweep: SweepConfig, workers: int) -> str | None:

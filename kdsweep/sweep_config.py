@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -162,12 +162,16 @@ class StudyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalistsConfig:
-    """After the search, the best configurations run once more on fresh seeds, and on them alone the test split is opened."""
+    """After the search, the best configurations run once more on fresh seeds, and on them alone the test split is opened.
+
+    In a sweep file, what is not named is less than its default where the finalists would else take more runs than the search;
+    `finalists: null` switches them off.
+    """
 
     top: int = 3
     """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
     seeds: int = 3
-    """Fresh seeds for each of them, none of which the search has used."""
+    """Fresh seeds for each of them, none of which the search has used; 1 gives no verdict: it cannot tell luck from recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,10 +212,22 @@ class SweepConfig:
             return min(wanted, 1)
         return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
 
-    def finalist_runs(self) -> int:
+    def finalist_runs(self, finalists: FinalistsConfig | None = None) -> int:
         """How many runs confirm the best, where enough trials complete."""
-        each = (min(self.finalists.top, self.budget(arm)) for arm in ARMS)
-        return self.finalists.seeds * sum(each)
+        wanted = finalists or self.finalists
+        return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in ARMS)
+
+    def fitting_finalists(self, named: Collection[str]) -> FinalistsConfig:
+        """The finalists with no more runs than the search has trials: the `named` fields as they are, the others at most so.
+
+        Of those that fit, one with a second seed first, since a single one gives no verdict; then the most runs.
+        """
+        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
+        tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
+        counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
+        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
+        fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
+        return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
 
     def finalist_seeds(self) -> tuple[int, ...]:
         """The seeds of the finalists' runs: those after the search's."""

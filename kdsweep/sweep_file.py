@@ -32,8 +32,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
     name = _name(content.get("name"), path, overrides, problems)
     study = _section(StudyConfig, "study", content.get("study"), problems)
-    tracking = _section(TrackingConfig, "tracking", content.get("tracking"), problems)
-    finalists = _section(FinalistsConfig, "finalists", content.get("finalists"), problems)
+    tracking = _optional(TrackingConfig(mode="off"), "tracking", content, problems)
+    finalists = _optional(FinalistsConfig(top=0), "finalists", content, problems)
     problems += _study_problems(study)
     least = {"top": 0, "seeds": 1}
     problems += [
@@ -60,7 +60,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     problems += unbuildable or _trial_problems(sweep)
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
-    return sweep
+    if "finalists" in content and content["finalists"] is None:
+        return sweep
+    return dataclasses.replace(sweep, finalists=sweep.fitting_finalists(content.get("finalists", {})))
 
 
 def _name(value: object, path: Path, overrides: Sequence[str], problems: list[str]) -> str:
@@ -79,6 +81,11 @@ def _name(value: object, path: Path, overrides: Sequence[str], problems: list[st
 
 
 Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
+
+
+def _optional(off: Section, name: str, content: Mapping[str, Any], problems: list[str]) -> Section:
+    """A section that null switches `off`; one that the file lacks has its defaults."""
+    return off if name in content and content[name] is None else _section(type(off), name, content.get(name), problems)
 
 
 def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_report import row_of, sweep_of
 
-from kdsweep.advice import Advice, advice, dependence, edge_hit
+from kdsweep.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
 from kdsweep.gathered import SweepRecords
 from kdsweep.sweep_config import Axis
 
@@ -81,7 +81,51 @@ def test_the_advice_says_what_to_widen_and_what_does_not_matter() -> None:
     assert found[0].why == (
         "The best 3 of 10 complete distilled trials all lie above 12.1, in the outermost tenth of [1, 16] log."
     )
-    assert found[1].short == "flat: alpha does not matter here" and "a permutation test" in found[1].why
+    accuracies = np.array([0.6 + 0.02 * n for n in range(10)])
+    best_first = alphas[::-1]
+    least = least_share(best_first)
+    assert least is not None
+    missed = 100 * float(accuracies.std(ddof=1)) * span(best_first, least)
+    assert found[1].short == f"10 trials show no effect of alpha, but may have missed one below {missed:.1f} points"
+    assert "a permutation test" in found[1].why and f"{100 * least:.0f} % of the variance" in found[1].why
+    assert "does not matter" not in found[1].short + found[1].why
+
+
+GROUPS: list[Any] = ["a", "b", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "trials"), [("interval", 10), ("interval", 24), ("choices", 12), ("groups", 16)], ids=str
+)
+def test_an_effect_as_large_as_may_have_been_missed_is_found_in_four_of_five_sweeps(kind: str, trials: int) -> None:
+    draw = np.random.default_rng(2)
+    values: list[Any] = list(draw.uniform(0, 1, trials))
+    if kind == "choices":
+        values = [(16, 32, 64)[place % 3] for place in range(trials)]
+    elif kind == "groups":
+        values = [GROUPS[place % 4] for place in range(trials)]
+    share = least_share(values)
+    assert share is not None and 0.1 < share < 0.8
+    if kind == "groups":
+        effect = np.array([value == "b" for value in values], float)
+    else:
+        effect = np.argsort(np.argsort(values, kind="stable")) if kind == "interval" else np.log2(np.array(values))
+        effect = effect.astype(float)
+    effect *= span(values, share) / (effect.max() - effect.min())  # in standard deviations of the accuracies
+    assert effect.var() == pytest.approx(share)
+    noise = draw.normal(size=(300, trials)) * np.sqrt(1 - share)
+    found = sum(dependence(values, list(effect + line))[1] < FOUND_P for line in noise)
+    assert found / 300 == pytest.approx(CHANCE, abs=0.07)
+
+
+def test_what_cannot_be_compared_is_not_called_without_effect() -> None:
+    assert least_share([f"recipe {number}" for number in range(10)]) is None  # every trial its own group
+    assert least_share([4.0] * 10) is None
+
+
+def test_trials_that_all_score_the_same_show_no_effect_and_no_number() -> None:
+    (temperature, alpha) = advice_on([0.1 * n for n in range(10)], [4.0 + n for n in range(10)], [0.8] * 10)
+    assert temperature.short == "10 trials show no effect of temperature" and "the same accuracy" in alpha.why
 
 
 def test_alpha_is_not_to_be_widened_beyond_1() -> None:

@@ -96,6 +96,23 @@ def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_ar
     assert finalists_of(more) == [("distilled", 5, 8, 3), ("fine_tuned", 1, 8, 3)]
 
 
+def test_finalists_that_wait_when_the_search_goes_on_do_not_run_once_it_has_passed_them(memory: Path) -> None:
+    first = Studies(sweep_of(top=1, seeds=2), memory)
+    while not first.search_is_over():
+        mine = first.take()
+        assert mine is not None
+        result = missing_result(mine.arm, mine.trial, status="complete", error="", attempt=1)
+        assert first.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+    mine = first.take()  # queues all four
+    assert mine is not None and (mine.arm, mine.trial) == ("distilled", 3)
+    first.put_back(mine)
+    assert first.finished("finalists") == 0
+    more = Studies(sweep_of(top=1, seeds=2, trials=6), memory)
+    told = finalists_of(run_out(more))
+    assert sorted({(arm, trial) for arm, trial, *_ in told}) == [("distilled", 5), ("fine_tuned", 1)] and len(told) == 4
+    assert more.is_done() and more.finished("finalists") == 4
+
+
 def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(memory: Path) -> None:
     studies = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory, owner="a")
     first = studies.take()

@@ -63,6 +63,30 @@ def test_one_seed_of_each_is_said_to_count_rows_alone_and_is_near_mcnemar() -> N
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.001)
 
 
+def test_one_seed_never_says_more_than_cannot_tell_whatever_its_p_value() -> None:
+    """A run that collapsed looks like a recipe that failed."""
+    good, collapsed = finalist(0.85, 1), finalist(0.5, 1, seed=1)
+    pool = seed_variance([finalist(0.85, 3), finalist(0.84, 3, seed=2)])
+    for found in (
+        compare_finalists(good, collapsed),
+        compare_finalists(collapsed, good),
+        compare_finalists(finalist(0.85, 3), collapsed),
+        compare_finalists(good, collapsed, seeds=pool),
+        compare_finalists(good, collapsed, given_baseline=True),
+        compare_arms([good], [collapsed]),
+        compare_arms([good] * 3, [collapsed] * 3),
+        compare_arms([finalist(0.85, 3)] * 2, [collapsed] * 2),
+    ):
+        assert found.p_value < 0.001 and found.one_seed and found.word == "cannot tell"
+        assert found.rows_to_settle is None and found.seeds_to_settle is None
+
+
+def test_two_seeds_an_arm_are_enough_and_a_teacher_needs_none() -> None:
+    good, bad = finalist(0.85, 2), finalist(0.5, 2, seed=1)
+    assert compare_arms([good, good[:1]], [bad, bad[:1]]).word == "better"
+    assert compare_finalists(bad, good[0], given_baseline=True).word == "not better"
+
+
 def test_who_is_counted_is_said() -> None:
     three, one = finalist(0.8, 3), finalist(0.8, 1, seed=1)
     pool = seed_variance([three, finalist(0.8, 3, seed=2)])
@@ -118,7 +142,7 @@ def test_arms_count_what_a_search_happens_to_find() -> None:
     spread = [finalist(0.7 + 0.1 * number, 3, seed=number) for number in range(3)]
     tight, wide = compare_arms(far, near), compare_arms(spread, near)
     assert wide.high - wide.low > 3 * (tight.high - tight.low)
-    assert (tight.finalists, tight.seeds, tight.baseline_seeds) == (3, 3, 3)
+    assert (tight.finalists, tight.baseline_finalists, tight.seeds, tight.baseline_seeds) == (3, 3, 3, 3)
     assert tight.difference == pytest.approx(np.mean([right.mean() for right in far]) - np.mean(near))
 
 

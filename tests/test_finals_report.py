@@ -1,7 +1,8 @@
 """What the report says of finalists: planted right and wrong rows, and the words that follow from them."""
 
+import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from kdsweep.contents import build_report
 from kdsweep.finalists import _word, read_finals
 from kdsweep.finals import compare_finalists
 from kdsweep.gathered import read_records
-from kdsweep.records import TrialFolder, read_trial, teacher_folder, trial_folder
+from kdsweep.publish import finalist_summary, verdict_summary
+from kdsweep.records import TrialFolder, read_trial, teacher_folder, trial_folder, write_sweep
 from kdsweep.report import write_report
-from kdsweep.report_text import render_markdown, terminal_text
-from kdsweep.results import Finalist, FinalTest, TrialResult
-from kdsweep.sweep_config import Arm, SweepConfig
+from kdsweep.report_text import finalists_table, render_markdown, terminal_text, verdicts_table
+from kdsweep.results import Finalist, FinalTest, TrialResult, missing_result
+from kdsweep.sweep_config import Arm, FinalistsConfig, SweepConfig
 
 TEST_ROWS = 4000
 METRICS: dict[str, Any] = {"macro_f1": 0.7, "mcc": 0.6, "loss": 0.5, "ece": 0.1, "agreement": 0.9, "kl": 0.2}
@@ -83,6 +85,13 @@ def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: An
     return sweep
 
 
+def board_of(folder: Path) -> dict[str, Any]:
+    """leaderboard.json of a report that is written now."""
+    write_report(folder)
+    board: dict[str, Any] = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    return board
+
+
 @pytest.fixture(scope="module")
 def finals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which distilling is better, for tests that only read."""
@@ -128,6 +137,117 @@ def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     assert report.finals is not None and report.finals.primary is not None
     assert (report.finals.split, report.finals.primary.rows) == ("validation", 200)
     assert "Provisional: there is no test split" in render_markdown(report)
+
+
+@pytest.mark.parametrize(("tested", "split", "rows"), [(True, "test", TEST_ROWS), (False, "validation", 200)])
+def test_one_verdict_of_the_split_it_names_is_what_every_format_repeats(
+    tmp_path: Path, tested: bool, split: str, rows: int
+) -> None:
+    make_finals(tmp_path / "s", 0.85, 0.70, tested=tested)
+    board = board_of(tmp_path / "s")
+    report = build_report(tmp_path / "s")
+    assert report.finals is not None and report.finals.primary is not None
+    verdict, primary = board["verdict"], board["finals"]["primary"]
+    assert board["schema"] == 2 and verdict["headline"] == report.headline and f"the {split} rows" in report.headline
+    assert (verdict["split"], verdict["rows"], verdict["provisional"]) == (split, rows, not tested)
+    for key in ("word", "rows", "difference", "low", "high", "p_value", "one_seed", "counted"):
+        assert verdict[key] == primary[key]
+    assert verdict["distilled"] == [
+        f"finalists/distilled-000{trial}-seed{seed}" for trial in (0, 1) for seed in (1, 2, 3)
+    ]
+    assert len(verdict["fine_tuned"]) == 6 and all((tmp_path / "s" / path).is_dir() for path in verdict["fine_tuned"])
+    told = verdict_summary(report, report.finals)
+    assert (told["verdict"], told["split"], told["provisional"]) == ("better", split, not tested)
+    assert (told["difference"], told["p_value"], told["headline"]) == (
+        verdict["difference"],
+        verdict["p_value"],
+        verdict["headline"],
+    )
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one seed", "of one arm"])
+def test_one_seed_an_arm_says_cannot_tell_everywhere_and_why(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    folder = tmp_path / "s"
+    sweep = replace(make_full(folder), finalists=FinalistsConfig(top=1, seeds=1))
+    write_sweep(folder, sweep)
+    make_teacher_tested(folder, 0.9)
+    make_finalist(folder, sweep, "distilled", 0, 1, 0.85)
+    for seed in seeds:
+        make_finalist(folder, sweep, "fine_tuned", 0, seed, 0.5)  # it collapsed
+    board, report = board_of(folder), build_report(folder)
+    assert report.finals is not None and report.finals.primary is not None and report.finals.primary.p_value < 0.001
+    assert report.headline == "A single seed cannot tell whether distilling beats plain fine-tuning"
+    assert (board["verdict"]["word"], board["verdict"]["one_seed"]) == ("cannot tell", True)
+    assert {each["word"] for each in (board["finals"]["primary"], *board["finals"]["secondary"][:1])} == {"cannot tell"}
+    told = verdict_summary(report, report.finals)
+    assert (told["verdict"], told["headline"]) == (
+        "cannot tell",
+        report.headline,
+    ) and "detectable_difference" not in told
+    assert finalist_summary(report.finals, report.finals.rows[0])["verdict"] == "cannot tell"
+    assert [line[-1] for line in verdicts_table(report.finals)[1:3]] == ["cannot tell", "cannot tell"]
+    why = "One seed cannot tell luck from recipe, whatever p says: finalists.seeds=3"
+    assert why in report.answer and why in dict(report.questions)["How sure is that?"]
+    assert board["finals"]["distillation_ratio"] is None and "of the gap" not in report.answer
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert '<span class="pill">cannot tell</span>' in page and ">Distilling beat" not in page
+
+
+def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(tmp_path: Path) -> None:
+    """finalists.top is 1; the search went on after the first finalists and found a better distilled trial."""
+    folder = tmp_path / "s"
+    sweep = replace(make_full(folder), finalists=FinalistsConfig(top=1, seeds=2))
+    write_sweep(folder, sweep)
+    make_teacher_tested(folder, 0.9)
+    for seed in (1, 2):
+        make_finalist(folder, sweep, "distilled", 0, seed, 0.84)
+        make_finalist(folder, sweep, "fine_tuned", 0, seed, 0.80)
+    first = build_report(folder)
+    assert first.finals is not None and first.finals.earlier == ()
+    point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
+    make_trial(folder, sweep, "distilled", 7, point, 0.9)
+    waiting = build_report(folder)  # before its first run: the earlier one still stands for its arm
+    assert waiting.finals is not None and waiting.finals.primary == first.finals.primary
+    assert waiting.finals.unfinished == 2
+    for seed in (1, 2):
+        make_finalist(folder, sweep, "distilled", 7, seed, 0.86, round_=2)
+    board, report = board_of(folder), build_report(folder)
+    assert report.finals is not None and report.finals.primary is not None
+    primary = report.finals.primary
+    assert (primary.finalists, primary.baseline_finalists, primary.seeds, primary.baseline_seeds) == (1, 1, 2, 2)
+    assert primary.difference == pytest.approx(0.06, abs=0.01) and report.finals.unfinished == 0
+    assert board["verdict"]["distilled"] == ["finalists/distilled-0007-seed1", "finalists/distilled-0007-seed2"]
+    shown = {(row["arm"], row["trial"]): row["compared"] for row in board["finals"]["finalists"]}
+    assert shown == {("distilled", 7): True, ("distilled", 0): False, ("fine_tuned", 0): True}
+    sure = dict(report.questions)["How sure is that?"]
+    assert f"A study of {TEST_ROWS:,} rows and 1 finalist an arm on 2 seeds finds" in sure
+    assert "The search went on after distilled 0 had run and found better ones: left out of the verdict." in sure
+    assert "Over the finalists of the latest choice, distilling makes" in report.answer
+    assert all("2 of 2" in line for line in finalists_table(report.finals)[1:])
+
+
+def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    sweep = replace(make_full(folder), finalists=FinalistsConfig(top=2, seeds=3))
+    write_sweep(folder, sweep)
+    make_teacher_tested(folder, 0.9)
+    for trial in (0, 1):
+        for seed in (1, 2, 3)[trial:]:
+            make_finalist(folder, sweep, "distilled", trial, seed, 0.85)
+    for seed in (1, 2, 3):
+        make_finalist(folder, sweep, "fine_tuned", 0, seed, 0.80)
+    report = build_report(folder)
+    sure = dict(report.questions)["How sure is that?"]
+    assert "rows and 2 distilled and 1 fine-tuned finalists on 2 to 3 seeds finds" in sure and "an arm" not in sure
+    assert "4 runs of finalists are still to come" in sure
+    failed = trial_folder(folder, "fine_tuned", 1, 1)
+    TrialFolder(failed).start(sweep.trial("fine_tuned", {"learning_rate": 2e-4, "batch_size": 32, "seed": 1}))
+    finalist = Finalist(seed=1, round=1)
+    TrialFolder(failed).finish(
+        missing_result("fine_tuned", 1, status="failed", error="a nan", attempt=1, finalist=finalist)
+    )
+    sure = dict(build_report(folder).questions)["How sure is that?"]
+    assert "3 runs of finalists are still to come. 1 run of finalists failed." in sure
 
 
 def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test_says(finals: Path) -> None:

@@ -32,7 +32,7 @@ FLOORS = [
     {"records"},
     {"gathered", "devices", "graphs", "runs"},
     {"models", "wandb_runs", "leaderboard"},
-    {"figures", "finalists", "advice", "distill", "tracking"},
+    {"figures", "finalists", "advice", "weak_teacher", "distill", "tracking"},
     {"answer"},
     {"questions"},
     {"study_figures", "search_figures", "teacher", "sampler", "storage", "display", "audit"},

@@ -14,6 +14,7 @@ from kdsweep.sweep_config import (
     ARMS,
     UNSEARCHABLE,
     Axis,
+    FinalistsConfig,
     StudyConfig,
     SweepConfig,
     TrackingConfig,
@@ -281,6 +282,66 @@ def test_a_point_between_the_steps_is_not_enqueued(tiny_sweep_file: WriteSweep) 
     path = tiny_sweep_file(search=search, enqueue=[{"alpha": 0.3}])
     assert "enqueue: alpha must lie in [0, 1] step 0.25, but got 0.3" in problems_of(path)
     assert load_sweep(tiny_sweep_file(search=search, enqueue=[{"alpha": 0.75}])).enqueue == ({"alpha": 0.75},)
+
+
+# Finalists
+
+
+@pytest.mark.parametrize(
+    ("study", "finalists", "expected", "runs"),
+    [
+        ({"trials": 24, "controls": 24}, {}, (3, 3), 18),
+        ({"trials": 9, "controls": None}, {}, (3, 3), 18),
+        ({"trials": 8, "controls": 8}, {}, (3, 2), 12),
+        ({"trials": 5, "controls": 5}, {}, (2, 2), 8),
+        ({"trials": 3, "controls": 3}, {}, (1, 3), 6),  # two seeds before two finalists: one seed gives no verdict
+        ({"trials": 2, "controls": 2}, {}, (1, 2), 4),
+        ({"trials": 1, "controls": 1}, {}, (1, 1), 2),
+        ({"trials": 4, "controls": 0}, {}, (2, 2), 4),
+        ({"trials": 2, "controls": 2}, {"seeds": 5}, (1, 5), 10),  # what is named stays
+        ({"trials": 4, "controls": 4}, {"top": 5}, (5, 1), 8),
+        ({"trials": 2, "controls": 2}, {"top": 3, "seeds": 3}, (3, 3), 12),
+        ({"trials": 2, "controls": 2}, {"top": 0}, (0, 3), 0),
+    ],
+)
+def test_finalists_that_are_not_named_take_no_more_runs_than_the_search(
+    tiny_sweep_file: WriteSweep,
+    tmp_path: Path,
+    study: dict[str, Any],
+    finalists: dict[str, int],
+    expected: tuple[int, int],
+    runs: int,
+) -> None:
+    path = tiny_sweep_file(study=study, finalists={"top": None, **finalists})
+    sweep = load_sweep(path)
+    assert (sweep.finalists.top, sweep.finalists.seeds) == expected and sweep.finalist_runs() == runs
+    again = tmp_path / "sweep.yaml"
+    again.write_text(sweep_yaml(sweep), encoding="utf-8")
+    assert load_sweep(again) == sweep  # what workers and reports read
+    raised = load_sweep(path, ["study.trials=30", "study.controls=30"])
+    assert raised.identity() == sweep.identity()
+    named = {"top": 3, "seeds": 3, **finalists}
+    assert (raised.finalists.top, raised.finalists.seeds) == (named["top"], named["seeds"])
+
+
+def test_a_file_without_the_key_has_finalists_and_null_switches_them_off(tiny_sweep_file: WriteSweep) -> None:
+    study = {"trials": 12, "controls": 12}
+    path = tiny_sweep_file(study=study)
+    path.write_text(path.read_text().replace("finalists:\n  top: 0\n", ""))
+    assert "finalists" not in path.read_text() and load_sweep(path).finalists == FinalistsConfig()
+    assert load_sweep(path, ["finalists=null"]).finalist_runs() == 0
+    assert load_sweep(tiny_sweep_file("off", study=study, finalists=None)).finalist_runs() == 0
+    named = tiny_sweep_file("named", study=study, finalists={"top": 2, "seeds": 2})
+    assert load_sweep(named, ["finalists=null"]).finalist_runs() == 0
+    assert load_sweep(named, ["finalists={}"]).finalist_runs() == 8
+
+
+def test_null_switches_tracking_off_leaves_the_studys_defaults_and_is_no_search(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(tracking={"mode": "online"})
+    assert load_sweep(path, ["tracking=null"]).tracking == TrackingConfig(mode="off")
+    assert load_sweep(path, ["study=null"]).study == StudyConfig()
+    assert load_sweep(path, ["study.constraints=null"]).study.constraints.limits() == {}
+    assert "search must name at least one axis" in problems_of(path, "search=null")
 
 
 # Round trip and identity
