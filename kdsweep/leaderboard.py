@@ -13,7 +13,14 @@ leaderboard.json, schema 1, is one object:
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
               p_value      of McNemar's exact test
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison and the others
-              (word, difference, low, high, p_value, …), the finalists with their means on test, by `finalists.finals_json`
+              (word, difference, low, high, p_value, …), the finalists with their means on test, by `finalists.finals_json`;
+              `teacher`: the teacher's scores there, null without a test split
+    classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
+              of each arm (the one to ship first), each with
+              name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
+              classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never named
+              confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
+                           classes that is confused, the most rows first
     trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
 """
 
