@@ -51,6 +51,7 @@ def _matrix(by: ByClass, each: Judged) -> Figure:
         title=f"{each.name}, %",
         description=_described(by, each),
         plot=plot,
+        dense=len(places) > 6,
     )
 
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from kdsweep.by_class import WORST, ByClass, Judged
 from kdsweep.contents import Report
@@ -23,6 +24,11 @@ TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
 """What the finalists' table has of the test split beside the accuracy."""
 
 
+def _shown(value: Any) -> str:
+    """A searched value as a table has it: a long path is cut, and whole in leaderboard.csv."""
+    return clipped(compact(value))
+
+
 def _ranked_table(report: Report) -> list[list[str]]:
     header = ["rank", "arm", "trial", "val_accuracy", *report.searched, "95 % interval"]
     lines = [[*header, "parameters", "ms a row", "agreement", "seconds"]]
@@ -32,7 +38,7 @@ def _ranked_table(report: Report) -> list[list[str]]:
             continue
         interval = f"{percent(row.interval[0])} to {percent(row.interval[1])}" if row.interval else "–"
         cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial), percent(row.val_accuracy, 2)]
-        cells += [*(compact(value) for value in row.searched.values()), interval]
+        cells += [*map(_shown, row.searched.values()), interval]
         cells += [f"{result.parameters:,}", number(result.latency_ms_p50), percent(result.val_agreement)]
         lines.append([*cells, number(result.seconds)])
     return lines
@@ -47,7 +53,7 @@ def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
     lines[0] += [f"test {name}" for name in TESTED]
     for row in finals.rows:
         cells = [str(row.rank), titled(row), percent(row.search_score, 2), percent(row.confirmed_score, 2)]
-        cells += [*map(compact, row.searched.values()), f"{len(row.runs)} of {row.wanted}"]
+        cells += [*map(_shown, row.searched.values()), f"{len(row.runs)} of {row.wanted}"]
         lines.append([*cells, percent(row.mean("accuracy"), 2), *(number(row.mean(name), 3) for name in TESTED)])
     teacher = report.records.teacher
     if teacher:
@@ -114,7 +120,10 @@ def _confused(each: Judged, true: int, predicted: int) -> str:
 
 def confused_said(by: ByClass) -> str:
     """What `confused_table` holds."""
-    return f"What {by.chosen.name} confuses most: rows of a class that are named as another, and their share of it."
+    mean = " (means over the seeds)" if by.chosen.seeds else ""
+    return (
+        f"What {by.chosen.name} confuses most: rows of a class that are named as another{mean}, and their share of it."
+    )
 
 
 # Markdown ------------------------------------------------------------------------------------------------------------

@@ -28,10 +28,15 @@ def markdown_text(text: str) -> str:
 
 def markdown_prose(text: str, *, indent: str = "") -> str:
     """A paragraph or list item of Markdown in lines of at most `MARKDOWN_WIDTH` where words allow it; `indent` on all but the first."""
-    lines: list[str] = []
+    words: list[str] = []
     for word in text.split():
-        fits = lines and len(lines[-1]) + 1 + len(word) <= MARKDOWN_WIDTH
-        if fits or (lines and not MAY_BEGIN_A_LINE.match(word)):
+        if words and not MAY_BEGIN_A_LINE.match(word):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 1 + len(word) <= MARKDOWN_WIDTH:
             lines[-1] += f" {word}"
         else:
             lines.append(f"{indent if lines else ''}{word}")
