@@ -64,7 +64,7 @@ class ByClass:
 
     @property
     def chosen(self) -> Judged:
-        """The student to ship."""
+        """The student to ship, or the other arm's where its predictions are not here."""
         return next(each for each in self.judged if each.arm is not None)
 
     @property
@@ -81,7 +81,7 @@ class ByClass:
         pooled = [f"{each.name} over {plural(len(each.seeds), 'seed')}" for each in self.judged if each.seeds]
         which = f"the {len(self.names)} classes"
         if not self.few:
-            which = f"the {WORST} of {len(self.names)} classes with the lowest F1 of {self.chosen.name} (all: leaderboard.json)"
+            which = f"the {len(self.shown())} of {len(self.names)} classes with the lowest F1 of {self.chosen.name} (all: leaderboard.json)"
         seeds = f"; pooled: {' and '.join(pooled)}" if pooled else ""
         return f"Precision, recall and F1 in % on the {sum(self.rows):,} {self.split} rows, of {which}{seeds}."
 
@@ -92,7 +92,8 @@ def read_by_class(found: SweepRecords, finals: Finals | None, rows: Sequence[Row
     labels = (records.read_test_labels if split == "test" else records.read_validation_labels)(*found.folders)
     if labels is None or found.teacher is None:
         return None
-    reader, classes = _Reader(labels, len(found.teacher.label_names), split), len(found.teacher.label_names)
+    classes = len(found.teacher.label_names)
+    reader = _Reader(labels, classes, split)
     students = _finalists(reader, finals) if finals else _searched(reader, rows)
     if not students:
         return None
