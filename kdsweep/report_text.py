@@ -121,9 +121,7 @@ def _confused(each: Judged, true: int, predicted: int) -> str:
 def confused_said(by: ByClass) -> str:
     """What `confused_table` holds."""
     mean = " (means over the seeds)" if by.chosen.seeds else ""
-    return (
-        f"What {by.chosen.name} confuses most: rows of a class that are named as another{mean}, and their share of it."
-    )
+    return f"What {by.chosen.name} confuses most: rows of a class that are named as another{mean}, and their share of the class."
 
 
 # Markdown ------------------------------------------------------------------------------------------------------------

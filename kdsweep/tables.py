@@ -51,7 +51,7 @@ def markdown_table(lines: Table) -> str:
 
 def markdown_tables(lines: Table, keys: int) -> str:
     """Columns spread over tables that fit `MARKDOWN_WIDTH`, each with the first `keys` ones."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(len(markdown_text(cell)) for cell in column) for column in zip(*lines, strict=True)]
     return "\n\n".join(markdown_table(_chosen(lines, group)) for group in _groups(widths, keys, MARKDOWN_WIDTH))
 
 
@@ -61,11 +61,7 @@ def markdown_tables(lines: Table, keys: int) -> str:
 def terminal_table(lines: Table) -> str:
     """Padded; headers and long cells go on in the next line, so that a few columns always fit `TERMINAL_WIDTH`."""
     flat = [[" ".join(cell.split()) for cell in line] for line in lines]
-    widths = _folded_widths(flat)
-    over = _total(widths) - TERMINAL_WIDTH
-    while over > 0 and max(widths) > 1:
-        widths[widths.index(max(widths))] -= 1
-        over -= 1
+    widths = _fitted_widths(flat)
     folded = [_folded(line, widths) for line in flat]
     return _drawn([cells for part in folded for cells in part], widths, header_lines=len(folded[0]))
 
@@ -112,6 +108,20 @@ def _folded_widths(lines: Table) -> list[int]:
         min(LONGEST_CELL, max(len(line[place]) for line in others)) if others else 0 for place in range(len(header))
     ]
     return [max(1, cell, *map(len, name.split())) for cell, name in zip(cells, header, strict=True)]
+
+
+def _fitted_widths(lines: Table) -> list[int]:
+    """Folded as far as `TERMINAL_WIDTH` demands: what room is left unfolds the columns that need the least of it."""
+    widths, whole = _folded_widths(lines), [max(map(len, column)) for column in zip(*lines, strict=True)]
+    room = TERMINAL_WIDTH - _total(widths)
+    while room < 0 and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+        room += 1
+    for place in sorted(range(len(widths)), key=lambda place: whole[place] - widths[place]):
+        more = max(0, min(room, whole[place] - widths[place]))
+        widths[place] += more
+        room -= more
+    return widths
 
 
 def _folded(line: Sequence[str], widths: Sequence[int]) -> list[list[str]]:

@@ -43,6 +43,11 @@ def test_a_long_cell_goes_on_in_the_next_line_of_a_terminal() -> None:
     assert " ".join(re.sub(r"[|x-]", " ", text).split()).endswith("ones (primary)") and text.count("x") == 200
 
 
+def test_nothing_is_folded_that_fits() -> None:
+    text = terminal_table([["comparison", "95 % interval"], ["distilled finalists against fine-tuned ones", "−7.2 to"]])
+    assert len(text.splitlines()) == 3
+
+
 def test_columns_that_do_not_fit_are_named() -> None:
     kept, left_out = first_columns(WIDE, keys=2)
     assert widest(terminal_table(kept)) <= TERMINAL_WIDTH
