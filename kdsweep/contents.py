@@ -10,11 +10,13 @@ import numpy as np
 from kdsweep import leaderboard, records
 from kdsweep.advice import Advice, advice
 from kdsweep.answer import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.by_class import ByClass, read_by_class
 from kdsweep.finalists import Finals, read_finals
 from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.questions import questions, shipped
 from kdsweep.records import TrialRow
+from kdsweep.results import FinalTest
 from kdsweep.verdicts import Comparison, compare_predictions
 from kdsweep.weak_teacher import WeakTeacher, weak_teacher
 from kdsweep.words import duration
@@ -41,6 +43,10 @@ class Report:
     """The one that every format repeats, of the split that it names; None where no test is possible."""
     weak_teacher: WeakTeacher | None
     """Why distilling has nothing to teach; None where the teacher is good enough, as far as is known."""
+    teacher_test: FinalTest | None
+    """The teacher on the test split; None before the first finalist opened it."""
+    by_class: ByClass | None
+    """The teacher and the best students class by class; None where no student's predictions are on disk."""
     headline: str
     answer: str
     """One paragraph in words with numbers."""
@@ -81,6 +87,8 @@ def build_report(folder: Path, *others: Path) -> Report:
         finals=finals,
         verdict=verdict,
         weak_teacher=weak,
+        teacher_test=_teacher_test(found),
+        by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
         answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
         questions=questions(found, finals, rows, advised),
@@ -101,6 +109,11 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     if labels is None or both[0] is None or both[1] is None:
         return None
     return compare_predictions(both[0], both[1], np.asarray(labels))
+
+
+def _teacher_test(found: SweepRecords) -> FinalTest | None:
+    tests = (records.read_test(records.teacher_folder(folder)) for folder in found.folders)
+    return next((test for test in tests if test is not None), None)
 
 
 def _shown_path(folder: Path) -> str:
@@ -176,15 +189,13 @@ def _folders(found: SweepRecords) -> list[tuple[str, str]]:
 
 
 def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
-    """The next commands, ready to paste; those of the best trial are left out where there is none."""
+    """The next commands, ready to paste, the student's last; those of the best trial are left out where there is none."""
     commands = []
     folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
     if run:
         path, what = shlex.quote(_shown_path(run.folder)), f"trial {run.trial}"
         what += "" if run.finalist_seed is None else f" with seed {run.finalist_seed}"
         commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
-        if run.has_student():
-            commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
     if found.sweep.study.storage is None:
         address = f"sqlite:///{shlex.quote(records.study_path(Path(_shown_path(found.folder))).as_posix())}"
@@ -193,6 +204,8 @@ def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str
         commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
         offline = " ".join(f"{folder}/wandb/offline-run-*" for folder in folders)
         commands.append(("Send offline runs to W&B", f"wandb sync {offline}"))
+    if run and run.has_student():
+        commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     return tuple(commands)
 
 

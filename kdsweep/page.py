@@ -8,13 +8,14 @@ from typing import Any
 import jinja2
 
 from kdsweep import figures, search_figures, study_figures
+from kdsweep.class_figures import confusion_matrices
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals, titled
 from kdsweep.leaderboard import Row
 from kdsweep.records import read_test
-from kdsweep.report_text import finalists_table, verdicts_table
+from kdsweep.report_text import confused_said, confused_table, finalists_table, in_percent, verdicts_table
 from kdsweep.sweep_config import ARMS
-from kdsweep.words import ARM_NAMES, compact, number, percent
+from kdsweep.words import ARM_NAMES, clipped, compact, number, percent
 
 
 def render_html(report: Report) -> str:
@@ -26,6 +27,7 @@ def render_html(report: Report) -> str:
         "cost": figures.accuracy_versus_cost(found),
         "budget": (figures.budget_curves(found),),
         "calibration": (figures.calibration(_calibrated(report.finals)),),
+        "confusion": confusion_matrices(report.by_class),
         "importances": (study_figures.parameter_importances(found),),
         "parallel": (search_figures.parallel_coordinates(found),),
     }
@@ -35,8 +37,10 @@ def render_html(report: Report) -> str:
         ranked=ranked,
         others=[row for row in report.rows if row.rank is None],
         verdict=report.verdict,
-        finalists=finalists_table(report.finals) if report.finals else [],
+        finalists=finalists_table(report, report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
+        confused=confused_table(report.by_class) if report.by_class else [],
+        confused_said=confused_said(report.by_class) if report.by_class else "",
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
@@ -64,6 +68,8 @@ def _template() -> jinja2.Template:
         "percent": percent,
         "compact": compact,
         "number": number,
+        "in_percent": in_percent,
+        "clipped": clipped,
         "key": _key,
         "millions": _millions,
     }

@@ -52,3 +52,11 @@ def signed(value: float) -> str:
 def points(value: float) -> str:
     """A difference of shares in points."""
     return f"{100 * value:.1f}".replace("-", "−")
+
+
+def clipped(name: str, most: int = 40) -> str:
+    """A name in at most so many letters: its beginning and its end, for names are often alike in one of them."""
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[len(name) - (most - head - 1) :]}"

@@ -19,7 +19,7 @@ from kdsweep.contents import build_report
 from kdsweep.records import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
 from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
-from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.sweep_config import ARMS, Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
 
 ROWS = 200
 ENVIRONMENT = {"torch": "2.8.0", "device name": "a processor"}
@@ -260,6 +260,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.headings == [
         "A single seed cannot tell whether distilling beats plain fine-tuning",
         "Leaderboard",
+        "Class by class",
         "Temperature and alpha",
         "Learning curves",
         "Accuracy against size and speed",
@@ -273,7 +274,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.inside == []
     assert ("html", {"lang": "en"}) in page.tags
     tables = [tag for tag, _ in page.tags if tag == "table"]
-    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 3
+    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 5
     drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
     captions = {attributes["id"] for tag, attributes in page.tags if tag == "figcaption"}
     assert drawn and all(attributes["role"] == "img" for attributes in drawn)
@@ -358,10 +359,36 @@ def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_
     assert list(read[0]) == list(listed[0])
 
 
+MANY: dict[str, Axis] = {
+    **AXES,
+    **{name: Axis(low=0.1, high=0.5) for name in ("weight_decay", "warmup_ratio", "max_grad_norm")},
+    "student": Axis(choices=("from_teacher", "/a/folder/of/students/" + "with-a-long-name-" * 12)),
+}
+
+
+@pytest.mark.parametrize("search", [AXES, MANY], ids=["four", "many"])
+def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searched(
+    tmp_path: Path, search: dict[str, Axis]
+) -> None:
+    sweep = make_sweep(tmp_path / "s", search)
+    make_teacher(tmp_path / "s", label_names=tuple(f"a class of many, {n}" for n in range(150)))
+    point = {name: axis.choices[-1] if axis.choices else axis.low for name, axis in search.items()}
+    for arm in ARMS:
+        make_trial(tmp_path / "s", sweep, arm, 0, point, 0.8)
+    make_trial(tmp_path / "s", sweep, "distilled", 1, point, 0.0, status="failed", error="a nan " * 99, epochs=0)
+    built = report.write_report(tmp_path / "s")
+    printed = terminal_text(built)
+    assert "report.html" in printed and all(len(line) <= 100 for line in printed.splitlines() if line[:1] == "|")
+    assert "No room here for" in printed
+    outside_code = re.sub(r"```.*?```", "", render_markdown(built), flags=re.DOTALL)
+    long = [line for line in outside_code.splitlines() if len(line) > 120]
+    assert [line for line in long if max(map(len, line.split())) < 100] == [], "only a word can be longer"
+
+
 def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
     board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
-        list(board) == ["schema", "sweep", "verdict", "trials", "finals"]
+        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "classes"]
         and board["schema"] == 2
         and board["sweep"] == "s"
     )
