@@ -8,7 +8,7 @@ from kdsweep.by_class import WORST, ByClass, Judged
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals, titled
 from kdsweep.results import FinalTest
-from kdsweep.tables import (
+from kdsweep.text_tables import (
     TERMINAL_WIDTH,
     first_columns,
     markdown_prose,

@@ -26,7 +26,7 @@ FLOORS = [
         "hardware",
         "imports",
         "owners",
-        "tables",
+        "text_tables",
     },
     {"classes", "sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
     {"sweep_file", "space", "tokens", "standings", "results", "words"},
