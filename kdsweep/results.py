@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -167,10 +167,12 @@ class TrialResult:
     """95th percentile of the same passes."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split that it met, those of which `max_length` cut the student's tokens; empty where nobody counted."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        kept = {"environment", "run_id", "truncated_rows"} | {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 
@@ -201,6 +203,12 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
     latency_ms_p95: float | None = None
+    empty_texts_dropped: int = 0
+    """Rows left out because a text of theirs is empty."""
+    conflicting_texts: int = 0
+    """Texts (pairs) that stand in the rows with two labels or more."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split, those of which `max_length` cut the teacher's tokens; empty where nobody counted."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""
