@@ -1,7 +1,7 @@
 """What happens once, before the first trial: every check, the teacher's record, and how long the sweep will take."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,20 +139,20 @@ def preflight(materials: Materials, config: TrialConfig, *, largest_batch: int) 
 
 def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
     """What `max_length` cuts, in words: a line a model and length; and those lines that are worth a warning."""
-    lines, warned = dict[str, None](), dict[str, None]()
+    several = len({(corner.teacher, corner.student) for corner in corners}) > 1
+    named: Callable[[str, str], str] = lambda role, address: (
+        f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
+    )
+    lines: dict[str, bool] = {}
     for corner in corners:
         rows = materials.data(corner).sizes()
-        cuts = {f"the teacher {corner.teacher.partition('#')[0]}": materials.truncated_rows(corner)}
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
         if corner.student != FROM_TEACHER:
-            cuts[f"the student {corner.student.partition('#')[0]}"] = materials.student_truncated_rows(
-                corner, test=False
-            )
+            cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
         for who, cut in cuts.items():
-            line = f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"
-            lines[line] = None
-            if any(count >= WARNED_SHARE * rows[name] for name, count in cut.items()):
-                warned[line] = None
-    return list(lines), list(warned)
+            many = any(count >= WARNED_SHARE * rows[name] for name, count in cut.items())
+            lines[f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"] = many
+    return list(lines), [line for line, many in lines.items() if many]
 
 
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:

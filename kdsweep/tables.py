@@ -115,7 +115,8 @@ def _decompressed(path: Path) -> IO[bytes]:
     """The file's content; its last suffix says how it is packed."""
     openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     openers |= {".zst": _zstandard, ".zip": _only_member}
-    opened: IO[bytes] = openers.get(path.suffix.lower(), lambda plain: plain.open("rb"))(path)
+    suffix = path.suffix.lower()
+    opened: IO[bytes] = openers[suffix](path) if suffix in openers else path.open("rb")
     return opened
 
 
