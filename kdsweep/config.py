@@ -50,6 +50,12 @@ class TrialConfig:
     """Like train_file; null: cut from the training rows, stratified by label."""
     test_file: str | None = None
     """Like train_file; null: see test_fraction."""
+    csv_delimiter: str | None = None
+    """What stands between the fields of csv and tsv files; null: a comma, in a tsv a tab."""
+    encoding: str = "utf-8"
+    """Of csv, tsv and json files: `cp1252`, `latin-1`, `utf-16` or any other that Python knows."""
+    drop_empty_texts: bool = False
+    """Whether rows with an empty text are left out, and counted; false: they are refused."""
     validation_fraction: float = 0.1
     """Share of the training rows cut for validation where none is named; in (0, 0.5]."""
     test_fraction: float = 0.0
@@ -161,6 +167,12 @@ class TrialConfig:
                 "devices_per_trial > 1 goes with device auto, cpu or cuda",
                 f"{self.devices_per_trial} and {self.device}",
             ),
+            (
+                self.csv_delimiter is None or (len(self.csv_delimiter) == 1 and self.csv_delimiter not in '"\r\n '),
+                "csv_delimiter is one character, no quote, space or line break",
+                repr(self.csv_delimiter),
+            ),
+            (_is_encoding(self.encoding), "encoding is a text encoding that Python knows", repr(self.encoding)),
             (len(self.label_names) != 1, "label_names has two classes or more, or none", list(self.label_names)),
             (len(set(self.label_names)) == len(self.label_names), "label_names are distinct", list(self.label_names)),
             (
@@ -192,11 +204,11 @@ class TrialConfig:
             hub_only = [name for name in ("validation_split", "test_split", "dataset_config") if getattr(self, name)]
             checks.append((not hub_only, "dataset is named beside its splits", f"only {', '.join(hub_only)}"))
         else:
-            files = [name for name in ("validation_file", "test_file") if getattr(self, name)]
+            files = [name for name in ("validation_file", "test_file", "csv_delimiter") if getattr(self, name)]
             checks.append(
                 (
                     not files,
-                    "train_file is named beside validation_file and test_file",
+                    "train_file is named beside validation_file, test_file and csv_delimiter",
                     f"dataset and {', '.join(files)}",
                 )
             )
@@ -212,6 +224,14 @@ class TrialConfig:
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def converted(value: object, hint: Any) -> Any:

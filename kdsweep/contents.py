@@ -16,10 +16,10 @@ from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.questions import questions, shipped
 from kdsweep.records import TrialRow
-from kdsweep.results import FinalTest
+from kdsweep.results import FinalTest, TeacherResult, TrialResult
 from kdsweep.verdicts import Comparison, compare_predictions
 from kdsweep.weak_teacher import WeakTeacher, weak_teacher
-from kdsweep.words import duration
+from kdsweep.words import duration, plural, truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("classes", ", ".join(teacher.label_names)),
             ("rows", split),
             ("duplicates dropped", f"{teacher.duplicates_dropped:,} training rows, in validation or test too"),
+            *_oddities(found, teacher),
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
         ]
@@ -174,6 +175,30 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
         seen = dict.fromkeys(environment[name] for environment in environments if name in environment)
         lines.append((name, " and ".join(seen)))
     return tuple(lines)
+
+
+def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
+    """What the rows hold beside texts of one label and one length, where they do."""
+    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    lines = []
+    if teacher.empty_texts_dropped:
+        lines.append(("empty texts", f"{plural(teacher.empty_texts_dropped, 'row')} left out"))
+    if teacher.conflicting_texts:
+        told = f"{plural(teacher.conflicting_texts, 'text')} of the files, before limits and dropped duplicates"
+        lines.append(("two labels or more", told))
+    if teacher.truncated_rows:
+        lines.append(("cut by max_length", f"{truncated(teacher.truncated_rows, rows)}, as the teacher reads them"))
+    own = [trial for trial in found.trials if trial.result and _reads_otherwise(trial.result, teacher)]
+    if own:
+        most = max(own, key=lambda trial: sum(trial.result.truncated_rows.values()) if trial.result else 0)
+        assert most.result is not None
+        told = ", ".join(f"{count:,} {name}" for name, count in most.result.truncated_rows.items())
+        lines.append(("cut by max_length, students", f"at most {told}, with max_length {most.config.max_length}"))
+    return lines
+
+
+def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
+    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:

@@ -52,6 +52,14 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     console.print(table)
 
 
+def _oddities(teacher: Mapping[str, Any]) -> str:
+    """What else the reader of the rows met, where it met something."""
+    empty, conflicting = teacher["empty_texts_dropped"], teacher["conflicting_texts"]
+    said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
+    said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
+    return "".join(f"; {each}" for each in said)
+
+
 def shown(value: Any) -> str:
     """A value in a few characters."""
     if isinstance(value, float):
@@ -192,7 +200,8 @@ class SweepDisplay:
         rows = f"{teacher['train_rows']} training, {teacher['validation_rows']} validation, {teacher['test_rows']} test"
         self._expected_seconds = facts["seconds_per_trial"]
         lines = {
-            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
+            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits{_oddities(teacher)}",
+            "max_length": facts["max_length"],
             "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
             "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
             f"{plural(facts['threads'], 'thread')}",

@@ -15,7 +15,7 @@ from torch import nn
 
 from kdsweep import machine
 from kdsweep.config import FROM_TEACHER, TrialConfig
-from kdsweep.data import Data, SplitName, load_data, resolved_dataset_revision
+from kdsweep.data import Data, SplitName, load_data
 from kdsweep.distill import Rows
 from kdsweep.errors import ModelError
 from kdsweep.hardware import available_cores
@@ -28,6 +28,7 @@ from kdsweep.models import (
     student_from_teacher,
     weights_sha256,
 )
+from kdsweep.rows import resolved_dataset_revision
 from kdsweep.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits, tokenize_for
 from kdsweep.tokens import Tokens
 
@@ -35,6 +36,7 @@ _ROWS = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
     *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
     *("text_column", "text_pair_column", "label_column", "label_names", "train_limit", "validation_limit"),
+    *("csv_delimiter", "encoding", "drop_empty_texts"),
 )
 _TEACHER = (
     *_ROWS,
@@ -123,6 +125,15 @@ class Materials:
         """Test as the teacher meets it, with its logits; None where there is no such split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
+    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
+        """Rows of each split of which `max_length` cut the teacher's tokens."""
+        names = _splits(test=self.data(config).test is not None)
+        return {name: self._teacher_tokens(config, name).truncated_rows for name in names}
+
+    def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
+        """Rows of train, validation and, where it is opened, `test`, of which `max_length` cut the student's tokens."""
+        return {name: self._student_rows(config, name).tokens.truncated_rows for name in _splits(test=test)}
+
     def speed(self, config: TrialConfig) -> Speed:
         """Of the student: measured once for each architecture, so that trials of one size can be compared."""
 
@@ -175,10 +186,17 @@ class Materials:
         source = teacher.pretrained if config.student_init == "pretrained" else teacher.model
         return student_from_teacher(source, config.student_layers, names, seed=config.seed)
 
+    def _teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+        def make() -> Tokens:
+            split, segments = self.data(config).split(name), self.teacher(config).segments
+            return tokenize_for(config.teacher, config.teacher_revision, split, config, segments=segments)
+
+        return self._once(f"teacher_tokens of {name}", config, _TEACHER, make)
+
     def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
             split, teacher = self.data(config).split(name), self.teacher(config)
-            tokens = tokenize_for(config.teacher, config.teacher_revision, split, config, segments=teacher.segments)
+            tokens = self._teacher_tokens(config, name)
             check_tokens(tokens, teacher.model, config.teacher, config.max_length)
             labels = torch.from_numpy(split.labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
@@ -196,6 +214,10 @@ class Materials:
             return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
         return self._once(f"rows of {name}", config, _STUDENT_TOKENS, make)
+
+
+def _splits(*, test: bool) -> tuple[SplitName, ...]:
+    return ("train", "validation", "test") if test else ("train", "validation")
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
 """What happens once, before the first trial: every check, the teacher's record, and how long the sweep will take."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from kdsweep import machine
-from kdsweep.config import TrialConfig
+from kdsweep.config import FROM_TEACHER, TrialConfig
 from kdsweep.distill import distill
 from kdsweep.errors import DataError, PreflightError, TrialFailed
 from kdsweep.losses import hard_loss
@@ -19,10 +20,13 @@ from kdsweep.results import TeacherEpoch, TeacherResult
 from kdsweep.runs import Run
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tokens import evaluation_batches
+from kdsweep.words import truncated
 
 MARGIN_POINTS = 2.0
 """A teacher must beat always naming the commonest class by so many points of accuracy: below it has nothing to teach."""
 TIMED_BATCHES = 4
+WARNED_SHARE = 0.05
+"""Of a split's rows: where `max_length` cuts so many, it is said aloud."""
 
 
 def recorded_teacher(
@@ -100,6 +104,9 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         from_cache=teacher.from_cache,
         environment=machine.environment(config.device),
         run_id=run.run_id,
+        empty_texts_dropped=data.empty_texts_dropped,
+        conflicting_texts=data.conflicting_texts,
+        truncated_rows=materials.truncated_rows(config),
     )
 
 
@@ -128,6 +135,24 @@ def preflight(materials: Materials, config: TrialConfig, *, largest_batch: int) 
             f"{accuracy:.1f} against {majority:.1f}: it has nothing to teach. Train it first or longer (teacher_epochs, "
             f"now {config.teacher_epochs}), or name a teacher fine-tuned for these classes"
         )
+
+
+def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
+    """What `max_length` cuts, in words: a line a model and length; and those lines that are worth a warning."""
+    several = len({(corner.teacher, corner.student) for corner in corners}) > 1
+    named: Callable[[str, str], str] = lambda role, address: (
+        f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
+    )
+    lines: dict[str, bool] = {}
+    for corner in corners:
+        rows = materials.data(corner).sizes()
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        if corner.student != FROM_TEACHER:
+            cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
+        for who, cut in cuts.items():
+            many = any(count >= WARNED_SHARE * rows[name] for name, count in cut.items())
+            lines[f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"] = many
+    return list(lines), [line for line, many in lines.items() if many]
 
 
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -176,10 +176,13 @@ class TrialResult:
     """Of the trained student, whole; None for a trial that failed, and in older records."""
     config: Mapping[str, Any] | None = None
     """Every field that ran, as config.yaml held it then: who edits that file later is told. None in older records."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split that it met, those of which `max_length` cut the student's tokens; empty where nobody counted."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id", "config"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        kept = {"environment", "run_id", "config", "truncated_rows"}
+        kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 
@@ -210,6 +213,12 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
     latency_ms_p95: float | None = None
+    empty_texts_dropped: int = 0
+    """Rows left out because a text of theirs is empty."""
+    conflicting_texts: int = 0
+    """Texts (pairs) that stand in the rows with two labels or more."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split, those of which `max_length` cut the teacher's tokens; empty where nobody counted."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""

@@ -28,6 +28,7 @@ UNSEARCHABLE = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
     *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
     *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit"),
+    *("csv_delimiter", "encoding", "drop_empty_texts"),
     *("device", "threads", "teacher_threads", "devices_per_trial"),
 )
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""

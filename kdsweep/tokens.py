@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from kdsweep.assets import local_path
 from kdsweep.data import Split
@@ -43,6 +43,8 @@ class Tokens:
     starts: Tensor
     lengths: np.ndarray
     pad_id: int
+    truncated_rows: int = 0
+    """Of the whole split: how many `max_length` cut."""
 
     def to(self, device: str) -> "Tokens":
         """The same on another device; lengths stay on the host, so that a batch's width costs no synchronisation."""
@@ -77,7 +79,21 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: in
         starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
         lengths=lengths,
         pad_id=int(tokenizer.pad_token_id or 0),
+        truncated_rows=_truncated_rows(encoded, split, tokenizer, np.flatnonzero(lengths == max_length), max_length),
     )
+
+
+def _truncated_rows(
+    encoded: BatchEncoding, split: Split, tokenizer: PreTrainedTokenizerBase, full: np.ndarray, max_length: int
+) -> int:
+    """How many of the `full` rows, as long as a row may be, were longer before; what was cut off lies beside a row's tokens.
+
+    A tokenizer written in Python keeps no such thing: it makes those rows' tokens again.
+    """
+    if encoded.encodings is not None:
+        return sum(bool(encoded.encodings[row].overflowing) for row in full.tolist())
+    whole = [tokenizer(text, pair or None)["input_ids"] for text, pair in split.take(full).row_keys()]
+    return sum(len(ids) > max_length for ids in whole)
 
 
 class Batch(NamedTuple):

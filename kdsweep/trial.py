@@ -77,7 +77,7 @@ def run_trial(
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
     facts: dict[str, Any] = {}
-    status, error = "complete", None
+    status, error, tested = "complete", None, None
     try:
         train, validation = materials.rows(config)
         student = materials.student(config)
@@ -96,6 +96,7 @@ def run_trial(
             facts["size_mb"] = save_student(student, config, folder.student)
             if slot.finalist and (tested := open_test(student, config, materials, folder)):
                 run.summarise({f"test_{name}": value for name, value in tested.items()})
+        facts["truncated_rows"] = materials.student_truncated_rows(config, test=tested is not None)
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
@@ -234,4 +235,5 @@ def _result(
         steps_again=log.steps_again(),
         weights_sha256=facts.get("weights_sha256"),
         config=plain_values(asdict(config)),
+        truncated_rows=facts.get("truncated_rows", {}),
     )

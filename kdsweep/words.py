@@ -1,5 +1,6 @@
 """Arms and numbers as a reader says them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kdsweep.sweep_config import Arm
@@ -34,6 +35,12 @@ def small(p_value: float) -> str:
 def plural(count: int, what: str) -> str:
     """`3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
+    """How many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
+    said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]
+    return ", ".join(said) or "none"
 
 
 def duration(seconds: float) -> str:

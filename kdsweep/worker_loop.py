@@ -20,7 +20,7 @@ from kdsweep.errors import Interrupted, Superseded
 from kdsweep.files import Lock
 from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
+from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher, truncation
 from kdsweep.records import (
     JOB_TYPES,
     TrialFolder,
@@ -248,8 +248,11 @@ class Worker:
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
-        config = corners[0]
+        config, (cuts, warned) = corners[0], truncation(self._materials, corners)
+        for line in warned:
+            self._say(f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more")
         return {
+            "max_length": "; ".join(cuts),
             "device": config.device,
             "precision": config.precision,
             "threads": config.threads,

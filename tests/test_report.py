@@ -500,6 +500,22 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     assert told["spare results, not counted"].startswith(f"{there}/controls/0000")
 
 
+def test_provenance_says_what_the_rows_hold_and_nothing_that_an_old_record_does_not_know(
+    full: Path, tmp_path: Path
+) -> None:
+    names = {"empty texts", "two labels or more", "cut by max_length", "cut by max_length, students"}
+    assert names & dict(build_report(full).provenance).keys() == set()
+    folder, point = tmp_path / "s", {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    sweep = make_sweep(folder)
+    make_teacher(folder, empty_texts_dropped=1, conflicting_texts=7, truncated_rows={"train": 30, "validation": 0})
+    for trial, cut in enumerate(({"train": 30, "validation": 0}, {"train": 31, "validation": 2, "test": 5})):
+        make_trial(folder, sweep, "distilled", trial, point, 0.8, truncated_rows=cut)
+    told = dict(build_report(folder).provenance)
+    assert told["empty texts"] == "1 row left out" and told["two labels or more"].startswith("7 texts of the files")
+    assert told["cut by max_length"] == "30 of 1,000 train (3.0\N{NO-BREAK SPACE}%), as the teacher reads them"
+    assert told["cut by max_length, students"] == "at most 31 train, 2 validation, 5 test, with max_length 128"
+
+
 def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

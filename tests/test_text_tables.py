@@ -26,9 +26,7 @@ def widest(text: str) -> int:
     return max(map(len, text.splitlines()))
 
 
-@pytest.mark.parametrize(
-    ("text_tables", "width"), [(terminal_tables, TERMINAL_WIDTH), (markdown_tables, MARKDOWN_WIDTH)]
-)
+@pytest.mark.parametrize(("tables", "width"), [(terminal_tables, TERMINAL_WIDTH), (markdown_tables, MARKDOWN_WIDTH)])
 def test_a_table_of_any_number_of_columns_is_spread_over_tables_that_fit_and_begin_alike(tables, width) -> None:  # type: ignore[no-untyped-def]
     text = tables(WIDE, keys=2)
     assert widest(text) <= width

@@ -1,11 +1,12 @@
 """Tokens and batches: each row once, padded as its own tokenizer would, in an order that three numbers decide."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from kdsweep.data import Split
 from kdsweep.errors import ModelError
@@ -129,6 +130,30 @@ def test_long_texts_are_cut_and_keep_their_special_tokens(tokenizer: PreTrainedT
     batch = padded(tokens, np.array([0]))
     assert batch.inputs["input_ids"].shape == (1, 8)
     assert batch.inputs["input_ids"][0, [0, -1]].tolist() == [tokenizer.cls_token_id, tokenizer.sep_token_id]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_rows_that_max_length_cuts_are_counted(
+    pairs: bool, tiny_rows: Rows, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    split = split_of(tiny_rows, pairs=pairs)
+    own = [len(tokenizer(text, pair or None)["input_ids"]) for text, pair in split.row_keys()]
+    for max_length in (5, min(own), sorted(own)[len(own) // 2], max(own), 64):
+        tokens = tokenize(split, tokenizer, max_length=max_length, segments=False)
+        assert tokens.truncated_rows == sum(length > max_length for length in own)
+
+
+def test_a_tokenizer_written_in_python_counts_the_same(tiny_rows: Rows, tokenizer: PreTrainedTokenizerBase) -> None:
+    def in_python(*arguments: Any, **options: Any) -> BatchEncoding:
+        return BatchEncoding(dict(tokenizer(*arguments, **options)))  # without what Rust keeps beside the tokens
+
+    in_python.pad_token_id = tokenizer.pad_token_id  # type: ignore[attr-defined]
+    for pairs in (False, True):
+        counted = [
+            tokenize(split_of(tiny_rows, pairs=pairs), each, max_length=9, segments=False).truncated_rows
+            for each in (tokenizer, in_python)
+        ]
+        assert counted[0] == counted[1] > 0
 
 
 def test_taken_rows_are_those_rows_in_that_order(tokens: Tokens) -> None:

@@ -1,20 +1,26 @@
 """A worker's own doing: what it opens and hands on."""
 
 import gc
+import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from test_tracking import config_of, inspected
 
 from kdsweep import machine
 from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.contents import build_report
+from kdsweep.display import SweepDisplay
 from kdsweep.imports import for_good
-from kdsweep.records import start_sweep, teacher_folder
+from kdsweep.records import read_teacher, start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
+from kdsweep.sweep_config import STAGES
 from kdsweep.sweep_file import load_sweep
 from kdsweep.worker_loop import Worker
 
@@ -39,6 +45,38 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
         monkeypatch.setattr(machine, "best_precision", lambda _: measured)  # noqa: B023
         worker = Worker(sweep, folder, measured, lambda event, **fields: None, StopRequest())
         assert {corner.precision for corner in worker._corners()} == {"bf16"}
+
+
+def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
+    tiny_sweep_file: Callable[..., Path],
+    tiny_body: Path,
+    tiny_rows: list[tuple[str, str]],
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    conflicting = [(text, "positive") for text, label in tiny_rows if label == "negative"][:3]
+    rows = write_rows("odd.csv", [*tiny_rows, *conflicting, ("", "positive"), (" ", "negative")])
+    fixed = {"train_file": str(rows), "drop_empty_texts": True, "max_length": 9, "student": str(tiny_body)}
+    sweep = load_sweep(tiny_sweep_file(fixed={**fixed, "student_layers": None, "student_init": None}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    console = Console(record=True, width=300, file=io.StringIO())
+    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    send = lambda event, **fields: display.show({"event": event, **fields})
+    Worker(sweep, folder, "me", send, StopRequest()).prepare()
+    told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
+    assert teacher is not None
+    assert (teacher.empty_texts_dropped, teacher.conflicting_texts) == (2, 3)
+    cut, train_rows = teacher.truncated_rows["train"], teacher.train_rows
+    assert 0.05 * train_rows < cut < train_rows and set(teacher.truncated_rows) == {"train", "validation"}
+    assert "; 2 rows with an empty text left out; 3 texts with two labels or more" in told
+    for who in ("the teacher", "the student"):
+        line = rf"9 cuts {cut} of {train_rows} train [^;\n]*? for {who}"
+        assert re.search(rf"^max_length {line}: what stands behind is not read", told, re.MULTILINE)
+        assert re.search(rf"^  max_length  .*{line}", told, re.MULTILINE)
+    provenance = dict(build_report(folder).provenance)
+    assert provenance["empty texts"] == "2 rows left out"
+    assert provenance["two labels or more"].startswith("3 texts")
+    assert provenance["cut by max_length"].startswith(f"{cut} of {train_rows} train")
 
 
 @pytest.mark.slow
