@@ -249,6 +249,7 @@ def finals_json(finals: Finals) -> dict[str, Any]:
             **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},
             **row.searched,
             "seeds": [run.finalist_seed for run in row.runs],
+            "run_urls": [run.result.run_url if run.result else None for run in row.runs],
             "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
         }
         for row in finals.rows

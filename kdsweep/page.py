@@ -13,6 +13,7 @@ from kdsweep.finalists import Finals, titled
 from kdsweep.leaderboard import Row
 from kdsweep.records import read_test
 from kdsweep.report_text import finalists_table, verdicts_table
+from kdsweep.results import TrialResult
 from kdsweep.sweep_config import ARMS
 from kdsweep.words import ARM_NAMES, compact, number, percent
 
@@ -37,6 +38,7 @@ def render_html(report: Report) -> str:
         verdict=report.finals.primary if report.finals and report.finals.primary else report.comparison,
         finalists=finalists_table(report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
+        finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
@@ -55,6 +57,21 @@ def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, in
     return {titled(row): test.reliability for row, test in tested}
 
 
+def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:
+    """The finalists' runs that have a page in W&B, by name."""
+    runs = [
+        (f"{titled(row)} seed {run.finalist_seed}", run.result)
+        for row in (finals.rows if finals else ())
+        for run in row.runs
+    ]
+    return [(what, result) for what, result in runs if result and _is_web(result.run_url)]
+
+
+def _is_web(address: str | None) -> bool:
+    """Whether a link may lead there: no `javascript:` out of a record."""
+    return address is not None and address.startswith(("https://", "http://"))
+
+
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
@@ -66,6 +83,7 @@ def _template() -> jinja2.Template:
         "number": number,
         "key": _key,
         "millions": _millions,
+        "web": _is_web,
     }
     return environment.from_string(_beside("page.html.j2"))
 

@@ -100,6 +100,8 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         from_cache=teacher.from_cache,
         environment=machine.environment(config.device),
         run_id=run.run_id,
+        run_url=run.url,
+        run_missing=run.missing,
     )
 
 

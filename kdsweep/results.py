@@ -167,10 +167,16 @@ class TrialResult:
     """95th percentile of the same passes."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
+    run_url: str | None = None
+    """The W&B run's page; None for one that did not go to a server."""
+    run_missing: str | None = None
+    """Why W&B has no run although the sweep was tracked; None where it has one, or tracking was off."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        kept = {"environment", "run_id", "run_url", "run_missing"} | {
+            field.name for field in dataclasses.fields(EpochMetrics)
+        }
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 
@@ -201,6 +207,9 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
     latency_ms_p95: float | None = None
+    run_url: str | None = None
+    """As of a trial."""
+    run_missing: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""

@@ -28,7 +28,7 @@ FLOORS = [
     },
     {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
     {"sweep_file", "space", "tokens", "standings", "results", "words"},
-    {"records"},
+    {"records", "run_labels"},
     {"gathered", "devices", "graphs", "runs"},
     {"models", "wandb_runs", "leaderboard"},
     {"figures", "finalists", "advice", "distill", "tracking"},
