@@ -162,6 +162,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
         ]
+        lines += [("teacher's W&B run", teacher.run_url)] if teacher.run_url else []
     lines += _folders(found)
     for name in ("device", "threads", "precision"):
         used = Counter(str(getattr(trial.config, name)) for trial in found.trials)
@@ -225,10 +226,12 @@ def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str
     if found.sweep.study.storage is None:
         address = f"sqlite:///{shlex.quote(records.study_path(Path(_shown_path(found.folder))).as_posix())}"
         commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
-    if found.sweep.tracking.mode != "off":
-        commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
-        offline = " ".join(f"{folder}/wandb/offline-run-*" for folder in folders)
-        commands.append(("Send offline runs to W&B", f"wandb sync {offline}"))
+    runs = {shown: records.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
+    commands += [("Browse the runs in a terminal", f"wandb leet {shown}/wandb") for shown in folders if runs[shown]]
+    offline = [shown for shown in folders if any(path.parent.name.startswith("offline-") for _, path in runs[shown])]
+    if offline:
+        listed = " ".join(f"{shown}/wandb/offline-run-*" for shown in offline)
+        commands.append(("Send offline runs to W&B", f"wandb sync {listed}"))
     if run and run.has_student():
         commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     return tuple(commands)

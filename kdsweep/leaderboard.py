@@ -56,7 +56,7 @@ UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate"
 MEASURED = (
     *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
     *(name for name in VALIDATED if name != "val_accuracy"),
-    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
+    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
 )
 """Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
 

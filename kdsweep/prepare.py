@@ -107,6 +107,8 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         empty_texts_dropped=data.empty_texts_dropped,
         conflicting_texts=data.conflicting_texts,
         truncated_rows=materials.truncated_rows(config),
+        run_url=run.url,
+        run_missing=run.missing,
     )
 
 

@@ -17,6 +17,7 @@
         test_predictions.npy     the class of every test row, int64 [N]
       verdict.json               `ToldVerdict`, when W&B was told of the finalists
       study.db                   the embedded Optuna storage
+      sweep_key                  what the ids of its W&B runs end with; the study has it too
       worker.log                 what the worker processes printed
       wandb/                     W&B's own folders, one a run: `tracked_runs`
       locks/                     which processes of the sweep are alive
@@ -71,8 +72,6 @@ from kdsweep.sweep_config import ARMS, TRIAL_DEFAULTS, Arm, Stage, SweepConfig, 
 from kdsweep.sweep_file import load_sweep
 
 FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
-JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
-"""What W&B calls a run of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,21 +131,16 @@ def teacher_folder(sweep_folder: Path) -> Path:
     return sweep_folder / "teacher"
 
 
-def run_name(sweep: str, arm: Arm, trial: int, attempt: int, *, finalist_seed: int | None = None) -> str:
-    """The id of an attempt's W&B run."""
-    if finalist_seed is not None:
-        return f"{sweep}-{JOB_TYPES['finalists']}-{arm}-{trial:04d}-seed{finalist_seed}-a{attempt}"
-    return f"{sweep}-{JOB_TYPES[arm]}-{trial:04d}-a{attempt}"
+def keep_sweep_key(sweep_folder: Path, key: str) -> None:
+    """Write a copy of what the study has, for whoever has the folder alone."""
+    if read_sweep_key(sweep_folder) != key:
+        write_atomically(sweep_folder / "sweep_key", key)
 
 
-def teacher_run_name(sweep: str) -> str:
-    """The id of the teacher's W&B run."""
-    return f"{sweep}-teacher"
-
-
-def verdict_run_name(sweep: str, number: int) -> str:
-    """The id of the W&B run that tells the verdict for the number-th time: more trials can change it."""
-    return f"{sweep}-verdict" + (f"-{number}" if number > 1 else "")
+def read_sweep_key(sweep_folder: Path) -> str | None:
+    """The key in the ids of the sweep's W&B runs; None where no run was tracked, or none since there are keys."""
+    path = sweep_folder / "sweep_key"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
 def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
@@ -324,7 +318,7 @@ def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
 def read_sweep(folder: Path) -> SweepConfig | None:
     """The sweep that a results folder belongs to; None for a new folder."""
     path = folder / "sweep.yaml"
-    return load_sweep(path) if path.exists() else None
+    return load_sweep(path, recorded=True) if path.exists() else None
 
 
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:

@@ -178,10 +178,14 @@ class TrialResult:
     """Every field that ran, as config.yaml held it then: who edits that file later is told. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Of each split that it met, those of which `max_length` cut the student's tokens; empty where nobody counted."""
+    run_url: str | None = None
+    """The W&B run's page; None for one that did not go to a server."""
+    run_missing: str | None = None
+    """Why W&B has no run although the sweep was tracked; None where it has one, or tracking was off."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id", "config", "truncated_rows"}
+        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows"}
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
@@ -219,6 +223,9 @@ class TeacherResult:
     """Texts (pairs) that stand in the rows with two labels or more."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Of each split, those of which `max_length` cut the teacher's tokens; empty where nobody counted."""
+    run_url: str | None = None
+    """As of a trial."""
+    run_missing: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""

@@ -175,11 +175,17 @@ class FinalistsConfig:
     """Fresh seeds for each of them, none of which the search has used; 1 gives no verdict: it cannot tell luck from recipe."""
 
 
+LONGEST_TAG = 64
+"""W&B refuses a longer one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where the runs are shown."""
 
     project: str = "kdsweep"
+    entity: str | None = None
+    """W&B's team or user that owns the project; null: the user's own default."""
     mode: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online with a key and a server that answers, else offline; off: no W&B at all."""
     tags: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 from kdsweep.sweep_config import (
+    LONGEST_TAG,
     PATH_FIELDS,
     UNSEARCHABLE,
     Axis,
@@ -23,9 +24,15 @@ from kdsweep.sweep_config import (
 LONGEST_NAME = 64
 """Characters of a sweep's name: file systems take 255, W&B takes 64 in a tag and 128 in a run's id, of which the name is a part."""
 
+NOT_IN_NAMES = "/\\#?%:"
+"""What W&B allows in no project's name."""
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line."""
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
+    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
+
+    One that is `recorded` in a results folder may have names that W&B refuses: it ran before they were checked.
+    """
     content = read_yaml(path, overrides)
     problems: list[str] = []
     known = [item.name for item in dataclasses.fields(SweepConfig)]
@@ -35,6 +42,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     tracking = _optional(TrackingConfig(mode="off"), "tracking", content, problems)
     finalists = _optional(FinalistsConfig(top=0), "finalists", content, problems)
     problems += _study_problems(study)
+    problems += [] if recorded else _tracking_problems(tracking)
     least = {"top": 0, "seeds": 1}
     problems += [
         f"finalists.{key} >= {low} must hold, but got {getattr(finalists, key)}"
@@ -133,6 +141,23 @@ def _study_problems(study: StudyConfig) -> list[str]:
     if study.target is not None and study.target > 1:
         problems.append(f"study.target is an accuracy, at most 1, but got {study.target}")
     return problems + (_storage_problems(study.storage) if study.storage else [])
+
+
+def _tracking_problems(tracking: TrackingConfig) -> list[str]:
+    """W&B's own rules for names: a run that breaks one is opened nowhere, not even offline."""
+    problems = []
+    for key in ("project", "entity"):
+        name = getattr(tracking, key)
+        if name is not None and (len(name) > 128 or name != name.strip() or set(name) & set(NOT_IN_NAMES)):
+            rule = f"at most 128 characters, without {' '.join(NOT_IN_NAMES)} and without blanks at its ends"
+            way_out = ""
+            if key == "project" and "/" in name:
+                way_out = f"; the team or user goes into tracking.entity={name.split('/')[0] or 'TEAM'}"
+            problems.append(f"tracking.{key} has {rule} (W&B's rules), but got {name!r}{way_out}")
+    long = [tag for tag in tracking.tags if len(tag) > LONGEST_TAG]
+    return problems + [
+        f"tracking.tags have 1 to {LONGEST_TAG} characters (W&B's rule), but got {tag!r}" for tag in long
+    ]
 
 
 def _storage_problems(storage: str) -> list[str]:

@@ -231,6 +231,8 @@ def _result(
         environment=machine.environment(config.device),
         started_at=started_at,
         run_id=run.run_id,
+        run_url=run.url,
+        run_missing=run.missing,
         micro_batches=facts.get("micro_batches", 1),
         steps_again=log.steps_again(),
         weights_sha256=facts.get("weights_sha256"),

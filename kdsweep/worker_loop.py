@@ -22,7 +22,6 @@ from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher, truncation
 from kdsweep.records import (
-    JOB_TYPES,
     TrialFolder,
     TrialRow,
     drop_students,
@@ -30,14 +29,14 @@ from kdsweep.records import (
     read_test,
     read_trial,
     results_root,
-    run_name,
     start_sweep,
     teacher_folder,
-    teacher_run_name,
     trial_folder,
     worker_lock,
 )
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
+from kdsweep.run_labels import teacher_label, trial_label
+from kdsweep.runs import Run
 from kdsweep.stopping import StopRequest
 from kdsweep.study import Studies
 from kdsweep.supervisor import record_failed
@@ -50,6 +49,8 @@ Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
 WAIT_SECONDS = 0.5
 """Between two looks at whether a trial can start."""
+STOP_TOGETHER_SECONDS = 0.5
+"""What lies at most between the signals of one request to stop, as the processes of a job get them."""
 
 
 class Worker:
@@ -66,9 +67,9 @@ class Worker:
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         known = (mode, "as a worker before found") if mode else None
         self._mode, self._why = known or resolved_mode(sweep.tracking)
-        offline = lambda text: send("offline", text=text)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, offline)
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say_offline)
         self._studies = Studies(sweep, folder, owner, self._say)
+        self._sweep_key = self._studies.sweep_key() if self._mode != "off" else ""
         agreed = lambda device: self._studies.agreed_precision(
             machine.hardware(device), lambda: machine.best_precision(device)
         )
@@ -205,8 +206,10 @@ class Worker:
         if slot.finalist:
             self._test_teacher(config)
         seed = slot.finalist.seed if slot.finalist else None
-        name = run_name(self._sweep.name, slot.arm, slot.trial, slot.attempt, finalist_seed=seed)
-        with self._tracker.run(name, JOB_TYPES[assignment.stage], asdict(config)) as run:
+        place = (slot.arm, slot.trial, slot.attempt, seed)
+        label = trial_label(self._sweep, self._sweep_key, config, *place)
+        with self._tracker.run(label, asdict(config)) as run:
+            self._say_missing(label.name, run)
             return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
 
     def _test_teacher(self, config: TrialConfig) -> None:
@@ -227,7 +230,9 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
+        label = teacher_label(self._sweep, self._sweep_key)
+        with self._tracker.run(label, asdict(teacher_trial(config))) as run:
+            self._say_missing(label.name, run)
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _steps(self, config: TrialConfig) -> int:
@@ -267,6 +272,18 @@ class Worker:
 
     def _say(self, text: str) -> None:
         self._send("note", text=text)
+
+    def _say_offline(self, text: str) -> None:
+        """Not where this worker is stopped: Slurm ends W&B's client together with it, perhaps a moment before."""
+        time.sleep(STOP_TOGETHER_SECONDS)
+        if not self._stop.requested:
+            self._send("offline", text=text)
+
+    def _say_missing(self, name: str, run: Run) -> None:
+        if run.missing and not self._stop.requested:
+            self._say(
+                f"W&B has no run of {name} ({run.missing}): the records have every number, there is nothing to sync"
+            )
 
 
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:

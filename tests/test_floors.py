@@ -32,7 +32,7 @@ FLOORS = [
     {"rows"},
     {"classes", "sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
     {"sweep_file", "space", "tokens", "standings", "results", "words"},
-    {"records"},
+    {"records", "run_labels"},
     {"gathered", "devices", "graphs", "runs"},
     {"models", "wandb_runs", "leaderboard"},
     {"figures", "finalists", "advice", "weak_teacher", "distill", "tracking"},

@@ -457,12 +457,46 @@ def test_many_doubtful_trials_make_one_short_line(copied: Path) -> None:
     assert torn.endswith("controls/0004/steps.jsonl, line 1; and 15 more.")
 
 
+def make_run(folder: Path, name: str) -> None:
+    """The folder of a W&B run, as far as a report looks at it."""
+    (folder / "wandb" / name).mkdir(parents=True)
+
+
 def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(copied: Path) -> None:
     TrialFolder(trial_folder(copied, "distilled", 0)).student.mkdir()
+    make_run(copied, "offline-run-20260102_030405-d0-a1-k3x9qz")
     commands = "\n".join(text for _, text in build_report(copied).commands)
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
     assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
     assert "wandb leet" in commands and "wandb sync" in commands
+
+
+@pytest.mark.parametrize(
+    ("run", "offered"),
+    [(None, []), ("run-20260102_030405-d0-a1-k3x9qz", ["leet"]), ("offline-run-20260102_030405-x", ["leet", "sync"])],
+)
+def test_commands_for_runs_of_w_and_b_are_offered_where_such_runs_lie_on_disk(
+    run: str | None, offered: list[str], copied: Path
+) -> None:
+    if run:
+        make_run(copied, run)
+    commands = [text for _, text in build_report(copied).commands]
+    assert [text.split()[1] for text in commands if text.startswith("wandb ")] == offered
+
+
+def test_a_trials_page_in_w_and_b_is_a_link_and_no_other_address_is(tmp_path: Path) -> None:
+    folder, address = tmp_path / "s", "https://wandb.ai/team/proj/runs/d0-a1-k3x9qz"
+    sweep = make_sweep(folder)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    for number, url in enumerate((address, "javascript:alert(1)", None)):
+        make_trial(folder, sweep, "distilled", number, point, 0.8, run_url=url)
+    make_teacher(folder, run_url=address)
+    assert dict(report.write_report(folder).provenance)["teacher's W&B run"] == address
+    links = [attributes.get("href") for tag, attributes in page_of(folder).tags if tag == "a"]
+    assert [link for link in links if link and ":" in link] == [address]
+    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
+    assert [row["run_url"] for row in listed] == [address, "javascript:alert(1)", None]
+    assert address in (folder / "leaderboard.csv").read_text(encoding="utf-8")
 
 
 def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists(
@@ -479,6 +513,8 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     make_predictions(there, "distilled", 0, np.arange(ROWS) < 170)
     TrialFolder(trial_folder(there, "distilled", 0)).student.mkdir()
     make_trial(there, sweep, "fine_tuned", 0, point, 0.7)
+    for folder in (here, there):
+        make_run(folder, "offline-run-20260102_030405-d0-a1-k3x9qz")
     monkeypatch.chdir(tmp_path / "a")
     assert report.main(["s", str(there)]) == 0
     printed = capsys.readouterr().out

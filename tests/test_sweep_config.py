@@ -10,6 +10,7 @@ import pytest
 
 from kdsweep.config import TrialConfig
 from kdsweep.errors import ConfigError
+from kdsweep.records import read_sweep, start_sweep, write_sweep
 from kdsweep.sweep_config import (
     ARMS,
     UNSEARCHABLE,
@@ -58,6 +59,10 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
+        ("tracking.project=team/proj", "got 'team/proj'; the team or user goes into tracking.entity=team"),
+        ("tracking.entity=a/b", "tracking.entity has at most 128 characters, without / \\ # ? % : and without blanks"),
+        (f"tracking.project={'p' * 129}", "tracking.project has at most 128 characters"),
+        (f"tracking.tags=[{'t' * 65}]", "tracking.tags have 1 to 64 characters"),
         ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
         ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
         ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
@@ -93,8 +98,19 @@ def test_one_wrong_line_is_refused_by_its_name(tiny_sweep_file: WriteSweep, over
     assert message in problems_of(path, override)
 
 
+def test_a_results_folder_whose_projects_name_w_and_b_refused_is_still_read_and_continued_under_another(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file())
+    before = dataclasses.replace(sweep, tracking=TrackingConfig(project="team/proj"))
+    write_sweep(tmp_path / "results" / "tiny", before)
+    assert read_sweep(tmp_path / "results" / "tiny") == before
+    start_sweep(tmp_path / "results" / "tiny", sweep)
+    assert read_sweep(tmp_path / "results" / "tiny") == sweep
+
+
 @pytest.mark.parametrize(
-    "name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\n", ".5"]
+    "name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\\n", ".5"]
 )
 def test_a_name_that_leaves_the_results_folder_is_refused(tiny_sweep_file: WriteSweep, name: object) -> None:
     path = tiny_sweep_file()

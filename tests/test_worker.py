@@ -4,8 +4,9 @@ import gc
 import io
 import json
 import re
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from rich.console import Console
 from test_tracking import config_of, inspected
 
 from kdsweep import machine
+from kdsweep.audit import audit, audit_text
 from kdsweep.config import FIELD_TYPES, read_trial_config
 from kdsweep.contents import build_report
 from kdsweep.display import SweepDisplay
 from kdsweep.imports import for_good
 from kdsweep.records import read_teacher, start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
-from kdsweep.sweep_config import STAGES
+from kdsweep.sweep_config import STAGES, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.worker_loop import Worker
 
@@ -79,6 +81,44 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     assert provenance["cut by max_length"].startswith(f"{cut} of {train_rows} train")
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_stopped_with_it(
+    stopping: bool, tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, sweep = StopRequest(), load_sweep(tiny_sweep_file(tracking={"mode": "offline"}))
+    monkeypatch.setattr(time, "sleep", lambda _: setattr(stop, "requested", stopping))
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
+    worker = Worker(sweep, folder, "me", lambda event, **fields: events.append(event), stop)
+    worker._say_offline("W&B is in trouble")
+    assert events == ([] if stopping else ["offline"])
+
+
+def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(study={"trials": 1}))
+    sweep = replace(
+        sweep, tracking=TrackingConfig(project="team/proj", mode="offline")
+    )  # which no file may say any more
+    folder, said = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
+    worker = Worker(sweep, folder, "me", lambda event, **fields: said.append(fields.get("text", "")), StopRequest())
+    worker.prepare()
+    worker.work()
+    missing = [text for text in said if text.startswith("W&B has no run of ")]
+    assert [text.split(" (")[0].removeprefix("W&B has no run of ") for text in missing] == [
+        "teacher",
+        "distilled 0",
+        "fine-tuned 0",
+    ]
+    assert all("Invalid project name 'team/proj'" in text and "nothing to sync" in text for text in missing)
+    assert not any("offline" in text for text in said)
+    done = audit(folder)
+    assert [finding.what for finding in done.findings] == ["teacher", "distilled trial 0", "fine-tuned trial 0"]
+    assert done.gaps() == 3 and audit_text(done).endswith("0 runs, 3 gaps")
+    assert "W&B could open no run, not even offline" in audit_text(done)
+    assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [6, 0])
 def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
@@ -97,7 +137,7 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
         [(54, 54)] if epochs else []
     )  # 72 rows, 8 a step: what a display says the teacher still takes
     written = read_trial_config(teacher_folder(folder) / "config.yaml")
-    (path,) = (folder / "wandb").glob("offline-run-*-tiny-teacher/*.wandb")
+    (path,) = (folder / "wandb").glob("offline-run-*-teacher-*/*.wandb")
     tracked = config_of(inspected(path))
     assert {name: tracked[name] for name in FIELD_TYPES} == json.loads(json.dumps(asdict(written)))
     if epochs:
