@@ -113,8 +113,8 @@ def test_a_torn_line_of_a_record_is_a_gap_without_any_run_too(
     assert report.main([str(folder), "--audit"]) == 2
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == [
-        "- (teacher): epochs.jsonl, line 1 of the record is torn: what it held is lost here",
-        "- (distilled trial 0): steps.jsonl, line 1 of the record is torn: what it held is lost here",
+        "no run (teacher): epochs.jsonl, line 1 of the record is torn: what it held is lost here",
+        "no run (distilled trial 0): steps.jsonl, line 1 of the record is torn: what it held is lost here",
     ]
     assert told[-1] == "0 runs, 2 gaps"
 

@@ -261,7 +261,8 @@ def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(
     assert f"A study of {TEST_ROWS:,} rows and 1 finalist an arm on 2 seeds finds" in sure
     assert "The search went on after distilled 0 had run and found better ones: left out of the verdict." in sure
     assert "Over the finalists of the latest choice, distilling makes" in report.answer
-    assert all("2 of 2" in line for line in finalists_table(report.finals)[1:])
+    seeds = {line[1]: "2 of 2" in line for line in finalists_table(report, report.finals)[1:]}
+    assert seeds == {"teacher": False, "distilled 7": True, "distilled 0": True, "fine-tuned 0": True}
 
 
 def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: Path) -> None:
