@@ -39,7 +39,7 @@ STATES: dict[Status, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-Value = TypeVar("Value", str, float)
+Value = TypeVar("Value", str, int, float)
 
 
 class Studies:
@@ -235,6 +235,10 @@ class Studies:
     def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
         """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
         return self._agreed("precisions", hardware, measure)
+
+    def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
+        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
+        return self._agreed("teacher_threads", "auto", count)
 
     def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
         """What was measured first, of all workers and hosts."""

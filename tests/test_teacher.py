@@ -16,10 +16,11 @@ from kdsweep.assets import cache_root
 from kdsweep.config import TrialConfig
 from kdsweep.errors import DataError, ModelError, PreflightError
 from kdsweep.materials import Materials
-from kdsweep.prepare import estimated_seconds, preflight, run_teacher
+from kdsweep.prepare import check_inputs, estimated_seconds, preflight, run_teacher
 from kdsweep.records import TrialFolder
 from kdsweep.results import TeacherResult, TrialResult
 from kdsweep.runs import NullRun
+from kdsweep.sweep_config import StudyConfig
 from kdsweep.teacher import UNWATCHED
 from kdsweep.tokens import training_batches
 
@@ -79,13 +80,13 @@ def test_preflight_names_an_unfinetuned_teachers_accuracy_and_the_majoritys(
     tiny_config: Config, tiny_body: Path
 ) -> None:
     config = tiny_config(teacher=str(tiny_body))
-    with pytest.raises(PreflightError, match=r"but has \d+\.\d against 50\.0.*teacher_epochs"):
-        preflight(Materials(), config, largest_batch=16)
+    with pytest.raises(PreflightError, match=r"but has \d+\.\d\d against 50\.00.*teacher_epochs"):
+        preflight(Materials(), config, StudyConfig())
 
 
-def test_preflight_refuses_fewer_rows_than_a_batch(tiny_config: Config) -> None:
+def test_fewer_rows_than_a_batch_are_refused(tiny_config: Config) -> None:
     with pytest.raises(DataError, match="but got 73 and 72 rows"):
-        preflight(Materials(), tiny_config(), largest_batch=73)
+        check_inputs(Materials(), [tiny_config()], largest_batch=73, splits=["train"])
 
 
 def test_the_cache_can_be_thrown_away(tiny_config: Config) -> None:
