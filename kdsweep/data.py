@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download
 
 from kdsweep.assets import local_path
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError
+from kdsweep.errors import DataError, listed
 
 datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it calls out even for local files
 datasets.utils.logging.disable_progress_bar()
@@ -151,7 +151,7 @@ def _raw_rows(config: TrialConfig, split: str) -> RawRows:
     rows = [row for row, name in enumerate(names) if name in keep]
     if not rows:
         raise DataError(
-            f"{where} must hold rows of {list(config.label_names)}, but its classes are {_in_order(set(names))}"
+            f"{where} must hold rows of {listed(config.label_names)}, but its classes are {listed(_in_order(set(names)))}"
         )
     texts = _texts(table[config.text_column][:], rows, f"{where}, column {config.text_column}")
     pair = config.text_pair_column
@@ -228,7 +228,7 @@ def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
     unseen = _in_order(set(rows.names) - set(index))
     if unseen:
         raise DataError(
-            f"every class of the {split} rows must occur in training ({list(names)}), but got {list(unseen)}"
+            f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(unseen)}"
         )
     labels = np.array([index[name] for name in rows.names], dtype=np.int64)
     return Split(texts=tuple(rows.texts), pairs=tuple(rows.pairs) if rows.pairs else None, labels=labels)

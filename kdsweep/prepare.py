@@ -14,7 +14,7 @@ from kdsweep.data import Data, SplitName
 from kdsweep.distill import distill
 from kdsweep.errors import DataError, PreflightError, TrialFailed, listed
 from kdsweep.losses import hard_loss
-from kdsweep.materials import Materials
+from kdsweep.materials import Materials, student_source
 from kdsweep.models import is_order_assumed, parameter_count, size_mb
 from kdsweep.records import TrialFolder, read_teacher
 from kdsweep.results import TeacherEpoch, TeacherResult
@@ -119,23 +119,21 @@ def check_inputs(
     Raises DataError for fewer rows than a batch; ModelError for a teacher or student that cannot read the rows, or a student that
     cannot be made.
     """
-    told: dict[str, None] = {}
+    unknown: dict[str, float] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
             raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
-        for name in splits:
-            for address, read in (
-                (config.teacher, materials.teacher_tokens),
-                (config.student, materials.student_tokens),
-            ):
-                share = read(config, name).unknown_share
-                if share > UNKNOWN_WARNED:
-                    told[
-                        f"{share:.0%} of the word pieces of the {name} rows are unknown to the tokenizer of {address}"
-                    ] = None
+        readers = {config.teacher: materials.teacher_tokens, student_source(config)[0]: materials.student_tokens}
+        for address, read in readers.items():
+            shares = [read(config, name).unknown_share for name in splits]
+            unknown[address] = max(unknown.get(address, 0.0), *shares)
         materials.check_student(config)
-    return list(told)
+    return [
+        f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
+        for address, share in unknown.items()
+        if share > UNKNOWN_WARNED
+    ]
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:

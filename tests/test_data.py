@@ -198,3 +198,12 @@ def test_always_naming_the_commonest_training_class_is_the_majority(write_rows: 
     validation = write_rows("validation.csv", [("v 1", "a"), ("v 2", "b"), ("v 3", "b"), ("v 4", "b")])
     data = load_data(tiny_config(train_file=str(train), validation_file=str(validation)))
     assert data.majority_accuracy() == 0.25
+
+
+def test_an_unseen_class_among_many_is_told_with_ten_of_them(write_rows: Write, tiny_config: Config) -> None:
+    many = [(f"text {number}", f"intent {number:03}") for number in range(150)]
+    fields = {"train_file": str(write_rows("train.csv", many * 2))}
+    fields["validation_file"] = str(write_rows("dev.csv", [("x", "other")]))
+    with pytest.raises(DataError, match=r"'intent 009', … and 140 more\]\), but got \['other'\]") as told:
+        load_data(tiny_config(**fields))
+    assert len(str(told.value)) < 300

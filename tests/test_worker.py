@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from test_tracking import config_of, inspected
 
-from kdsweep import machine
+from kdsweep import machine, worker_loop
+from kdsweep.assets import cache_root
 from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.errors import KDSweepError
 from kdsweep.imports import for_good
 from kdsweep.records import start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
@@ -38,6 +40,49 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
         monkeypatch.setattr(machine, "best_precision", lambda _: measured)  # noqa: B023
         worker = Worker(sweep, folder, measured, lambda event, **fields: None, StopRequest())
         assert {corner.precision for corner in worker._corners()} == {"bf16"}
+
+
+def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": "auto"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    for cores in (6, 2):
+        monkeypatch.setattr(worker_loop, "available_cores", lambda: cores)  # noqa: B023
+        worker = Worker(sweep, folder, str(cores), lambda event, **fields: None, StopRequest())
+        assert {corner.teacher_threads for corner in worker._corners()} == {6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 500}, "batch_size <= training rows must hold, but got 500 and 72 rows"),
+        ({"max_length": 128}, "max_length <= 64 .* must hold, but got 128, and a row of 7"),
+    ],
+)
+def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
+    changes: dict[str, int],
+    message: str,
+    tiny_sweep_file: Callable[..., Path],
+    tiny_body: Path,
+    write_rows: Callable[..., Path],
+    tiny_rows: list[tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    train = write_rows("train.csv", tiny_rows)
+    test = write_rows("test.csv", [("film " * 68, "positive"), ("dull " * 3, "negative")])
+    fixed = {
+        "teacher": str(tiny_body),
+        "teacher_epochs": 1,
+        "train_file": str(train),
+        "test_file": str(test),
+        **changes,
+    }
+    sweep = load_sweep(tiny_sweep_file(fixed=fixed, finalists={"top": 1}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    with pytest.raises(KDSweepError, match=message):
+        Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
 
 
 @pytest.mark.slow
