@@ -79,7 +79,8 @@ class TrialConfig:
 
     # The models
     teacher: str
-    """Hub name, local path or `wheel:` address of a BERT-like classifier, or of a pretrained body to fine-tune first."""
+    """Hub name, local path or `wheel:` address of a classifier, or of a pretrained body to fine-tune first: any encoder that
+    transformers has a sequence classifier for (a from_teacher student needs a BERT)."""
     teacher_revision: str | None = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_epochs: int = 0
@@ -129,7 +130,8 @@ class TrialConfig:
     devices_per_trial: int = 1
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
     teacher_threads: int | Literal["auto"] = "auto"
-    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it. auto: this machine's cores."""
+    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it; they are part of what names it in
+    the cache. auto: `threads` where they are named, else the cores of the machine where the sweep began."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores over the processes."""
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError
-from kdsweep.rows import RawRows, in_order, listed, raw_rows, source
+from kdsweep.errors import DataError, listed
+from kdsweep.rows import RawRows, in_order, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -133,7 +133,7 @@ def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
     unseen = set(rows.names) - set(index)
     if unseen:
         raise DataError(
-            f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(unseen)}"
+            f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(in_order(unseen))}"
         )
     labels = np.array([index[name] for name in rows.names], dtype=np.int64)
     return Split(texts=tuple(rows.texts), pairs=tuple(rows.pairs) if rows.pairs else None, labels=labels)

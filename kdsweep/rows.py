@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 
 from kdsweep.assets import local_path
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError
+from kdsweep.errors import DataError, listed
 from kdsweep.tables import Table, as_text, check_columns, read_table
 
 HIDDEN = "-1"
@@ -58,7 +58,9 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
     keep = set(config.label_names) or set(names)
     rows = [row for row, name in enumerate(names) if name in keep]
     if not rows:
-        raise DataError(f"{where} must hold rows of {list(config.label_names)}, but its classes are {listed(names)}")
+        raise DataError(
+            f"{where} must hold rows of {listed(config.label_names)}, but its classes are {listed(in_order(set(names)))}"
+        )
     columns = [_texts(table, name, rows, f"{where}, column {name}") for name in texts]
     filled = [all(text.strip() for text in each) for each in zip(*columns, strict=True)]
     empty, complaint = [row for row, full in zip(rows, filled, strict=True) if not full], ""
@@ -136,7 +138,7 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
         unknown = sorted(set(found) - set(meant))
         if unknown:
             raise DataError(
-                f"{where}: labels must be numbers of the classes {listed(declared)}, but got {listed(unknown)}"
+                f"{where}: labels must be numbers of the classes {listed(declared)}, but got {listed(in_order(unknown))}"
             )
         return meant
     if set(chosen) & set(found):  # as the user spells them
@@ -156,13 +158,6 @@ def in_order(names: Collection[str]) -> tuple[str, ...]:
     """Class names in order: numbers by size, all else by letter."""
     whole = all(_INTEGER.fullmatch(name) for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name))) if whole else tuple(sorted(names))
-
-
-def listed(names: Collection[str]) -> str:
-    """Distinct class names in a message: the first few of many."""
-    ordered = in_order(set(names))
-    more = f" and {len(ordered) - NAMED_AT_MOST:,} more" if len(ordered) > NAMED_AT_MOST else ""
-    return f"{list(ordered[:NAMED_AT_MOST])}{more}"
 
 
 # The hub -------------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ STATES: dict[Status, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-Value = TypeVar("Value", str, float)
+Value = TypeVar("Value", str, int, float)
 
 
 class Studies:
@@ -250,6 +250,10 @@ class Studies:
         key = self._agreed("tracking", "sweep_key", new_sweep_key)
         keep_sweep_key(self._folder, key)
         return key
+
+    def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
+        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
+        return self._agreed("teacher_threads", "auto", count)
 
     def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
         """What was measured (or drawn) first, of all workers and hosts."""

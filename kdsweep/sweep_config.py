@@ -142,6 +142,8 @@ class StudyConfig:
     lag: int | None = 2
     """Trial n is proposed and pruned by what the trials before n - lag gave, and waits for those: so up to lag + 1 trials of an arm
     run side by side, and the search does not hang on who is faster. null: by whatever has ended, in whatever order."""
+    accept_weak_teacher: bool = False
+    """Whether the search goes on with a teacher that is hardly better than always naming the commonest class."""
     seed: int = 0
     """Seed of the sampler; trial n proposes the same in every resume."""
     storage: str | None = None
@@ -260,7 +262,7 @@ class SweepConfig:
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = {"trials", "controls", "storage", "keep_students", "target", "timeout_minutes"}
-        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints"}
+        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints", "accept_weak_teacher"}
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}

@@ -15,12 +15,20 @@ from kdsweep import machine
 from kdsweep.assignment import Assignment
 from kdsweep.checkpoints import Checkpointing
 from kdsweep.config import TrialConfig
+from kdsweep.data import SplitName
 from kdsweep.devices import check_devices
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.files import Lock
 from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher, truncation
+from kdsweep.prepare import (
+    check_inputs,
+    estimated_seconds,
+    preflight,
+    recorded_teacher,
+    run_teacher,
+    truncation,
+)
 from kdsweep.records import (
     TrialFolder,
     TrialRow,
@@ -74,6 +82,7 @@ class Worker:
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
+        self._teacher_threads = functools.cache(lambda: self._studies.agreed_teacher_threads(available_cores))
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -86,6 +95,8 @@ class Worker:
         self._phase("reading the rows")
         corners = self._corners()
         check_devices(corners[0])
+        if self._is_first:
+            self._check_inputs(corners)
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
@@ -94,11 +105,21 @@ class Worker:
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
+            self._materials.initial_weights_sha256(corner)
         if self._is_first:
-            largest = max(self._sweep.values("batch_size"))
             for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
-                preflight(self._materials, corner, largest_batch=largest)
+                for note in preflight(self._materials, corner, self._sweep.study):
+                    self._say(note)
             self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
+
+    def _check_inputs(self, corners: list[TrialConfig]) -> None:
+        """Everything that can be refused before the teacher is fine-tuned."""
+        splits: list[SplitName] = ["train", "validation"]
+        if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
+            splits.append("test")
+        largest = max(self._sweep.values("batch_size"))
+        for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
+            self._say(note)
 
     def work(self) -> None:
         """Run trials until there is none to take."""
@@ -248,7 +269,8 @@ class Worker:
 
     def _resolved(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's config without any `auto`."""
-        return resolve(self._sweep.trial(arm, params), threads=self._threads, precision_on=self._precision_on)
+        config, threads = self._sweep.trial(arm, params), self._threads
+        return resolve(config, threads=threads, precision_on=self._precision_on, teacher_threads=self._teacher_threads)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""

@@ -230,3 +230,12 @@ def test_a_class_of_which_no_training_row_is_left_is_refused_as_soon_as_rows_are
     }
     with pytest.raises(DataError, match=message):
         load_data(tiny_config(**fields))
+
+
+def test_an_unseen_class_among_many_is_told_with_ten_of_them(write_rows: Write, tiny_config: Config) -> None:
+    many = [(f"text {number}", f"intent {number:03}") for number in range(150)]
+    fields = {"train_file": str(write_rows("train.csv", many * 2))}
+    fields["validation_file"] = str(write_rows("dev.csv", [("x", "other")]))
+    with pytest.raises(DataError, match=r"'intent 009', … and 140 more\]\), but got \['other'\]") as told:
+        load_data(tiny_config(**fields))
+    assert len(str(told.value)) < 300

@@ -14,11 +14,13 @@ import pytest
 from rich.console import Console
 from test_tracking import config_of, inspected
 
-from kdsweep import machine
+from kdsweep import machine, worker_loop
+from kdsweep.assets import cache_root
 from kdsweep.audit import audit, audit_text
 from kdsweep.config import FIELD_TYPES, read_trial_config
 from kdsweep.contents import build_report
 from kdsweep.display import SweepDisplay
+from kdsweep.errors import KDSweepError
 from kdsweep.imports import for_good
 from kdsweep.records import read_teacher, start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
@@ -117,6 +119,49 @@ def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     assert done.gaps() == 3 and audit_text(done).endswith("0 runs, 3 gaps")
     assert "W&B could open no run, not even offline" in audit_text(done)
     assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
+
+
+def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": "auto"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    for cores in (6, 2):
+        monkeypatch.setattr(worker_loop, "available_cores", lambda: cores)  # noqa: B023
+        worker = Worker(sweep, folder, str(cores), lambda event, **fields: None, StopRequest())
+        assert {corner.teacher_threads for corner in worker._corners()} == {6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 500}, "batch_size <= training rows must hold, but got 500 and 72 rows"),
+        ({"max_length": 128}, "max_length <= 64 .* must hold, but got 128, and a row of 7"),
+    ],
+)
+def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
+    changes: dict[str, int],
+    message: str,
+    tiny_sweep_file: Callable[..., Path],
+    tiny_body: Path,
+    write_rows: Callable[..., Path],
+    tiny_rows: list[tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    train = write_rows("train.csv", tiny_rows)
+    test = write_rows("test.csv", [("film " * 68, "positive"), ("dull " * 3, "negative")])
+    fixed = {
+        "teacher": str(tiny_body),
+        "teacher_epochs": 1,
+        "train_file": str(train),
+        "test_file": str(test),
+        **changes,
+    }
+    sweep = load_sweep(tiny_sweep_file(fixed=fixed, finalists={"top": 1}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    with pytest.raises(KDSweepError, match=message):
+        Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
 
 
 @pytest.mark.slow
