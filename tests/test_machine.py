@@ -55,6 +55,7 @@ def test_onednn_computes_a_linear_layer() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_process_that_trains_keeps_its_memory() -> None:
+    """The first calls take new memory, as long as something small is put into what the next would reuse; the later ones take none."""
     machine.set_up(torch.get_num_threads())
 
     def faults() -> int:
@@ -62,8 +63,7 @@ def test_a_process_that_trains_keeps_its_memory() -> None:
         torch.zeros(2**24).add_(1)  # 64 MB: 16,384 pages
         return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
-    # The median: the first call takes new memory, and a later one does when something small has been put into what it would reuse.
-    assert statistics.median(faults() for _ in range(9)) < 1000
+    assert statistics.median([faults() for _ in range(40)][-9:]) < 1000
 
 
 def test_packages_without_metadata_cost_no_trial_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

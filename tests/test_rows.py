@@ -173,7 +173,7 @@ def test_classes_that_are_the_same_number_come_in_one_order_in_every_process() -
 
 
 def test_many_classes_are_named_by_the_first_ten() -> None:
-    assert listed([str(n) for n in range(150)]) == f"{[str(n) for n in range(10)]} and 140 more"
+    assert listed([str(n) for n in range(150)]) == f"{[str(n) for n in range(10)]}"[:-1] + ", … and 140 more]"
 
 
 def test_files_are_read_without_importing_datasets(write_rows: Write) -> None:

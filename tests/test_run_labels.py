@@ -106,9 +106,9 @@ def test_facts_to_group_by_stand_beside_the_config_and_in_tags_that_w_and_b_take
     tiny_sweep_file: Callable[..., Path], tiny_config: Config
 ) -> None:
     fixed = {"train_file": None, "dataset": "nyu-mll/glue", "dataset_config": "sst2", "validation_fraction": None}
-    sweep = load_sweep(tiny_sweep_file("s" * 100, fixed=fixed))
+    sweep = load_sweep(tiny_sweep_file("s" * 64, fixed=fixed, tracking={"mode": "off", "tags": ["t" * 64]}))
     label = trial_label(sweep, KEY, tiny_config(), "fine_tuned", 7, 1, 12)
-    wanted = {"sweep": "s" * 100, "sweep_key": KEY, "arm": "fine_tuned", "trial": 7}
+    wanted = {"sweep": "s" * 64, "sweep_key": KEY, "arm": "fine_tuned", "trial": 7}
     wanted |= {"student_name": "from_teacher 2 layers", "data_name": "nyu-mll/glue sst2"}
     assert label.facts == wanted and not set(label.facts) & set(vars(tiny_config()))
     assert label.tags[1:] == ("fine-tuned", "trial 7", "from_teacher 2 layers", "nyu-mll/glue sst2")

@@ -159,6 +159,7 @@ def test_a_tokenizer_written_in_python_counts_the_same(tiny_rows: Rows, tokenize
         return BatchEncoding(dict(tokenizer(*arguments, **options)))  # without what Rust keeps beside the tokens
 
     in_python.pad_token_id = tokenizer.pad_token_id  # type: ignore[attr-defined]
+    in_python.unk_token_id = None  # type: ignore[attr-defined]
     for pairs in (False, True):
         counted = [
             tokenize(split_of(tiny_rows, pairs=pairs), each, max_length=9, segments=False).truncated_rows

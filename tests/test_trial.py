@@ -22,6 +22,7 @@ class Noting(NullRun):
     """Keeps what a run is told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: list[Any] = []
         self.summary: dict[str, Any] = {}
 
