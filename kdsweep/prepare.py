@@ -214,9 +214,8 @@ def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> s
 def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
     """For each class that a teacher predicts, the one that it seems to mean, int [C]; None where that leaves more than `ERRORS_LEFT`
     of its errors, or less than two standard errors between the two. Predictions and labels int [N]."""
-    counts = 2 * metrics.confusion(predicted, labels, classes) + np.eye(
-        classes, dtype=int
-    )  # of equals, the order as it is
+    counts = 2 * metrics.confusion(predicted, labels, classes)
+    counts = counts + np.eye(classes, dtype=int)  # of equals, the order as it is
     order, taken = np.full(classes, -1), np.zeros(classes, dtype=bool)
     for cell in np.argsort(-counts, axis=None, kind="stable"):
         label, column = divmod(int(cell), classes)
