@@ -82,18 +82,27 @@ def load_classifier(address: str, revision: str | None, label_names: Sequence[st
 
 def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
     """The message for weights, of a classifier or of a body alone, that could not be loaded."""
-    cause = " ".join(str(error).split())[:400]
+    cause, path = " ".join(str(error).split())[:400], local_path(address)
     said = f"{address!r} must be a sequence classifier or the body of one, with weights as safetensors, but: {cause}\n"
-    if not any(Path(local_path(address)).glob("pytorch_model*.bin")):
-        return said + (
-            "Check the name and the network, or name a local folder; any encoder works that transformers has a sequence classifier "
-            "for (README: which were tried); pickled weights (.bin) are refused: convert them first"
-        )
-    kind = "AutoModelForSequenceClassification" if classifies else "AutoModel"
+    is_folder = Path(path).is_dir()
+    if any(Path(path).glob("pytorch_model*.bin")) if is_folder else "file named model.safetensors" in cause:
+        return said + _conversion(path, "AutoModelForSequenceClassification" if classifies else "AutoModel", is_folder)
     return said + (
-        "Its weights are pickled (.bin), and reading them runs whatever code they hold; where you trust them, these two lines of Python "
-        f"convert them:\n  from transformers import {kind}\n"
-        f"  {kind}.from_pretrained({address!r}, use_safetensors=False).save_pretrained({address!r})"
+        "Check the name and the network, or name a local folder; any encoder works that transformers has a sequence classifier for "
+        "(README: which were tried); pickled weights (.bin) are refused: convert them first"
+    )
+
+
+def _conversion(path: str, kind: str, is_folder: bool) -> str:
+    """The lines that write pickled weights as safetensors: into their folder, or what the hub has into a new one, with its tokenizer."""
+    target = path if is_folder else Path(path).name
+    lines = [f"from transformers import {kind}" + ("" if is_folder else ", AutoTokenizer")]
+    lines += [f"{kind}.from_pretrained({path!r}, use_safetensors=False).save_pretrained({target!r})"]
+    lines += [] if is_folder else [f"AutoTokenizer.from_pretrained({path!r}).save_pretrained({target!r})"]
+    where = "" if is_folder else f" into the folder {target}, to be named instead"
+    return (
+        "Its weights are pickled (.bin), and reading them runs whatever code they hold; where you trust them, these lines of Python "
+        f"convert them{where}:\n" + "\n".join(f"  {line}" for line in lines)
     )
 
 
@@ -147,9 +156,15 @@ def _mismatch(mine: Sequence[str], theirs: Sequence[str]) -> str:
     )
 
 
-def is_order_assumed(config: Any, label_names: Sequence[str]) -> bool:
+def classes_of(model: nn.Module) -> list[str]:
+    """A model's classes in the order of its logits."""
+    config: Any = model.config
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
+
+
+def is_order_assumed(model: nn.Module, label_names: Sequence[str]) -> bool:
     """Whether a model's classes, or the dataset's, are only numbered, so that `label_columns` has nothing but their order to match by."""
-    return {_plain(name) for name in label_names} != {_plain(str(name)) for name in config.id2label.values()}
+    return {_plain(name) for name in label_names} != {_plain(name) for name in classes_of(model)}
 
 
 def _plain(name: str) -> str:

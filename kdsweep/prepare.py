@@ -12,10 +12,10 @@ from kdsweep import machine, metrics
 from kdsweep.config import FROM_TEACHER, TrialConfig
 from kdsweep.data import Data, SplitName
 from kdsweep.distill import distill
-from kdsweep.errors import DataError, PreflightError, TrialFailed, listed
+from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
 from kdsweep.losses import hard_loss
 from kdsweep.materials import Materials, student_source
-from kdsweep.models import is_order_assumed, parameter_count, size_mb
+from kdsweep.models import classes_of, is_order_assumed, parameter_count, size_mb
 from kdsweep.records import TrialFolder, read_teacher
 from kdsweep.results import TeacherEpoch, TeacherResult
 from kdsweep.runs import Run
@@ -159,9 +159,9 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
         raise PreflightError(
             "the teacher must be deterministic, but gives the same rows different logits the second time"
         )
-    assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model.config, data.label_names)
+    assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model, data.label_names)
     predicted = validation.teacher_logits.argmax(dim=-1).cpu().numpy()
-    weak = (_other_order(data, predicted) if assumed else None) or _weakness(
+    weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
         data, predicted, config, study.metric, assumed
     )
     if weak is None:
@@ -181,7 +181,8 @@ def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: st
     if score >= needed:
         return None
     order = (
-        f", or list label_names in the order of its classes, which are only numbered (now {listed(data.label_names)})"
+        "; or see whether its classes are in another order than label_names, which nothing but the order matches "
+        f"(now {listed(data.label_names)})"
     )
     return (
         f"the teacher must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
@@ -198,26 +199,31 @@ def _score(metric: str, predicted: np.ndarray, data: Data) -> float:
     return {"val_macro_f1": metrics.macro_f1, "val_mcc": metrics.matthews}[metric](predicted, labels, classes)
 
 
-def _other_order(data: Data, predicted: np.ndarray) -> str | None:
-    """What is wrong with a teacher of numbered classes that another order of them makes much better; None where none does."""
+def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> str | None:
+    """What is wrong with a teacher whose classes, in another order, would be right much more often; None where there is no such order."""
     labels, names = data.validation.labels, data.label_names
     order = likelier_order(predicted, labels, len(names))
     if order is None:
         return None
     before, after = (100 * metrics.accuracy(named, labels) for named in (predicted, order[predicted]))
+    meant = [names[place] for place in order]
+    if classes[0].startswith("LABEL_"):
+        moved = [f"{new} in place of {old}" for new, old in zip(meant, names, strict=True) if new != old]
+        remedy = f"name that order in label_names: {listed(meant if len(meant) <= NAMES_SHOWN else moved)}"
+    else:
+        pairs = [f"{mine} is {theirs}" for mine, theirs in zip(meant, classes, strict=True)]
+        remedy = f"give the dataset's classes the model's names: {listed(pairs)}"
     return (
-        f"the teacher must have its classes, which are only numbered, in the order of label_names, now {listed(names)}, but has "
-        f"an accuracy of {before:.1f} on validation in it, and {after:.1f} in the order {listed([names[place] for place in order])}: "
-        "put that into label_names (or rename the classes of the dataset, where those are the numbered ones)"
+        f"the teacher's classes and the dataset's are matched by their order alone, {listed(classes)} being {listed(names)}, which must be "
+        f"right, but gives an accuracy of {before:.1f} on validation, and another order {after:.1f}; {remedy}"
     )
 
 
 def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
     """For each class that a teacher predicts, the one that it seems to mean, int [C]; None where that leaves more than `ERRORS_LEFT`
     of its errors, or less than two standard errors between the two. Predictions and labels int [N]."""
-    counts = 2 * metrics.confusion(predicted, labels, classes) + np.eye(
-        classes, dtype=int
-    )  # of equals, the order as it is
+    counts = 2 * metrics.confusion(predicted, labels, classes)
+    counts = counts + np.eye(classes, dtype=int)  # of equals, the order as it is
     order, taken = np.full(classes, -1), np.zeros(classes, dtype=bool)
     for cell in np.argsort(-counts, axis=None, kind="stable"):
         label, column = divmod(int(cell), classes)

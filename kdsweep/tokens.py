@@ -47,20 +47,20 @@ def load_tokenizer(address: str, revision: str | None) -> PreTrainedTokenizerBas
     own = [name for kind, name in tokenizer.vocab_files_names.items() if kind != "tokenizer_file"]
     if own and not _holds(path, revision, own):
         raise ModelError(
-            f"{address!r} must hold a tokenizer, but has neither {_WHOLE_TOKENIZERS[0]} nor {' and '.join(own)}\n{_SAVE_IT}"
+            f"{address!r} must hold a tokenizer, but has neither {_WHOLE_TOKENIZERS[0]} nor {' or '.join(own)}\n{_SAVE_IT}"
         )
     return tokenizer
 
 
 def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
-    """Whether a tokenizer's files are there: transformers makes an empty one, to which every word is unknown, of no file at all."""
+    """Whether a file of a tokenizer is there: transformers makes an empty one, to which every word is unknown, of no file at all."""
 
     def exists(name: str) -> bool:
         if Path(path).is_dir():
             return (Path(path) / name).is_file()
         return isinstance(try_to_load_from_cache(path, name, revision=revision), str)  # where loading it has put them
 
-    return any(map(exists, _WHOLE_TOKENIZERS)) or all(map(exists, own))
+    return any(map(exists, (*_WHOLE_TOKENIZERS, *own)))
 
 
 @dataclass(frozen=True, kw_only=True)

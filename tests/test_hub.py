@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from huggingface_hub import constants
 
 from kdsweep.config import TrialConfig
 from kdsweep.data import load_data
 from kdsweep.errors import DataError, ModelError
 from kdsweep.materials import Materials, resolve
+from kdsweep.models import load_classifier
 from kdsweep.tokens import load_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -42,6 +45,23 @@ def test_a_hub_name_without_a_tokenizers_files_is_refused(tiny_classifier: Path)
         shutil.copy(tiny_classifier / name, snapshot)
     with pytest.raises(ModelError, match=r"'somebody/wordless' must hold a tokenizer.* nor vocab\.txt"):
         load_tokenizer("somebody/wordless", COMMIT)
+
+
+def test_pickled_weights_of_the_hub_come_with_the_lines_that_convert_them_into_a_folder(
+    tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = Path(constants.HF_HUB_CACHE) / "models--somebody--pickled" / "snapshots" / COMMIT
+    shutil.copytree(tiny_body, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(COMMIT)
+    torch.save(safetensors.torch.load_file(snapshot / "model.safetensors"), snapshot / "pytorch_model.bin")
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="convert them into the folder pickled, to be named instead") as told:
+        load_classifier("somebody/pickled", COMMIT, ("negative", "positive"), seed=0)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(line.strip() for line in str(told.value).splitlines()[-3:]), {})
+    load_classifier("pickled", None, ("negative", "positive"), seed=0)
+    load_tokenizer("pickled", None)
 
 
 def test_a_hub_dataset_is_pinned_too(tiny_config: Callable[..., TrialConfig]) -> None:

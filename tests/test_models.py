@@ -96,7 +96,7 @@ def test_pickled_weights_come_with_the_two_lines_that_convert_them(
     shutil.copytree(tiny_classifier if classifies else tiny_body, folder)
     torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="where you trust them, these two lines of Python convert them") as told:
+    with pytest.raises(ModelError, match="where you trust them, these lines of Python convert them:") as told:
         load_classifier(str(folder), None, NAMES, seed=0)
     lines = [line.strip() for line in str(told.value).splitlines()[-2:]]
     exec("\n".join(lines), {})

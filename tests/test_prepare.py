@@ -92,9 +92,18 @@ def test_a_teacher_of_numbered_classes_in_another_order_is_told_which_one(tiny_c
     swapped = tiny_config(teacher=numbered, label_names=("positive", "negative"))
     with pytest.raises(PreflightError) as told:
         preflight(Materials(), swapped, StudyConfig())
-    assert "in the order of label_names, now ['positive', 'negative'], but has an accuracy of 0.0" in str(told.value)
-    assert "100.0 in the order ['negative', 'positive']: put that into label_names" in str(told.value)
+    assert "['LABEL_0', 'LABEL_1'] being ['positive', 'negative']" in str(told.value)
+    assert "gives an accuracy of 0.0 on validation, and another order 100.0" in str(told.value)
+    assert "name that order in label_names: ['negative', 'positive']; study" in str(told.value)
     assert "teacher_epochs" not in str(told.value)
+
+
+def test_a_dataset_that_numbers_its_classes_in_another_order_is_told_the_models_names(
+    tiny_config: Config, write_rows: Callable[..., Path], tiny_rows: list[tuple[str, str]]
+) -> None:
+    rows = [(text, {"positive": 0, "negative": 1}[label]) for text, label in tiny_rows]
+    with pytest.raises(PreflightError, match="the model's names: \\['1 is negative', '0 is positive'\\]"):
+        preflight(Materials(), tiny_config(train_file=str(write_rows("rows.csv", rows))), StudyConfig())
 
 
 def test_two_swapped_classes_of_many_are_found_and_a_teacher_that_is_only_bad_is_not() -> None:
@@ -116,7 +125,5 @@ def test_two_swapped_classes_of_many_are_found_and_a_teacher_that_is_only_bad_is
 def test_a_weak_teacher_of_numbered_classes_is_told_that_the_order_may_be_it(tiny_config: Config) -> None:
     data = data_of(50, 50)
     told = str(_weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", True))
-    assert "list label_names in the order of its classes, which are only numbered (now ['a', 'b'])" in told
-    assert "label_names in the order" not in str(
-        _weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", False)
-    )
+    assert "in another order than label_names, which nothing but the order matches (now ['a', 'b'])" in told
+    assert "label_names" not in str(_weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", False))

@@ -164,6 +164,24 @@ def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
     assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
 
 
+def test_a_worker_says_what_it_goes_on_with_all_the_same(
+    tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    def send(event: str, **fields: Any) -> None:
+        told.extend([fields["text"]] if event == "note" else [])
+
+    path = tiny_sweep_file(fixed={"teacher": str(tiny_body)}, study={"accept_weak_teacher": True})
+    sweep, refusing = load_sweep(path), load_sweep(path, ["study.accept_weak_teacher=false"])
+    assert sweep.identity() == refusing.identity()
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    with pytest.raises(KDSweepError, match="it has nothing to teach"):
+        Worker(refusing, folder, "me", send, StopRequest()).prepare()
+    Worker(sweep, folder, "me", send, StopRequest()).prepare()
+    assert len(told) == 1 and "this teacher is taken: the teacher must close 4%" in told[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [6, 0])
 def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
