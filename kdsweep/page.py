@@ -1,6 +1,6 @@
 """The report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any
@@ -81,7 +81,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
         "compact": compact,
         "number": number,
@@ -91,6 +91,7 @@ def _template() -> jinja2.Template:
         "millions": _millions,
         "web": _is_web,
     }
+    environment.filters |= filters
     return environment.from_string(_beside("page.html.j2"))
 
 

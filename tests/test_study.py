@@ -427,6 +427,9 @@ def test_a_sweeps_key_is_drawn_once_and_anew_for_another_folder(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::optuna.exceptions.ExperimentalWarning"
+)  # pytest takes the package's own filters away
 def test_hosts_that_share_a_database_share_the_sweeps_key(tmp_path: Path, postgres: Postgres) -> None:
     keys = set()
     for name in ("host a", "host b"):
