@@ -24,22 +24,25 @@ from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.records import (
     TrialRow,
     read_steps,
+    read_sweep_key,
     read_teacher,
     read_teacher_config,
     read_teacher_epochs,
     read_verdict,
-    run_name,
     teacher_folder,
-    teacher_run_name,
+    torn_lines,
     tracked_runs,
-    verdict_run_name,
 )
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.run_labels import attempt_of, is_teacher, key_in, sweep_facts, trial_facts, verdict_number
+from kdsweep.sweep_config import TRIAL_DEFAULTS
 from kdsweep.words import ARM_NAMES
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
 """What an epoch's row has from its last step: the epoch's own means are not logged."""
 Values = Mapping[str, Any]
+DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
+"""Of a trial's fields, as JSON gives them back: a run from before there was a field lacks it, and its record has the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,8 @@ class _Record:
     epochs: Sequence[EpochMetrics | TeacherEpoch]
     whole: bool
     """Whether the steps are here too, so that a row that they lack is one too many."""
+    missing: str | None = None
+    """Why W&B could open no run."""
 
 
 def audit(folder: Path, *others: Path) -> Audit:
@@ -106,7 +111,8 @@ def audit(folder: Path, *others: Path) -> Audit:
         reading = pool.map(read_run, paths)
         shown = {"description": "reading W&B's runs", "total": len(paths), "disable": not console.is_terminal}
         read = {run.path: run for run in track(reading, console=console, transient=True, **shown)}  # type: ignore[arg-type]
-    runs = {there: [read[path] for _, path in listed[there]] for there in listed}
+    keys = _sweep_keys(found)
+    runs = {there: [read[path] for name, path in listed[there] if key_in(name) in keys] for there in listed}
     findings = [*_teachers(found, runs), *_verdicts(found, runs)]
     findings += _trials(found, [run for there in runs.values() for run in there])
     known = {finding.run_id for finding in findings}
@@ -130,8 +136,8 @@ def audit_text(done: Audit) -> str:
     return "\n".join(
         [
             *lines,
-            "Every row of a record must stand in its W&B run. The records are whole without W&B, the report reads them alone, and "
-            "python -m kdsweep.reproduce runs a trial again.",
+            "Every row of a record must be whole and stand in its W&B run. The records' results rank the trials, the report reads them "
+            "alone, and python -m kdsweep.reproduce runs a trial again.",
             f"{_count(done.runs, 'run')}, {_count(done.gaps(), 'gap')}",
         ]
     )
@@ -181,66 +187,79 @@ def read_run(path: Path) -> TrackedRun:
 # Records -------------------------------------------------------------------------------------------------------------
 
 
+def _sweep_keys(found: SweepRecords) -> set[str | None]:
+    """What the ids of the sweep's runs may end with: its key, one that its records name, or none."""
+    results = [found.teacher, *(trial.result for trial in (*found.trials, *found.finalists))]
+    recorded = {key_in(result.run_id) for result in results if result and result.run_id}
+    return {None, *recorded, *(read_sweep_key(there) for there in found.folders)}
+
+
 def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
     """Every host has a teacher of its own, under the same run id."""
-    findings, name = [], teacher_run_name(found.sweep.name)
+    findings = []
     for there, tracked in runs.items():
-        mine, path = [run for run in tracked if run.run_id == name], teacher_folder(there)
+        mine, path = [run for run in tracked if is_teacher(run.run_id, found.sweep.name)], teacher_folder(there)
         result = read_teacher(path)
         if result:
-            facts: dict[str, Any] = {"config": asdict(read_teacher_config(path)), "summary": result.summary()}
+            key = key_in(result.run_id or "")
+            config = {**asdict(read_teacher_config(path)), **(sweep_facts(found.sweep, key) if key else {})}
+            facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
             facts["epochs"] = read_teacher_epochs(path)
             record = _Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
-            findings += _compared(record, mine)
-        elif mine:
-            findings.append(Finding(run_id=name, what="teacher", note="unfinished, not compared"))
+            findings += [*_torn(path, result.run_id, "teacher"), *_compared(record, mine)]
+        else:
+            names = dict.fromkeys(run.run_id for run in mine)
+            findings += [_noted(name, "teacher", "unfinished, not compared") for name in names]
     return findings
 
 
 def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
     """Whoever wrote the report told the verdict, once more when it changed."""
-    findings, config = [], found.sweep.identity()
+    findings = []
     for there, tracked in runs.items():
         told = read_verdict(there)
-        names = [verdict_run_name(found.sweep.name, number + 1) for number in range(told.number if told else 0)]
-        told_again = re.compile(re.escape(verdict_run_name(found.sweep.name, 1)) + r"(-\d+)?")
-        others = sorted({run.run_id for run in tracked if told_again.fullmatch(run.run_id)} - set(names[-1:]))
-        findings += [_noted(run_id, "verdict", "earlier or unfinished verdicts") for run_id in others]
+        numbers = [(verdict_number(run.run_id, found.sweep.name), run) for run in tracked]
+        mine = [run for number, run in numbers if told and number == told.number]
+        others = {run.run_id for number, run in numbers if number is not None and run not in mine}
+        findings += [_noted(run_id, "verdict", "earlier or unfinished verdicts") for run_id in sorted(others)]
         if told:
-            mine = [run for run in tracked if run.run_id == names[-1]]
-            facts: dict[str, Any] = {
-                "config": config,
-                "summary": told.summary,
-                "steps": (),
-                "epochs": (),
-                "whole": True,
-            }
-            record = _Record(run_id=names[-1], what="verdict", **facts)
+            run_id = mine[-1].run_id if mine else f"verdict {told.number}"
+            key = key_in(run_id)
+            config = {**found.sweep.identity(), **(sweep_facts(found.sweep, key) if key else {})}
+            facts: dict[str, Any] = {"config": config, "summary": told.summary, "steps": (), "epochs": ()}
+            record = _Record(run_id=run_id, what="verdict", whole=True, **facts)
             gaps = _run_gaps(record, mine) if mine else [_nowhere(record)]
-            findings.append(Finding(run_id=names[-1], what="verdict", gaps=tuple(gaps)))
+            findings.append(Finding(run_id=run_id, what="verdict", gaps=tuple(gaps)))
     return findings
 
 
 def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
     findings = []
     for trial in (*found.trials, *found.finalists):
-        place = (trial.arm, trial.trial, 0)
-        name = run_name(found.sweep.name, *place, finalist_seed=trial.finalist_seed)
-        attempt = re.compile(re.escape(name[:-1]) + r"(\d+)")
-        numbered = [(int(match[1]), run) for run in runs if (match := attempt.fullmatch(run.run_id))]
+        place = (found.sweep.name, trial.arm, trial.trial, trial.finalist_seed)
+        numbered = [(attempt, run) for run in runs if (attempt := attempt_of(run.run_id, *place)) is not None]
         attempts = [run for _, run in sorted(numbered, key=lambda pair: pair[0])]
         again = "" if trial.finalist_seed is None else f", seed {trial.finalist_seed}"
         what = f"{ARM_NAMES[trial.arm]} trial {trial.trial}{again}"
         if trial.result:
-            findings += _compared(_record(trial, trial.result, what), attempts)
+            findings += _torn(trial.folder, trial.result.run_id, what)
+            findings += _compared(_record(found, trial, trial.result, what), attempts)
         else:
             findings += [_noted(run.run_id, what, "unfinished, not compared") for run in attempts]
     return findings
 
 
-def _record(trial: TrialRow, result: TrialResult, what: str) -> _Record:
-    steps = read_steps(trial.folder)
-    facts: dict[str, Any] = {"config": asdict(trial.config), "summary": result.summary()}
+def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
+    """Lines that the record itself has lost, whether or not there is a run that has them."""
+    gaps = tuple(f"{line} of the record is torn: what it held is lost here" for line in torn_lines(folder))
+    return [Finding(run_id=run_id or "no run", what=what, gaps=gaps)] if gaps else []
+
+
+def _record(found: SweepRecords, trial: TrialRow, result: TrialResult, what: str) -> _Record:
+    steps, key, config = read_steps(trial.folder), key_in(result.run_id or ""), asdict(trial.config)
+    if key:
+        config |= trial_facts(found.sweep, key, trial.config, trial.arm, trial.trial)
+    facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
     facts |= {"steps": steps, "epochs": trial.epochs}
     return _Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)
 
@@ -254,6 +273,9 @@ def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
     own = [run for run in attempts if run.run_id == record.run_id]
     spares = [run for run in attempts if run.run_id != record.run_id]
     findings = [_noted(run_id, record.what, "spare attempts") for run_id in dict.fromkeys(run.run_id for run in spares)]
+    if record.missing:
+        gap = f"W&B could open no run, not even offline ({record.missing}); the record has everything"
+        return [Finding(run_id=record.run_id or "no run", what=record.what, gaps=(gap,)), *findings]
     if record.run_id is None and not spares:
         return []  # tracking was off, or the record answered for another trial
     gaps = [_nowhere(record)]
@@ -274,7 +296,10 @@ def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
         return []
     gaps = [f"torn: {own[-1].torn}"] if own[-1].torn else []
     config, missing = _as_logged(record.config), "not set"
-    pairs = [(name, own[-1].config.get(name, missing), value) for name, value in config.items()]
+    later = {
+        name for name, value in config.items() if name not in own[-1].config and value == DEFAULTS.get(name, missing)
+    }
+    pairs = [(name, own[-1].config.get(name, missing), value) for name, value in config.items() if name not in later]
     gaps += _first(
         [f"config: {name} is {tracked!r}, {v!r} in the record" for name, tracked, v in pairs if tracked != v]
     )

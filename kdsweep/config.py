@@ -50,6 +50,12 @@ class TrialConfig:
     """Like train_file; null: cut from the training rows, stratified by label."""
     test_file: str | None = None
     """Like train_file; null: see test_fraction."""
+    csv_delimiter: str | None = None
+    """What stands between the fields of csv and tsv files; null: a comma, in a tsv a tab."""
+    encoding: str = "utf-8"
+    """Of csv, tsv and json files: `cp1252`, `latin-1`, `utf-16` or any other that Python knows."""
+    drop_empty_texts: bool = False
+    """Whether rows with an empty text are left out, and counted; false: they are refused."""
     validation_fraction: float = 0.1
     """Share of the training rows cut for validation where none is named; in (0, 0.5]."""
     test_fraction: float = 0.0
@@ -73,7 +79,8 @@ class TrialConfig:
 
     # The models
     teacher: str
-    """Hub name, local path or `wheel:` address of a BERT-like classifier, or of a pretrained body to fine-tune first."""
+    """Hub name, local path or `wheel:` address of a classifier, or of a pretrained body to fine-tune first: any encoder that
+    transformers has a sequence classifier for (a from_teacher student needs a BERT)."""
     teacher_revision: str | None = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_epochs: int = 0
@@ -123,7 +130,8 @@ class TrialConfig:
     devices_per_trial: int = 1
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
     teacher_threads: int | Literal["auto"] = "auto"
-    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it. auto: this machine's cores."""
+    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it; they are part of what names it in
+    the cache. auto: `threads` where they are named, else the cores of the machine where the sweep began."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores over the processes."""
 
@@ -161,6 +169,12 @@ class TrialConfig:
                 "devices_per_trial > 1 goes with device auto, cpu or cuda",
                 f"{self.devices_per_trial} and {self.device}",
             ),
+            (
+                self.csv_delimiter is None or (len(self.csv_delimiter) == 1 and self.csv_delimiter not in '"\r\n '),
+                "csv_delimiter is one character, no quote, space or line break",
+                repr(self.csv_delimiter),
+            ),
+            (_is_encoding(self.encoding), "encoding is a text encoding that Python knows", repr(self.encoding)),
             (len(self.label_names) != 1, "label_names has two classes or more, or none", list(self.label_names)),
             (len(set(self.label_names)) == len(self.label_names), "label_names are distinct", list(self.label_names)),
             (
@@ -192,11 +206,11 @@ class TrialConfig:
             hub_only = [name for name in ("validation_split", "test_split", "dataset_config") if getattr(self, name)]
             checks.append((not hub_only, "dataset is named beside its splits", f"only {', '.join(hub_only)}"))
         else:
-            files = [name for name in ("validation_file", "test_file") if getattr(self, name)]
+            files = [name for name in ("validation_file", "test_file", "csv_delimiter") if getattr(self, name)]
             checks.append(
                 (
                     not files,
-                    "train_file is named beside validation_file and test_file",
+                    "train_file is named beside validation_file, test_file and csv_delimiter",
                     f"dataset and {', '.join(files)}",
                 )
             )
@@ -212,6 +226,14 @@ class TrialConfig:
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def converted(value: object, hint: Any) -> Any:
@@ -291,6 +313,17 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
+    """How the value of a top-level `key` is written, before YAML makes a number of it: 007 and 1e5 are texts too. None where it is no scalar."""
+    typed = [item for item in overrides if item.startswith(f"{key}=")]
+    text = f"{key}: {typed[-1].partition('=')[2]}" if typed else path.read_text(encoding="utf-8")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next(
+        (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode)), None
+    )
+
+
 def _refuse_resolvers(node: object, path: str) -> None:
     if isinstance(node, dict):
         for key, value in node.items():
@@ -304,10 +337,14 @@ def _refuse_resolvers(node: object, path: str) -> None:
         )
 
 
+def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `content` as YAML and JSON hold it: lists for tuples."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+
+
 def to_yaml(content: Mapping[str, Any]) -> str:
     """`content` as YAML; floats come back bit for bit."""
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
-    return str(OmegaConf.to_yaml(OmegaConf.create(plain)))
+    return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))
 
 
 def trial_yaml(config: TrialConfig) -> str:

@@ -10,14 +10,16 @@ import numpy as np
 from kdsweep import leaderboard, records
 from kdsweep.advice import Advice, advice
 from kdsweep.answer import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.by_class import ByClass, read_by_class
 from kdsweep.finalists import Finals, read_finals
 from kdsweep.gathered import SweepRecords, read_records
 from kdsweep.leaderboard import ArmProgress, Row
 from kdsweep.questions import questions, shipped
 from kdsweep.records import TrialRow
+from kdsweep.results import FinalTest, TeacherResult, TrialResult
 from kdsweep.verdicts import Comparison, compare_predictions
 from kdsweep.weak_teacher import WeakTeacher, weak_teacher
-from kdsweep.words import duration
+from kdsweep.words import duration, plural, truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,10 @@ class Report:
     """The one that every format repeats, of the split that it names; None where no test is possible."""
     weak_teacher: WeakTeacher | None
     """Why distilling has nothing to teach; None where the teacher is good enough, as far as is known."""
+    teacher_test: FinalTest | None
+    """The teacher on the test split; None before the first finalist opened it."""
+    by_class: ByClass | None
+    """The teacher and the best students class by class; None where no student's predictions are on disk."""
     headline: str
     answer: str
     """One paragraph in words with numbers."""
@@ -48,6 +54,8 @@ class Report:
     """What else a user asks, and the answers."""
     conventions: str
     """How students start and what alpha means."""
+    doubts: tuple[str, ...]
+    """Why the records cannot be taken at their word: configs edited after their run, torn lines."""
     advice: tuple[Advice, ...]
     """What the next sweep might change."""
     provenance: tuple[tuple[str, str], ...]
@@ -79,10 +87,13 @@ def build_report(folder: Path, *others: Path) -> Report:
         finals=finals,
         verdict=verdict,
         weak_teacher=weak,
+        teacher_test=_teacher_test(found),
+        by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
         answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
         questions=questions(found, finals, rows, advised),
         conventions=conventions(found),
+        doubts=_doubts(found),
         advice=advised,
         provenance=_provenance(found),
         commands=_commands(found, shipped(found, finals, rows)),
@@ -100,10 +111,36 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     return compare_predictions(both[0], both[1], np.asarray(labels))
 
 
+def _teacher_test(found: SweepRecords) -> FinalTest | None:
+    tests = (records.read_test(records.teacher_folder(folder)) for folder in found.folders)
+    return next((test for test in tests if test is not None), None)
+
+
 def _shown_path(folder: Path) -> str:
     """The folder from here where it lies below here, so that a shared report names no home directory."""
     resolved = folder.resolve()
     return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _doubts(found: SweepRecords) -> tuple[str, ...]:
+    """One line for the configs that were edited, one for the torn lines."""
+    rows = (*found.trials, *found.finalists)
+    edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
+    folders = [*(records.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
+    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in records.torn_lines(folder)]
+    lines = []
+    if edited:
+        what = "config.yaml was edited after the run: tables show what it says now, scores are of what ran"
+        lines.append(f"{what}. {_listed(edited)}.")
+    if torn:
+        what = "Torn lines in the records, left out of curves and audit; ranking and verdicts read none of them"
+        lines.append(f"{what}. {_listed(torn)}.")
+    return tuple(lines)
+
+
+def _listed(items: list[str], most: int = 5) -> str:
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 # Where it comes from, and where to go --------------------------------------------------------------------------------
@@ -121,9 +158,11 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("classes", ", ".join(teacher.label_names)),
             ("rows", split),
             ("duplicates dropped", f"{teacher.duplicates_dropped:,} training rows, in validation or test too"),
+            *_oddities(found, teacher),
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
         ]
+        lines += [("teacher's W&B run", teacher.run_url)] if teacher.run_url else []
     lines += _folders(found)
     for name in ("device", "threads", "precision"):
         used = Counter(str(getattr(trial.config, name)) for trial in found.trials)
@@ -139,6 +178,30 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
     return tuple(lines)
 
 
+def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
+    """What the rows hold beside texts of one label and one length, where they do."""
+    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    lines = []
+    if teacher.empty_texts_dropped:
+        lines.append(("empty texts", f"{plural(teacher.empty_texts_dropped, 'row')} left out"))
+    if teacher.conflicting_texts:
+        told = f"{plural(teacher.conflicting_texts, 'text')} of the files, before limits and dropped duplicates"
+        lines.append(("two labels or more", told))
+    if teacher.truncated_rows:
+        lines.append(("cut by max_length", f"{truncated(teacher.truncated_rows, rows)}, as the teacher reads them"))
+    own = [trial for trial in found.trials if trial.result and _reads_otherwise(trial.result, teacher)]
+    if own:
+        most = max(own, key=lambda trial: sum(trial.result.truncated_rows.values()) if trial.result else 0)
+        assert most.result is not None
+        told = ", ".join(f"{count:,} {name}" for name, count in most.result.truncated_rows.items())
+        lines.append(("cut by max_length, students", f"at most {told}, with max_length {most.config.max_length}"))
+    return lines
+
+
+def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
+    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
+
+
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:
     """Which trials lie in other hosts' folders, and results that do not count."""
     lines = [
@@ -152,23 +215,25 @@ def _folders(found: SweepRecords) -> list[tuple[str, str]]:
 
 
 def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
-    """The next commands, ready to paste; those of the best trial are left out where there is none."""
+    """The next commands, ready to paste, the student's last; those of the best trial are left out where there is none."""
     commands = []
     folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
     if run:
         path, what = shlex.quote(_shown_path(run.folder)), f"trial {run.trial}"
         what += "" if run.finalist_seed is None else f" with seed {run.finalist_seed}"
         commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
-        if run.has_student():
-            commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
     if found.sweep.study.storage is None:
         address = f"sqlite:///{shlex.quote(records.study_path(Path(_shown_path(found.folder))).as_posix())}"
         commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
-    if found.sweep.tracking.mode != "off":
-        commands += [("Browse the runs in a terminal", f"wandb leet {folder}/wandb") for folder in folders]
-        offline = " ".join(f"{folder}/wandb/offline-run-*" for folder in folders)
-        commands.append(("Send offline runs to W&B", f"wandb sync {offline}"))
+    runs = {shown: records.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
+    commands += [("Browse the runs in a terminal", f"wandb leet {shown}/wandb") for shown in folders if runs[shown]]
+    offline = [shown for shown in folders if any(path.parent.name.startswith("offline-") for _, path in runs[shown])]
+    if offline:
+        listed = " ".join(f"{shown}/wandb/offline-run-*" for shown in offline)
+        commands.append(("Send offline runs to W&B", f"wandb sync {listed}"))
+    if run and run.has_student():
+        commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
     return tuple(commands)
 
 

@@ -1,26 +1,15 @@
 """Rows and splits: `load_data` turns a hub name or files into splits whose classes are numbered alike. Shapes: N rows."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import datasets
 import numpy as np
-from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import hf_hub_download
 
-from kdsweep.assets import local_path
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError
-
-datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it calls out even for local files
-datasets.utils.logging.disable_progress_bar()
-
-_KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
-_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
-
+from kdsweep.errors import DataError, listed
+from kdsweep.rows import RawRows, in_order, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -57,6 +46,15 @@ class Data:
     label_names: tuple[str, ...]
     duplicates_dropped: int
     """Rows taken out of train (or validation) because the same text stands in a split that is ranked on."""
+    empty_texts_dropped: int = 0
+    """Rows of the files that were left out because a text of theirs is empty."""
+    conflicting_texts: int = 0
+    """Texts (pairs) that stand in the files with two labels or more, before limits and before duplicates are dropped."""
+
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split that there is."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: len(split) for name, split in splits.items() if split is not None}
 
     def split(self, name: SplitName) -> Split:
         """The split of that name. Raises DataError where there is none."""
@@ -87,28 +85,16 @@ def texts_sha256(split: Split) -> str:
     return digest.hexdigest()
 
 
-# Rows ----------------------------------------------------------------------------------------------------------------
-
-
-class RawRows(NamedTuple):
-    """One split as read: texts, pairs or None, and each row's class by name."""
-
-    texts: list[str]
-    pairs: list[str] | None
-    names: list[str]
-    declared: tuple[str, ...]
-    """The classes that the dataset itself declares, in its order; empty where it declares none."""
+# Splits --------------------------------------------------------------------------------------------------------------
 
 
 def load_data(config: TrialConfig) -> Data:
     """The splits that `config` names. Raises DataError for whatever is missing, empty, hidden or mislabelled."""
-    raw = {split: _raw_rows(config, split) for split in ("train", "validation", "test") if _source(config, split)}
-    names = config.label_names or raw["train"].declared or _in_order(set(raw["train"].names))
-    if len(names) < 2:
-        raise DataError(f"a classifier needs two classes or more, but the training rows hold {list(names)}")
+    raw = {split: raw_rows(config, split) for split in ("train", "validation", "test") if source(config, split)}
+    names = _label_names(config, raw)
     splits = {split: _numbered(rows, names, split) for split, rows in raw.items()}
     if len(set(splits["train"].labels.tolist())) < 2:
-        raise DataError(f"the training rows must hold two classes or more of {list(names)}, but hold one")
+        raise DataError(f"the training rows must hold two classes or more of {listed(names)}, but hold one")
     train, validation, test = _cut(config, splits["train"], splits.get("validation"), splits.get("test"))
     if test is not None:
         validation, dropped_validation = _without(validation, test)
@@ -116,142 +102,68 @@ def load_data(config: TrialConfig) -> Data:
     else:
         dropped_validation = dropped_test = 0
     train, dropped = _without(train, validation)
-    train = _limited(train, config.train_limit, config.split_seed)
-    validation = _limited(validation, config.validation_limit, config.split_seed)
-    total = dropped + dropped_validation + dropped_test
-    data = Data(train=train, validation=validation, test=test, label_names=tuple(names), duplicates_dropped=total)
-    for name, split in (("training", train), ("validation", validation)):
-        if len(split) == 0:
-            raise DataError(f"no {name} row is left after the duplicates were dropped")
+    data = Data(
+        train=_limited(train, config.train_limit, config.split_seed),
+        validation=_limited(validation, config.validation_limit, config.split_seed),
+        test=test,
+        label_names=tuple(names),
+        duplicates_dropped=dropped + dropped_validation + dropped_test,
+        empty_texts_dropped=sum(rows.empty_dropped for rows in raw.values()),
+        conflicting_texts=_conflicting(splits.values()),
+    )
+    _check_left(config, data, splits.values())
     return data
 
 
-def _source(config: TrialConfig, split: str) -> str | None:
-    """Where a split comes from: a hub dataset's split name or a file's address."""
-    source: str | None = getattr(config, f"{split}_split" if config.dataset else f"{split}_file")
-    return source
-
-
-def _raw_rows(config: TrialConfig, split: str) -> RawRows:
-    source = _source(config, split)
-    assert source is not None
-    table = _hub_table(config, source) if config.dataset else _file_table(source)
-    where = f"{config.dataset} ({source})" if config.dataset else source
-    wanted = [name for name in (config.text_column, config.text_pair_column, config.label_column) if name]
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        columns = ", ".join(table.column_names)
+def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[str]:
+    """The classes, in order. Raises DataError where they are too few, and where a split holds empty texts."""
+    names = config.label_names or raw["train"].declared or in_order(set(raw["train"].names))
+    if len(names) < 2:
+        raise DataError(f"a classifier needs two classes or more, but the training rows hold {list(names)}")
+    if complaints := [rows.complaint for rows in raw.values() if rows.complaint]:
+        told = "; ".join(complaints)
         raise DataError(
-            f"{where} must have the columns {', '.join(wanted)}, but has {columns}: {missing[0]!r} is missing"
+            f"every text must be a non-empty string, but {told}. drop_empty_texts: true leaves such rows out"
         )
-    if len(table) == 0:
-        raise DataError(f"{where} must hold rows, but is empty")
-    declared, names = _class_names(table.features[config.label_column], table[config.label_column][:], where)
-    keep = set(config.label_names) or set(names)
-    rows = [row for row, name in enumerate(names) if name in keep]
-    if not rows:
-        raise DataError(
-            f"{where} must hold rows of {list(config.label_names)}, but its classes are {_in_order(set(names))}"
-        )
-    texts = _texts(table[config.text_column][:], rows, f"{where}, column {config.text_column}")
-    pair = config.text_pair_column
-    pairs = _texts(table[pair][:], rows, f"{where}, column {pair}") if pair else None
-    return RawRows(texts, pairs, [names[row] for row in rows], declared)
-
-
-def _hub_table(config: TrialConfig, split: str) -> Any:
-    try:
-        return datasets.load_dataset(
-            config.dataset, config.dataset_config, split=split, revision=config.dataset_revision
-        )
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        raise DataError(_unreachable(config, split, error)) from error
-
-
-def _file_table(address: str) -> Any:
-    path = Path(local_path(address)).expanduser()
-    if not path.is_file():
-        raise DataError(f"a data file must exist, but {address!r} does not (looked at {path.absolute()})")
-    suffixes = [suffix for suffix in path.suffixes if suffix not in _COMPRESSIONS]
-    kind = _KINDS.get(suffixes[-1]) if suffixes else None
-    if kind is None:
-        known = ", ".join(_KINDS)
-        raise DataError(f"a data file ends in one of {known} (compressed or not), but got {path.name!r}")
-    if path.stat().st_size == 0:
-        raise DataError(f"{address} must hold rows, but is empty")
-    # "NA" and "null" are texts like any other; pandas would read them as missing
-    options = {"keep_default_na": False, "sep": "\t" if suffixes[-1] == ".tsv" else ","} if kind == "csv" else {}
-    try:
-        return datasets.load_dataset(kind, data_files=str(path), split="train", **options)
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"{address} must be readable as {kind}, but: {' '.join(str(cause).split())}") from error
-
-
-def _class_names(feature: Any, values: Sequence[Any], where: str) -> tuple[tuple[str, ...], list[str]]:
-    """Each row's class by name. Raises DataError for missing, hidden (-1) and multi-label classes."""
-    declared = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
-    odd = next((value for value in values if not isinstance(value, str | int) or value == ""), None)
-    if isinstance(odd, list | dict):
-        raise DataError(f"{where}: one class a row is supported, but got the multi-label {odd!r}")
-    if isinstance(odd, float):
-        raise DataError(
-            f"{where}: labels must be classes (texts or whole numbers), but got {odd!r}; regression is not supported"
-        )
-    if odd is not None or any(value is None or value == "" for value in values):
-        raise DataError(f"{where}: every row must have a label, but one has {odd!r}")
-    if any(value == -1 for value in values):
-        raise DataError(
-            f"{where}: the labels of this split are hidden (-1), so nothing can be measured on it; name another split"
-        )
-    if declared:
-        return declared, [declared[value] for value in values]
-    return (), [str(value) for value in values]
-
-
-def _texts(values: Sequence[Any], rows: Sequence[int], where: str) -> list[str]:
-    texts = [values[row] for row in rows]
-    for row, text in zip(rows, texts, strict=True):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{where}: every text must be a non-empty string, but row {row} holds {text!r}")
-    return texts
-
-
-def _in_order(names: set[str]) -> tuple[str, ...]:
-    """Numbers by size, names by letter."""
-    whole = all(name.lstrip("-").isdigit() for name in names)
-    return tuple(sorted(names, key=int)) if whole else tuple(sorted(names))
+    return names
 
 
 def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
     index = {name: number for number, name in enumerate(names)}
-    unseen = _in_order(set(rows.names) - set(index))
+    unseen = set(rows.names) - set(index)
     if unseen:
         raise DataError(
-            f"every class of the {split} rows must occur in training ({list(names)}), but got {list(unseen)}"
+            f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(in_order(unseen))}"
         )
     labels = np.array([index[name] for name in rows.names], dtype=np.int64)
     return Split(texts=tuple(rows.texts), pairs=tuple(rows.pairs) if rows.pairs else None, labels=labels)
 
 
-def resolved_dataset_revision(config: TrialConfig) -> str | None:
-    """The commit that a hub dataset means today; None for files. Raises DataError."""
-    if config.dataset is None or Path(config.dataset).exists():
-        return None
-    try:  # every repository has this file, and the hub's cache a folder a commit
-        return Path(hf_hub_download(config.dataset, ".gitattributes", repo_type="dataset")).parent.name
-    except (OSError, ValueError) as error:
-        raise DataError(_unreachable(config, config.train_split, error)) from error
+def _conflicting(splits: Iterable[Split]) -> int:
+    """How many texts (pairs) stand in the rows with two labels or more."""
+    first: dict[object, int] = {}
+    conflicting = set()
+    for split in splits:
+        keys = split.row_keys() if split.pairs else split.texts
+        labelled = zip(keys, split.labels.tolist(), strict=True)
+        conflicting |= {key for key, label in labelled if first.setdefault(key, label) != label}
+    return len(conflicting)
 
 
-def _unreachable(config: TrialConfig, split: str, error: Exception) -> str:
-    return (
-        f"dataset {config.dataset!r} (config {config.dataset_config}, split {split!r}) could not be loaded: {error}\n"
-        "Check the name, split and network; or name local files: train_file, validation_file, test_file"
-    )
-
-
-# Splits --------------------------------------------------------------------------------------------------------------
+def _check_left(config: TrialConfig, data: Data, splits: Iterable[Split]) -> None:
+    """Raises DataError where no row is left, or none of a class that `splits` (as they were read) or `label_names` name."""
+    for name, split in (("training", data.train), ("validation", data.validation)):
+        if len(split) == 0:
+            raise DataError(f"no {name} row is left after the duplicates were dropped")
+    wanted = {label for split in splits for label in np.unique(split.labels).tolist()}
+    wanted |= set(range(len(config.label_names)))
+    lacking = [data.label_names[label] for label in sorted(wanted - set(data.train.labels.tolist()))]
+    if lacking:
+        raise DataError(
+            f"every class must have training rows, but none of the {len(data.train):,} that are left is of {listed(lacking)}: duplicates, "
+            f"splits cut from training and train_limit ({config.train_limit}) are taken off. Raise the limit, or name the classes to keep: "
+            "label_names"
+        )
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What the terminal shows while a sweep runs: the plan, live progress, one line a finished trial.
 
-The live part appears on a terminal only; a log file gets the lines.
+The live part appears on a terminal only; a log file gets the lines, and now and then one about what takes long.
 """
 
 import time
@@ -18,6 +18,9 @@ from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig
 from kdsweep.words import ARM_NAMES, duration, plural
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
+
+LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
+"""A log file hears of a training so many times, but no sooner than half a minute and no later than five after the line before."""
 
 
 def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None) -> None:
@@ -49,6 +52,14 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     console.print(table)
 
 
+def _oddities(teacher: Mapping[str, Any]) -> str:
+    """What else the reader of the rows met, where it met something."""
+    empty, conflicting = teacher["empty_texts_dropped"], teacher["conflicting_texts"]
+    said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
+    said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
+    return "".join(f"; {each}" for each in said)
+
+
 def shown(value: Any) -> str:
     """A value in a few characters."""
     if isinstance(value, float):
@@ -59,6 +70,38 @@ def shown(value: Any) -> str:
 def shown_params(params: Mapping[str, Any]) -> str:
     """Parameters on one line."""
     return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
+
+
+class Pace:
+    """How far a training is and how long it still takes, by the steps seen here: one that goes on from a checkpoint begins in the middle."""
+
+    def __init__(self) -> None:
+        self.seconds_left: float | None = None
+        """None until two steps told how fast it goes."""
+        self._first: tuple[float, int] | None = None
+        self._step, self._steps = 0, 1
+        self._told_at, self._told_step = time.monotonic(), 0
+
+    def reach(self, step: int, steps: int) -> None:
+        """A step of so many is done."""
+        now = time.monotonic()
+        self._step, self._steps, self._first = step, steps, self._first or (now, step)
+        began, before = self._first
+        self.seconds_left = (now - began) / (step - before) * (steps - step) if before < step else None
+
+    def is_due(self) -> bool:
+        """Whether a log file gets a line now, which then counts as told."""
+        now = time.monotonic()
+        is_first, far = self._told_step == 0, LOG_LINES * (self._step - self._told_step) >= self._steps
+        waited = now - self._told_at
+        due = waited >= LOG_SECONDS and (is_first or far or waited >= LOG_SECONDS_AT_MOST) and self._step < self._steps
+        if due:
+            self._told_at, self._told_step = now, self._step
+        return due
+
+    def text(self) -> str:
+        """What is left."""
+        return f"   about {duration(self.seconds_left)} to go" if self.seconds_left else ""
 
 
 class SweepDisplay:
@@ -90,9 +133,10 @@ class SweepDisplay:
         self._metric = sweep.study.metric
         self._now = ""
         self._metrics = ""
+        self._teacher_pace = Pace()
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, dict[str, Any]] = {}
-        """What each worker runs: the `trial` event, when it started, and its metrics as text."""
+        """What each worker runs: the `trial` event, when it started, its metrics as text, the pace of its steps and of its epochs."""
         self._trial_seconds: list[float] = []
         self._expected_seconds = 0.0
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
@@ -132,7 +176,7 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Mapping[str, Any]) -> None:
-        self._now, self._metrics = event["text"], ""
+        self._now, self._metrics, self._teacher_pace = event["text"], "", Pace()
         if not self._console.is_terminal:
             self._console.print(f"{event['text']} …")
 
@@ -140,7 +184,11 @@ class SweepDisplay:
         self._console.print(escape(event["text"]), style="yellow", soft_wrap=True)
 
     def _teacher_step(self, event: Mapping[str, Any]) -> None:
-        self._metrics = f"step {event['step']}   L_hard {event['L_hard']:.3f}"
+        pace = self._teacher_pace
+        pace.reach(event["step"], event["steps"])
+        self._metrics = f"step {event['step']}/{event['steps']}   L_hard {event['L_hard']:.3f}{pace.text()}"
+        if pace.seconds_left and pace.is_due():
+            self._log(f"teacher, {self._metrics}")
 
     def _teacher_epoch(self, event: Mapping[str, Any]) -> None:
         self._console.print(f"teacher, epoch {event['epoch']}: val_accuracy {event['val_accuracy']:.4f}")
@@ -152,7 +200,8 @@ class SweepDisplay:
         rows = f"{teacher['train_rows']} training, {teacher['validation_rows']} validation, {teacher['test_rows']} test"
         self._expected_seconds = facts["seconds_per_trial"]
         lines = {
-            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits",
+            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits{_oddities(teacher)}",
+            "max_length": facts["max_length"],
             "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
             "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
             f"{plural(facts['threads'], 'thread')}",
@@ -163,18 +212,32 @@ class SweepDisplay:
 
     def _trial_started(self, event: Mapping[str, Any]) -> None:
         self._now = ""
-        self._trials[event["worker"]] = {**event, "started": time.monotonic(), "metrics": ""}
+        paces = {"pace": Pace(), "epochs_pace": Pace()}
+        self._trials[event["worker"]] = {**event, "started": time.monotonic(), "metrics": "", **paces}
 
     def _step(self, event: Mapping[str, Any]) -> None:
         trial = self._trials[event["worker"]]
-        epoch = f"epoch {event['epoch']}/{trial['epochs']}   step {event['step']}"
+        epoch = f"epoch {event['epoch']}/{trial['epochs']}   step {event['step']}/{event['steps']}"
         trial["metrics"] = f"{epoch}   L_soft {event['L_soft']:.3f}   L_hard {event['L_hard']:.3f}"
+        pace: Pace = trial["pace"]
+        pace.reach(event["step"], event["steps"])
+        if pace.seconds_left and pace.is_due():
+            sweep = (
+                f", the whole sweep about {duration(max(pace.seconds_left, self._left()))}"
+                if self._expected_seconds
+                else ""
+            )
+            self._log(f"{_running(trial)}{pace.text()}{sweep}")
 
     def _epoch(self, event: Mapping[str, Any]) -> None:
         trial = self._trials[event["worker"]]
         trial["metrics"] = f"epoch {event['epoch']}/{trial['epochs']}   {self._metric} {event[self._metric]:.4f}"
         elapsed = time.monotonic() - trial["started"]
         self._expected_seconds = elapsed * trial["epochs"] / event["epoch"]
+        pace: Pace = trial["epochs_pace"]
+        pace.reach(event["epoch"], trial["epochs"])
+        if pace.is_due():
+            self._log(_running(trial))
 
     def _done(self, event: Mapping[str, Any]) -> None:
         arm: Arm = event["arm"]
@@ -193,6 +256,11 @@ class SweepDisplay:
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, trial) in self._best.items():
             self._bars.update(self._stages[name], note=f"best {best:.4f} (trial {trial})")
+
+    def _log(self, text: str) -> None:
+        """What the live part shows on a terminal."""
+        if not self._console.is_terminal:
+            self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def _open(self) -> int:
         return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)

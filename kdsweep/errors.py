@@ -18,7 +18,15 @@
 Anything else is a bug and keeps its traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+NAMES_SHOWN = 10
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `names` as a list of the first ten, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
+    return f"[{shown}]" if len(names) <= NAMES_SHOWN else f"[{shown}, … and {len(names) - NAMES_SHOWN} more]"
 
 
 class KDSweepError(Exception):

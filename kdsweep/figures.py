@@ -53,6 +53,8 @@ class Figure:
     """Why there is no plot."""
     wide: bool = False
     """Whether it needs the width of a desk; a phone scrolls it."""
+    dense: bool = False
+    """Whether paper holds two of its kind in a row, not three."""
 
     @property
     def height(self) -> int:

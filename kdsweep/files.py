@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,18 +124,40 @@ def _as_lines(lines: Iterable[Any]) -> str:
     return "".join(json.dumps(dataclasses.asdict(line), allow_nan=False) + "\n" for line in lines)
 
 
+class Lines(NamedTuple):
+    """What a file of JSON lines holds."""
+
+    whole: list[dict[str, Any]]
+    torn: list[int]
+    """Numbers, from 1, of the lines that are no JSON object."""
+    unfinished: int | None
+    """Number of a last line without its end: of a process that was cut off, or that writes it now."""
+
+
+def sifted_lines(path: Path) -> Lines:
+    """Tell whole lines from torn ones; no file has none of either."""
+    if not path.exists():
+        return Lines([], [], None)
+    *ended, rest = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    parsed = [_parsed(line) for line in ended]
+    torn = [number for number, line in enumerate(parsed, start=1) if line is None]
+    return Lines([line for line in parsed if line is not None], torn, len(ended) + 1 if rest else None)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line; an unfinished last one, of a process that was cut off, is left out. Raises ResultsError with the line."""
-    if not path.exists():
-        return []
-    found = []
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            found.append(json.loads(line))
-        except ValueError as error:
-            raise ResultsError(f"{path}, line {number} must be JSON, but: {error}; remove that line") from error
-    return found
+    lines = sifted_lines(path)
+    if lines.torn:
+        raise ResultsError(f"{path}, line {lines.torn[0]} must be a JSON object, but is torn; remove that line")
+    return lines.whole
 
 
 # Locks ---------------------------------------------------------------------------------------------------------------

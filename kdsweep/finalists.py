@@ -306,6 +306,7 @@ def finals_json(finals: Finals) -> dict[str, Any]:
             **row.searched,
             "compared": row.compared,
             "seeds": [run.finalist_seed for run in row.runs],
+            "run_urls": [run.result.run_url if run.result else None for run in row.runs],
             "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
         }
         for row in finals.rows

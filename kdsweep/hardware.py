@@ -1,4 +1,4 @@
-"""What the machine has, found without importing torch: cores, CUDA devices, and how many workers that makes."""
+"""What the machine has, found without importing torch: cores, CUDA devices, how many workers that makes, and how their threads wait."""
 
 import os
 import subprocess
@@ -7,6 +7,20 @@ from shutil import which
 WORKERS_ON_A_CPU = 2
 """A step's small operations run on one core, whatever the threads: two workers with half of the cores each train 1.2 to 1.6 times
 as fast as one with all of them."""
+
+SPIN_COUNT = 4000
+"""Rounds that an OpenMP thread spins at a barrier before it sleeps: 0.1 to 0.2 ms. libgomp's own 300,000 are 10 ms and more, which a thread
+takes from the one that it waits for as soon as another process wants the core: a training step of two threads on two cores took
+2.5 times one thread's time beside such a process. See tests/benchmarks/bench_busy.py."""
+
+
+def bound_spinning() -> None:
+    """Bound how long this process's threads spin, by libgomp's variable; a policy that the environment names is kept.
+
+    libgomp reads it once, when torch is imported. https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
 
 
 def available_cores() -> int:

@@ -2,7 +2,7 @@
 
 leaderboard.json, schema 2, is one object:
 
-    schema    1; a larger number when a key goes or changes its meaning, not when one is added
+    schema    2; a larger number when a key goes or changes its meaning, not when one is added
     sweep     its name
     verdict   the one answer, of the finalists where both arms have them, before that of the best trial of each arm:
               headline     the answer in words
@@ -18,7 +18,13 @@ leaderboard.json, schema 2, is one object:
               counted      what interval and p_value count as random, such as rows, seeds and finalists
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
               the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
-              `finalists.finals_json`
+              `finalists.finals_json`; `teacher`: the teacher's scores there, null without a test split
+    classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
+              of each arm (the one to ship first), each with
+              name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
+              classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never named
+              confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
+                           classes that is confused, the most rows first
     trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
 """
 
@@ -50,7 +56,7 @@ UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate"
 MEASURED = (
     *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
     *(name for name in VALIDATED if name != "val_accuracy"),
-    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id"),
+    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
 )
 """Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kdsweep import __version__
+
 PAYS = 1.5
 """A way to multiply matrices is taken where the others need this many times its seconds: CPUs lie to both sides of it (bfloat16 with AMX
 at 2.5 to 5, without at 0.6), so that measuring again gives the same answer, on a busy machine too."""
@@ -21,7 +23,7 @@ at 2.5 to 5, without at 0.6), so that measuring again gives the same answer, on 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """From glibc's malloc.h."""
 
-_PACKAGES = ("kdsweep", "torch", "transformers", "tokenizers", "datasets", "optuna", "wandb", "numpy")
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "optuna", "wandb", "numpy")
 
 
 def best_device() -> str:
@@ -122,15 +124,23 @@ def hardware(device: str) -> str:
 
 def environment(device: str) -> dict[str, str]:
     """Versions and hardware, for the record and the receipt."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
-        **versions,
+        "kdsweep": __version__,
+        **{name: _version(name) for name in _PACKAGES},
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "system": platform.platform(),
         "device": device,
         "hardware": hardware(device),
     }
+
+
+def _version(package: str) -> str:
+    """A dash where a package was only put on the path: a record is worth more than its versions."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "-"
 
 
 def processor() -> str:

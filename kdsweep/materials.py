@@ -15,30 +15,35 @@ from torch import nn
 
 from kdsweep import machine
 from kdsweep.config import FROM_TEACHER, TrialConfig
-from kdsweep.data import Data, SplitName, load_data, resolved_dataset_revision
+from kdsweep.data import Data, SplitName, load_data
 from kdsweep.distill import Rows
-from kdsweep.errors import ModelError
 from kdsweep.hardware import available_cores
 from kdsweep.models import (
     Speed,
+    chosen_layers,
     load_student,
     measure_speed,
+    model_config,
     resolved_revision,
     size_mb,
     student_from_teacher,
     weights_sha256,
 )
-from kdsweep.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits, tokenize_for
+from kdsweep.reader import Reader, check_forward, reader
+from kdsweep.rows import resolved_dataset_revision
+from kdsweep.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits
 from kdsweep.tokens import Tokens
 
 _ROWS = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
     *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
     *("text_column", "text_pair_column", "label_column", "label_names", "train_limit", "validation_limit"),
+    *("csv_delimiter", "encoding", "drop_empty_texts"),
 )
+_TOKENS = (*_ROWS, "max_length", "device")
 _TEACHER = (
-    *_ROWS,
-    *("max_length", "device", "precision", "teacher", "teacher_revision"),
+    *_TOKENS,
+    *("precision", "teacher", "teacher_revision", "teacher_threads"),
     *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed"),
 )
 _STUDENT_TOKENS = (*_TEACHER, "student", "student_revision")
@@ -53,11 +58,16 @@ Made = TypeVar("Made")
 
 
 def resolve(
-    config: TrialConfig, *, threads: int, precision_on: Callable[[str], str] = machine.best_precision
+    config: TrialConfig,
+    *,
+    threads: int,
+    precision_on: Callable[[str], str] = machine.best_precision,
+    teacher_threads: Callable[[], int] = available_cores,
 ) -> TrialConfig:
     """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs.
 
-    `precision_on(device)` is what its precision means.
+    `precision_on(device)` is what its precision means, `teacher_threads()` how many fine-tune the teacher where neither its threads
+    nor a trial's are named.
     """
     device = machine.best_device() if config.device == "auto" else config.device
     precision = precision_on(device) if config.precision == "auto" else config.precision
@@ -68,10 +78,11 @@ def resolve(
         "dataset_revision": lambda: resolved_dataset_revision(config),
     }
     found = {name: look_up() for name, look_up in revisions.items() if getattr(config, name) == "auto"}
+    named = config.threads if config.teacher_threads == "auto" else config.teacher_threads
     machines = {
         "device": device,
         "precision": precision,
-        "teacher_threads": available_cores() if config.teacher_threads == "auto" else config.teacher_threads,
+        "teacher_threads": teacher_threads() if named == "auto" else named,
         "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
     }
     return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
@@ -93,10 +104,29 @@ class Materials:
         """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
 
         def make() -> Teacher:
+            tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
             with machine.threads(int(config.teacher_threads)):
-                return prepare_teacher(config, self.data(config), watch)
+                return prepare_teacher(config, self.data(config), tokens, watch)
 
         return self._once("teacher", config, _TEACHER, make)
+
+    def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+        """A split as the teacher reads it. Raises ModelError where it cannot; like the student's, without its weights."""
+        return self._tokens(config, self._reader(config.teacher, config.teacher_revision), name)
+
+    def student_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+        """A split as the student reads it."""
+        found = self._reader(*student_source(config))
+        if config.student == FROM_TEACHER:
+            found = dataclasses.replace(found, segments=False)  # which a DistilBERT has none for
+        return self._tokens(config, found, name)
+
+    def check_student(self, config: TrialConfig) -> None:
+        """Raises ModelError for a student that cannot be made or used, as far as that can be known before there is a teacher."""
+        if config.student == FROM_TEACHER:
+            chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
+        else:
+            check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """A fresh student on its device: the same initial weights for the same fields, every time."""
@@ -122,6 +152,15 @@ class Materials:
     def teacher_test_rows(self, config: TrialConfig) -> Rows | None:
         """Test as the teacher meets it, with its logits; None where there is no such split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
+
+    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
+        """Rows of each split of which `max_length` cut the teacher's tokens."""
+        names = _splits(test=self.data(config).test is not None)
+        return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
+
+    def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
+        """Rows of train, validation and, where it is opened, `test`, of which `max_length` cut the student's tokens."""
+        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
 
     def speed(self, config: TrialConfig) -> Speed:
         """Of the student: measured once for each architecture, so that trials of one size can be compared."""
@@ -177,10 +216,8 @@ class Materials:
 
     def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
-            split, teacher = self.data(config).split(name), self.teacher(config)
-            tokens = tokenize_for(config.teacher, config.teacher_revision, split, config, segments=teacher.segments)
-            check_tokens(tokens, teacher.model, config.teacher, config.max_length)
-            labels = torch.from_numpy(split.labels).to(config.device)
+            tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
+            labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
                 return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
 
@@ -188,14 +225,26 @@ class Materials:
 
     def _student_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
-            split, (student, _) = self.data(config).split(name), self._initial_student(config)
-            address, revision = student_source(config)
-            segments = split.pairs is not None and getattr(student.config, "type_vocab_size", 0) > 1
-            tokens = tokenize_for(address, revision, split, config, segments=segments)
-            check_tokens(tokens, student, address, config.max_length)
-            return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
+            return dataclasses.replace(self._teacher_rows(config, name), tokens=self.student_tokens(config, name))
 
         return self._once(f"rows of {name}", config, _STUDENT_TOKENS, make)
+
+    def _reader(self, address: str, revision: str | None) -> Reader:
+        key = ("reader", address, revision)
+        if key not in self._made:
+            self._made[key] = reader(address, revision)
+        found: Reader = self._made[key]
+        return found
+
+    def _tokens(self, config: TrialConfig, found: Reader, name: SplitName) -> Tokens:
+        split = self.data(config).split(name)
+        make = lambda: found.tokens(split, max_length=config.max_length).to(config.device)
+        segments = found.segments and split.pairs is not None
+        return self._once(f"tokens of {name}, {found.address}, {found.revision}, {segments}", config, _TOKENS, make)
+
+
+def _splits(*, test: bool) -> tuple[SplitName, ...]:
+    return ("train", "validation", "test") if test else ("train", "validation")
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:
@@ -203,15 +252,3 @@ def student_source(config: TrialConfig) -> tuple[str, str | None]:
     if config.student == FROM_TEACHER:
         return config.teacher, config.teacher_revision
     return config.student, config.student_revision
-
-
-def check_tokens(tokens: Tokens, model: nn.Module, address: str, max_length: int) -> None:
-    """Raises ModelError where a tokenizer does not belong to its model, or rows are longer than the model reads."""
-    facts: Any = model.config
-    highest, positions = int(tokens.ids.max()), int(getattr(facts, "max_position_embeddings", max_length))
-    if highest >= facts.vocab_size:
-        raise ModelError(
-            f"{address!r}: the tokenizer gives id {highest}, but the model knows {facts.vocab_size} pieces"
-        )
-    if int(tokens.lengths.max()) > positions:
-        raise ModelError(f"max_length <= {positions} (what {address!r} reads) must hold, but got {max_length}")

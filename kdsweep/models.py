@@ -4,6 +4,7 @@ Weights come as safetensors only, no code of a checkpoint is ever run, and every
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from kdsweep.assets import local_path
-from kdsweep.errors import ModelError
+from kdsweep.errors import NAMES_SHOWN, ModelError, listed
 from kdsweep.tokens import EVALUATION_ROWS, Batch, Tokens, padded
 
 transformers.logging.set_verbosity_error()
@@ -39,7 +40,7 @@ def model_config(address: str, revision: str | None) -> Any:
     try:
         return AutoConfig.from_pretrained(local_path(address), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(_unreadable(address, error)) from error
+        raise ModelError(unreadable(address, error)) from error
 
 
 def resolved_revision(address: str) -> str | None:
@@ -49,7 +50,7 @@ def resolved_revision(address: str) -> str | None:
     try:
         return Path(hf_hub_download(address, "config.json")).parent.name  # the hub's cache has a folder a commit
     except (OSError, ValueError) as error:
-        raise ModelError(_unreadable(address, error)) from error
+        raise ModelError(unreadable(address, error)) from error
 
 
 def load_classifier(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
@@ -75,15 +76,24 @@ def load_classifier(address: str, revision: str | None, label_names: Sequence[st
             dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_unreadable(address, error)) from error
+        raise ModelError(unreadable(address, error, is_classifier(config))) from error
     return model
 
 
-def _unreadable(address: str, error: Exception) -> str:
+def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
+    """The message for weights, of a classifier or of a body alone, that could not be loaded."""
     cause = " ".join(str(error).split())[:400]
-    return (
-        f"{address!r} must be a sequence classifier or the body of one, with weights as safetensors, but: {cause}\n"
-        "Check the name and the network, or name a local folder; pickled weights (.bin) are refused: convert them first"
+    said = f"{address!r} must be a sequence classifier or the body of one, with weights as safetensors, but: {cause}\n"
+    if not any(Path(local_path(address)).glob("pytorch_model*.bin")):
+        return said + (
+            "Check the name and the network, or name a local folder; any encoder works that transformers has a sequence classifier "
+            "for (README: which were tried); pickled weights (.bin) are refused: convert them first"
+        )
+    kind = "AutoModelForSequenceClassification" if classifies else "AutoModel"
+    return said + (
+        "Its weights are pickled (.bin), and reading them runs whatever code they hold; where you trust them, these two lines of Python "
+        f"convert them:\n  from transformers import {kind}\n"
+        f"  {kind}.from_pretrained({address!r}, use_safetensors=False).save_pretrained({address!r})"
     )
 
 
@@ -120,9 +130,26 @@ def label_columns(config: Any, label_names: Sequence[str], address: str) -> list
         if [str(index) for index in range(len(mine))] == mine:
             return list(range(len(other)))
     raise ModelError(
-        f"{address!r} must have the dataset's classes, but the dataset has {list(label_names)} and the model {theirs}; "
+        f"{address!r} must have the dataset's classes, but {_mismatch(label_names, theirs)}; "
         "choose classes with label_names, rename one side's, or name another model"
     )
+
+
+def _mismatch(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    """Both lists where they are short; of long ones how many there are, and those that the other side lacks."""
+    if max(len(mine), len(theirs)) <= NAMES_SHOWN:
+        return f"the dataset has {listed(mine)} and the model {listed(theirs)}"
+    known = {_plain(name) for name in mine}, {_plain(name) for name in theirs}
+    alone = [name for name in mine if _plain(name) not in known[1]], [n for n in theirs if _plain(n) not in known[0]]
+    return (
+        f"of the dataset's {len(mine)} the model lacks {len(alone[0])}: {listed(alone[0])}, and of the model's {len(theirs)} "
+        f"the dataset lacks {len(alone[1])}: {listed(alone[1])}"
+    )
+
+
+def is_order_assumed(config: Any, label_names: Sequence[str]) -> bool:
+    """Whether a model's classes, or the dataset's, are only numbered, so that `label_columns` has nothing but their order to match by."""
+    return {_plain(name) for name in label_names} != {_plain(str(name)) for name in config.id2label.values()}
 
 
 def _plain(name: str) -> str:
@@ -168,19 +195,26 @@ def student_from_teacher(
     gives the teacher's own last hidden states. Raises ModelError for a teacher that is no BERT.
     """
     config: Any = teacher.config
+    chosen = chosen_layers(config, layers)
+    torch.manual_seed(seed)
+    student: nn.Module = DistilBertForSequenceClassification(_distilbert_config(config, len(chosen), label_names))
+    student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
+    return student
+
+
+def chosen_layers(config: Any, layers: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The layers of a teacher that its from_teacher student copies, by the teacher's configuration alone. Raises ModelError."""
     if config.model_type != "bert" or config.layer_norm_eps != 1e-12:
         found = f"{config.model_type} with layer_norm_eps {getattr(config, 'layer_norm_eps', None)}"
         raise ModelError(
-            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher is {found}; name a student"
+            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher is {found}; name a student: as that, "
+            "as for a teacher, any encoder works that transformers has a sequence classifier for"
         )
     chosen = spread_layers(layers, config.num_hidden_layers) if isinstance(layers, int) else layers
     if max(chosen) >= config.num_hidden_layers:
         last = config.num_hidden_layers - 1
         raise ModelError(f"student_layers must lie in 0 … {last} (the teacher's layers), but got {list(chosen)}")
-    torch.manual_seed(seed)
-    student: nn.Module = DistilBertForSequenceClassification(_distilbert_config(config, len(chosen), label_names))
-    student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
-    return student
+    return chosen
 
 
 def _distilbert_config(config: Any, layers: int, label_names: Sequence[str]) -> DistilBertConfig:
@@ -277,6 +311,14 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
+
+
+def computation(model: nn.Module) -> str:
+    """What a model's configuration says beside its weights that decides what it computes: activation, dropout, epsilon, …"""
+    config: Any = model.config
+    names = {"_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id"}
+    said = {name: value for name, value in config.to_diff_dict().items() if name not in names}
+    return json.dumps(said, sort_keys=True, default=str)
 
 
 def parameter_count(model: nn.Module) -> int:

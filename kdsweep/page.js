@@ -54,14 +54,15 @@ toggle.addEventListener("click", () => {
 system.addEventListener("change", () => { tell(); paint(); });
 tell();
 
-// Print light and at the paper's width, up to three figures a row as the style has it; then go back to the window's.
+// Print light and at the paper's width, up to three figures a row (two dense ones) as the style has it; then go back to the window's.
 const PAPER = 690;  // CSS pixels of A4 without its margins
 addEventListener("beforeprint", () => {
   root.dataset.screen = root.dataset.theme ?? "";
   root.dataset.theme = "light";
   paint();
   for (const plot of plots) {
-    const columns = Math.min(3, every(".plot", plot.closest(".plots")).length);
+    const row = plot.closest(".plots");
+    const columns = Math.min(row.classList.contains("dense") ? 2 : 3, every(".plot", row).length);
     Plotly.relayout(plot, {width: (PAPER + 20) / columns - 20});
   }
 });

@@ -8,13 +8,15 @@ from typing import Any
 import jinja2
 
 from kdsweep import figures, search_figures, study_figures
+from kdsweep.class_figures import confusion_matrices
 from kdsweep.contents import Report
 from kdsweep.finalists import Finals, titled
 from kdsweep.leaderboard import Row
 from kdsweep.records import read_test
-from kdsweep.report_text import finalists_table, verdicts_table
+from kdsweep.report_text import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+from kdsweep.results import TrialResult
 from kdsweep.sweep_config import ARMS
-from kdsweep.words import ARM_NAMES, compact, number, percent
+from kdsweep.words import ARM_NAMES, clipped, compact, number, percent
 
 
 def render_html(report: Report) -> str:
@@ -26,6 +28,7 @@ def render_html(report: Report) -> str:
         "cost": figures.accuracy_versus_cost(found),
         "budget": (figures.budget_curves(found),),
         "calibration": (figures.calibration(_calibrated(report.finals)),),
+        "confusion": confusion_matrices(report.by_class),
         "importances": (study_figures.parameter_importances(found),),
         "parallel": (search_figures.parallel_coordinates(found),),
     }
@@ -35,8 +38,11 @@ def render_html(report: Report) -> str:
         ranked=ranked,
         others=[row for row in report.rows if row.rank is None],
         verdict=report.verdict,
-        finalists=finalists_table(report.finals) if report.finals else [],
+        finalists=finalists_table(report, report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
+        confused=confused_table(report.by_class) if report.by_class else [],
+        confused_said=confused_said(report.by_class) if report.by_class else "",
+        finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
@@ -55,6 +61,21 @@ def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, in
     return {titled(row): test.reliability for row, test in tested}
 
 
+def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:
+    """The finalists' runs that have a page in W&B, by name."""
+    runs = [
+        (f"{titled(row)} seed {run.finalist_seed}", run.result)
+        for row in (finals.rows if finals else ())
+        for run in row.runs
+    ]
+    return [(what, result) for what, result in runs if result and _is_web(result.run_url)]
+
+
+def _is_web(address: str | None) -> bool:
+    """Whether a link may lead there: no `javascript:` out of a record."""
+    return address is not None and address.startswith(("https://", "http://"))
+
+
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
@@ -64,8 +85,11 @@ def _template() -> jinja2.Template:
         "percent": percent,
         "compact": compact,
         "number": number,
+        "in_percent": in_percent,
+        "clipped": clipped,
         "key": _key,
         "millions": _millions,
+        "web": _is_web,
     }
     return environment.from_string(_beside("page.html.j2"))
 

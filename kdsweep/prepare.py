@@ -1,28 +1,39 @@
 """What happens once, before the first trial: every check, the teacher's record, and how long the sweep will take."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kdsweep import machine
-from kdsweep.config import TrialConfig
+from kdsweep import machine, metrics
+from kdsweep.config import FROM_TEACHER, TrialConfig
+from kdsweep.data import Data, SplitName
 from kdsweep.distill import distill
-from kdsweep.errors import DataError, PreflightError, TrialFailed
+from kdsweep.errors import DataError, PreflightError, TrialFailed, listed
 from kdsweep.losses import hard_loss
-from kdsweep.materials import Materials
-from kdsweep.models import parameter_count, size_mb
+from kdsweep.materials import Materials, student_source
+from kdsweep.models import is_order_assumed, parameter_count, size_mb
 from kdsweep.records import TrialFolder, read_teacher
 from kdsweep.results import TeacherEpoch, TeacherResult
 from kdsweep.runs import Run
+from kdsweep.sweep_config import StudyConfig
 from kdsweep.teacher import TeacherWatch, teacher_trial
 from kdsweep.tokens import evaluation_batches
+from kdsweep.words import truncated
 
-MARGIN_POINTS = 2.0
-"""A teacher must beat always naming the commonest class by so many points of accuracy: below it has nothing to teach."""
+GAP_CLOSED = 0.04
+"""A teacher must close so large a share of the gap between always naming the commonest class and a perfect score: below it has
+nothing to teach. 2 points for two classes of one size; and a perfect teacher passes however rare the other classes are."""
+ERRORS_LEFT = 2 / 3
+"""Another order of a teacher's classes is told where it leaves at most so many of its errors; beyond chance, see `likelier_order`."""
+UNKNOWN_WARNED = 0.1
+"""Share of the word pieces unknown to a tokenizer from which it is told."""
 TIMED_BATCHES = 4
+WARNED_SHARE = 0.05
+"""Of a split's rows: where `max_length` cuts so many, it is said aloud."""
 
 
 def recorded_teacher(
@@ -100,18 +111,46 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         from_cache=teacher.from_cache,
         environment=machine.environment(config.device),
         run_id=run.run_id,
+        empty_texts_dropped=data.empty_texts_dropped,
+        conflicting_texts=data.conflicting_texts,
+        truncated_rows=materials.truncated_rows(config),
+        run_url=run.url,
+        run_missing=run.missing,
     )
 
 
-def preflight(materials: Materials, config: TrialConfig, *, largest_batch: int) -> None:
-    """Check, before any trial is paid for, that rows and teacher are worth learning from.
+def check_inputs(
+    materials: Materials, corners: Sequence[TrialConfig], *, largest_batch: int, splits: Sequence[SplitName]
+) -> list[str]:
+    """Refuse what no trial could be run with, before the teacher is fine-tuned; what is worth knowing all the same, in words.
 
-    Raises DataError for fewer rows than a batch; PreflightError for a teacher that gives the same rows other logits the
-    second time, or is no better than always naming the commonest class.
+    Raises DataError for fewer rows than a batch; ModelError for a teacher or student that cannot read the rows, or a student that
+    cannot be made.
+    """
+    unknown: dict[str, float] = {}
+    for config in corners:
+        rows = len(materials.data(config).train)
+        if rows < largest_batch:
+            raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
+        readers = {config.teacher: materials.teacher_tokens, student_source(config)[0]: materials.student_tokens}
+        for address, read in readers.items():
+            shares = [read(config, name).unknown_share for name in splits]
+            unknown[address] = max(unknown.get(address, 0.0), *shares)
+        materials.check_student(config)
+    return [
+        f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
+        for address, share in unknown.items()
+        if share > UNKNOWN_WARNED
+    ]
+
+
+def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
+    """Check, before any trial is paid for, that the teacher is worth learning from; what `study.accept_weak_teacher` accepts, in words.
+
+    Raises PreflightError for a teacher that gives the same rows other logits the second time, whose numbered classes are in
+    another order, or that is hardly better than always naming the commonest class.
     """
     data, teacher = materials.data(config), materials.teacher(config)
-    if len(data.train) < largest_batch:
-        raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {len(data.train)} rows")
     _, validation = materials.teacher_rows(config)
     batch = next(evaluation_batches(validation.tokens))
     with torch.inference_mode():
@@ -120,14 +159,92 @@ def preflight(materials: Materials, config: TrialConfig, *, largest_batch: int) 
         raise PreflightError(
             "the teacher must be deterministic, but gives the same rows different logits the second time"
         )
-    majority = 100 * data.majority_accuracy()
-    accuracy = 100 * (validation.teacher_logits.argmax(dim=-1) == validation.labels).double().mean().item()
-    if accuracy < majority + MARGIN_POINTS:
-        raise PreflightError(
-            f"the teacher must beat always naming the commonest class by {MARGIN_POINTS:g} points on validation, but has "
-            f"{accuracy:.1f} against {majority:.1f}: it has nothing to teach. Train it first or longer (teacher_epochs, "
-            f"now {config.teacher_epochs}), or name a teacher fine-tuned for these classes"
-        )
+    assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model.config, data.label_names)
+    predicted = validation.teacher_logits.argmax(dim=-1).cpu().numpy()
+    weak = (_other_order(data, predicted) if assumed else None) or _weakness(
+        data, predicted, config, study.metric, assumed
+    )
+    if weak is None:
+        return []
+    if not study.accept_weak_teacher:
+        raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+
+
+def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
+    """What is wrong with a teacher that is hardly better than always naming the commonest class; None for a better one."""
+    commonest = np.bincount(data.train.labels).argmax()
+    score, majority = (
+        _score(metric, named, data) for named in (predicted, np.full_like(data.validation.labels, commonest))
+    )
+    needed = majority + GAP_CLOSED * (1 - majority)
+    if score >= needed:
+        return None
+    order = (
+        f", or list label_names in the order of its classes, which are only numbered (now {listed(data.label_names)})"
+    )
+    return (
+        f"the teacher must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
+        f"validation, but has {100 * score:.2f} against {100 * majority:.2f} ({100 * needed:.2f} would do): it has nothing to teach. "
+        f"Train it first or longer (teacher_epochs, now {config.teacher_epochs}), or name a teacher fine-tuned for these classes"
+        f"{order if assumed else ''}"
+    )
+
+
+def _score(metric: str, predicted: np.ndarray, data: Data) -> float:
+    labels, classes = data.validation.labels, len(data.label_names)
+    if metric == "val_accuracy":
+        return metrics.accuracy(predicted, labels)
+    return {"val_macro_f1": metrics.macro_f1, "val_mcc": metrics.matthews}[metric](predicted, labels, classes)
+
+
+def _other_order(data: Data, predicted: np.ndarray) -> str | None:
+    """What is wrong with a teacher of numbered classes that another order of them makes much better; None where none does."""
+    labels, names = data.validation.labels, data.label_names
+    order = likelier_order(predicted, labels, len(names))
+    if order is None:
+        return None
+    before, after = (100 * metrics.accuracy(named, labels) for named in (predicted, order[predicted]))
+    return (
+        f"the teacher must have its classes, which are only numbered, in the order of label_names, now {listed(names)}, but has "
+        f"an accuracy of {before:.1f} on validation in it, and {after:.1f} in the order {listed([names[place] for place in order])}: "
+        "put that into label_names (or rename the classes of the dataset, where those are the numbered ones)"
+    )
+
+
+def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """For each class that a teacher predicts, the one that it seems to mean, int [C]; None where that leaves more than `ERRORS_LEFT`
+    of its errors, or less than two standard errors between the two. Predictions and labels int [N]."""
+    counts = 2 * metrics.confusion(predicted, labels, classes) + np.eye(
+        classes, dtype=int
+    )  # of equals, the order as it is
+    order, taken = np.full(classes, -1), np.zeros(classes, dtype=bool)
+    for cell in np.argsort(-counts, axis=None, kind="stable"):
+        label, column = divmod(int(cell), classes)
+        if order[column] < 0 and not taken[label]:
+            order[column], taken[label] = label, True
+    right, other = predicted == labels, order[predicted] == labels
+    gains, losses = int((other & ~right).sum()), int((right & ~other).sum())
+    clear = gains - losses >= 2 * (gains + losses) ** 0.5 > 0
+    return order if clear and (~other).sum() <= ERRORS_LEFT * (~right).sum() else None
+
+
+def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
+    """What `max_length` cuts, in words: a line a model and length; and those lines that are worth a warning."""
+    several = len({(corner.teacher, corner.student) for corner in corners}) > 1
+    named: Callable[[str, str], str] = lambda role, address: (
+        f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
+    )
+    lines: dict[str, bool] = {}
+    for corner in corners:
+        rows = materials.data(corner).sizes()
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        if corner.student != FROM_TEACHER:
+            cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
+        for who, cut in cuts.items():
+            many = any(count >= WARNED_SHARE * rows[name] for name, count in cut.items())
+            lines[f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"] = many
+    return list(lines), [line for line, many in lines.items() if many]
 
 
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:

@@ -15,36 +15,41 @@ from kdsweep.data import Split, load_data
 from kdsweep.finalists import Finalist, Finals, finals_json
 from kdsweep.gathered import SweepRecords
 from kdsweep.results import ToldVerdict
+from kdsweep.run_labels import verdict_label
 from kdsweep.runs import Run
 from kdsweep.sweep_config import Resolved
 from kdsweep.tracking import open_tracker, resolved_mode
 
-JOB_TYPE = "verdict"
 MOST_TEXTS = 10_000
 """Rows of the table of disagreements: W&B's own limit for a table that its page shows."""
 DISAGREEMENTS = ("finalist", "seed", "row", "text", "class", "teacher", "student")
 
 
-def publish(report: Report, finals: Finals, mode: Resolved | None, say: Callable[[str], None]) -> None:
+def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say: Callable[[str], None]) -> None:
     """Tell W&B what a finished sweep's report says, unless it has been told: a verdict that changed gets another run.
 
-    `mode` is how W&B is reached, where that is known; otherwise its server is asked.
+    `key` is the sweep's, which its runs' ids end with; `mode` is how W&B is reached, where that is known; otherwise its server
+    is asked.
     """
     found, summary = report.records, _as_json(verdict_summary(report, finals))
     told, tracking = records.read_verdict(found.folder), found.sweep.tracking
     if told and told.summary == summary:
         return
     number = told.number + 1 if told else 1
-    name = records.verdict_run_name(found.sweep.name, number)
+    label = verdict_label(found.sweep, key, number)
     tracker = open_tracker(found.folder, found.sweep.name, tracking, mode or resolved_mode(tracking)[0], say)
-    with tracker.run(name, JOB_TYPE, _as_json(found.sweep.identity())) as run:
+    with tracker.run(label, _as_json(found.sweep.identity())) as run:
         run.summarise(summary)
         run.log_table("finalists", *_finalists(finals))
         if tracking.log_model:
             _log_student(run, found, finals, say)
         if tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
-    if run.run_id is None:  # W&B could not even write to this disk, and said so: the next time tells it
+    if run.run_id is None:  # the next time tells it
+        if run.missing:
+            say(
+                f"W&B has no run of the verdict ({run.missing}): the report has it, and the same command tells it again"
+            )
         return
     for row in finals.rows:
         for ran in row.runs:
@@ -109,7 +114,7 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows: rank, scores, searched fields and the means on test."""
     rows = finals_json(finals)["finalists"]
     flat = [
-        {name: value for name, value in row.items() if name not in ("seeds", "test")}
+        {name: value for name, value in row.items() if name not in ("seeds", "run_urls", "test")}
         | {f"test_{name}": value for name, value in row["test"].items()}
         for row in rows
     ]

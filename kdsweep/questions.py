@@ -54,7 +54,8 @@ def _which(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> s
         return f"By the search alone {what}, the best on validation{kept}: {size}. Its score flatters it."
     chosen = finals.chosen
     seeds = f"the best on validation over {plural(len(chosen.runs), 'fresh seed')}{kept}"
-    return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. The command that loads it stands at the end."
+    load = "The command that loads it stands at the end." if run.has_student() else "Its student is not on this disk."
+    return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. {load}"
 
 
 def _how_sure(found: SweepRecords, finals: Finals | None) -> str:

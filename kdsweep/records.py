@@ -17,6 +17,7 @@
         test_predictions.npy     the class of every test row, int64 [N]
       verdict.json               `ToldVerdict`, when W&B was told of the finalists
       study.db                   the embedded Optuna storage
+      sweep_key                  what the ids of its W&B runs end with; the study has it too
       worker.log                 what the worker processes printed
       wandb/                     W&B's own folders, one a run: `tracked_runs`
       locks/                     which processes of the sweep are alive
@@ -42,7 +43,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kdsweep.config import TrialConfig, read_trial_config, trial_yaml
+from kdsweep.config import TrialConfig, plain_values, read_trial_config, trial_yaml
 from kdsweep.errors import ResultsError, Superseded
 from kdsweep.files import (
     append_lines,
@@ -50,6 +51,7 @@ from kdsweep.files import (
     read_array,
     read_lines,
     replace_lines,
+    sifted_lines,
     write_array,
     write_atomically,
     write_json,
@@ -66,12 +68,10 @@ from kdsweep.results import (
     ToldVerdict,
     TrialResult,
 )
-from kdsweep.sweep_config import ARMS, Arm, Stage, SweepConfig, identity_changes, sweep_yaml
+from kdsweep.sweep_config import ARMS, TRIAL_DEFAULTS, Arm, Stage, SweepConfig, identity_changes, sweep_yaml
 from kdsweep.sweep_file import load_sweep
 
 FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
-JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
-"""What W&B calls a run of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,14 @@ class TrialRow:
         """Whether the attempt that gave the result wrote this folder: what comes out of the study has config, epochs, result alone."""
         attempts = read_lines(self.folder / "attempts.jsonl")
         return self.result is not None and any(line["attempt"] == self.result.attempt for line in attempts)
+
+    def edits(self) -> list[str]:
+        """Tell what config.yaml says otherwise than what ran, a line each such as `alpha: 0.5, now 0.7`; nothing in older records."""
+        if self.result is None or self.result.config is None:
+            return []
+        now = plain_values(dataclasses.asdict(self.config))
+        ran = plain_values(TRIAL_DEFAULTS) | dict(self.result.config)
+        return [line.strip() for line in identity_changes({name: ran[name] for name in now}, now)]
 
     def measured(self) -> tuple[Any, ...] | None:
         """What two hosts that ran the same trial must agree on: all but clocks, attempts and machines; None without result."""
@@ -123,21 +131,16 @@ def teacher_folder(sweep_folder: Path) -> Path:
     return sweep_folder / "teacher"
 
 
-def run_name(sweep: str, arm: Arm, trial: int, attempt: int, *, finalist_seed: int | None = None) -> str:
-    """The id of an attempt's W&B run."""
-    if finalist_seed is not None:
-        return f"{sweep}-{JOB_TYPES['finalists']}-{arm}-{trial:04d}-seed{finalist_seed}-a{attempt}"
-    return f"{sweep}-{JOB_TYPES[arm]}-{trial:04d}-a{attempt}"
+def keep_sweep_key(sweep_folder: Path, key: str) -> None:
+    """Write a copy of what the study has, for whoever has the folder alone."""
+    if read_sweep_key(sweep_folder) != key:
+        write_atomically(sweep_folder / "sweep_key", key)
 
 
-def teacher_run_name(sweep: str) -> str:
-    """The id of the teacher's W&B run."""
-    return f"{sweep}-teacher"
-
-
-def verdict_run_name(sweep: str, number: int) -> str:
-    """The id of the W&B run that tells the verdict for the number-th time: more trials can change it."""
-    return f"{sweep}-verdict" + (f"-{number}" if number > 1 else "")
+def read_sweep_key(sweep_folder: Path) -> str | None:
+    """The key in the ids of the sweep's W&B runs; None where no run was tracked, or none since there are keys."""
+    path = sweep_folder / "sweep_key"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
 def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
@@ -195,7 +198,7 @@ class TrialFolder:
 
     def cut_back(self, *, step: int, epochs: int) -> tuple[list[StepMetrics], list[EpochMetrics], int]:
         """Keep the record up to a checkpoint; what it holds then, and how many steps after it were cut."""
-        found = read_steps(self.path)
+        found = [StepMetrics(**line) for line in read_lines(self.path / "steps.jsonl")]
         steps = [line for line in found if line.step <= step]
         kept = [EpochMetrics(**line) for line in read_lines(self.path / "epochs.jsonl")][:epochs]
         self._check_owner()
@@ -315,7 +318,7 @@ def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
 def read_sweep(folder: Path) -> SweepConfig | None:
     """The sweep that a results folder belongs to; None for a new folder."""
     path = folder / "sweep.yaml"
-    return load_sweep(path) if path.exists() else None
+    return load_sweep(path, recorded=True) if path.exists() else None
 
 
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
@@ -356,8 +359,21 @@ def read_trial(folder: Path) -> TrialRow:
         finalist_seed=finalist_seed,
         config=read_trial_config(folder / "config.yaml"),
         result=_read_json(folder / "result.json", TrialResult),
-        epochs=tuple(EpochMetrics(**line) for line in read_lines(folder / "epochs.jsonl")),
+        epochs=tuple(EpochMetrics(**line) for line in sifted_lines(folder / "epochs.jsonl").whole),
     )
+
+
+def torn_lines(folder: Path) -> list[str]:
+    """Name the torn lines of a trial's (or teacher's) record, such as `steps.jsonl, line 12`; readers leave them out.
+
+    While there is no result, a last line without its end is none: a process writes it, or was cut off.
+    """
+    found, over = [], (folder / "result.json").exists()
+    for name in ("steps.jsonl", "epochs.jsonl"):
+        lines = sifted_lines(folder / name)
+        cut_off = [lines.unfinished] if over and lines.unfinished else []
+        found += [f"{name}, line {number}" for number in (*lines.torn, *cut_off)]
+    return found
 
 
 def _place(folder: Path) -> tuple[Arm, int, int | None] | None:
@@ -382,8 +398,8 @@ def read_teacher(folder: Path) -> TeacherResult | None:
 
 
 def read_teacher_epochs(folder: Path) -> list[TeacherEpoch]:
-    """Every epoch of the teacher's fine-tuning."""
-    return [TeacherEpoch(**line) for line in read_lines(folder / "epochs.jsonl")]
+    """Every epoch of the teacher's fine-tuning; without torn lines."""
+    return [TeacherEpoch(**line) for line in sifted_lines(folder / "epochs.jsonl").whole]
 
 
 def read_teacher_config(folder: Path) -> TrialConfig:
@@ -392,8 +408,8 @@ def read_teacher_config(folder: Path) -> TrialConfig:
 
 
 def read_steps(folder: Path) -> list[StepMetrics]:
-    """Every step of a trial."""
-    return [StepMetrics(**line) for line in read_lines(folder / "steps.jsonl")]
+    """Every step of a trial; without torn lines."""
+    return [StepMetrics(**line) for line in sifted_lines(folder / "steps.jsonl").whole]
 
 
 def read_predictions(folder: Path) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from kdsweep import leaderboard
 from kdsweep.answer import verdict_json
 from kdsweep.audit import audit, audit_text
+from kdsweep.by_class import by_class_json
 from kdsweep.contents import Report, build_report
 from kdsweep.errors import KDSweepError
 from kdsweep.files import write_atomically, write_json
@@ -28,12 +29,19 @@ def write_report(folder: Path, *others: Path) -> Report:
     report = build_report(folder, *others)
     verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
-    board["finals"] = finals_json(report.finals) if report.finals else None
+    board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
+    board["classes"] = by_class_json(report.by_class) if report.by_class else None
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
     write_atomically(folder / "report.md", render_markdown(report))
     write_atomically(folder / "report.html", render_html(report))
     return report
+
+
+def _teacher_json(report: Report) -> dict[str, float] | None:
+    """The teacher on the test split, under the finalists' names; None where there is none."""
+    test = report.teacher_test
+    return {key: getattr(test, key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece")} if test else None
 
 
 EPILOG = """\

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "
 """What an epoch measures on the validation rows."""
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
-    *("parameters", "size_mb", "initial_weights_sha256", "teacher_weights_sha256", "data_sha256"),
+    *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
 )
 """Fields of `TrialResult` that another attempt gives again."""
 
@@ -116,6 +116,11 @@ class FinalTest:
     rows: int
     opened_at: str
 
+    def measured(self) -> dict[str, float]:
+        """Return the metrics that a reproduction must give again, one number each."""
+        names = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl", "rows")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
@@ -167,10 +172,21 @@ class TrialResult:
     """95th percentile of the same passes."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
+    weights_sha256: str | None = None
+    """Of the trained student, whole; None for a trial that failed, and in older records."""
+    config: Mapping[str, Any] | None = None
+    """Every field that ran, as config.yaml held it then: who edits that file later is told. None in older records."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split that it met, those of which `max_length` cut the student's tokens; empty where nobody counted."""
+    run_url: str | None = None
+    """The W&B run's page; None for one that did not go to a server."""
+    run_missing: str | None = None
+    """Why W&B has no run although the sweep was tracked; None where it has one, or tracking was off."""
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
-        kept = {"environment", "run_id"} | {field.name for field in dataclasses.fields(EpochMetrics)}
+        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows"}
+        kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 
@@ -201,6 +217,15 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
     latency_ms_p95: float | None = None
+    empty_texts_dropped: int = 0
+    """Rows left out because a text of theirs is empty."""
+    conflicting_texts: int = 0
+    """Texts (pairs) that stand in the rows with two labels or more."""
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    """Of each split, those of which `max_length` cut the teacher's tokens; empty where nobody counted."""
+    run_url: str | None = None
+    """As of a trial."""
+    run_missing: str | None = None
 
     def summary(self) -> dict[str, Any]:
         """What W&B's table of runs shows."""

@@ -10,14 +10,18 @@ from rich.console import Console
 from kdsweep import display
 from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records import read_teacher, results_root, teacher_folder
+from kdsweep.shipped import find_sweep
 from kdsweep.sweep_config import SweepConfig
 from kdsweep.sweep_file import load_sweep
 
 EPILOG = """\
 examples:
   python -m kdsweep.run sweeps/T_alpha.yaml                    run it, or continue it where it stopped
+  python -m kdsweep.run T_alpha                                the shipped sweep of that name, from anywhere
   python -m kdsweep.run sweeps/T_alpha.yaml --dry-run          show the plan, load nothing
   python -m kdsweep.run sweeps/T_alpha.yaml study.trials=50 fixed.epochs=4 search.alpha.high=0.9 name=longer
+  python -m kdsweep.run sweeps/T_alpha.yaml fixed.epochs=null search.epochs.low=1 search.epochs.high=4    search what was fixed
+  python -m kdsweep.run sweeps/T_alpha.yaml search.batch_size=null fixed.batch_size=32                    fix what was searched
 
 A sweep trains students on two arms: distilled (all axes) and fine-tuned (alpha 0, the control). alpha weighs the SOFT term:
 L = alpha * T^2 * KL(teacher_T || student_T) + (1 - alpha) * CE. Results go to results/NAME (KDSWEEP_RESULTS moves it),
@@ -41,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, help="a sweep file, such as sweeps/T_alpha.yaml")
+    parser.add_argument(
+        "file", type=Path, help="a sweep file, such as sweeps/T_alpha.yaml, or the name of a shipped one"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
     parser.add_argument(
         "--workers",
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         renamed = [f"name={options.fork}"] if options.fork else []
-        sweep = load_sweep(options.file, [*options.overrides, *renamed])
+        sweep = load_sweep(find_sweep(options.file), [*options.overrides, *renamed])
         if options.dry_run:
             folder = results_root() / sweep.name
             where = {"tracking": sweep.tracking.mode, "results": str(folder)}

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.run_labels import RunLabel
 
 
 class Run(Protocol):
     """Where one trial's metrics go."""
 
     run_id: str | None
+    url: str | None
+    """Its page; None for one that did not go to a server."""
+    missing: str | None
+    """Why W&B has no run although the sweep is tracked; None where it has one, or tracking is off."""
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
         """Every step's losses."""
@@ -32,7 +37,7 @@ class Run(Protocol):
 class Tracker(Protocol):
     """Opens runs."""
 
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Any:
+    def run(self, label: RunLabel, config: Mapping[str, Any]) -> Any:
         """A context manager that gives a `Run` and closes it, whatever happens inside."""
 
     def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
@@ -40,9 +45,13 @@ class Tracker(Protocol):
 
 
 class NullRun:
-    """Goes nowhere."""
+    """Goes nowhere: tracking is off, or W&B could not open the run, and `missing` says why."""
 
     run_id: str | None = None
+    url: str | None = None
+
+    def __init__(self, missing: str | None = None) -> None:
+        self.missing = missing
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
         """Nothing."""
@@ -64,7 +73,7 @@ class NullTracker:
     """Tracking is off."""
 
     @contextmanager
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
+    def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
         """A run that goes nowhere."""
         yield NullRun()
 

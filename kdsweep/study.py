@@ -25,13 +25,20 @@ from kdsweep import space
 from kdsweep.assignment import Assignment, Settled, StoredTrial, Who, who_is
 from kdsweep.clock import Clock
 from kdsweep.errors import ResultsError
+from kdsweep.records import keep_sweep_key
 from kdsweep.results import Status, TrialResult
+from kdsweep.run_labels import new_sweep_key
 from kdsweep.sampler import SlotSampler, known_slots, pruner
 from kdsweep.storage import Storage
 from kdsweep.sweep_config import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
 
-warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")  # `Storage.beating` sends them
-warnings.filterwarnings("ignore", message="The reported value is ignored because this `step`")  # an attempt run again
+SILENCED = (
+    "Heartbeat of storage is supposed",  # `Storage.beating` sends them
+    "The reported value is ignored because this `step",  # an attempt run again
+)
+"""How Optuna's warnings about what is meant here begin."""
+for _message in SILENCED:
+    warnings.filterwarnings("ignore", message=_message)
 
 STATES: dict[Status, TrialState] = {
     "complete": TrialState.COMPLETE,
@@ -39,7 +46,7 @@ STATES: dict[Status, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-Value = TypeVar("Value", str, float)
+Value = TypeVar("Value", str, int, float)
 
 
 class Studies:
@@ -49,7 +56,7 @@ class Studies:
     """
 
     def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
-        self._sweep, self._owner = sweep, owner
+        self._sweep, self._folder, self._owner = sweep, folder, owner
         self._storage = Storage(sweep.study, folder, say)
         with self._storage.alone():
             self._studies: dict[Stage, Study] = {arm: self._create(arm) for arm in ARMS}
@@ -238,8 +245,18 @@ class Studies:
         """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
         return self._agreed("precisions", hardware, measure)
 
+    def sweep_key(self) -> str:
+        """What the ids of the sweep's W&B runs end with, drawn once for all hosts; the results folder keeps a copy."""
+        key = self._agreed("tracking", "sweep_key", new_sweep_key)
+        keep_sweep_key(self._folder, key)
+        return key
+
+    def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
+        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
+        return self._agreed("teacher_threads", "auto", count)
+
     def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
-        """What was measured first, of all workers and hosts."""
+        """What was measured (or drawn) first, of all workers and hosts."""
         study = self._studies["distilled"]
         with self._storage.alone():
             known: dict[str, Value] = study.user_attrs.get(name, {})

@@ -37,7 +37,7 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         report, text = _report(studies, folder)
         print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
-            _publish(report, mode, lambda text: console.print(text, style="yellow", highlight=False))
+            _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
     finally:
         if lock:
             lock.give_back()
@@ -110,12 +110,12 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
     )
 
 
-def _publish(report: "Report", mode: Resolved | None, say: Callable[[str], None]) -> None:
+def _publish(report: "Report", studies: Studies, mode: Resolved | None, say: Callable[[str], None]) -> None:
     """Tell W&B the verdict, if there is one."""
     if report.finals and report.records.sweep.tracking.mode != "off":
         from kdsweep.publish import publish  # W&B's client and datasets take seconds to import
 
-        publish(report, report.finals, mode, say)
+        publish(report, report.finals, studies.sweep_key(), mode, say)
 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:

@@ -28,6 +28,7 @@ UNSEARCHABLE = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
     *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
     *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit"),
+    *("csv_delimiter", "encoding", "drop_empty_texts"),
     *("device", "threads", "teacher_threads", "devices_per_trial"),
 )
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
@@ -50,7 +51,9 @@ class Axis:
         object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
         if self.choices:
             if self.low is not None or self.high is not None or self.log or self.step is not None:
-                raise ConfigError("either low and high or choices, not both")
+                raise ConfigError(
+                    "either low and high or choices, not both (on the command line, null drops a key: choices=null, or low=null high=null log=null)"
+                )
             if len(set(self.choices)) < len(self.choices):
                 raise ConfigError(f"choices are distinct, but got {list(self.choices)}")
             return
@@ -139,6 +142,8 @@ class StudyConfig:
     lag: int | None = 2
     """Trial n is proposed and pruned by what the trials before n - lag gave, and waits for those: so up to lag + 1 trials of an arm
     run side by side, and the search does not hang on who is faster. null: by whatever has ended, in whatever order."""
+    accept_weak_teacher: bool = False
+    """Whether the search goes on with a teacher that is hardly better than always naming the commonest class."""
     seed: int = 0
     """Seed of the sampler; trial n proposes the same in every resume."""
     storage: str | None = None
@@ -172,11 +177,17 @@ class FinalistsConfig:
     """Fresh seeds for each of them, none of which the search has used; 1 gives no verdict: it cannot tell luck from recipe."""
 
 
+LONGEST_TAG = 64
+"""W&B refuses a longer one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where the runs are shown."""
 
     project: str = "kdsweep"
+    entity: str | None = None
+    """W&B's team or user that owns the project; null: the user's own default."""
     mode: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online with a key and a server that answers, else offline; off: no W&B at all."""
     tags: tuple[str, ...] = ()
@@ -251,7 +262,7 @@ class SweepConfig:
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = {"trials", "controls", "storage", "keep_students", "target", "timeout_minutes"}
-        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints"}
+        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints", "accept_weak_teacher"}
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}

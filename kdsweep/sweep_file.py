@@ -4,12 +4,13 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 
-from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml
+from kdsweep.config import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 from kdsweep.sweep_config import (
+    LONGEST_TAG,
     PATH_FIELDS,
     UNSEARCHABLE,
     Axis,
@@ -20,22 +21,28 @@ from kdsweep.sweep_config import (
     TrackingConfig,
 )
 
+LONGEST_NAME = 64
+"""Characters of a sweep's name: file systems take 255, W&B takes 64 in a tag and 128 in a run's id, of which the name is a part."""
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line."""
+NOT_IN_NAMES = "/\\#?%:"
+"""What W&B allows in no project's name."""
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
+    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
+
+    One that is `recorded` in a results folder may have names that W&B refuses: it ran before they were checked.
+    """
     content = read_yaml(path, overrides)
     problems: list[str] = []
     known = [item.name for item in dataclasses.fields(SweepConfig)]
     problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
-    name = content.get("name")
-    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
-        problems.append(
-            f"name must be letters, digits, '.', '_' or '-' (it names a folder in results/), but got {name!r}"
-        )
+    name = _name(content.get("name"), path, overrides, problems)
     study = _section(StudyConfig, "study", content.get("study"), problems)
     tracking = _optional(TrackingConfig(mode="off"), "tracking", content, problems)
     finalists = _optional(FinalistsConfig(top=0), "finalists", content, problems)
     problems += _study_problems(study)
+    problems += [] if recorded else _tracking_problems(tracking)
     least = {"top": 0, "seeds": 1}
     problems += [
         f"finalists.{key} >= {low} must hold, but got {getattr(finalists, key)}"
@@ -43,7 +50,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         if getattr(finalists, key) < low
     ]
     unbuildable: list[str] = []
-    fixed = _fixed(content.get("fixed"), unbuildable)
+    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable)
     search = _search(content.get("search"), fixed, unbuildable)
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
@@ -57,13 +64,28 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     )
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
-    sweep = SweepConfig(name=str(name), fixed=fixed, search=search, enqueue=enqueue, **parts)
+    sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
     problems += unbuildable or _trial_problems(sweep)
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
         return sweep
     return dataclasses.replace(sweep, finalists=sweep.fitting_finalists(content.get("finalists", {})))
+
+
+def _name(value: object, path: Path, overrides: Sequence[str], problems: list[str]) -> str:
+    """A name is text as it is written: 2024 and 007 are names too."""
+    name = spelled("name", path, overrides) if isinstance(value, int | float) else value
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+        problems.append(
+            "name must be letters, digits, '.', '_' or '-', and begin with a letter or digit (it names a folder in results/), "
+            f"but got {value if name is None else name!r}"
+        )
+    elif len(name) > LONGEST_NAME:
+        problems.append(
+            f"name must have at most {LONGEST_NAME} characters (it is part of every run's id), but has {len(name)}: {name[:20]}…"
+        )
+    return str(name)
 
 
 Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
@@ -121,6 +143,23 @@ def _study_problems(study: StudyConfig) -> list[str]:
     return problems + (_storage_problems(study.storage) if study.storage else [])
 
 
+def _tracking_problems(tracking: TrackingConfig) -> list[str]:
+    """W&B's own rules for names: a run that breaks one is opened nowhere, not even offline."""
+    problems = []
+    for key in ("project", "entity"):
+        name = getattr(tracking, key)
+        if name is not None and (len(name) > 128 or name != name.strip() or set(name) & set(NOT_IN_NAMES)):
+            rule = f"at most 128 characters, without {' '.join(NOT_IN_NAMES)} and without blanks at its ends"
+            way_out = ""
+            if key == "project" and "/" in name:
+                way_out = f"; the team or user goes into tracking.entity={name.split('/')[0] or 'TEAM'}"
+            problems.append(f"tracking.{key} has {rule} (W&B's rules), but got {name!r}{way_out}")
+    long = [tag for tag in tracking.tags if len(tag) > LONGEST_TAG]
+    return problems + [
+        f"tracking.tags have 1 to {LONGEST_TAG} characters (W&B's rule), but got {tag!r}" for tag in long
+    ]
+
+
 def _storage_problems(storage: str) -> list[str]:
     """Sweep files are shared, and a command line is seen by everybody on the machine: no password in either."""
     address = urlsplit(storage)
@@ -133,7 +172,8 @@ def _storage_problems(storage: str) -> list[str]:
     return problems
 
 
-def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
+def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, Any]:
+    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values."""
     if not isinstance(content, dict):
         problems.append(
             f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
@@ -142,11 +182,20 @@ def _fixed(content: object, problems: list[str]) -> dict[str, Any]:
     problems += [
         f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
     ]
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in FIELD_TYPES}
+    axes = {key for key, body in searched.items() if body is not None} if isinstance(searched, dict) else set()
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content.items()
+        if key in FIELD_TYPES and (value is not None or (key not in axes and _takes_null(key)))
+    }
     for key in PATH_FIELDS:
         if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
             values[key] = str(Path(values[key]).expanduser().resolve())
     return values
+
+
+def _takes_null(key: str) -> bool:
+    return type(None) in get_args(FIELD_TYPES[key])
 
 
 def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> dict[str, Axis]:
@@ -167,7 +216,8 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             )
         elif key in fixed:
             problems.append(
-                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis)"
+                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
+                f"fixed.{key}=null the fixed value)"
             )
         elif (axis := _axis(key, body, problems)) is not None:
             axes[key] = axis
@@ -187,8 +237,9 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
             for name in ("low", "high", "step")
             if body.get(name) is not None
         }
-        log = converted(body.get("log", False), bool)
-        choices = body.get("choices", ())
+        given = {name: value for name, value in body.items() if value is not None}
+        log = converted(given.get("log", False), bool)
+        choices = given.get("choices", ())
         if not isinstance(choices, list | tuple):
             raise TypeError(f"choices must be a list, but got {choices!r}")
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)

@@ -1,7 +1,9 @@
 """The teacher: fine-tuned once where it is not one yet, and its logits computed once.
 
-Both are kept in the cache by content: a teacher under the hash of the weights it starts from, the rows and its recipe; logits
-under the hash of the weights that gave them, the tokens and the class order. T, alpha and batch size never touch either.
+Both are kept in the cache by content: a teacher under the hash of the weights it starts from, the rows, their tokens and its recipe;
+logits under the hash of the weights that gave them, the tokens and the class order; both with the kind of device, and on a CPU its
+threads, which decide the last bits. T, alpha and batch size never touch either. What the environment decides (versions of torch and
+transformers, the processor) is in the record, and no key: hosts that share a cache share its teacher.
 Shapes: C classes, N rows.
 """
 
@@ -11,7 +13,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +27,14 @@ from torch import Tensor, nn
 from kdsweep.assets import cache_root
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.config import RECIPE_VERSION, TrialConfig
-from kdsweep.data import Data, Split
+from kdsweep.data import Data
 from kdsweep.distill import Rows, Training, all_logits, distill
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.files import Lock, disk_said
-from kdsweep.models import freeze, label_columns, load_classifier, weights_sha256
+from kdsweep.models import computation, freeze, label_columns, load_classifier, weights_sha256
+from kdsweep.reader import check_forward
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
-from kdsweep.tokens import Tokens, load_tokenizer, tokenize
+from kdsweep.tokens import Tokens, load_tokenizer
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}
 """Of a teacher's fine-tuning, whatever the students search."""
@@ -45,8 +48,6 @@ class Teacher:
     pretrained: nn.Module
     """The model before its fine-tuning here: the same weights where `teacher_epochs` is 0."""
     columns: tuple[int, ...]
-    segments: bool
-    """Whether it tells the two texts of a pair apart by token type ids."""
     weights_sha256: str
     epochs: tuple[TeacherEpoch, ...]
     fine_tuned_seconds: float
@@ -101,24 +102,25 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
 def prepare_teacher(
     config: TrialConfig,
     data: Data,
+    tokens: Mapping[str, Tokens],
     watch: TeacherWatch,
 ) -> Teacher:
-    """The teacher that `config` names, frozen on its device; fine-tuned first, or taken from the cache, where it says so."""
+    """The teacher that `config` names, frozen on its device; fine-tuned first, or taken from the cache, where it says so.
+
+    `tokens` are its own of train and validation. Computes with as many threads as torch has.
+    """
     pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
     columns = label_columns(pretrained.config, data.label_names, config.teacher)
-    segments = data.train.pairs is not None and getattr(pretrained.config, "type_vocab_size", 0) > 1
     pretrained = freeze(pretrained.to(config.device))
+    check_forward(pretrained, tokens["train"], config.teacher)
     if config.teacher_epochs == 0:
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:
-        folder = cache_root() / "teachers" / _teacher_key(config, data, pretrained)
+        folder = cache_root() / "teachers" / _teacher_key(config, data, tokens, columns, pretrained)
         with _alone(folder):
             cached = _read_teacher(folder, data)
             from_cache = cached is not None
             if cached is None:
-                splits = {"train": data.train, "validation": data.validation}
-                source = (config.teacher, config.teacher_revision)
-                tokens = {n: tokenize_for(*source, split, config, segments=segments) for n, split in splits.items()}
                 _fine_tune(teacher_trial(config), data, tokens, columns, folder, watch)
                 cached = _read_teacher(folder, data)
                 assert cached is not None
@@ -127,7 +129,6 @@ def prepare_teacher(
         model=model,
         pretrained=pretrained,
         columns=tuple(columns),
-        segments=segments,
         weights_sha256=made.weights_sha256,
         epochs=tuple(TeacherEpoch(**epoch) for epoch in made.epochs),
         fine_tuned_seconds=made.seconds,
@@ -135,23 +136,27 @@ def prepare_teacher(
     )
 
 
-def tokenize_for(address: str, revision: str | None, split: Split, config: TrialConfig, *, segments: bool) -> Tokens:
-    """A model's own tokens of a split, on the trial's device."""
-    tokenizer = load_tokenizer(address, revision)
-    return tokenize(split, tokenizer, max_length=config.max_length, segments=segments).to(config.device)
-
-
-def _teacher_key(config: TrialConfig, data: Data, pretrained: nn.Module) -> str:
+def _teacher_key(
+    config: TrialConfig, data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], pretrained: nn.Module
+) -> str:
+    """Of everything but the environment that decides the fine-tuned weights to the last bit; its checkpoints have it too."""
     trial = teacher_trial(config)
-    recipe = (trial.learning_rate, trial.batch_size, trial.epochs, trial.seed, trial.precision, trial.max_length)
-    parts = [weights_sha256(pretrained), data.sha256(), recipe, sorted(TEACHER_RECIPE.items()), RECIPE_VERSION]
+    recipe = (trial.learning_rate, trial.batch_size, trial.epochs, trial.seed, trial.precision)
+    model = (weights_sha256(pretrained), computation(pretrained), list(columns))
+    rows = (data.sha256(), [tokens[name].sha256() for name in ("train", "validation")])
+    parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), _arithmetic(trial.device), RECIPE_VERSION]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _arithmetic(device: str) -> str:
+    """What decides the order of a sum, and with it the last bits: the kind of device, and a CPU's threads."""
+    return device.partition(":")[0] if device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
 
 
 def _fine_tune(
     trial: TrialConfig,
     data: Data,
-    tokens: dict[str, Tokens],
+    tokens: Mapping[str, Tokens],
     columns: Sequence[int],
     folder: Path,
     watch: TeacherWatch,
@@ -249,10 +254,8 @@ def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
 
 
 def _logits_key(teacher: Teacher, tokens: Tokens) -> str:
-    digest = hashlib.sha256(f"{teacher.weights_sha256} {teacher.columns} {tokens.ids.device.type}".encode())
-    for tensor in (tokens.ids, tokens.segments, tokens.starts):
-        digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    parts = [teacher.weights_sha256, computation(teacher.model), teacher.columns, tokens.sha256()]
+    return hashlib.sha256(json.dumps([*parts, _arithmetic(tokens.ids.device.type)]).encode()).hexdigest()
 
 
 def _read_logits(path: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -4,14 +4,17 @@
 Shapes: B batch, N rows, L tokens.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from kdsweep.assets import local_path
 from kdsweep.data import Split
@@ -26,12 +29,38 @@ GPU_WIDTH = 8
 """On a GPU a batch is padded to a multiple of it: attention's kernels like that, and few shapes make few graphs (`graphs`)."""
 
 
+_WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
+"""Files of which each holds a tokenizer by itself, whatever its class."""
+_SAVE_IT = "Save the tokenizer that the model was trained with beside its weights: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+
+
 def load_tokenizer(address: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer beside a model's weights. Raises ModelError."""
+    """The fast tokenizer beside a model's weights. Raises ModelError where it cannot be read or none of its files is there."""
+    path = local_path(address)
     try:
-        return AutoTokenizer.from_pretrained(local_path(address), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{address!r} must hold a tokenizer, but: {error}") from error
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=False
+        )
+    except Exception as error:  # of a torn file, the tokenizers library raises no kind of its own
+        cause = " ".join(str(error).split())[:400]
+        raise ModelError(f"{address!r} must hold a tokenizer, but: {cause}\n{_SAVE_IT}") from error
+    own = [name for kind, name in tokenizer.vocab_files_names.items() if kind != "tokenizer_file"]
+    if own and not _holds(path, revision, own):
+        raise ModelError(
+            f"{address!r} must hold a tokenizer, but has neither {_WHOLE_TOKENIZERS[0]} nor {' and '.join(own)}\n{_SAVE_IT}"
+        )
+    return tokenizer
+
+
+def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
+    """Whether a tokenizer's files are there: transformers makes an empty one, to which every word is unknown, of no file at all."""
+
+    def exists(name: str) -> bool:
+        if Path(path).is_dir():
+            return (Path(path) / name).is_file()
+        return isinstance(try_to_load_from_cache(path, name, revision=revision), str)  # where loading it has put them
+
+    return any(map(exists, _WHOLE_TOKENIZERS)) or all(map(exists, own))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +72,12 @@ class Tokens:
     starts: Tensor
     lengths: np.ndarray
     pad_id: int
+    truncated_rows: int = 0
+    """Of the whole split: how many `max_length` cut."""
+    pads_left: bool = False
+    """Whether padding stands before a row: for a model that answers from the last place."""
+    unknown_share: float = 0.0
+    """Share of the word pieces that the tokenizer does not know, special ones aside, of the rows as they were tokenized."""
 
     def to(self, device: str) -> "Tokens":
         """The same on another device; lengths stay on the host, so that a batch's width costs no synchronisation."""
@@ -57,8 +92,17 @@ class Tokens:
         """The same with every id replaced by its place in `pieces`, which is sorted and holds it."""
         return replace(self, ids=torch.searchsorted(pieces, self.ids))
 
+    def sha256(self) -> str:
+        """Of all that a model computes with."""
+        digest = hashlib.sha256(f"{self.pad_id} {self.pads_left}".encode())
+        for tensor in (self.ids, self.segments, self.starts):
+            digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
-def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool) -> Tokens:
+
+def tokenize(
+    split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool, pads_left: bool = False
+) -> Tokens:
     """One model's tokens of a split; with `segments`, the token type ids that tell a BERT the two texts of a pair apart."""
     encoded = tokenizer(
         list(split.texts),
@@ -77,7 +121,33 @@ def tokenize(split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: in
         starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
         lengths=lengths,
         pad_id=int(tokenizer.pad_token_id or 0),
+        truncated_rows=_truncated_rows(encoded, split, tokenizer, np.flatnonzero(lengths == max_length), max_length),
+        pads_left=pads_left,
+        unknown_share=_unknown_share(flat, len(lengths), tokenizer, pairs=split.pairs is not None),
     )
+
+
+def _truncated_rows(
+    encoded: BatchEncoding, split: Split, tokenizer: PreTrainedTokenizerBase, full: np.ndarray, max_length: int
+) -> int:
+    """How many of the `full` rows, as long as a row may be, were longer before; what was cut off lies beside a row's tokens.
+
+    A tokenizer written in Python keeps no such thing: it makes those rows' tokens again.
+    """
+    if encoded.encodings is not None:
+        return sum(bool(encoded.encodings[row].overflowing) for row in full.tolist())
+    whole = [tokenizer(text, pair or None)["input_ids"] for text, pair in split.take(full).row_keys()]
+    return sum(len(ids) > max_length for ids in whole)
+
+
+def _unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> float:
+    """Of all word pieces; 0 where the unknown one is another special token too, as in tokenizers of bytes, which know every text."""
+    unknown = tokenizer.unk_token_id
+    others = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad", "mask"))
+    if unknown is None or unknown in others:
+        return 0.0
+    pieces = len(ids) - rows * tokenizer.num_special_tokens_to_add(pair=pairs)
+    return float((ids == unknown).sum()) / max(1, pieces)
 
 
 class Batch(NamedTuple):
@@ -122,9 +192,12 @@ def _batches(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
         width = int(tokens.lengths[rows].max())
         if device.type == "cuda":
             width = min(-(-width // GPU_WIDTH) * GPU_WIDTH, longest)
-        columns = torch.arange(width, device=device)
-        mask = columns[None, :] < own[:, None]
-        places = (tokens.starts[index][:, None] + columns).clamp(max=len(tokens.ids) - 1)
+        columns = torch.arange(width, device=device)[None, :]
+        mask = columns < own[:, None]
+        if tokens.pads_left:
+            columns = columns - (width - own)[:, None]
+            mask = columns >= 0
+        places = (tokens.starts[index][:, None] + columns).clamp(0, len(tokens.ids) - 1)
         inputs = {"input_ids": tokens.ids[places].masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
         if tokens.segments is not None:
             inputs["token_type_ids"] = tokens.segments[places].masked_fill(~mask, 0)

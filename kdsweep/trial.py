@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.config import TrialConfig, trial_yaml
+from kdsweep.config import TrialConfig, plain_values, trial_yaml
 from kdsweep.devices import leading
 from kdsweep.distill import Rows, Training, distill, evaluate, measured
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.files import drafting
 from kdsweep.materials import Materials, student_source
-from kdsweep.models import parameter_count
+from kdsweep.models import parameter_count, weights_sha256
 from kdsweep.records import TrialFolder
 from kdsweep.results import Attempt, EpochMetrics, Finalist, FinalTest, Status, StepMetrics, TrialResult, validated
 from kdsweep.runs import Run
@@ -77,7 +77,7 @@ def run_trial(
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
     facts: dict[str, Any] = {}
-    status, error = "complete", None
+    status, error, tested = "complete", None, None
     try:
         train, validation = materials.rows(config)
         student = materials.student(config)
@@ -88,6 +88,7 @@ def run_trial(
             )
         speed = materials.speed(config)
         facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
+        facts["weights_sha256"] = weights_sha256(student)
         folder.write_predictions(evaluation.predictions())
         if log.pruned:
             status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
@@ -95,6 +96,7 @@ def run_trial(
             facts["size_mb"] = save_student(student, config, folder.student)
             if slot.finalist and (tested := open_test(student, config, materials, folder)):
                 run.summarise({f"test_{name}": value for name, value in tested.items()})
+        facts["truncated_rows"] = materials.student_truncated_rows(config, test=tested is not None)
     except (TrialFailed, torch.OutOfMemoryError) as failure:
         status, error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
@@ -229,6 +231,11 @@ def _result(
         environment=machine.environment(config.device),
         started_at=started_at,
         run_id=run.run_id,
+        run_url=run.url,
+        run_missing=run.missing,
         micro_batches=facts.get("micro_batches", 1),
         steps_again=log.steps_again(),
+        weights_sha256=facts.get("weights_sha256"),
+        config=plain_values(asdict(config)),
+        truncated_rows=facts.get("truncated_rows", {}),
     )

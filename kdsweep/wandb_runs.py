@@ -23,6 +23,7 @@ from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerRespons
 
 from kdsweep.errors import ConfigError
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.run_labels import RunLabel
 from kdsweep.runs import NullRun, Run
 from kdsweep.sweep_config import TrackingConfig
 
@@ -30,6 +31,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
 Mode = Literal["online", "offline"]
+OFFLINE: Mode = "offline"
 INIT_SECONDS = 30
 FINISH_SECONDS = 30
 STOP_CLIENT_SECONDS = 5
@@ -44,9 +46,12 @@ TROUBLE = (
 class WandbRun:
     """One open W&B run. `trouble` hears of the first thing that W&B does not take; the rest of the run is not sent then."""
 
-    def __init__(self, run: Any, trouble: Callable[[Exception], None]) -> None:
+    missing: str | None = None
+
+    def __init__(self, run: Any, trouble: Callable[[Exception], None], *, online: bool) -> None:
         self._run, self._trouble, self.is_whole = run, trouble, True
         self.run_id: str | None = run.id
+        self.url: str | None = run.url if online else None
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
         """One row a step."""
@@ -105,14 +110,19 @@ class WandbTracker:
     ) -> None:
         self._folder, self._group, self._tracking = folder, group, tracking
         self.mode, self._say, self._has_said = mode, say, False
+        self._went_offline: Exception | None = None
+        """Why; said once a run lies on this disk."""
 
     @contextmanager
-    def run(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> Iterator[Run]:
-        """One W&B run, finished when the block ends: failed where it ends by an exception."""
-        made = self._folders_from_here(run_id)
-        opened = self._open(run_id, job_type, config)
+    def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
+        """One W&B run, finished when the block ends: failed where it ends by an exception.
+
+        A run that goes nowhere, and says why, where W&B cannot even write one to this disk.
+        """
+        made = self._folders_from_here(label.run_id)
+        opened = self._open(label, config)
         try:
-            yield opened or NullRun()
+            yield opened
         except BaseException:
             self._close(opened, made, exit_code=1)
             raise
@@ -122,8 +132,9 @@ class WandbTracker:
         """By W&B's public API. The first time that it fails is said and is the last: each try may wait for a server in vain."""
         if self.mode == "offline":
             return
+        owner = f"{self._tracking.entity}/" if self._tracking.entity else ""
         try:
-            run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{self._tracking.project}/{run_id}")
+            run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{owner}{self._tracking.project}/{run_id}")
             run.summary.update(dict(values))
         except (*TROUBLE, ValueError) as error:  # ValueError: no key
             self.mode = "offline"
@@ -131,24 +142,31 @@ class WandbTracker:
                 f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
             )
 
-    def _open(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun | None:
-        """None where W&B cannot even write a run to disk."""
-        made, tried = self._folders_from_here(run_id), self.mode
-        try:
-            return self._init(run_id, job_type, config)
-        except TROUBLE as error:
-            self._trouble(error)
-        except BaseException:  # a request to stop, which must not wait for a server at exit
-            stop_client()
-            raise
-        stop_client()  # it holds the run's id, and goes on trying to deliver it
-        for empty in made():
-            shutil.rmtree(empty, ignore_errors=True)
-        return None if tried == "offline" else self._open(run_id, job_type, config)
+    def _open(self, label: RunLabel, config: Mapping[str, Any]) -> WandbRun | NullRun:
+        """Online where that is the mode, else or after trouble offline."""
+        missing = ""
+        for mode in dict.fromkeys((self.mode, OFFLINE)):
+            made = self._folders_from_here(label.run_id)
+            try:
+                opened = self._init(label, config, mode)
+            except TROUBLE as error:
+                missing = _one_line(error)
+                self._went_offline, self.mode = self._went_offline or (error if mode == "online" else None), OFFLINE
+            except BaseException:  # a request to stop, which must not wait for a server at exit
+                stop_client()
+                raise
+            else:
+                if self._went_offline:
+                    self._tell(self._went_offline)
+                return opened
+            stop_client()  # it holds the run's id, and goes on trying to deliver it
+            for empty in made():
+                shutil.rmtree(empty, ignore_errors=True)
+        return NullRun(missing=missing)
 
-    def _close(self, opened: WandbRun | None, made: Callable[[], set[Path]], *, exit_code: int) -> None:
+    def _close(self, opened: WandbRun | NullRun, made: Callable[[], set[Path]], *, exit_code: int) -> None:
         """A run that was opened online but not delivered is given an offline run's name, by which wandb sync finds it."""
-        if opened is None:
+        if isinstance(opened, NullRun):
             return
         opened.finish(exit_code=exit_code)
         if opened.is_whole:
@@ -168,7 +186,11 @@ class WandbTracker:
         return lambda: found() - before
 
     def _trouble(self, error: Exception) -> None:
-        self.mode = "offline"
+        """A run that is open did not get everything; it lies on this disk."""
+        self.mode = OFFLINE
+        self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
         if not self._has_said:
             self._has_said = True
             self._say(
@@ -176,17 +198,18 @@ class WandbTracker:
                 "offline from here on and wandb sync sends them later"
             )
 
-    def _init(self, run_id: str, job_type: str, config: Mapping[str, Any]) -> WandbRun:
+    def _init(self, label: RunLabel, config: Mapping[str, Any], mode: Mode) -> WandbRun:
         run: Any = wandb.init(
-            mode=self.mode,
+            mode=mode,
+            entity=self._tracking.entity,
             project=self._tracking.project,
             dir=str(self._folder),
-            id=run_id,
-            name=run_id,
+            id=label.run_id,
+            name=label.name,
             group=self._group,
-            job_type=job_type,
-            tags=list(self._tracking.tags),
-            config=dict(config),
+            job_type=label.job_type,
+            tags=list(dict.fromkeys((*self._tracking.tags, *label.tags))),
+            config={**config, **label.facts},
             reinit="finish_previous",  # the default hands back the run that is open
             settings=_settings(),
         )
@@ -194,7 +217,7 @@ class WandbTracker:
             run.define_metric(name, step_metric="step")
         run.define_metric("val_*", step_metric="epoch")
         run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
-        return WandbRun(run, self._trouble)
+        return WandbRun(run, self._trouble, online=mode == "online")
 
 
 def stop_client() -> None:

@@ -1,5 +1,6 @@
 """Arms and numbers as a reader says them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kdsweep.sweep_config import Arm
@@ -36,6 +37,12 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
+    """How many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
+    said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]
+    return ", ".join(said) or "none"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a reader says them."""
     if seconds < 60:
@@ -52,3 +59,11 @@ def signed(value: float) -> str:
 def points(value: float) -> str:
     """A difference of shares in points."""
     return f"{100 * value:.1f}".replace("-", "−")
+
+
+def clipped(name: str, most: int = 40) -> str:
+    """A name in at most so many letters: its beginning and its end, for names are often alike in one of them."""
+    if len(name) <= most:
+        return name
+    head = most // 2
+    return f"{name[:head]}…{name[len(name) - (most - head - 1) :]}"

@@ -19,8 +19,10 @@ from rich.console import Console
 
 from kdsweep.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
+from kdsweep.hardware import bound_spinning
 from kdsweep.imports import for_good
 from kdsweep.owners import new_owner
+from kdsweep.shipped import find_sweep
 from kdsweep.stopping import StopRequest, stop_with_parent
 from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
 from kdsweep.sweep_file import load_sweep
@@ -100,16 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, help="the sweep file, the same on every host")
+    parser.add_argument("file", type=Path, help="the sweep file, the same on every host, or the name of a shipped one")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
     parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tracking", choices=get_args(Resolved), help=argparse.SUPPRESS)
     parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(arguments)
+    bound_spinning()
     stop = StopRequest()
     stop.listen()
     try:
-        sweep = load_sweep(options.file, options.overrides)
+        sweep = load_sweep(find_sweep(options.file), options.overrides)
         if options.events is not None:
             return _supervised(sweep, options.owner, options.events, stop, options.tracking)
         return _alone(sweep, options.owner, stop)

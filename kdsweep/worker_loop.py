@@ -15,14 +15,21 @@ from kdsweep import machine
 from kdsweep.assignment import Assignment
 from kdsweep.checkpoints import Checkpointing
 from kdsweep.config import TrialConfig
+from kdsweep.data import SplitName
 from kdsweep.devices import check_devices
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.files import Lock
 from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, recorded_teacher, run_teacher
+from kdsweep.prepare import (
+    check_inputs,
+    estimated_seconds,
+    preflight,
+    recorded_teacher,
+    run_teacher,
+    truncation,
+)
 from kdsweep.records import (
-    JOB_TYPES,
     TrialFolder,
     TrialRow,
     drop_students,
@@ -30,14 +37,14 @@ from kdsweep.records import (
     read_test,
     read_trial,
     results_root,
-    run_name,
     start_sweep,
     teacher_folder,
-    teacher_run_name,
     trial_folder,
     worker_lock,
 )
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult, missing_result
+from kdsweep.run_labels import teacher_label, trial_label
+from kdsweep.runs import Run
 from kdsweep.stopping import StopRequest
 from kdsweep.study import Studies
 from kdsweep.supervisor import record_failed
@@ -50,6 +57,8 @@ Send = Callable[..., None]
 """`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
 WAIT_SECONDS = 0.5
 """Between two looks at whether a trial can start."""
+STOP_TOGETHER_SECONDS = 0.5
+"""What lies at most between the signals of one request to stop, as the processes of a job get them."""
 
 
 class Worker:
@@ -66,13 +75,14 @@ class Worker:
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         known = (mode, "as a worker before found") if mode else None
         self._mode, self._why = known or resolved_mode(sweep.tracking)
-        offline = lambda text: send("offline", text=text)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, offline)
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say_offline)
         self._studies = Studies(sweep, folder, owner, self._say)
+        self._sweep_key = self._studies.sweep_key() if self._mode != "off" else ""
         agreed = lambda device: self._studies.agreed_precision(
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
+        self._teacher_threads = functools.cache(lambda: self._studies.agreed_teacher_threads(available_cores))
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -85,6 +95,8 @@ class Worker:
         self._phase("reading the rows")
         corners = self._corners()
         check_devices(corners[0])
+        if self._is_first:
+            self._check_inputs(corners)
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
@@ -93,11 +105,21 @@ class Worker:
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
+            self._materials.initial_weights_sha256(corner)
         if self._is_first:
-            largest = max(self._sweep.values("batch_size"))
             for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
-                preflight(self._materials, corner, largest_batch=largest)
+                for note in preflight(self._materials, corner, self._sweep.study):
+                    self._say(note)
             self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
+
+    def _check_inputs(self, corners: list[TrialConfig]) -> None:
+        """Everything that can be refused before the teacher is fine-tuned."""
+        splits: list[SplitName] = ["train", "validation"]
+        if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
+            splits.append("test")
+        largest = max(self._sweep.values("batch_size"))
+        for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
+            self._say(note)
 
     def work(self) -> None:
         """Run trials until there is none to take."""
@@ -198,15 +220,17 @@ class Worker:
             return epoch.epoch < config.epochs and assignment.should_prune()
 
         watch = Watch(
-            on_steps=lambda steps: self._send("step", **asdict(steps[-1])),
+            on_steps=lambda steps: self._send("step", **asdict(steps[-1]), steps=self._steps(config)),
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
         if slot.finalist:
             self._test_teacher(config)
         seed = slot.finalist.seed if slot.finalist else None
-        name = run_name(self._sweep.name, slot.arm, slot.trial, slot.attempt, finalist_seed=seed)
-        with self._tracker.run(name, JOB_TYPES[assignment.stage], asdict(config)) as run:
+        place = (slot.arm, slot.trial, slot.attempt, seed)
+        label = trial_label(self._sweep, self._sweep_key, config, *place)
+        with self._tracker.run(label, asdict(config)) as run:
+            self._say_missing(label.name, run)
             return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
 
     def _test_teacher(self, config: TrialConfig) -> None:
@@ -217,8 +241,9 @@ class Worker:
             TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
+        total = functools.partial(self._steps, teacher_trial(config))
         watch = TeacherWatch(
-            on_steps=lambda steps: self._send("teacher_step", step=steps[-1].step, L_hard=steps[-1].L_hard),
+            on_steps=lambda told: self._send("teacher_step", step=told[-1].step, L_hard=told[-1].L_hard, steps=total()),
             on_epoch=lambda epoch: self._send("teacher_epoch", **asdict(epoch)),
             checkpointing=self._checkpointing,
         )
@@ -226,8 +251,14 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        with self._tracker.run(teacher_run_name(self._sweep.name), "teacher", asdict(teacher_trial(config))) as run:
+        label = teacher_label(self._sweep, self._sweep_key)
+        with self._tracker.run(label, asdict(teacher_trial(config))) as run:
+            self._say_missing(label.name, run)
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
+
+    def _steps(self, config: TrialConfig) -> int:
+        """Steps of a whole training."""
+        return config.epochs * -(-len(self._materials.data(config).train) // config.batch_size)
 
     def _corners(self) -> list[TrialConfig]:
         """Configs that between them need every teacher and student that the sweep can ask for."""
@@ -238,13 +269,17 @@ class Worker:
 
     def _resolved(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's config without any `auto`."""
-        return resolve(self._sweep.trial(arm, params), threads=self._threads, precision_on=self._precision_on)
+        config, threads = self._sweep.trial(arm, params), self._threads
+        return resolve(config, threads=threads, precision_on=self._precision_on, teacher_threads=self._teacher_threads)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
-        config = corners[0]
+        config, (cuts, warned) = corners[0], truncation(self._materials, corners)
+        for line in warned:
+            self._say(f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more")
         return {
+            "max_length": "; ".join(cuts),
             "device": config.device,
             "precision": config.precision,
             "threads": config.threads,
@@ -259,6 +294,18 @@ class Worker:
 
     def _say(self, text: str) -> None:
         self._send("note", text=text)
+
+    def _say_offline(self, text: str) -> None:
+        """Not where this worker is stopped: Slurm ends W&B's client together with it, perhaps a moment before."""
+        time.sleep(STOP_TOGETHER_SECONDS)
+        if not self._stop.requested:
+            self._send("offline", text=text)
+
+    def _say_missing(self, name: str, run: Run) -> None:
+        if run.missing and not self._stop.requested:
+            self._say(
+                f"W&B has no run of {name} ({run.missing}): the records have every number, there is nothing to sync"
+            )
 
 
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:

@@ -318,7 +318,7 @@ MADE_UP_KEY = "0123456789abcdef" * 2 + "01234567"
 """40 hexadecimal digits, as a real key is; no server knows it."""
 
 _BUCKET = {"id": "x", "name": "run", "displayName": "run", "description": "", "config": "{}", "historyLineCount": 0}
-_PROJECT = {"id": "p", "name": "project", "entity": {"id": "e", "name": "entity"}}
+_PROJECT: dict[str, Any] = {"id": "p", "name": "project", "entity": {"id": "e", "name": "entity"}}
 _VIEWER = {"id": "v", "entity": "entity", "username": "somebody", "email": "", "flags": "{}", "teams": {"edges": []}}
 _RUN = {
     "id": "r",
@@ -337,7 +337,6 @@ _RUN = {
 _LATEST = {"id": "a", "versionIndex": 0}
 _ARTIFACT = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": _LATEST}}
 _ANSWERS: dict[str, dict[str, Any]] = {
-    "upsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
     "createRunFiles": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": []}},
     "viewer": {"viewer": _VIEWER},
     "ArtifactType": {"project": None},
@@ -391,7 +390,17 @@ class WandbServer:
 
 def _answer(body: bytes) -> dict[str, Any]:
     text = body.decode("utf-8", errors="replace")
+    if "upsertBucket" in text:
+        return _upserted(json.loads(text)["variables"])
     return next((answer for name, answer in _ANSWERS.items() if name in text), {})
+
+
+def _upserted(asked: dict[str, Any]) -> dict[str, Any]:
+    """The run as it was sent, in its sender's own project where it names none."""
+    owner = {**_PROJECT["entity"], "name": asked.get("entity") or "entity"}
+    project = {**_PROJECT, "name": asked.get("project") or "project", "entity": owner}
+    names = {"name": asked.get("name") or "run", "displayName": asked.get("displayName") or "run"}
+    return {"upsertBucket": {"bucket": {**_BUCKET, **names, "project": project}, "inserted": True}}
 
 
 @pytest.fixture

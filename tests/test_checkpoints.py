@@ -41,7 +41,7 @@ def outcome(folder: Path) -> Any:
     row = read_trial(folder)
     assert row.result is not None
     weights = (folder / "student" / "model.safetensors").read_bytes()
-    return [epoch.measured() for epoch in row.epochs], read_steps(folder), weights, row.result.val_accuracy
+    return [epoch.measured() for epoch in row.epochs], read_steps(folder), weights, row.measured()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {"train_file": "rows.csv", "teacher": "bert", "teacher_ep
 
 FIELDS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
-validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
+csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
 validation_limit max_length teacher teacher_revision teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed
 student student_revision student_layers student_init temperature alpha learning_rate batch_size epochs warmup_ratio
 weight_decay max_grad_norm seed device precision devices_per_trial teacher_threads threads
@@ -121,6 +121,10 @@ NAN, INF = float("nan"), float("inf")
         ("validation_split", "dev", "dataset is named beside its splits"),
         ("dataset_config", "sst2", "dataset is named beside its splits"),
         ("teacher_epochs", 0, "has no pretrained body to copy"),
+        ("csv_delimiter", ";;", "csv_delimiter is one character"),
+        ("csv_delimiter", '"', "csv_delimiter is one character"),
+        ("encoding", "utf-9", "encoding is a text encoding that Python knows"),
+        ("encoding", "base64", "encoding is a text encoding that Python knows"),
     ],
 )
 def test_a_value_out_of_its_rule_is_refused_by_name(field: str, value: object, rule: str) -> None:
@@ -130,7 +134,7 @@ def test_a_value_out_of_its_rule_is_refused_by_name(field: str, value: object, r
 
 
 def test_files_beside_a_hub_dataset_are_refused() -> None:
-    with pytest.raises(ConfigError, match="train_file is named beside validation_file and test_file"):
+    with pytest.raises(ConfigError, match="train_file is named beside validation_file"):
         TrialConfig(dataset="imdb", test_file="test.csv", teacher="bert", teacher_epochs=1)
 
 

@@ -198,3 +198,44 @@ def test_always_naming_the_commonest_training_class_is_the_majority(write_rows: 
     validation = write_rows("validation.csv", [("v 1", "a"), ("v 2", "b"), ("v 3", "b"), ("v 4", "b")])
     data = load_data(tiny_config(train_file=str(train), validation_file=str(validation)))
     assert data.majority_accuracy() == 0.25
+
+
+def test_texts_with_two_labels_are_counted_within_and_across_splits(write_rows: Write, tiny_config: Config) -> None:
+    train = [*rows(), ("twice", "good"), ("twice", "bad"), ("twice", "bad"), ("same", "bad"), ("same", "bad")]
+    train = [*train, ("crossing", "good")]
+    fields = {"train_file": train, "validation_file": [("crossing", "bad"), ("new", "good")]}
+    data = load_data(tiny_config(**{name: str(write_rows(f"{name}.csv", them)) for name, them in fields.items()}))
+    assert data.conflicting_texts == 2 and data.duplicates_dropped == 1
+    pairs = [{"text": "one", "b": f"h {n}", "label": "xy"[n % 2]} for n in range(20)] + [
+        {"text": "one", "b": "h 0", "label": "y"}
+    ]
+    data = load_data(tiny_config(train_file=str(write_rows("pairs.csv", pairs)), text_pair_column="b"))
+    assert data.conflicting_texts == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation_file": [("rare", "odd")]}, r"none of the 20 that are left is of \['odd'\]"),
+        ({"train_limit": 2}, r"none of the 2 .* is of \['odd'\]: duplicates, .* train_limit \(2\)"),
+        ({"label_names": ("good", "bad", "ugly")}, r"is of \['ugly'\]"),
+    ],
+)
+def test_a_class_of_which_no_training_row_is_left_is_refused_as_soon_as_rows_are_read(
+    changes: dict[str, Any], message: str, write_rows: Write, tiny_config: Config
+) -> None:
+    files = {"train_file": [*rows(), ("rare", "odd")], "validation_file": [("v 1", "good"), ("v 2", "bad")]} | changes
+    fields = {
+        name: str(write_rows(f"{name}.csv", them)) if name.endswith("_file") else them for name, them in files.items()
+    }
+    with pytest.raises(DataError, match=message):
+        load_data(tiny_config(**fields))
+
+
+def test_an_unseen_class_among_many_is_told_with_ten_of_them(write_rows: Write, tiny_config: Config) -> None:
+    many = [(f"text {number}", f"intent {number:03}") for number in range(150)]
+    fields = {"train_file": str(write_rows("train.csv", many * 2))}
+    fields["validation_file"] = str(write_rows("dev.csv", [("x", "other")]))
+    with pytest.raises(DataError, match=r"'intent 009', … and 140 more\]\), but got \['other'\]") as told:
+        load_data(tiny_config(**fields))
+    assert len(str(told.value)) < 300

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from kdsweep import devices
 from kdsweep.checkpoints import Checkpointing
@@ -22,6 +23,7 @@ from kdsweep.config import TrialConfig
 from kdsweep.devices import ALONE, Team, check_devices
 from kdsweep.errors import ConfigError, Interrupted
 from kdsweep.materials import Materials, resolve
+from kdsweep.models import weights_sha256
 from kdsweep.records import TrialFolder, TrialRow, read_trial
 from kdsweep.runs import NullRun
 from kdsweep.stopping import StopRequest
@@ -66,6 +68,9 @@ def test_two_processes_train_what_one_trains(batch_size: int, steady_config: Con
     assert len(one.epochs) == len(two.epochs) == 2
     for alone, shared in zip(one.epochs, two.epochs, strict=True):
         assert shared.measured() == pytest.approx(alone.measured(), rel=1e-4, abs=1e-5)
+    for row in (one, two):
+        saved = AutoModelForSequenceClassification.from_pretrained(row.folder / "student")
+        assert row.result is not None and row.result.weights_sha256 == weights_sha256(saved)
     weights = [load_file(row.folder / "student" / "model.safetensors") for row in (one, two)]
     before = Materials().student(config).state_dict()
     without_gradient = {name for name in weights[0] if name.endswith("k_lin.bias")}  # AdamW makes steps of its rounding

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import make_full, make_trial
+from test_report import make_full, make_trial, page_of
 
 from kdsweep.contents import build_report
 from kdsweep.finalists import _word, read_finals
@@ -131,6 +131,44 @@ def test_the_verdict_comes_from_the_test_split(
     assert "finalists/" in terminal_text(report)  # the commands name the confirmed student
 
 
+def test_the_teacher_stands_among_the_finalists_with_its_test_score(finals: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finals, tmp_path / "s")
+    report = write_report(folder)
+    for text in (terminal_text(report), render_markdown(report)):
+        lines = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| teacher" in line
+        ]
+        assert lines[0][:4] == ["–", "teacher", "–", "88.00 %"] and "90.00 %" in lines[1]
+    page = " ".join(page_of(folder).text.replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "–teacher–88.00 %–––––90.00 %0.7000.6000.5000.100––" in page
+    board = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    expected = {"accuracy": 0.9, **{name: METRICS[name] for name in ("macro_f1", "mcc", "loss", "ece")}}
+    assert board["finals"]["teacher"] == expected
+
+
+def test_a_small_p_value_is_escaped_in_html_alone(finals: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finals, tmp_path / "s")
+    report = write_report(folder)
+    texts = [terminal_text(report), (folder / "leaderboard.json").read_text(encoding="utf-8")]
+    texts += [(folder / "report.md").read_text(encoding="utf-8"), page_of(folder).text]
+    assert all("< 0.001 (Holm)" in text for text in (texts[0], *texts[2:]))
+    assert not [text for text in texts if "&lt;" in text or "&amp;" in text]
+
+
+def test_the_command_that_loads_the_student_is_at_the_end_or_is_not_promised(copied: Path) -> None:
+    promise = "The command that loads it stands at the end."
+    report = build_report(copied)
+    assert promise not in terminal_text(report) and "Its student is not on this disk." in terminal_text(report)
+    run = report.finals and report.finals.chosen.best_run("val_accuracy")
+    assert run
+    TrialFolder(run.folder).student.mkdir()
+    report = build_report(copied)
+    for text in (terminal_text(report), render_markdown(report)):
+        end = text.split("\n\n")[-3:]
+        assert promise in text and "Load the student" in "".join(end)
+        assert text.rstrip().rstrip("`").rstrip().endswith("/student')")
+
+
 def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.70, tested=False)
     report = write_report(tmp_path / "s")
@@ -223,7 +261,8 @@ def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(
     assert f"A study of {TEST_ROWS:,} rows and 1 finalist an arm on 2 seeds finds" in sure
     assert "The search went on after distilled 0 had run and found better ones: left out of the verdict." in sure
     assert "Over the finalists of the latest choice, distilling makes" in report.answer
-    assert all("2 of 2" in line for line in finalists_table(report.finals)[1:])
+    seeds = {line[1]: "2 of 2" in line for line in finalists_table(report, report.finals)[1:]}
+    assert seeds == {"teacher": False, "distilled 7": True, "distilled 0": True, "fine-tuned 0": True}
 
 
 def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "kdsweep"
 FLOORS = [
     {"errors"},
     {
+        "shipped",
         "stopping",
         "config",
         "assets",
@@ -25,16 +26,19 @@ FLOORS = [
         "hardware",
         "imports",
         "owners",
+        "tables",
+        "text_tables",
     },
-    {"sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
+    {"rows"},
+    {"classes", "sweep_config", "data", "checkpoints", "finals", "tuning", "shortcuts", "readout"},
     {"sweep_file", "space", "tokens", "standings", "results", "words"},
-    {"records"},
+    {"records", "run_labels"},
     {"gathered", "devices", "graphs", "runs"},
     {"models", "wandb_runs", "leaderboard"},
-    {"figures", "finalists", "advice", "weak_teacher", "distill", "tracking"},
-    {"answer"},
+    {"figures", "finalists", "advice", "weak_teacher", "distill", "tracking", "reader"},
+    {"answer", "by_class"},
     {"questions"},
-    {"study_figures", "search_figures", "teacher", "sampler", "storage", "display", "audit"},
+    {"study_figures", "search_figures", "class_figures", "teacher", "sampler", "storage", "display", "audit"},
     {"contents", "materials", "clock"},
     {"report_text"},
     {"page"},
@@ -43,16 +47,17 @@ FLOORS = [
     {"study"},
     {"prepare", "trial", "supervisor"},
     {"worker_loop", "sweep", "reproduce", "follower"},
-    {"run", "worker"},
+    {"run", "worker", "__main__"},
 ]
 THIRD_PARTIES = {
     "accelerate": {"devices"},
     "wandb": {"wandb_runs"},
     "omegaconf": {"config"},
     "optuna": {"study", "assignment", "clock", "storage", "sampler", "space", "worker_loop", "study_figures"},
-    "datasets": {"data"},
-    "transformers": {"models", "tokens", "shortcuts"},
-    "plotly": {"figures", "search_figures", "study_figures"},
+    "datasets": {"rows"},
+    "pyarrow": {"tables"},
+    "transformers": {"models", "tokens", "shortcuts", "reader"},
+    "plotly": {"figures", "search_figures", "study_figures", "class_figures"},
     "jinja2": {"page"},
     "scipy": {"verdicts", "finals", "standings", "tuning"},
     "safetensors": {"models", "teacher"},
@@ -109,7 +114,7 @@ check("writing a report")
 """
 
 
-@pytest.mark.parametrize("command", ["run", "worker"])
+@pytest.mark.parametrize("command", ["run", "worker", "__main__"])
 def test_a_commands_module_imports_no_large_library(command: str) -> None:
     large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb"}
     asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"

@@ -1,6 +1,10 @@
 """How many workers a machine makes."""
 
 import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +52,28 @@ def test_one_worker_for_each_group_of_gpus_and_two_on_a_cpu_that_has_the_cores(
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
     assert 1 <= hardware.available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "spin_count"),
+    [({}, str(hardware.SPIN_COUNT)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_spin_for_a_bounded_time_unless_the_environment_says_otherwise(
+    given: dict[str, str], spin_count: str, tmp_path: Path
+) -> None:
+    """The library itself tells what it read, in a process of its own: it reads once, when it is loaded."""
+    assert (torch := find_spec("torch")) is not None and torch.origin is not None
+    libraries = [
+        *Path(torch.origin).parent.glob("lib/libgomp*"),
+        *Path(torch.origin).parent.glob("../torch.libs/libgomp*"),
+    ]
+    code = f"import ctypes\nfrom kdsweep.hardware import bound_spinning\nbound_spinning()\nctypes.CDLL({str(libraries[0])!r})"
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**plain, **given, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{spin_count}'" in told.stderr

@@ -9,8 +9,9 @@ from huggingface_hub import constants
 
 from kdsweep.config import TrialConfig
 from kdsweep.data import load_data
-from kdsweep.errors import DataError
+from kdsweep.errors import DataError, ModelError
 from kdsweep.materials import Materials, resolve
+from kdsweep.tokens import load_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -32,6 +33,15 @@ def test_a_hub_teacher_is_pinned_to_the_commit_that_its_name_means_today(
     assert config.teacher_revision == COMMIT and config.unresolved() == ()
     by_name, by_path = Materials().teacher(config), Materials().teacher(tiny_config())
     assert by_name.weights_sha256 == by_path.weights_sha256
+
+
+def test_a_hub_name_without_a_tokenizers_files_is_refused(tiny_classifier: Path) -> None:
+    snapshot = Path(constants.HF_HUB_CACHE) / "models--somebody--wordless" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_classifier / name, snapshot)
+    with pytest.raises(ModelError, match=r"'somebody/wordless' must hold a tokenizer.* nor vocab\.txt"):
+        load_tokenizer("somebody/wordless", COMMIT)
 
 
 def test_a_hub_dataset_is_pinned_too(tiny_config: Callable[..., TrialConfig]) -> None:

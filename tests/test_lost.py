@@ -269,6 +269,7 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
                 refused.append(found.name)
             else:
                 assert code == 0 and ranking(tmp_path / "results", "tiny") == before, found
+                assert ("Torn lines" in said.out) == (found.name in ("steps.jsonl", "epochs.jsonl")), found
             if found.name not in ("leaderboard.json", "leaderboard.csv", "report.md", "report.html"):
                 found.write_bytes(content)
     assert {"config.yaml", "result.json", "sweep.yaml"} == set(refused)
@@ -398,15 +399,22 @@ def test_a_lone_worker_is_refused_without_a_server_and_stops_in_order_with_one(
 ) -> None:
     alone = command("worker", tiny_sweep_file())
     assert alone.returncode == 2 and "python -m kdsweep.run starts the workers" in alone.stderr
-    path = tiny_sweep_file(study={"trials": 1, "controls": 0, "storage": postgres.url}, fixed=LONG)
+    study = {"trials": 1, "controls": 0, "storage": postgres.url}
+    path = tiny_sweep_file(study=study, fixed=LONG, tracking={"mode": "offline"})
     trial = tmp_path / "results" / "tiny" / "trials" / "0000"
     with started("worker", path) as process:
         wait_for(lambda: steps_of(trial) > 200)
-        process.send_signal(signal.SIGTERM)
+        found = processes(tmp_path / "results")
+        for pid in sorted(
+            found, key=lambda pid: "wandb-core" not in found[pid]
+        ):  # as Slurm does: every process of the job
+            os.kill(pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130 and "goes on wherever it is taken next" in said
+    assert any("wandb-core" in line for line in found.values()) and "in trouble" not in said, said
     assert states(postgres.url) == ["WAITING"]
-    assert command("worker", path).returncode == 0
+    again = command("worker", path)
+    assert again.returncode == 0 and "Warning" not in said + again.stdout + again.stderr, again.stderr
     attempts = [json.loads(line) for line in (trial / "attempts.jsonl").read_text().splitlines()]
     assert attempts[1]["from_step"] > 0 and attempts[1]["steps_again"] == 0
 

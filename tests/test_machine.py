@@ -1,13 +1,17 @@
 """What `auto` means on a machine, and how a process is set up to train."""
 
+import importlib.metadata
 import platform
 import resource
 import statistics
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional
 
+import kdsweep
 from kdsweep import machine
 
 
@@ -60,3 +64,12 @@ def test_a_process_that_trains_keeps_its_memory() -> None:
 
     # The median: the first call takes new memory, and a later one does when something small has been put into what it would reuse.
     assert statistics.median(faults() for _ in range(9)) < 1000
+
+
+def test_packages_without_metadata_cost_no_trial_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = machine.environment("cpu")
+    assert installed["kdsweep"] == kdsweep.__version__ and installed["torch"] == importlib.metadata.version("torch")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where importlib looks for metadata
+    bare = machine.environment("cpu")
+    assert list(bare) == list(installed)
+    assert (bare["kdsweep"], bare["torch"]) == (kdsweep.__version__, "-")

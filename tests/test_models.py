@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from tiny import tiny_bert_config
 from torch import nn
@@ -85,6 +86,34 @@ def test_pickled_weights_are_refused(tiny_classifier: Path, tmp_path: Path) -> N
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
         load_classifier(str(tmp_path), None, NAMES, seed=0)
+
+
+@pytest.mark.parametrize("classifies", [True, False])
+def test_pickled_weights_come_with_the_two_lines_that_convert_them(
+    classifies: bool, tiny_classifier: Path, tiny_body: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_classifier if classifies else tiny_body, folder)
+    torch.save(safetensors.torch.load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="where you trust them, these two lines of Python convert them") as told:
+        load_classifier(str(folder), None, NAMES, seed=0)
+    lines = [line.strip() for line in str(told.value).splitlines()[-2:]]
+    exec("\n".join(lines), {})
+    whole = load_classifier(str(tiny_classifier if classifies else tiny_body), None, NAMES, seed=0)
+    assert weights_sha256(load_classifier(str(folder), None, NAMES, seed=0)) == weights_sha256(whole)
+
+
+def test_a_mismatch_of_many_classes_names_ten_of_those_that_differ() -> None:
+    mine = [f"intent {number}" for number in range(150)]
+    theirs = [f"intent {number}" for number in range(3, 140)] + [f"other {number}" for number in range(14)]
+    with pytest.raises(ModelError) as told:
+        label_columns(BertConfig(id2label=dict(enumerate(theirs))), mine, "t")
+    assert "of the dataset's 150 the model lacks 13: ['intent 0', 'intent 1', 'intent 2', 'intent 140', " in str(
+        told.value
+    )
+    assert "'intent 146', … and 3 more], and of the model's 151 the dataset lacks 14: ['other 0'" in str(told.value)
+    assert len(str(told.value)) < 700
 
 
 def test_two_students_of_one_config_are_equal_to_the_bit(tiny_config: Callable[..., TrialConfig]) -> None:

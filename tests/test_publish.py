@@ -18,22 +18,33 @@ from kdsweep.config import trial_yaml
 from kdsweep.contents import Report, build_report
 from kdsweep.gathered import read_records
 from kdsweep.publish import publish
-from kdsweep.records import TrialFolder, read_trials, read_verdict, teacher_folder, tracked_runs
+from kdsweep.records import (
+    TrialFolder,
+    keep_sweep_key,
+    read_sweep_key,
+    read_trials,
+    read_verdict,
+    teacher_folder,
+    tracked_runs,
+)
 from kdsweep.report import write_report
 from kdsweep.sweep_config import Resolved
+
+KEY = "k3x9qz"
 
 
 def told(report: Report, mode: Resolved) -> list[str]:
     """Publish a report's verdict; what was said meanwhile."""
     said: list[str] = []
     assert report.finals is not None
-    publish(report, report.finals, mode, said.append)
+    publish(report, report.finals, KEY, mode, said.append)
     return said
 
 
 def with_teachers_config(folder: Path, report: Report) -> Path:
     """What an audit looks at too."""
     config = report.records.trials[0].config
+    keep_sweep_key(folder, KEY)
     (teacher_folder(folder) / "config.yaml").write_text(trial_yaml(config), encoding="utf-8")
     return folder
 
@@ -61,8 +72,8 @@ def test_a_verdict_is_told_once_and_again_when_it_changes(tmp_path: Path) -> Non
     sweep = make_finals(tmp_path / "s", 0.85, 0.80)
     report = write_report(tmp_path / "s")
     assert told(report, "offline") == told(report, "offline") == []
-    assert [name for name, _ in tracked_runs(tmp_path / "s")] == [f"{sweep.name}-verdict"]
-    records = records_of(tmp_path / "s", f"{sweep.name}-verdict")
+    assert [name for name, _ in tracked_runs(tmp_path / "s")] == [f"verdict-{KEY}"]
+    records = records_of(tmp_path / "s", f"verdict-{KEY}")
     summary = summary_of(records)
     assert report.finals and report.finals.primary and report.finals.ratio
     assert summary["verdict"] == "better" and summary["headline"] == report.headline
@@ -70,14 +81,14 @@ def test_a_verdict_is_told_once_and_again_when_it_changes(tmp_path: Path) -> Non
     assert summary["distillation_ratio"] == report.finals.ratio.value
     assert summary["rank"] == {f"{row.arm}-{row.trial:04d}": row.rank for row in report.finals.rows}
     (run,) = [record["run"] for record in records if record["type"] == "run"]
-    assert (run["job_type"], run["run_group"]) == ("verdict", sweep.name)
+    assert (run["job_type"], run["run_group"], run["display_name"]) == ("verdict", sweep.name, "verdict")
     table = tables_of(tmp_path / "s", "finalists")
     assert table["columns"][:3] == ["rank", "arm", "trial"] and len(table["data"]) == 4
     assert not [record for record in records if record.get("artifact", {}).get("type") == "model"]
 
     make_finals_again(tmp_path / "s", report)
     assert told(write_report(tmp_path / "s"), "offline") == []
-    assert [name for name, _ in tracked_runs(tmp_path / "s")] == [f"{sweep.name}-verdict", f"{sweep.name}-verdict-2"]
+    assert [name for name, _ in tracked_runs(tmp_path / "s")] == [f"verdict-{KEY}", f"verdict-2-{KEY}"]
     mine = [
         finding
         for finding in audit(with_teachers_config(tmp_path / "s", report)).findings
@@ -148,7 +159,7 @@ def test_weights_and_texts_leave_the_machine_only_where_the_file_says_so(
     done = command("run", path)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "results" / "tiny"
-    records = records_of(folder, "tiny-verdict")
+    records = records_of(folder, f"verdict-{read_sweep_key(folder)}")
     (model,) = [r["artifact"] for r in records if r.get("artifact", {}).get("type") == "model"]
     kept = {entry["path"] for entry in model["manifest"]["contents"]}
     assert {"config.yaml", "student/config.json", "student/model.safetensors", "student/tokenizer.json"} <= kept
@@ -166,6 +177,7 @@ def test_weights_and_texts_leave_the_machine_only_where_the_file_says_so(
     )
     others = tiny_sweep_file("plain", **sections, tracking={"mode": "offline"})
     assert command("run", others).returncode == 0
-    plain = records_of(tmp_path / "results" / "plain", "plain-verdict")
-    assert not [r for r in plain if r.get("artifact", {}).get("type") == "model"]
-    assert not list((tmp_path / "results" / "plain" / "wandb").glob("*/files/media/table/disagreements*"))
+    plain = tmp_path / "results" / "plain"
+    records = records_of(plain, f"verdict-{read_sweep_key(plain)}")
+    assert not [r for r in records if r.get("artifact", {}).get("type") == "model"]
+    assert not list((plain / "wandb").glob("*/files/media/table/disagreements*"))

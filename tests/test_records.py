@@ -25,6 +25,7 @@ from kdsweep.records import (
     read_validation_labels,
     results_root,
     teacher_folder,
+    torn_lines,
     trial_folder,
     write_sweep,
 )
@@ -141,6 +142,27 @@ def test_the_unfinished_last_line_of_a_cut_off_trial_is_left_out(tmp_path: Path,
             file.write('{"step": 3, "epo')
     assert [step.step for step in read_steps(folder.path)] == [1, 2]
     assert read_trial(folder.path).epochs == (EPOCH,)
+
+
+def test_torn_lines_are_named_and_left_out_and_a_half_written_last_one_only_once_the_trial_is_over(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder.start(tiny_config())
+    folder.add_steps([dataclasses.replace(STEP, step=step) for step in range(1, 4)])
+    folder.add_epoch(EPOCH)
+    path = folder.path / "steps.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines) + b'{"step": 4, "epo')
+    assert torn_lines(folder.path) == []
+    path.write_bytes(lines[0] + lines[1][:40] + b"\n" + lines[2] + b'{"step": 4, "epo')
+    assert torn_lines(folder.path) == ["steps.jsonl, line 2"]
+    with pytest.raises(ResultsError, match=f"{path}, line 2 must be a JSON object, but is torn"):
+        folder.cut_back(step=3, epochs=1)  # a trial that goes on does not lose it quietly
+    (folder.path / "epochs.jsonl").write_bytes(b"\0" * 64 + b"\n")
+    folder.finish(result_of("distilled", 0))
+    assert torn_lines(folder.path) == ["steps.jsonl, line 2", "steps.jsonl, line 4", "epochs.jsonl, line 1"]
+    assert [step.step for step in read_steps(folder.path)] == [1, 3] and read_trial(folder.path).epochs == ()
 
 
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path, tiny_config: Config) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 from kdsweep import figures, leaderboard, report
+from kdsweep.config import plain_values
 from kdsweep.contents import build_report
-from kdsweep.records import TrialFolder, TrialRow, teacher_folder, trial_folder, write_sweep
-from kdsweep.report_text import render_markdown
+from kdsweep.records import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
+from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
-from kdsweep.sweep_config import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.sweep_config import ARMS, Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
 
 ROWS = 200
 ENVIRONMENT = {"torch": "2.8.0", "device name": "a processor"}
@@ -27,6 +29,9 @@ AXES |= {"learning_rate": Axis(low=1e-5, high=1e-3, log=True), "batch_size": Axi
 
 MEASURED: dict[str, Any] = {"val_macro_f1": 0.7, "val_mcc": 0.6, "val_loss": 0.5, "val_ece": 0.1, "val_kl": 0.2}
 MEASURED |= {"val_agreement": 0.9}
+
+
+POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 
 
 def sweep_of(search: dict[str, Axis] | None = None, name: str = "s", **fixed: Any) -> SweepConfig:
@@ -255,6 +260,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.headings == [
         "A single seed cannot tell whether distilling beats plain fine-tuning",
         "Leaderboard",
+        "Class by class",
         "Temperature and alpha",
         "Learning curves",
         "Accuracy against size and speed",
@@ -268,7 +274,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.inside == []
     assert ("html", {"lang": "en"}) in page.tags
     tables = [tag for tag, _ in page.tags if tag == "table"]
-    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 3
+    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 5
     drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
     captions = {attributes["id"] for tag, attributes in page.tags if tag == "figcaption"}
     assert drawn and all(attributes["role"] == "img" for attributes in drawn)
@@ -353,10 +359,36 @@ def test_json_and_csv_hold_every_trial_best_first_with_searched_fields_by_their_
     assert list(read[0]) == list(listed[0])
 
 
+MANY: dict[str, Axis] = {
+    **AXES,
+    **{name: Axis(low=0.1, high=0.5) for name in ("weight_decay", "warmup_ratio", "max_grad_norm")},
+    "student": Axis(choices=("from_teacher", "/a/folder/of/students/" + "with-a-long-name-" * 12)),
+}
+
+
+@pytest.mark.parametrize("search", [AXES, MANY], ids=["four", "many"])
+def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searched(
+    tmp_path: Path, search: dict[str, Axis]
+) -> None:
+    sweep = make_sweep(tmp_path / "s", search)
+    make_teacher(tmp_path / "s", label_names=tuple(f"a class of many, {n}" for n in range(150)))
+    point = {name: axis.choices[-1] if axis.choices else axis.low for name, axis in search.items()}
+    for arm in ARMS:
+        make_trial(tmp_path / "s", sweep, arm, 0, point, 0.8)
+    make_trial(tmp_path / "s", sweep, "distilled", 1, point, 0.0, status="failed", error="a nan " * 99, epochs=0)
+    built = report.write_report(tmp_path / "s")
+    printed = terminal_text(built)
+    assert "report.html" in printed and all(len(line) <= 100 for line in printed.splitlines() if line[:1] == "|")
+    assert "No room here for" in printed
+    outside_code = re.sub(r"```.*?```", "", render_markdown(built), flags=re.DOTALL)
+    long = [line for line in outside_code.splitlines() if len(line) > 120]
+    assert [line for line in long if max(map(len, line.split())) < 100] == [], "only a word can be longer"
+
+
 def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
     board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
-        list(board) == ["schema", "sweep", "verdict", "trials", "finals"]
+        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "classes"]
         and board["schema"] == 2
         and board["sweep"] == "s"
     )
@@ -394,12 +426,78 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
         assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"
 
 
+def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in_the_terminal(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied.parent)
+    assert build_report(copied).doubts == ()
+    there = trial_folder(copied, "distilled", 0)
+    result = json.loads((there / "result.json").read_text(encoding="utf-8"))
+    result["config"] = plain_values(asdict(read_trial(there).config)) | {"alpha": 0.25}
+    (there / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    epochs = trial_folder(copied, "fine_tuned", 1) / "epochs.jsonl"
+    lines = epochs.read_bytes().splitlines(keepends=True)
+    epochs.write_bytes(lines[0] + b"\0" * 9 + b"\n" + lines[2])
+    with (trial_folder(copied, "fine_tuned", 2) / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 3')  # it runs
+    built = report.write_report(copied)
+    edited, torn = built.doubts
+    assert edited.startswith("config.yaml was edited") and edited.endswith("s/trials/0000 (alpha: 0.25, now 0.75).")
+    assert torn.startswith("Torn lines") and torn.endswith(" s/controls/0001/epochs.jsonl, line 2.")
+    for text in (page_of(copied).text, render_markdown(built), terminal_text(built)):
+        said = " ".join(text.split())  # Markdown's lines are short
+        assert edited in said and torn in said
+    assert [(row.rank, row.trial.trial) for row in built.rows[:4]] == [(1, 0), (2, 0), (3, 1), (4, 1)]
+
+
+def test_many_doubtful_trials_make_one_short_line(copied: Path) -> None:
+    for number in range(20):
+        make_trial(copied, sweep_of(), "fine_tuned", number, POINT, 0.7)
+        (trial_folder(copied, "fine_tuned", number) / "steps.jsonl").write_text("x")
+    (torn,) = build_report(copied).doubts
+    assert torn.endswith("controls/0004/steps.jsonl, line 1; and 15 more.")
+
+
+def make_run(folder: Path, name: str) -> None:
+    """The folder of a W&B run, as far as a report looks at it."""
+    (folder / "wandb" / name).mkdir(parents=True)
+
+
 def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(copied: Path) -> None:
     TrialFolder(trial_folder(copied, "distilled", 0)).student.mkdir()
+    make_run(copied, "offline-run-20260102_030405-d0-a1-k3x9qz")
     commands = "\n".join(text for _, text in build_report(copied).commands)
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
     assert "AutoModelForSequenceClassification.from_pretrained(" in commands and "trials/0000/student" in commands
     assert "wandb leet" in commands and "wandb sync" in commands
+
+
+@pytest.mark.parametrize(
+    ("run", "offered"),
+    [(None, []), ("run-20260102_030405-d0-a1-k3x9qz", ["leet"]), ("offline-run-20260102_030405-x", ["leet", "sync"])],
+)
+def test_commands_for_runs_of_w_and_b_are_offered_where_such_runs_lie_on_disk(
+    run: str | None, offered: list[str], copied: Path
+) -> None:
+    if run:
+        make_run(copied, run)
+    commands = [text for _, text in build_report(copied).commands]
+    assert [text.split()[1] for text in commands if text.startswith("wandb ")] == offered
+
+
+def test_a_trials_page_in_w_and_b_is_a_link_and_no_other_address_is(tmp_path: Path) -> None:
+    folder, address = tmp_path / "s", "https://wandb.ai/team/proj/runs/d0-a1-k3x9qz"
+    sweep = make_sweep(folder)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    for number, url in enumerate((address, "javascript:alert(1)", None)):
+        make_trial(folder, sweep, "distilled", number, point, 0.8, run_url=url)
+    make_teacher(folder, run_url=address)
+    assert dict(report.write_report(folder).provenance)["teacher's W&B run"] == address
+    links = [attributes.get("href") for tag, attributes in page_of(folder).tags if tag == "a"]
+    assert [link for link in links if link and ":" in link] == [address]
+    listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["trials"]
+    assert [row["run_url"] for row in listed] == [address, "javascript:alert(1)", None]
+    assert address in (folder / "leaderboard.csv").read_text(encoding="utf-8")
 
 
 def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists(
@@ -416,6 +514,8 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     make_predictions(there, "distilled", 0, np.arange(ROWS) < 170)
     TrialFolder(trial_folder(there, "distilled", 0)).student.mkdir()
     make_trial(there, sweep, "fine_tuned", 0, point, 0.7)
+    for folder in (here, there):
+        make_run(folder, "offline-run-20260102_030405-d0-a1-k3x9qz")
     monkeypatch.chdir(tmp_path / "a")
     assert report.main(["s", str(there)]) == 0
     printed = capsys.readouterr().out
@@ -435,6 +535,22 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     told = dict(built.provenance)
     assert told[f"trials in {there}"] == "1"
     assert told["spare results, not counted"].startswith(f"{there}/controls/0000")
+
+
+def test_provenance_says_what_the_rows_hold_and_nothing_that_an_old_record_does_not_know(
+    full: Path, tmp_path: Path
+) -> None:
+    names = {"empty texts", "two labels or more", "cut by max_length", "cut by max_length, students"}
+    assert names & dict(build_report(full).provenance).keys() == set()
+    folder, point = tmp_path / "s", {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    sweep = make_sweep(folder)
+    make_teacher(folder, empty_texts_dropped=1, conflicting_texts=7, truncated_rows={"train": 30, "validation": 0})
+    for trial, cut in enumerate(({"train": 30, "validation": 0}, {"train": 31, "validation": 2, "test": 5})):
+        make_trial(folder, sweep, "distilled", trial, point, 0.8, truncated_rows=cut)
+    told = dict(build_report(folder).provenance)
+    assert told["empty texts"] == "1 row left out" and told["two labels or more"].startswith("7 texts of the files")
+    assert told["cut by max_length"] == "30 of 1,000 train (3.0\N{NO-BREAK SPACE}%), as the teacher reads them"
+    assert told["cut by max_length, students"] == "at most 31 train, 2 validation, 5 test, with max_length 128"
 
 
 def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(

@@ -16,6 +16,7 @@ from kdsweep.materials import Materials, resolve
 from kdsweep.records import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
 from kdsweep.report import write_report
 from kdsweep.reproduce import receipt, rerun
+from kdsweep.run_labels import trial_label
 from kdsweep.study import Studies
 from kdsweep.sweep_config import TrackingConfig
 from kdsweep.sweep_file import load_sweep
@@ -71,7 +72,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     record = TrialFolder(trial_folder(folder, "distilled", assignment.trial))
     watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
     tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
-    with tracker.run("spine", "trial", asdict(config)) as run:
+    with tracker.run(trial_label(sweep, studies.sweep_key(), config, "distilled", 0, 1), asdict(config)) as run:
         result = run_trial(config, Slot(arm="distilled", trial=0), record, Materials(), run, watch)
     used.update(epochs=result.epochs)
     assert studies.finish(assignment, result, packed_trial(record.path))

@@ -1,8 +1,10 @@
 """The search: slots that never move, nothing counted twice, and a resumed sweep that proposes what an undisturbed one would."""
 
 import random
+import re
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,12 @@ import optuna
 import pytest
 from alembic.script import ScriptDirectory
 from optuna.trial import TrialState
+from servers import Postgres
 
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
-from kdsweep.records import study_path
+from kdsweep.records import read_sweep_key, study_path
 from kdsweep.results import Status, missing_result
-from kdsweep.study import Assignment, Studies
+from kdsweep.study import SILENCED, Assignment, Studies
 from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
 
 Point = dict[str, Any]
@@ -412,3 +415,34 @@ def run_together(jobs: list[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_sweeps_key_is_drawn_once_and_anew_for_another_folder(tmp_path: Path) -> None:
+    keys = []
+    for name in ("here", "there"):  # a deleted folder begins as a new one does
+        (tmp_path / name).mkdir()
+        keys.append({Studies(sweep_of(), tmp_path / name).sweep_key() for _ in range(2)})
+        assert keys[-1] == {read_sweep_key(tmp_path / name)}
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.slow
+def test_hosts_that_share_a_database_share_the_sweeps_key(tmp_path: Path, postgres: Postgres) -> None:
+    keys = set()
+    for name in ("host a", "host b"):
+        (tmp_path / name).mkdir()
+        keys |= {Studies(sweep_of(storage=postgres.url), tmp_path / name).sweep_key(), read_sweep_key(tmp_path / name)}
+    assert len(keys) == 1
+
+
+def test_optunas_warnings_of_what_is_meant_here_are_known_by_their_words(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'warned.db'}"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        trial = optuna.create_study(storage=optuna.storages.RDBStorage(address, heartbeat_interval=1)).ask()
+        trial.report(0.5, 1)
+        trial.report(0.5, 1)
+    said = [str(warning.message) for warning in caught]
+    assert [[bool(re.match(known, text)) for known in SILENCED] for text in said] == [[True, False], [False, True]]

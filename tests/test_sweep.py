@@ -15,8 +15,10 @@ import pytest
 from rich.console import Console
 from test_study import run_next, sweep_of
 
+import kdsweep
 from kdsweep.display import SweepDisplay
 from kdsweep.gathered import read_records
+from kdsweep.hardware import SPIN_COUNT
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, WorkerProcess
 from kdsweep.sweep import too_many
@@ -138,13 +140,15 @@ def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteS
 def test_a_finished_sweep_grows_and_its_best_trial_reproduces(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     path = tiny_sweep_file()
     folder = tmp_path / "results" / "tiny"
-    first = command("run", path)
+    first = command("run", path, OMP_DISPLAY_ENV="verbose")
     assert first.returncode == 0, first.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in (folder / "worker.log").read_text(encoding="utf-8")
     grown = command("run", path, "study.trials=3")
     assert grown.returncode == 0, grown.stderr
     assert len([row for row in read_records(folder).trials if row.arm == "distilled"]) == 3
-    receipt = command("reproduce", folder)
+    receipt = command("reproduce", folder, OMP_DISPLAY_ENV="verbose")
     assert receipt.returncode == 0 and "identical" in receipt.stdout, receipt.stdout + receipt.stderr
+    assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in receipt.stderr
 
 
 @pytest.mark.slow
@@ -301,6 +305,32 @@ def test_a_dry_run_shows_every_axis_and_writes_nothing(
     tiny_sweep_file: WriteSweep, tmp_path: Path, called: Say
 ) -> None:
     planned(called("run", tiny_sweep_file(), "--dry-run"), tmp_path)
+
+
+def test_a_fork_may_be_called_by_a_number(tiny_sweep_file: WriteSweep, tmp_path: Path, called: Say) -> None:
+    done = called("run", tiny_sweep_file(), "--fork", "007", "--dry-run")
+    assert done.returncode == 0 and "007: the plan" in done.stdout
+    refused(called("run", tiny_sweep_file(), "--fork", "x" * 300), "name must have at most 64 characters", tmp_path)
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_a_name_that_no_shipped_sweep_has_gives_one_message_and_exit_code_2(
+    command: str, tmp_path: Path, called: Say
+) -> None:
+    refused(called(command, "T_alhpa"), "did you mean 'T_alpha'? shipped: ", tmp_path)
+
+
+def test_the_package_itself_prints_every_command_and_the_shipped_sweeps(tmp_path: Path, called: Say) -> None:
+    done = called("__main__")
+    package = Path(kdsweep.__file__).parent
+    commands = {path.stem for path in package.glob("*.py") if 'if __name__ == "__main__":' in path.read_text()}
+    for name in commands - {"__main__", "follower"}:  # a follower is started by a worker alone
+        assert len([line for line in done.stdout.splitlines() if f"python -m kdsweep.{name} " in line]) == 1
+    assert done.returncode == 0 and "T_alpha, clinc150" in done.stdout
+    assert called("__main__", "--help").stdout == done.stdout
+    assert called("__main__", "--version").stdout == f"kdsweep {kdsweep.__version__}\n"
+    refused(called("__main__", "rum", "sweeps/T_alpha.yaml"), "did you mean 'run'?", tmp_path)
+    refused(called("__main__", "run"), "it reads python -m kdsweep.run", tmp_path)
 
 
 def taught(done: Done, module: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from kdsweep.config import TrialConfig
 from kdsweep.errors import ConfigError
+from kdsweep.records import read_sweep, start_sweep, write_sweep
 from kdsweep.sweep_config import (
     ARMS,
     UNSEARCHABLE,
@@ -58,6 +59,10 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
+        ("tracking.project=team/proj", "got 'team/proj'; the team or user goes into tracking.entity=team"),
+        ("tracking.entity=a/b", "tracking.entity has at most 128 characters, without / \\ # ? % : and without blanks"),
+        (f"tracking.project={'p' * 129}", "tracking.project has at most 128 characters"),
+        (f"tracking.tags=[{'t' * 65}]", "tracking.tags have 1 to 64 characters"),
         ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
         ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
         ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
@@ -93,11 +98,70 @@ def test_one_wrong_line_is_refused_by_its_name(tiny_sweep_file: WriteSweep, over
     assert message in problems_of(path, override)
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", 7, None, "a\n"])
+def test_a_results_folder_whose_projects_name_w_and_b_refused_is_still_read_and_continued_under_another(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file())
+    before = dataclasses.replace(sweep, tracking=TrackingConfig(project="team/proj"))
+    write_sweep(tmp_path / "results" / "tiny", before)
+    assert read_sweep(tmp_path / "results" / "tiny") == before
+    start_sweep(tmp_path / "results" / "tiny", sweep)
+    assert read_sweep(tmp_path / "results" / "tiny") == sweep
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "a/b", "..", ".hidden", "/tmp/x", "", "a b", "ä", [7], None, "a\\n", ".5"]
+)
 def test_a_name_that_leaves_the_results_folder_is_refused(tiny_sweep_file: WriteSweep, name: object) -> None:
     path = tiny_sweep_file()
     path.write_text(path.read_text().replace("name: tiny", f"name: {name!r}".replace("None", "null")))
     assert "name must be letters, digits" in problems_of(path)
+
+
+@pytest.mark.parametrize("name", ["2024", "007", "1e5", "0x10", "1_000", "2024.5", "true", "off", "2024-01-01"])
+def test_a_name_that_yaml_takes_for_a_number_stays_as_it_is_written(tiny_sweep_file: WriteSweep, name: str) -> None:
+    path = tiny_sweep_file()
+    assert load_sweep(path, ["name=other", f"name={name}"]).name == name
+    path.write_text(path.read_text().replace("name: tiny", f"name: {name}  # of the year"))
+    sweep = load_sweep(path)
+    assert sweep.name == name
+    path.write_text(sweep_yaml(sweep), encoding="utf-8")
+    assert load_sweep(path) == sweep
+
+
+def test_a_name_too_long_for_run_ids_and_file_systems_is_refused(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file()
+    assert load_sweep(path, [f"name={'a' * 64}"]).name == "a" * 64
+    assert "name must have at most 64 characters" in (said := problems_of(path, f"name={'a' * 300}"))
+    assert "has 300: aaaa" in said and "a" * 50 not in said
+
+
+def test_a_field_moves_from_fixed_to_search_and_back_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"train_limit": 40})
+    assert "fixed.epochs=null the fixed value" in problems_of(path, "search.epochs.low=1", "search.epochs.high=4")
+    sweep = load_sweep(path, ["fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4"])
+    assert sweep.search["epochs"] == Axis(low=1, high=4) and "epochs" not in sweep.fixed
+    sweep = load_sweep(path, ["fixed.train_limit=null", "search.train_limit.choices=[20,null]"])
+    assert sweep.search["train_limit"].choices == (20, None) and "train_limit" not in sweep.fixed
+    sweep = load_sweep(path, ["search.learning_rate=null", "fixed.learning_rate=1e-3"])
+    assert sweep.fixed["learning_rate"] == 1e-3 and "learning_rate" not in sweep.search
+
+
+def test_null_is_a_value_where_the_field_takes_it_and_else_means_not_fixed(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"train_limit": 40})
+    fixed = load_sweep(path, ["fixed.train_limit=null", "fixed.epochs=null"]).fixed
+    assert fixed["train_limit"] is None and "epochs" not in fixed
+    assert "fixed.teacher is missing" in problems_of(path, "fixed.teacher=null")
+
+
+def test_an_axis_changes_its_kind_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(search={"batch_size": {"choices": [8, 16]}}, fixed={"batch_size": None})
+    ends = ["search.batch_size.low=4", "search.batch_size.high=16"]
+    assert "null drops a key: choices=null" in problems_of(path, *ends)
+    assert load_sweep(path, [*ends, "search.batch_size.choices=null"]).search["batch_size"] == Axis(low=4, high=16)
+    nulls = [f"search.temperature.{key}=null" for key in ("low", "high", "log")]
+    sweep = load_sweep(path, [*nulls, "search.temperature.choices=[2.0,4.0]"])
+    assert sweep.search["temperature"] == Axis(choices=(2.0, 4.0))
 
 
 def test_a_field_both_fixed_and_searched_is_refused_until_its_axis_is_dropped(tiny_sweep_file: WriteSweep) -> None:

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -13,14 +14,17 @@ from transformers import BertModel
 
 from kdsweep import teacher
 from kdsweep.assets import cache_root
+from kdsweep.checkpoints import Checkpointing
 from kdsweep.config import TrialConfig
-from kdsweep.errors import DataError, ModelError, PreflightError
-from kdsweep.materials import Materials
+from kdsweep.errors import Interrupted, ModelError, PreflightError
+from kdsweep.materials import Materials, resolve
 from kdsweep.prepare import estimated_seconds, preflight, run_teacher
 from kdsweep.records import TrialFolder
-from kdsweep.results import TeacherResult, TrialResult
+from kdsweep.results import StepMetrics, TeacherResult, TrialResult
 from kdsweep.runs import NullRun
-from kdsweep.teacher import UNWATCHED
+from kdsweep.stopping import StopRequest
+from kdsweep.sweep_config import StudyConfig
+from kdsweep.teacher import UNWATCHED, TeacherWatch
 from kdsweep.tokens import training_batches
 
 Config = Callable[..., TrialConfig]
@@ -79,13 +83,8 @@ def test_preflight_names_an_unfinetuned_teachers_accuracy_and_the_majoritys(
     tiny_config: Config, tiny_body: Path
 ) -> None:
     config = tiny_config(teacher=str(tiny_body))
-    with pytest.raises(PreflightError, match=r"but has \d+\.\d against 50\.0.*teacher_epochs"):
-        preflight(Materials(), config, largest_batch=16)
-
-
-def test_preflight_refuses_fewer_rows_than_a_batch(tiny_config: Config) -> None:
-    with pytest.raises(DataError, match="but got 73 and 72 rows"):
-        preflight(Materials(), tiny_config(), largest_batch=73)
+    with pytest.raises(PreflightError, match=r"but has \d+\.\d\d against 50\.00.*teacher_epochs"):
+        preflight(Materials(), config, StudyConfig())
 
 
 def test_the_cache_can_be_thrown_away(tiny_config: Config) -> None:
@@ -145,6 +144,78 @@ def test_fine_tuning_and_logits_have_threads_of_their_own(
     assert teacher.teacher_trial(config).threads == 2
     Materials().rows(config)
     assert seen == {"distill": 2, "all_logits": 2} and torch.get_num_threads() == 1
+
+
+def test_threads_tokenizer_settings_and_class_order_make_another_teacher_and_other_logits(
+    tiny_config: Config, tiny_body: Path, tmp_path: Path
+) -> None:
+    def changed(name: str, old: str, new: str, *files: str) -> str:
+        """`tiny_body` with other words in some files; the weights are the same."""
+        shutil.copytree(tiny_body, tmp_path / name)
+        for path in (tmp_path / name / file for file in files):
+            text = path.read_text(encoding="utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+        return str(tmp_path / name)
+
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=1)
+    Materials().rows(config)
+    others = [
+        {"teacher_threads": 2},
+        {"teacher": changed("tokenizer", "dull", "dim", "tokenizer.json", "vocab.txt")},
+        {"teacher": changed("settings", '"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2', "config.json")},
+        {"label_names": ("positive", "negative")},
+        {"precision": "bf16"},
+    ]
+    for count, other in enumerate(others, start=2):
+        materials = Materials()
+        materials.rows(dataclasses.replace(config, **other))  # type: ignore[arg-type]
+        assert not materials.teacher(dataclasses.replace(config, **other)).from_cache  # type: ignore[arg-type]
+        assert len(list((cache_root() / "teachers").iterdir())) == count
+        assert len(cached_logits()) >= 2 * count - 2
+    assert Materials().teacher(config).from_cache
+
+
+def test_one_process_keeps_the_teachers_of_other_threads_apart(tiny_config: Config) -> None:
+    materials = Materials()
+    one, two = (materials.teacher(tiny_config(teacher_threads=threads)) for threads in (1, 2))
+    assert one is not two and materials.teacher(tiny_config(teacher_threads=1, threads=2)) is one
+
+
+def test_a_teachers_checkpoint_is_not_gone_on_with_by_other_threads(tiny_config: Config, tiny_body: Path) -> None:
+    config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_batch_size=8)
+    stop = StopRequest()
+    seen: list[int] = []
+
+    def ask(steps: Sequence[StepMetrics]) -> None:
+        seen.extend(step.step for step in steps)
+        stop.ask()
+
+    watch = TeacherWatch(
+        on_steps=ask, on_epoch=lambda _: None, checkpointing=Checkpointing(every_seconds=0.0, stop=stop)
+    )
+    with pytest.raises(Interrupted):
+        Materials().teacher(dataclasses.replace(config, teacher_threads=2), watch)
+    assert list((cache_root() / "checkpoints").rglob("*.pt"))
+    again: list[int] = []
+    told = TeacherWatch(on_steps=lambda steps: again.extend(step.step for step in steps), on_epoch=lambda _: None)
+    Materials().teacher(config, told)
+    assert again[0] == 1
+    again.clear()
+    Materials().teacher(dataclasses.replace(config, teacher_threads=2), told)
+    assert again[0] > 1
+
+
+def test_a_teacher_has_the_threads_of_the_trials_where_they_alone_are_named(tiny_config: Config) -> None:
+    def threads(**named: Any) -> tuple[Any, Any]:
+        found = resolve(tiny_config(**{"threads": "auto", "teacher_threads": "auto"} | named), threads=3, **counted)
+        return found.threads, found.teacher_threads
+
+    counted: Any = {"teacher_threads": lambda: 5}
+    assert threads() == (3, 5)
+    assert threads(threads=1) == (1, 1)
+    assert threads(teacher_threads=4) == (3, 4)
+    assert threads(threads=2, teacher_threads=4) == (2, 4)
 
 
 def test_other_rows_or_another_recipe_make_another_teacher(tiny_config: Config, tiny_body: Path) -> None:

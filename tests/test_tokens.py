@@ -1,11 +1,23 @@
 """Tokens and batches: each row once, padded as its own tokenizer would, in an order that three numbers decide."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import (
+    BatchEncoding,
+    BertConfig,
+    DebertaV2Config,
+    ModernBertConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    T5Config,
+)
 
 from kdsweep.data import Split
 from kdsweep.errors import ModelError
@@ -131,6 +143,30 @@ def test_long_texts_are_cut_and_keep_their_special_tokens(tokenizer: PreTrainedT
     assert batch.inputs["input_ids"][0, [0, -1]].tolist() == [tokenizer.cls_token_id, tokenizer.sep_token_id]
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_rows_that_max_length_cuts_are_counted(
+    pairs: bool, tiny_rows: Rows, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    split = split_of(tiny_rows, pairs=pairs)
+    own = [len(tokenizer(text, pair or None)["input_ids"]) for text, pair in split.row_keys()]
+    for max_length in (5, min(own), sorted(own)[len(own) // 2], max(own), 64):
+        tokens = tokenize(split, tokenizer, max_length=max_length, segments=False)
+        assert tokens.truncated_rows == sum(length > max_length for length in own)
+
+
+def test_a_tokenizer_written_in_python_counts_the_same(tiny_rows: Rows, tokenizer: PreTrainedTokenizerBase) -> None:
+    def in_python(*arguments: Any, **options: Any) -> BatchEncoding:
+        return BatchEncoding(dict(tokenizer(*arguments, **options)))  # without what Rust keeps beside the tokens
+
+    in_python.pad_token_id = tokenizer.pad_token_id  # type: ignore[attr-defined]
+    for pairs in (False, True):
+        counted = [
+            tokenize(split_of(tiny_rows, pairs=pairs), each, max_length=9, segments=False).truncated_rows
+            for each in (tokenizer, in_python)
+        ]
+        assert counted[0] == counted[1] > 0
+
+
 def test_taken_rows_are_those_rows_in_that_order(tokens: Tokens) -> None:
     wanted = np.array([90, 3, 3, 17])
     taken = padded(tokens.take(wanted), np.arange(4))
@@ -144,6 +180,57 @@ def test_renumbered_ids_are_places_in_the_sorted_pieces(tokens: Tokens) -> None:
     renumbered = tokens.renumbered(pieces)
     assert int(renumbered.ids.max()) < len(pieces)
     assert torch.equal(pieces[renumbered.ids], tokens.ids)
+
+
+def test_padding_before_a_row_is_the_tokenizers_own_too(tiny_rows: Rows, tiny_body: Path) -> None:
+    left = load_tokenizer(str(tiny_body), None)
+    left.padding_side = "left"
+    texts = [text for text, _ in tiny_rows]
+    tokens = tokenize(split_of(tiny_rows), left, max_length=16, segments=False, pads_left=True)
+    for batch in training_batches(tokens, batch_size=13, seed=0, epoch=1):
+        expected = left([texts[row] for row in batch.rows.tolist()], padding=True, return_tensors="pt")
+        for name, tensor in batch.inputs.items():
+            assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_unknown_share_leaves_special_tokens_aside(tokenizer: PreTrainedTokenizerBase) -> None:
+    def share(*texts: str) -> float:
+        split = split_of([(text, "x") for text in texts])
+        return tokenize(split, tokenizer, max_length=16, segments=False).unknown_share
+
+    assert share("the film", "was dull") == 0.0
+    assert share("the übel", "was dull") == 0.25
+    assert share("übel übel") == 1.0
+
+
+def test_tokens_that_differ_in_anything_have_another_hash(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> None:
+    others = [replace(tokens, pad_id=7), replace(tokens, pads_left=True), tokens.take(np.arange(95))]
+    others += [replace(tokens, ids=tokens.ids.flip(0)), replace(tokens, segments=torch.zeros_like(tokens.ids))]
+    hashes = {each.sha256() for each in (tokens, *others)}
+    assert len(hashes) == 6 and replace(tokens).sha256() == tokens.sha256()
+
+
+@pytest.mark.parametrize("config", [BertConfig(), RobertaConfig(), DebertaV2Config(), T5Config(), ModernBertConfig()])
+def test_a_folder_without_a_tokenizers_files_is_refused(config: PretrainedConfig, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"{tmp_path}.* must hold a tokenizer.*\n.*beside its weights"):
+        load_tokenizer(str(tmp_path), None)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')  # says nothing of words
+    with pytest.raises(ModelError, match="must hold a tokenizer"):
+        load_tokenizer(str(tmp_path), None)
+
+
+def test_half_a_tokenizer_and_a_torn_one_are_refused(tiny_body: Path, tmp_path: Path) -> None:
+    RobertaConfig().save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "<mask>": 5}')
+    with pytest.raises(ModelError, match="must hold a tokenizer, but: "):
+        load_tokenizer(str(tmp_path), None)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    assert len(load_tokenizer(str(tmp_path), None)) == 6
+    shutil.copytree(tiny_body, tmp_path / "torn")
+    (tmp_path / "torn" / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match="torn' must hold a tokenizer, but: "):
+        load_tokenizer(str(tmp_path / "torn"), None)
 
 
 def test_a_folder_without_tokenizer_is_refused_by_name(tmp_path: Path) -> None:

@@ -22,16 +22,23 @@ from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
 from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, read_steps
+from kdsweep.records import TrialFolder, read_steps, read_sweep_key
 from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.run_labels import RunLabel
 from kdsweep.runs import NullTracker, Tracker
-from kdsweep.sweep_config import TrackingConfig
+from kdsweep.sweep_config import LONGEST_TAG, TrackingConfig
+from kdsweep.sweep_file import NOT_IN_NAMES, _tracking_problems
 from kdsweep.tracking import open_tracker, resolved_mode
 from kdsweep.trial import Slot, Watch, run_trial
 from kdsweep.wandb_runs import STEP_METRICS, WandbTracker, stop_client
 
 Config = Callable[..., TrialConfig]
 WANDB = [str(Path(sys.executable).parent / "wandb")]
+
+
+def labelled(run_id: str, **facts: Any) -> RunLabel:
+    """A trial's label with that id."""
+    return RunLabel(run_id=run_id, name=run_id, job_type="trial", facts=facts)
 
 
 def inspected(path: Path) -> list[dict[str, Any]]:
@@ -63,7 +70,7 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
     folder = TrialFolder(tmp_path / "trials" / "0000")
     tracker = open_tracker(tmp_path, "group", TrackingConfig(tags=("a", "b")), "offline")
     slot = Slot(arm="distilled", trial=0)
-    with tracker.run("tiny-trial-0000-a1", "trial", asdict(config)) as run:
+    with tracker.run(labelled("tiny-trial-0000-a1"), asdict(config)) as run:
         result = run_trial(
             config, slot, folder, Materials(), run, Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
         )
@@ -84,6 +91,42 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
         assert rows[last]["epoch"] == epoch
         assert {"val_accuracy", "val_loss", "val_agreement"} <= set(rows[last])
     assert rows[10]["val_accuracy"] == result.val_accuracy
+
+
+def test_a_run_has_its_name_its_facts_its_tags_and_its_owner(tmp_path: Path) -> None:
+    tracking = TrackingConfig(entity="team", project="proj", tags=("mine", "trial 7"))
+    label = RunLabel(run_id="d7-a1", name="distilled 7", job_type="trial", facts={"trial": 7}, tags=("s", "trial 7"))
+    with open_tracker(tmp_path, "s", tracking, "offline").run(label, {"alpha": 0.5}) as run:
+        assert (run.run_id, run.url, run.missing) == ("d7-a1", None, None)
+    (found,) = [record["run"] for record in inspected(run_file(tmp_path)) if record["type"] == "run"]
+    config = found["config"]["update"]
+    assert (config["alpha"], config["trial"]) == (0.5, 7)
+    assert found["tags"] == ["mine", "trial 7", "s"]
+    named = {name: found[name] for name in ("run_id", "display_name", "entity", "project", "run_group", "job_type")}
+    wanted = {"run_id": "d7-a1", "display_name": "distilled 7", "entity": "team", "project": "proj"}
+    assert named == wanted | {"run_group": "s", "job_type": "trial"}
+
+
+@pytest.mark.parametrize("name", [*(f"a{bad}b" for bad in NOT_IN_NAMES), "p" * 129])
+def test_names_that_w_and_b_refuses_are_those_that_a_sweep_file_may_not_say(name: str, tmp_path: Path) -> None:
+    with pytest.raises(wandb.errors.UsageError, match="Invalid project name"):
+        wandb.Settings(project=name)
+    assert _tracking_problems(TrackingConfig(project=name)) and not _tracking_problems(
+        TrackingConfig(project="a b.-_ä")
+    )
+    said: list[str] = []
+    tracker = WandbTracker(tmp_path, "group", TrackingConfig(project=name), "offline", said.append)
+    with tracker.run(labelled("run"), {}) as run:
+        run.log_steps([STEP])
+    assert run.run_id is None and "Invalid project name" in run.missing
+    assert said == []  # nothing is kept offline; whoever trains says what is missing
+
+
+@pytest.mark.parametrize("tag", ["", "t" * (LONGEST_TAG + 1)])
+def test_tags_that_w_and_b_refuses_are_those_that_a_sweep_file_may_not_say(tag: str) -> None:
+    with pytest.raises(ValueError, match="Tags must be between 1 and 64 characters"):
+        wandb.Settings(run_tags=(tag,))
+    wandb.Settings(run_tags=("t" * LONGEST_TAG,))
 
 
 @pytest.mark.slow
@@ -130,24 +173,24 @@ def tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Tracker:
 
 def test_every_tracker_takes_steps_epochs_and_a_summary_and_closes_whatever_happens(tracker: Tracker) -> None:
     for number, epoch in enumerate((EPOCH, TEACHER_EPOCH)):
-        with tracker.run(f"run-{number}", "trial", {"alpha": 0.5, "label_names": ()}) as run:
+        with tracker.run(labelled(f"run-{number}"), {"alpha": 0.5, "label_names": ()}) as run:
             assert run.run_id in (None, f"run-{number}")
             run.log_steps([])
             run.log_steps([STEP])
             run.log_epoch(epoch)
             run.summarise({"val_accuracy": 0.75, "error": None})
         assert wandb.run is None
-    with pytest.raises(ZeroDivisionError), tracker.run("broken", "trial", {}):
+    with pytest.raises(ZeroDivisionError), tracker.run(labelled("broken"), {}):
         raise ZeroDivisionError
     assert wandb.run is None
-    with tracker.run("after", "trial", {}) as run:
+    with tracker.run(labelled("after"), {}) as run:
         run.log_steps([STEP])
     assert wandb.run is None
 
 
 def test_off_writes_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    with NullTracker().run("run", "trial", {}) as run:
+    with NullTracker().run(labelled("run"), {}) as run:
         run.log_steps([STEP])
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -155,7 +198,7 @@ def test_off_writes_nothing(tmp_path: Path) -> None:
 def test_no_command_line_no_host_and_no_git_go_into_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["kdsweep", "--password=planted-0451"])
     monkeypatch.setenv("SOME_TOKEN", "planted-0452")
-    with open_tracker(tmp_path, "group", TrackingConfig(), "offline").run("run", "trial", {"alpha": 0.5}) as run:
+    with open_tracker(tmp_path, "group", TrackingConfig(), "offline").run(labelled("run"), {"alpha": 0.5}) as run:
         run.log_steps([STEP])
     assert config_of(inspected(run_file(tmp_path)))["alpha"] == 0.5
     for path in tmp_path.rglob("*"):
@@ -184,7 +227,7 @@ def test_a_server_that_refuses_turns_tracking_offline_and_says_so(monkeypatch: p
 def test_an_exception_of_the_training_itself_passes_through(tmp_path: Path) -> None:
     said: list[str] = []
     tracker = WandbTracker(tmp_path, "group", TrackingConfig(), "offline", said.append)
-    with pytest.raises(OSError, match="the training's own"), tracker.run("run", "trial", {}):
+    with pytest.raises(OSError, match="the training's own"), tracker.run(labelled("run"), {}):
         raise OSError("the training's own")
     assert said == [] and tracker.mode == "offline"
 
@@ -231,7 +274,7 @@ def three_runs(
     for name in "abc":
         if name == "b":
             between()
-        with tracker.run(name, "trial", {"alpha": 0.5}) as run:
+        with tracker.run(labelled(name), {"alpha": 0.5}) as run:
             run.log_steps([STEP])
             if name == "b":
                 inside()
@@ -244,6 +287,42 @@ def three_runs(
 def test_a_server_that_answers_takes_every_run_online(impatient: WandbServer, tmp_path: Path) -> None:
     assert three_runs(tmp_path) == []
     assert runs_in(tmp_path) == ["run-a", "run-b", "run-c"]
+
+
+def test_an_online_run_goes_to_the_named_owner_has_an_address_and_is_amended_there(
+    impatient: WandbServer, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    tracker = WandbTracker(tmp_path, "s", TrackingConfig(entity="team", project="proj"), "online", said.append)
+    with tracker.run(labelled("a"), {}) as run:
+        assert run.url == f"{impatient.url}/team/proj/runs/a"
+    tracker.amend("a", {"rank": 1})
+    assert said == []
+    asked = [json.loads(body)["variables"] for body in impatient.received if b"RunFragment" in body]
+    assert {(each["entity"], each["project"], each["name"]) for each in asked} == {("team", "proj", "a")}
+
+
+def test_a_run_that_neither_server_nor_disk_takes_is_missing_and_the_next_one_is_kept(
+    impatient: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient.break_down()
+    said, init, refused = list[str](), wandb.init, [True]
+
+    def init_on_a_full_disk(**options: Any) -> Any:
+        if options["mode"] == "offline" and refused:
+            refused.clear()
+            raise OSError("no space left")
+        return init(**options)
+
+    monkeypatch.setattr(wandb, "init", init_on_a_full_disk)
+    tracker = WandbTracker(tmp_path, "group", TrackingConfig(), "online", said.append)
+    with tracker.run(labelled("a"), {}) as run:
+        assert run.run_id is None and run.missing == "no space left"
+    assert said == []
+    with tracker.run(labelled("b"), {}) as run:
+        assert (run.run_id, run.missing) == ("b", None)
+    assert len(said) == 1 and "kept offline" in said[0] and "no space" not in said[0]
+    assert runs_in(tmp_path) == ["offline-run-b"]
 
 
 @pytest.mark.slow
@@ -306,7 +385,7 @@ def test_a_full_disk_under_wandb_costs_no_run(
     disk, said = small_disk(4), list[str]()
     tracker = WandbTracker(disk.path, "group", TrackingConfig(), mode, said.append)
     for number in range(3):
-        with tracker.run(f"run-{number}", "trial", {}) as run:
+        with tracker.run(labelled(f"run-{number}"), {}) as run:
             for step in range(1, 500):
                 run.log_steps([replace(STEP, step=step)])
                 if number == 1 and step == 100:
@@ -314,7 +393,7 @@ def test_a_full_disk_under_wandb_costs_no_run(
             run.summarise({"val_accuracy": 0.75})
     disk.free()
     assert len(said) <= 1  # W&B may lose rows on a full disk and not tell
-    with tracker.run("after", "trial", {}) as run:
+    with tracker.run(labelled("after"), {}) as run:
         run.log_steps([STEP])
     (path,) = disk.path.glob("wandb/offline-run-*-after/*.wandb")
     assert history_of(inspected(path))[0]["L_soft"] == STEP.L_soft
@@ -340,7 +419,8 @@ def test_a_server_that_dies_in_a_sweep_costs_no_trial(
     rows = read_records(tmp_path / "results" / "tiny").trials
     assert [row.result.status for row in rows if row.result] == ["complete"] * 3
     offline = [name for name in runs_in(tmp_path / "results" / "tiny") if name.startswith("offline-")]
-    assert offline == [f"offline-run-tiny-{name}-a1" for name in ("control-0000", "trial-0000", "trial-0001")]
+    key = read_sweep_key(tmp_path / "results" / "tiny")
+    assert offline == [f"offline-run-{place}-a1-{key}" for place in ("d0", "d1", "f0")]
 
 
 @pytest.mark.slow
@@ -356,6 +436,7 @@ def test_a_sweep_is_stopped_in_order_while_the_server_is_away(
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 143 and "nothing is lost" in said, said
+    assert "in trouble" not in said, said
     assert command("run", path, "tracking.mode=off").returncode == 0
     attempts = [json.loads(line) for line in (trial / "attempts.jsonl").read_text().splitlines()]
     assert attempts[1]["from_step"] > 0 and attempts[1]["steps_again"] == 0

@@ -123,3 +123,11 @@ def test_materials_shared_by_trials_change_no_result(tiny_config: Config, tmp_pa
     run(config, tmp_path / "trials" / "0009")
     alone = [epoch.measured() for epoch in read_trial(tmp_path / "trials" / "0009").epochs]
     assert done[1] == done[2] == alone != done[0]
+
+
+def test_a_result_says_how_many_rows_max_length_cut(tiny_config: Config, folder: Path) -> None:
+    config = tiny_config(max_length=9, epochs=1)
+    own, result = Materials(), run(config, folder)
+    assert result.truncated_rows == own.truncated_rows(config) and result.truncated_rows["train"] > 0
+    row = read_trial(folder)
+    assert row.result == result

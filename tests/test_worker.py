@@ -1,19 +1,30 @@
 """A worker's own doing: what it opens and hands on."""
 
 import gc
+import io
 import json
+import re
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 from test_tracking import config_of, inspected
 
-from kdsweep import machine
+from kdsweep import machine, worker_loop
+from kdsweep.assets import cache_root
+from kdsweep.audit import audit, audit_text
 from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.contents import build_report
+from kdsweep.display import SweepDisplay
+from kdsweep.errors import KDSweepError
 from kdsweep.imports import for_good
-from kdsweep.records import start_sweep, teacher_folder
+from kdsweep.records import read_teacher, start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
+from kdsweep.sweep_config import STAGES, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.worker_loop import Worker
 
@@ -40,6 +51,119 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
         assert {corner.precision for corner in worker._corners()} == {"bf16"}
 
 
+def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
+    tiny_sweep_file: Callable[..., Path],
+    tiny_body: Path,
+    tiny_rows: list[tuple[str, str]],
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    conflicting = [(text, "positive") for text, label in tiny_rows if label == "negative"][:3]
+    rows = write_rows("odd.csv", [*tiny_rows, *conflicting, ("", "positive"), (" ", "negative")])
+    fixed = {"train_file": str(rows), "drop_empty_texts": True, "max_length": 9, "student": str(tiny_body)}
+    sweep = load_sweep(tiny_sweep_file(fixed={**fixed, "student_layers": None, "student_init": None}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    console = Console(record=True, width=300, file=io.StringIO())
+    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    send = lambda event, **fields: display.show({"event": event, **fields})
+    Worker(sweep, folder, "me", send, StopRequest()).prepare()
+    told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
+    assert teacher is not None
+    assert (teacher.empty_texts_dropped, teacher.conflicting_texts) == (2, 3)
+    cut, train_rows = teacher.truncated_rows["train"], teacher.train_rows
+    assert 0.05 * train_rows < cut < train_rows and set(teacher.truncated_rows) == {"train", "validation"}
+    assert "; 2 rows with an empty text left out; 3 texts with two labels or more" in told
+    for who in ("the teacher", "the student"):
+        line = rf"9 cuts {cut} of {train_rows} train [^;\n]*? for {who}"
+        assert re.search(rf"^max_length {line}: what stands behind is not read", told, re.MULTILINE)
+        assert re.search(rf"^  max_length  .*{line}", told, re.MULTILINE)
+    provenance = dict(build_report(folder).provenance)
+    assert provenance["empty texts"] == "2 rows left out"
+    assert provenance["two labels or more"].startswith("3 texts")
+    assert provenance["cut by max_length"].startswith(f"{cut} of {train_rows} train")
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_stopped_with_it(
+    stopping: bool, tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, sweep = StopRequest(), load_sweep(tiny_sweep_file(tracking={"mode": "offline"}))
+    monkeypatch.setattr(time, "sleep", lambda _: setattr(stop, "requested", stopping))
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
+    worker = Worker(sweep, folder, "me", lambda event, **fields: events.append(event), stop)
+    worker._say_offline("W&B is in trouble")
+    assert events == ([] if stopping else ["offline"])
+
+
+def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(study={"trials": 1}))
+    sweep = replace(
+        sweep, tracking=TrackingConfig(project="team/proj", mode="offline")
+    )  # which no file may say any more
+    folder, said = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
+    worker = Worker(sweep, folder, "me", lambda event, **fields: said.append(fields.get("text", "")), StopRequest())
+    worker.prepare()
+    worker.work()
+    missing = [text for text in said if text.startswith("W&B has no run of ")]
+    assert [text.split(" (")[0].removeprefix("W&B has no run of ") for text in missing] == [
+        "teacher",
+        "distilled 0",
+        "fine-tuned 0",
+    ]
+    assert all("Invalid project name 'team/proj'" in text and "nothing to sync" in text for text in missing)
+    assert not any("offline" in text for text in said)
+    done = audit(folder)
+    assert [finding.what for finding in done.findings] == ["teacher", "distilled trial 0", "fine-tuned trial 0"]
+    assert done.gaps() == 3 and audit_text(done).endswith("0 runs, 3 gaps")
+    assert "W&B could open no run, not even offline" in audit_text(done)
+    assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
+
+
+def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": "auto"}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    for cores in (6, 2):
+        monkeypatch.setattr(worker_loop, "available_cores", lambda: cores)  # noqa: B023
+        worker = Worker(sweep, folder, str(cores), lambda event, **fields: None, StopRequest())
+        assert {corner.teacher_threads for corner in worker._corners()} == {6}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 500}, "batch_size <= training rows must hold, but got 500 and 72 rows"),
+        ({"max_length": 128}, "max_length <= 64 .* must hold, but got 128, and a row of 7"),
+    ],
+)
+def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
+    changes: dict[str, int],
+    message: str,
+    tiny_sweep_file: Callable[..., Path],
+    tiny_body: Path,
+    write_rows: Callable[..., Path],
+    tiny_rows: list[tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    train = write_rows("train.csv", tiny_rows)
+    test = write_rows("test.csv", [("film " * 68, "positive"), ("dull " * 3, "negative")])
+    fixed = {
+        "teacher": str(tiny_body),
+        "teacher_epochs": 1,
+        "train_file": str(train),
+        "test_file": str(test),
+        **changes,
+    }
+    sweep = load_sweep(tiny_sweep_file(fixed=fixed, finalists={"top": 1}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    with pytest.raises(KDSweepError, match=message):
+        Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [6, 0])
 def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
@@ -49,9 +173,16 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     fixed |= {"teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
     sweep = load_sweep(tiny_sweep_file(fixed=fixed, tracking={"mode": "offline"}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
-    Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+    told: list[dict[str, Any]] = []
+    Worker(
+        sweep, folder, "me", lambda event, **fields: told.append({"event": event, **fields}), StopRequest()
+    ).prepare()
+    steps = [(event["step"], event["steps"]) for event in told if event["event"] == "teacher_step"]
+    assert steps[-1:] == (
+        [(54, 54)] if epochs else []
+    )  # 72 rows, 8 a step: what a display says the teacher still takes
     written = read_trial_config(teacher_folder(folder) / "config.yaml")
-    (path,) = (folder / "wandb").glob("offline-run-*-tiny-teacher/*.wandb")
+    (path,) = (folder / "wandb").glob("offline-run-*-teacher-*/*.wandb")
     tracked = config_of(inspected(path))
     assert {name: tracked[name] for name in FIELD_TYPES} == json.loads(json.dumps(asdict(written)))
     if epochs:

@@ -20,7 +20,7 @@ from kdsweep.distill import all_logits
 from kdsweep.hardware import available_cores
 from kdsweep.materials import Materials, resolve
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import Teacher, teacher_logits, tokenize_for
+from kdsweep.teacher import Teacher, teacher_logits
 from kdsweep.tokens import Tokens, padded
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
@@ -46,8 +46,8 @@ def measure(rows: int, repeats: int) -> None:
     config = resolve(sweep.trial("distilled", point), threads=available_cores())
     machine.set_up(int(config.threads))
     materials = Materials()
-    data, teacher = materials.data(config), materials.teacher(config)
-    tokens = tokenize_for(config.teacher, config.teacher_revision, data.train, config, segments=teacher.segments)
+    teacher = materials.teacher(config)
+    tokens = materials.teacher_tokens(config, "train")
     count, device = len(tokens.lengths), config.device
     classes: Any = teacher.model.config.num_labels
     with Catch() as caught:

@@ -32,10 +32,10 @@ from kdsweep.config import TrialConfig
 from kdsweep.distill import Rows, all_logits
 from kdsweep.materials import Materials, resolve
 from kdsweep.models import weights_sha256
+from kdsweep.reader import reader
 from kdsweep.records import TrialFolder
 from kdsweep.sweep_config import SweepConfig, TrackingConfig
 from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import tokenize_for
 from kdsweep.tokens import Tokens
 from kdsweep.tracking import open_tracker
 from kdsweep.trial import Slot, Watch, run_trial
@@ -252,10 +252,12 @@ def prepare(materials: Materials, config: TrialConfig) -> None:
             f"  its fine-tuning took {teacher.fine_tuned_seconds:.1f} s, accuracy {teacher.epochs[-1].val_accuracy:.1%}"
         )
     with clock("tokenising"):
-        tokens = tokenize_for(config.teacher, config.teacher_revision, data, config, segments=teacher.segments)
+        read = reader(config.teacher, config.teacher_revision)
+        splits = {"train": data.train, "validation": data.validation}
+        tokens = {name: read.tokens(split, max_length=config.max_length) for name, split in splits.items()}
     with clock("the teacher's logits of every row"):
         for split in tokens.values():
-            all_logits(teacher.model, split, classes=len(data.label_names))
+            all_logits(teacher.model, split.to(config.device), classes=len(data.label_names))
     print(
         f"{len(data.train):,} + {len(data.validation):,} rows of {len(data.label_names)} classes, mean "
         f"{mean_length(tokens['train']):.1f} tokens; {config.precision}, {config.threads} threads, "

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 CLOCK = {"train_seconds", "evaluate_seconds", "seconds", "rows_per_second", "latency_ms_p50", "latency_ms_p95"}
-CLOCK |= {"started_at", "environment", "attempt", "run_id", "steps_again"}
+CLOCK |= {"started_at", "environment", "attempt", "run_id", "run_url", "run_missing", "steps_again"}
 """What of a result may differ: the clock, and how often it was tried."""
 
 

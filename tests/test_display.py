@@ -1,0 +1,105 @@
+"""What a sweep says while it runs: on a terminal live, in a log file now and then a line."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+from test_study import sweep_of
+
+from kdsweep import display
+from kdsweep.display import SweepDisplay
+from kdsweep.sweep_config import STAGES
+
+
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Log:
+    """A sweep's display on a file, or on a terminal."""
+
+    def __init__(self, clock: Clock, *, terminal: bool = False) -> None:
+        self._file, self._clock = io.StringIO(), clock
+        console = Console(file=self._file, force_terminal=terminal, width=100)
+        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0))
+
+    def show(self, event: str, *, after_seconds: float = 0.0, **fields: Any) -> None:
+        self._clock.now += after_seconds
+        self.display.show({"event": event, "worker": 0, **fields})
+
+    def lines(self) -> list[str]:
+        """What was said since the last call."""
+        said = self._file.getvalue().splitlines()
+        self._file.seek(0)
+        self._file.truncate()
+        return said
+
+    def train(self, event: str, *, steps: int, seconds_per_step: float, first: int = 0, **fields: Any) -> list[str]:
+        """Ten steps an event, as a worker tells them; the lines."""
+        for step in range(first + 10, steps + 1, 10):
+            self.show(event, after_seconds=10 * seconds_per_step, step=step, steps=steps, L_hard=0.5, **fields)
+        return self.lines()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The display's own."""
+    made = Clock()
+    monkeypatch.setattr(display, "time", made)
+    return made
+
+
+TRIAL: dict[str, Any] = {"arm": "distilled", "trial": 3, "attempt": 1, "finalist": None, "params": {"alpha": 0.5}}
+
+
+def test_a_log_shows_a_long_teachers_steps_and_time_left_now_and_then(clock: Clock) -> None:
+    log = Log(clock)
+    log.show("phase", text="preparing the teacher on 1600 rows")
+    log.lines()
+    told = log.train("teacher_step", steps=1000, seconds_per_step=1)
+    assert told[0] == "teacher, step 30/1000   L_hard 0.500   about 16 min 10 s to go"
+    assert [line.split()[2] for line in told] == [f"{step}/1000" for step in range(30, 1000, 100)]
+
+
+def test_no_silence_is_longer_than_five_minutes_and_no_two_lines_are_nearer_than_half_a_minute(clock: Clock) -> None:
+    assert len(Log(clock).train("teacher_step", steps=1000, seconds_per_step=30)) == 98  # each 5 min, once two are seen
+    assert len(Log(clock).train("teacher_step", steps=1000, seconds_per_step=0.1)) == 3  # 100 s
+    assert Log(clock).train("teacher_step", steps=200, seconds_per_step=0.1) == []
+
+
+def test_a_teacher_that_goes_on_from_a_checkpoint_is_timed_by_the_steps_seen_here(clock: Clock) -> None:
+    told = Log(clock).train("teacher_step", steps=1000, seconds_per_step=2, first=900)
+    assert told[0] == "teacher, step 920/1000   L_hard 0.500   about 2 min 40 s to go"
+
+
+def test_a_log_shows_a_long_trials_steps_epochs_and_time_left(clock: Clock) -> None:
+    log = Log(clock)
+    log.show("trial", **TRIAL, epochs=2)
+    told = log.train("step", steps=100, seconds_per_step=2, epoch=1, L_soft=1.25)
+    assert told[0] == (
+        "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go"
+    )
+    log.display._expected_seconds = 600.0  # by the plan
+    told = log.train("step", steps=200, seconds_per_step=20, first=100, epoch=1, L_soft=1.25)
+    assert told[0].endswith("to go, the whole sweep about 40 min 0 s")
+    log.show("epoch", epoch=1, val_accuracy=0.8125)
+    assert log.lines() == ["distilled trial 3: alpha 0.5   epoch 1/2   val_accuracy 0.8125"]
+    log.show("epoch", epoch=2, val_accuracy=0.9, after_seconds=200)
+    assert log.lines() == []  # the line of a finished trial says it
+
+
+def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
+    log = Log(clock, terminal=True)
+    log.show("phase", text="preparing the teacher")
+    assert log.train("teacher_step", steps=500, seconds_per_step=5) == []
+    log.show("teacher_step", step=100, steps=500, L_hard=0.25)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(log.display._view())
+    assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
