@@ -51,7 +51,7 @@ class TrialConfig:
     test_file: str | None = None
     """Like train_file; null: see test_fraction."""
     csv_delimiter: str | None = None
-    """What stands between the fields of csv and tsv files; null: a comma, in a tsv a tab."""
+    r"""The character between the fields of csv and tsv files, `\t` for a tab; null: a comma, in a tsv a tab."""
     encoding: str = "utf-8"
     """Of csv, tsv and json files: `cp1252`, `latin-1`, `utf-16` or any other that Python knows."""
     drop_empty_texts: bool = False
@@ -67,7 +67,7 @@ class TrialConfig:
     text_pair_column: str | None = None
     """Column with the second text of a pair (the hypothesis in NLI); null: single texts."""
     label_column: str = "label"
-    """Column with the class: strings or integers."""
+    """Column with the class: a text, a whole number, or true and false."""
     label_names: tuple[str, ...] = ()
     """Keep only rows of these classes, in this order; empty: all classes."""
     train_limit: int | None = None
@@ -170,8 +170,8 @@ class TrialConfig:
                 f"{self.devices_per_trial} and {self.device}",
             ),
             (
-                self.csv_delimiter is None or (len(self.csv_delimiter) == 1 and self.csv_delimiter not in '"\r\n '),
-                "csv_delimiter is one character, no quote, space or line break",
+                self.csv_delimiter is None or bool(re.fullmatch(r'[^"\r\n ]|\\t', self.csv_delimiter)),
+                "csv_delimiter is one character (no quote, space or line break)",
                 repr(self.csv_delimiter),
             ),
             (_is_encoding(self.encoding), "encoding is a text encoding that Python knows", repr(self.encoding)),

@@ -84,7 +84,8 @@ def _file_table(config: TrialConfig, address: str, columns: Sequence[str]) -> Ta
     path = Path(local_path(address)).expanduser()
     if not path.is_file():
         raise DataError(f"a data file must exist, but {address!r} does not (looked at {path.absolute()})")
-    return read_table(path, columns, where=address, delimiter=config.csv_delimiter, encoding=config.encoding)
+    delimiter = "\t" if config.csv_delimiter == r"\t" else config.csv_delimiter
+    return read_table(path, columns, where=address, delimiter=delimiter, encoding=config.encoding)
 
 
 # Texts and classes ---------------------------------------------------------------------------------------------------

@@ -112,6 +112,17 @@ def test_numbers_that_the_declared_classes_do_not_know_are_refused(tmp_path: Pat
         load_data(tiny_config(train_file=str(path)))
 
 
+@pytest.mark.parametrize("spelled", ["\t", r"\t"])
+def test_a_config_says_how_a_file_is_written(spelled: str, tiny_config: Config, tmp_path: Path) -> None:
+    lines = [f"größe {n}\t{'ab'[n % 2]}\n" for n in range(20)]
+    (tmp_path / "rows.csv").write_text("text\tlabel\n" + "".join(lines), encoding="latin-1")
+    path = str(tmp_path / "rows.csv")
+    data = load_data(tiny_config(train_file=path, csv_delimiter=spelled, encoding="latin-1"))
+    assert data.label_names == ("a", "b") and all(text.startswith("größe ") for text in data.train.texts)
+    with pytest.raises(DataError, match="line 2 holds 0xf6 .* such as encoding: cp1252"):
+        load_data(tiny_config(train_file=path, csv_delimiter=spelled))
+
+
 def test_missing_labels_are_counted_with_their_lines(write_rows: Write, tiny_config: Config) -> None:
     path = write_rows("rows.csv", [("a", "x"), ("b", ""), ("c", "y"), ("d", " ")])
     with pytest.raises(DataError, match=r"every row must have a label, but 2 have none \(lines 3, 5\)"):
