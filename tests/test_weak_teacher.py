@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from rich.console import Console
-from test_report import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of
+from test_report import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 
 from kdsweep import run
 from kdsweep.contents import build_report
@@ -63,11 +63,10 @@ def test_it_stands_first_on_page_in_markdown_and_terminal_with_what_to_do(tmp_pa
         "The teacher is worse than students fine-tuned without it (46.0 % against 82.0 % on validation): train it longer "
         "(teacher_epochs, now 2) or at another rate (teacher_learning_rate, now 0.0002), in a new sweep (--fork NEW_NAME)."
     )
-    plain = lambda text: text.replace("\N{NO-BREAK SPACE}", " ")
-    folded = lambda text: " ".join(text.split())
+    plain = lambda text: text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
     assert plain(report.headline).startswith(first + " ")
     assert plain(terminal_text(report)).startswith(first)
-    assert folded(plain(render_markdown(report)).split("\n\n")[1]).startswith(f"**{first}")
+    assert plain(render_markdown(report).split("\n\n")[1]).startswith(f"**{first}")
     assert plain(page_of(folder).headings[0]).startswith(first)
     assert report.weak_teacher is not None and report.weak_teacher.trial == 1
 
@@ -158,11 +157,8 @@ def test_the_plan_of_the_next_run_starts_with_it(
     sweep, out = make(tmp_path / "s", 0.46, [0.82]), io.StringIO()
     warning = WeakTeacherWatch(sweep, tmp_path / "s").look()
     display = SweepDisplay(Console(file=out, width=100), sweep, dict.fromkeys(STAGES, 0), warning=warning)
-    teacher = {"from_cache": True, "val_accuracy": 0.46, "majority_accuracy": 0.3, "train_rows": 10}
-    teacher |= {"validation_rows": 10, "test_rows": 0, "duplicates_dropped": 0}
-    teacher |= {"empty_texts_dropped": 0, "conflicting_texts": 0}
     plan = {
-        "max_length": [],
+        "max_length": "64",
         "device": "cpu",
         "precision": "fp32",
         "threads": 1,
@@ -170,7 +166,7 @@ def test_the_plan_of_the_next_run_starts_with_it(
         "tracking_why": "",
         "seconds_per_trial": 1,
     }
-    display.show({"event": "prepared", "teacher": teacher, "plan": plan})
+    display.show({"event": "prepared", "teacher": asdict(teacher_of(val_accuracy=0.46)), "plan": plan})
     assert out.getvalue().startswith("The teacher is worse than students fine-tuned without it")
     monkeypatch.setenv("KDSWEEP_RESULTS", str(tmp_path))
     file = str(tmp_path / "s" / "sweep.yaml")
