@@ -49,6 +49,7 @@ class NullRun:
 
     run_id: str | None = None
     url: str | None = None
+    missing: str | None = None
 
     def __init__(self, missing: str | None = None) -> None:
         self.missing = missing
