@@ -137,7 +137,11 @@ def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteS
 
 
 @pytest.mark.slow
-def test_a_finished_sweep_grows_and_its_best_trial_reproduces(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
+def test_a_finished_sweep_grows_and_its_best_trial_reproduces(
+    tiny_sweep_file: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     path = tiny_sweep_file()
     folder = tmp_path / "results" / "tiny"
     first = command("run", path, OMP_DISPLAY_ENV="verbose")
