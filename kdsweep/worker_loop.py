@@ -82,7 +82,8 @@ class Worker:
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
-        self._teacher_threads = functools.cache(lambda: self._studies.agreed_teacher_threads(available_cores))
+        count = lambda named: self._studies.agreed_teacher_threads(lambda: named or available_cores())
+        self._teacher_threads: Callable[[int | None], int] = functools.cache(count)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -251,6 +252,9 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
+        if self._studies.has_agreed():  # a teacher that is refused leaves no record
+            met = self._materials.teacher(config, watch).weights_sha256
+            self._studies.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracker.run(label, asdict(teacher_trial(config))) as run:
             self._say_missing(label.name, run)
