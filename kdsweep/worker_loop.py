@@ -35,6 +35,7 @@ from kdsweep.records import (
     drop_students,
     packed_trial,
     read_test,
+    read_teacher_config,
     read_trial,
     results_root,
     start_sweep,
@@ -82,8 +83,7 @@ class Worker:
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
-        count = lambda named: self._studies.agreed_teacher_threads(lambda: named or available_cores())
-        self._teacher_threads: Callable[[int | None], int] = functools.cache(count)
+        self._teacher_threads: Callable[[int | None], int] = functools.cache(self._agreed_teacher_threads)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -275,6 +275,17 @@ class Worker:
         """A trial's config without any `auto`."""
         config, threads = self._sweep.trial(arm, params), self._threads
         return resolve(config, threads=threads, precision_on=self._precision_on, teacher_threads=self._teacher_threads)
+
+    def _agreed_teacher_threads(self, named: int | None) -> int:
+        """As the record has it, where an older version made the teacher: with all cores, whatever `threads` said."""
+        folder = teacher_folder(self._folder)
+
+        def count() -> int:
+            if (folder / "config.yaml").exists():
+                return int(read_teacher_config(folder).teacher_threads)
+            return named or available_cores()
+
+        return self._studies.agreed_teacher_threads(count)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""
