@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kdsweep.config import read_trial_config, trial_yaml
+from kdsweep.config import read_trial_config
 from kdsweep.errors import TrialFailed
 from kdsweep.imports import for_good
 from kdsweep.records import TrialFolder
@@ -23,7 +23,7 @@ def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
         from kdsweep.distill import distill
         from kdsweep.materials import Materials
     config = read_trial_config(folder.path / "config.yaml")
-    checkpoints = NO_CHECKPOINTING.of(folder.checkpoints, trial_yaml(config))
+    checkpoints = NO_CHECKPOINTING.of(folder.checkpoints, folder.config_text())
     with joined(config, rank=rank, port=port) as team:
         mine = dataclasses.replace(config, device=config.device if config.device == "cpu" else f"cuda:{rank}")
         materials = Materials()

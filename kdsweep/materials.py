@@ -62,12 +62,12 @@ def resolve(
     *,
     threads: int,
     precision_on: Callable[[str], str] = machine.best_precision,
-    teacher_threads: Callable[[], int] = available_cores,
+    teacher_threads: Callable[[int | None], int] = lambda named: named or available_cores(),
 ) -> TrialConfig:
     """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs.
 
-    `precision_on(device)` is what its precision means, `teacher_threads()` how many fine-tune the teacher where neither its threads
-    nor a trial's are named.
+    `precision_on(device)` is what its precision means, `teacher_threads(named)` how many fine-tune the teacher where its own are not
+    named, but perhaps a trial's.
     """
     device = machine.best_device() if config.device == "auto" else config.device
     precision = precision_on(device) if config.precision == "auto" else config.precision
@@ -78,11 +78,11 @@ def resolve(
         "dataset_revision": lambda: resolved_dataset_revision(config),
     }
     found = {name: look_up() for name, look_up in revisions.items() if getattr(config, name) == "auto"}
-    named = config.threads if config.teacher_threads == "auto" else config.teacher_threads
+    named = None if config.threads == "auto" else int(config.threads)
     machines = {
         "device": device,
         "precision": precision,
-        "teacher_threads": teacher_threads() if named == "auto" else named,
+        "teacher_threads": teacher_threads(named) if config.teacher_threads == "auto" else config.teacher_threads,
         "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
     }
     return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]

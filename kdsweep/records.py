@@ -44,7 +44,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kdsweep.config import TrialConfig, plain_values, read_trial_config, trial_yaml
-from kdsweep.errors import ResultsError, Superseded
+from kdsweep.errors import ConfigError, ResultsError, Superseded
 from kdsweep.files import (
     append_lines,
     naming,
@@ -185,16 +185,22 @@ class TrialFolder:
         self._owner_file = path / "owner"
 
     def start(self, config: TrialConfig) -> None:
-        """Write the config that is about to run. What an attempt of the same config left, cut off, stays to be continued."""
-        text = trial_yaml(config)
-        if not self._holds_unfinished(text):
+        """Write the config that is about to run. What an attempt of the same config left, cut off, stays to be continued, with
+        `config.yaml` as that attempt wrote it: an older version knew fewer fields."""
+        continued = self._holds_unfinished(config)
+        if not continued:
             with naming(self.path):
                 if self.path.exists():
                     shutil.rmtree(self.path)
                 self.path.mkdir(parents=True)
         if self._owner:
             write_atomically(self._owner_file, self._owner)
-        write_atomically(self.path / "config.yaml", text)
+        if not continued:
+            write_atomically(self.path / "config.yaml", trial_yaml(config))
+
+    def config_text(self) -> str:
+        """What names the training in full, to its checkpoints."""
+        return (self.path / "config.yaml").read_text(encoding="utf-8")
 
     def cut_back(self, *, step: int, epochs: int) -> tuple[list[StepMetrics], list[EpochMetrics], int]:
         """Keep the record up to a checkpoint; what it holds then, and how many steps after it were cut."""
@@ -259,10 +265,14 @@ class TrialFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         self._owner_file.unlink(missing_ok=True)
 
-    def _holds_unfinished(self, config: str) -> bool:
+    def _holds_unfinished(self, config: TrialConfig) -> bool:
         written = self.path / "config.yaml"
-        unfinished = written.exists() and not (self.path / "result.json").exists()
-        return unfinished and written.read_text(encoding="utf-8") == config
+        if not written.exists() or (self.path / "result.json").exists():
+            return False
+        try:
+            return read_trial_config(written) == config
+        except ConfigError:  # of a newer version, or torn: nothing to continue
+            return False
 
     def _check_owner(self) -> None:
         if self._owner and (

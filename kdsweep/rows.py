@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ HIDDEN = "-1"
 NAMED_AT_MOST = 10
 """Classes in a message."""
 
-_WHOLE = re.compile(r"[+-]?[0-9]+\.0+")
+_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _FRACTION = re.compile(r"\.[0-9]*[1-9]|[eE]-")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -54,6 +55,9 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
     table = (_hub_table if config.dataset else _file_table)(config, named, [*texts, config.label_column])
     if len(table) == 0:
         raise DataError(f"{where} must hold rows, but is empty")
+    blank: list[int] = []
+    if config.drop_empty_texts:
+        table, blank = _without_blank(table)
     names = _class_names(table, config.label_column, config.label_names, where)
     keep = set(config.label_names) or set(names)
     rows = [row for row, name in enumerate(names) if name in keep]
@@ -75,9 +79,18 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
         pairs=columns[1] if len(columns) > 1 else None,
         names=[names[row] for row in rows],
         declared=table.declared.get(config.label_column, ()),
-        empty_dropped=0 if complaint else len(empty),
+        empty_dropped=0 if complaint else len(blank) + len(empty),
         complaint=complaint,
     )
+
+
+def _without_blank(table: Table) -> tuple[Table, list[int]]:
+    """The table without the rows that have neither text nor label, such as a spreadsheet writes behind its last; and those rows."""
+    cells = list(zip(*table.columns.values(), strict=True))
+    filled = [any(cell is not None and str(cell).strip() for cell in row) for row in cells]
+    columns = {name: list(compress(column, filled)) for name, column in table.columns.items()}
+    kept = replace(table, columns=columns, places=list(compress(table.places, filled)))
+    return kept, [row for row, full in enumerate(filled) if not full]
 
 
 def _file_table(config: TrialConfig, address: str, columns: Sequence[str]) -> Table:
@@ -142,10 +155,12 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
                 f"{where}: labels must be numbers of the classes {listed(declared)}, but got {listed(in_order(unknown))}"
             )
         return meant
+    if all(_WHOLE.fullmatch(name) for name in found):
+        named = {_whole(name): name for name in chosen}
+        if len(named) == len(chosen):  # else the user tells 1 from 1.0
+            return {name: named.get(_whole(name), _whole(name)) for name in found}
     if set(chosen) & set(found):  # as the user spells them
         return {name: name for name in found}
-    if all(_WHOLE.fullmatch(name) for name in found):  # what pandas writes for whole numbers with a gap among them
-        return {name: name.partition(".")[0] for name in found}
     fractions = [name for name in found if _FRACTION.search(name)]
     if fractions and all(_NUMBER.fullmatch(name) for name in found):
         raise DataError(
@@ -153,6 +168,12 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
             "numbers are classes, name them: label_names"
         )
     return {name: name for name in found}
+
+
+def _whole(name: str) -> str:
+    """A whole number without the `.0` that pandas writes behind it where a column has gaps; all else as it stands."""
+    found = _WHOLE.fullmatch(name)
+    return found[1] if found else name
 
 
 def in_order(names: Collection[str]) -> tuple[str, ...]:

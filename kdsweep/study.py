@@ -237,6 +237,10 @@ class Studies:
                 "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
             )
 
+    def has_agreed(self) -> bool:
+        """Whether trials have met a teacher and rows before."""
+        return "materials" in self._studies["distilled"].user_attrs
+
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
         """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
         return self._agreed("latencies", architecture, measure)

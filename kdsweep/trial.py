@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdsweep import machine, metrics
 from kdsweep.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.config import TrialConfig, plain_values, trial_yaml
+from kdsweep.config import TrialConfig, plain_values
 from kdsweep.devices import leading
 from kdsweep.distill import Rows, Training, distill, evaluate, measured
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
@@ -75,7 +75,7 @@ def run_trial(
     folder.start(config)
     machine.set_up(int(config.threads))
     log = _Log(slot, folder, run, watch)
-    checkpoints = checkpointing.of(folder.checkpoints, trial_yaml(config))
+    checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
     facts: dict[str, Any] = {}
     status, error, tested = "complete", None, None
     try:

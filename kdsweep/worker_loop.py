@@ -34,6 +34,7 @@ from kdsweep.records import (
     TrialRow,
     drop_students,
     packed_trial,
+    read_teacher_config,
     read_test,
     read_trial,
     results_root,
@@ -82,7 +83,7 @@ class Worker:
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
-        self._teacher_threads = functools.cache(lambda: self._studies.agreed_teacher_threads(available_cores))
+        self._teacher_threads: Callable[[int | None], int] = functools.cache(self._agreed_teacher_threads)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -251,6 +252,9 @@ class Worker:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
+        if self._studies.has_agreed():  # a teacher that is refused leaves no record
+            met = self._materials.teacher(config, watch).weights_sha256
+            self._studies.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracker.run(label, asdict(teacher_trial(config))) as run:
             self._say_missing(label.name, run)
@@ -271,6 +275,17 @@ class Worker:
         """A trial's config without any `auto`."""
         config, threads = self._sweep.trial(arm, params), self._threads
         return resolve(config, threads=threads, precision_on=self._precision_on, teacher_threads=self._teacher_threads)
+
+    def _agreed_teacher_threads(self, named: int | None) -> int:
+        """As the record has it, where an older version made the teacher: with all cores, whatever `threads` said."""
+        folder = teacher_folder(self._folder)
+
+        def count() -> int:
+            if (folder / "config.yaml").exists():
+                return int(read_teacher_config(folder).teacher_threads)
+            return named or available_cores()
+
+        return self._studies.agreed_teacher_threads(count)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""

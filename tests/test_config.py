@@ -114,6 +114,7 @@ NAN, INF = float("nan"), float("inf")
         ("label_names", ["one"], "label_names has two classes or more"),
         ("label_names", ["a", "a"], "label_names are distinct"),
         ("label_names", "positive", "a list of str"),
+        ("label_names", [0, 1], "label_names must be a text, but got 0: in quotes it is one"),
         ("teacher", "", "a text"),
         ("text_column", None, "a text"),
         ("train_file", None, "exactly one of dataset and train_file is named must hold, but got neither"),

@@ -165,6 +165,22 @@ def test_torn_lines_are_named_and_left_out_and_a_half_written_last_one_only_once
     assert [step.step for step in read_steps(folder.path)] == [1, 3] and read_trial(folder.path).epochs == ()
 
 
+def test_what_an_older_version_left_cut_off_is_continued(tmp_path: Path, tiny_config: Config) -> None:
+    folder = TrialFolder(tmp_path / "trials" / "0000")
+    folder.start(tiny_config())
+    written = folder.path / "config.yaml"
+    before = written.read_text(encoding="utf-8").replace("csv_delimiter: null\n", "")  # which it did not know
+    written.write_text(before, encoding="utf-8")
+    folder.checkpoints.mkdir()
+    folder.start(tiny_config())
+    assert folder.checkpoints.exists() and folder.config_text() == before
+    for other in (before.replace("epochs: 2", "epochs: 3"), before + "newer: 1\n"):
+        folder.checkpoints.mkdir(exist_ok=True)
+        written.write_text(other, encoding="utf-8")
+        folder.start(tiny_config())
+        assert not folder.checkpoints.exists()
+
+
 def test_an_attempt_begins_with_an_empty_folder(tmp_path: Path, tiny_config: Config) -> None:
     folder = write_trial(tmp_path, tiny_config(), "distilled", 0)
     folder.start(tiny_config(alpha=0.25))

@@ -41,7 +41,8 @@ def classes(write_rows: Write, tiny_config: Config) -> Callable[..., tuple[str, 
         (["1E5", "2E7", "3A1"], ("1E5", "2E7", "3A1")),
         (["1E5", "2E7"], ("1E5", "2E7")),
         (["0.0", "1.0"], ("0", "1")),
-        (["1.0", "2"], ("1.0", "2")),
+        (["1.0", "2"], ("1", "2")),
+        (["0", "0.0", "1", "1.0"], ("0", "1")),
         (["v1.5", "v2.5"], ("v1.5", "v2.5")),
         (["0.5", "1.5", "2"], None),
         (["¹", "²", "³"], ("²", "³", "¹")),
@@ -160,6 +161,31 @@ def test_a_row_with_either_text_of_its_pair_empty_is_left_out(write_rows: Write,
     fields = {"train_file": str(write_rows("rows.csv", rows)), "text_pair_column": "b", "drop_empty_texts": True}
     data = load_data(tiny_config(**fields))
     assert data.empty_texts_dropped == 2 and len(data.train) + len(data.validation) == 20
+
+
+def test_a_row_without_text_and_label_is_left_out_with_the_empty_texts(tmp_path: Path, tiny_config: Config) -> None:
+    rows = "".join(f"text {turn},{turn % 2}\n" for turn in range(20))
+    path = tmp_path / "sheet.csv"
+    path.write_text(f"text,label\n{rows},\n ,\n,1\n", encoding="utf-8")  # a spreadsheet's rows behind its last
+    with pytest.raises(DataError, match=r"2 have none \(lines 22, 23\)"):
+        load_data(tiny_config(train_file=str(path)))
+    assert load_data(tiny_config(train_file=str(path), drop_empty_texts=True)).empty_texts_dropped == 3
+    path.write_text(f"text,label\n{rows},\nunlabelled,\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"1 have none \(line 23\)"):
+        load_data(tiny_config(train_file=str(path), drop_empty_texts=True))
+
+
+def test_named_whole_numbers_are_found_however_a_file_spells_them(write_rows: Write, tiny_config: Config) -> None:
+    def rows(*labels: str) -> list[tuple[str, str]]:
+        return [(f"{len(labels)}, {label}, {turn}", label) for turn in range(10) for label in labels]
+
+    fields = {"train_file": str(write_rows("train.csv", rows("0", "1")))}
+    fields["validation_file"] = str(write_rows("validation.csv", rows("0", "0.0", "1.0")))
+    for names in (("0", "1"), ("1.0", "0.0")):
+        data = load_data(tiny_config(**fields, label_names=names))
+        assert data.label_names == names and len(data.validation) == 30
+    told_apart = tiny_config(train_file=fields["validation_file"], label_names=("0", "0.0"))
+    assert load_data(told_apart).label_names == ("0", "0.0")
 
 
 def test_a_file_of_nothing_but_empty_texts_is_refused(write_rows: Write, tiny_config: Config) -> None:

@@ -211,7 +211,7 @@ def test_a_teacher_has_the_threads_of_the_trials_where_they_alone_are_named(tiny
         found = resolve(tiny_config(**{"threads": "auto", "teacher_threads": "auto"} | named), threads=3, **counted)
         return found.threads, found.teacher_threads
 
-    counted: Any = {"teacher_threads": lambda: 5}
+    counted: Any = {"teacher_threads": lambda named: named or 5}
     assert threads() == (3, 5)
     assert threads(threads=1) == (1, 1)
     assert threads(teacher_threads=4) == (3, 4)

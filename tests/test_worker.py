@@ -17,13 +17,14 @@ from test_tracking import config_of, inspected
 from kdsweep import machine, worker_loop
 from kdsweep.assets import cache_root
 from kdsweep.audit import audit, audit_text
-from kdsweep.config import FIELD_TYPES, read_trial_config
+from kdsweep.config import FIELD_TYPES, TrialConfig, read_trial_config
 from kdsweep.contents import build_report
 from kdsweep.display import SweepDisplay
-from kdsweep.errors import KDSweepError
+from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.imports import for_good
-from kdsweep.records import read_teacher, start_sweep, teacher_folder
+from kdsweep.records import TrialFolder, read_teacher, start_sweep, teacher_folder
 from kdsweep.stopping import StopRequest
+from kdsweep.study import Studies
 from kdsweep.sweep_config import STAGES, TrackingConfig
 from kdsweep.sweep_file import load_sweep
 from kdsweep.worker_loop import Worker
@@ -130,6 +131,27 @@ def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
         monkeypatch.setattr(worker_loop, "available_cores", lambda: cores)  # noqa: B023
         worker = Worker(sweep, folder, str(cores), lambda event, **fields: None, StopRequest())
         assert {corner.teacher_threads for corner in worker._corners()} == {6}
+
+
+def test_a_sweep_that_an_older_version_began_keeps_its_teachers_threads(
+    tiny_sweep_file: Callable[..., Path], tiny_config: Callable[..., TrialConfig], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": 1}))
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    TrialFolder(teacher_folder(folder)).start(tiny_config(teacher_threads=2))  # all cores, whatever threads said
+    worker = Worker(sweep, folder, "newer", lambda event, **fields: None, StopRequest())
+    assert {(corner.teacher_threads, corner.threads) for corner in worker._corners()} == {(2, 1)}
+
+
+def test_a_teacher_that_the_sweeps_trials_did_not_meet_leaves_no_record(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file())
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    Studies(sweep, folder, "first", lambda _: None).agree({"teacher weights": "other", "rows": "other"})
+    with pytest.raises(ResultsError, match="must meet the same teacher and rows"):
+        Worker(sweep, folder, "second", lambda event, **fields: None, StopRequest()).prepare()
+    assert not (folder / "teacher").exists()
 
 
 @pytest.mark.parametrize(
