@@ -42,7 +42,7 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
         alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
         chosen = f"the best {sweep.finalists.top} of each arm"
-        table.add_row("finalists", f"{runs} runs: {chosen} on fresh seeds ({seeds}){alone}")
+        table.add_row("finalists", f"{plural(runs, 'run')}: {chosen} on fresh seeds ({seeds}){alone}")
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
@@ -206,7 +206,7 @@ class SweepDisplay:
             "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
             f"{plural(facts['threads'], 'thread')}",
             "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
-            "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {facts['seconds_per_trial']:.1f} s",
         }
         plan(self._console, self._sweep, lines, self._warning)
 
