@@ -153,7 +153,7 @@ def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
     shape = straight if _is_ordered(values) else apart
     why = (
         f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
-        f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with {100 * CHANCE:.0f} % if it makes "
+        f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with a chance of {100 * CHANCE:.0f} % if it makes "
         f"{100 * least:.0f} % of the variance of their accuracies, here about {missed} points {shape} (simulated); a smaller one, or one that "
         "other axes hide, may be there."
     )

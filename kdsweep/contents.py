@@ -174,7 +174,8 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
     environments = [dict(item.environment) for item in ([teacher] if teacher else []) + done]
     for name in dict.fromkeys(key for environment in environments for key in environment):
         seen = dict.fromkeys(environment[name] for environment in environments if name in environment)
-        lines.append((name, " and ".join(seen)))
+        line = (name, " and ".join(seen))
+        lines += [line] if line not in lines else []
     return tuple(lines)
 
 

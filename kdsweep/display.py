@@ -41,8 +41,7 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
         alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
-        chosen = f"the best {sweep.finalists.top} of each arm"
-        table.add_row("finalists", f"{runs} runs: {chosen} on fresh seeds ({seeds}){alone}")
+        table.add_row("finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on fresh seeds ({seeds}){alone}")
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
@@ -50,6 +49,14 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     for name, value in facts.items():
         table.add_row(name, escape(value))
     console.print(table)
+
+
+def _chosen(sweep: SweepConfig) -> str:
+    """How many finalists there will be: `3 of each arm`, or `3 distilled and 1 fine-tuned` where an arm has no more trials."""
+    counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in ARMS}
+    if len(set(counts.values())) == 1:
+        return f"{counts['distilled']} of each arm"
+    return " and ".join(f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count)
 
 
 def _oddities(teacher: Mapping[str, Any]) -> str:
@@ -206,7 +213,7 @@ class SweepDisplay:
             "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
             f"{plural(facts['threads'], 'thread')}",
             "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
-            "estimate": f"{duration(self._left())} for {self._open()} trials of about {facts['seconds_per_trial']:.1f} s",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {facts['seconds_per_trial']:.1f} s",
         }
         plan(self._console, self._sweep, lines, self._warning)
 

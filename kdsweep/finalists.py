@@ -179,7 +179,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
         trial=place[1],
         searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
         runs=tuple(runs),
-        wanted=max(found.sweep.finalists.seeds, len(runs)) if compared else started,
+        wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
         compared=compared,
         rank=rank,
         search_score=score(origin, found.sweep) if origin and origin.result else confirmed,

@@ -70,12 +70,12 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         primary = finals.primary
         sentences.append(
             f"{_study_size(finals, primary)} finds a true difference of "
-            f"{points(finals.detectable)} points with {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
+            f"{points(finals.detectable)} points with a chance of {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
         ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []
         if ways:
-            sentences.append(f"A difference as small as this one would take about {' or '.join(ways)}.")
+            sentences.append(f"It would take about {' or '.join(ways)} to settle a difference of this size.")
     if finals.shrinkage:
         lost = finals.shrinkage.value
         flattered = f"had flattered its finalists: fresh seeds score {points(lost)} points less"
@@ -118,7 +118,7 @@ def _study_size(finals: Finals, primary: FinalComparison) -> str:
 
 def _finalists_to_come(found: SweepRecords) -> str:
     if not found.sweep.finalists.top:
-        return "finalists.top is 0, so nothing confirms it."
+        return "Finalists are switched off (finalists.top is 0), so nothing confirms it."
     return "Finalists on fresh seeds will confirm it when the search is over."
 
 
@@ -128,7 +128,8 @@ def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
         return f"{short[0].upper()}{short[1:]}. The numbers behind it stand under What mattered."
     done = sum(trial.arm == "distilled" for trial in complete(found.trials))
     if done < FEWEST_TRIALS:
-        return f"Too few trials to say: {done} distilled ones are complete, and advice starts at {FEWEST_TRIALS}."
+        known = f"{plural(done, 'distilled trial')} {'is' if done == 1 else 'are'} complete"
+        return f"Too few trials to say: {known}, and advice starts at {FEWEST_TRIALS}."
     return f"No axis is visibly flat and none has its best at an end, over {done} complete distilled trials."
 
 

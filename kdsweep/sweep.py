@@ -1,5 +1,6 @@
 """A whole sweep: the results folder, its studies, the workers under supervision, the report at the end. Never imports torch."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,17 @@ from rich.console import Console
 from kdsweep.assets import PREFIX, local_path
 from kdsweep.display import SweepDisplay
 from kdsweep.hardware import default_workers, device_groups
-from kdsweep.records import read_teacher, results_root, start_sweep, teacher_folder, trial_folder, unpack_trial
+from kdsweep.records import (
+    read_sweep,
+    read_teacher,
+    read_trials,
+    results_root,
+    start_sweep,
+    study_path,
+    teacher_folder,
+    trial_folder,
+    unpack_trial,
+)
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, alone_in, is_dead_here
 from kdsweep.sweep_config import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
@@ -24,6 +35,7 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
     problem that its message lets the user solve, Stopped after a signal: the same command then continues.
     """
+    forget_refused(results_root() / sweep.name, sweep)
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
     lock = alone_in(folder) if embedded else None
@@ -42,6 +54,31 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         if lock:
             lock.give_back()
     return folder
+
+
+def forget_refused(folder: Path, sweep: SweepConfig) -> None:
+    """Clear a results folder whose sweep was refused before its teacher and its first trial, so that the file can be mended and run again.
+
+    What ran, even in part, stays, and so does what another file's study says in a shared database.
+    """
+    before = read_sweep(folder)
+    if before is None or before.study.storage is not None or before.identity() == sweep.identity():
+        return
+    if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
+        return
+    lock = alone_in(folder)
+    try:
+        if not any(Studies(before, folder).finished(stage) for stage in STAGES):
+            for path in folder.glob(f"{study_path(folder).name}*"):
+                path.unlink()
+            for path in (
+                teacher_folder(folder),
+                folder / "wandb",
+            ):  # of a teacher that was refused, under a key that is gone
+                shutil.rmtree(path, ignore_errors=True)
+            (folder / "sweep.yaml").unlink()
+    finally:
+        lock.give_back()
 
 
 def _supervise(

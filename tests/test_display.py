@@ -1,6 +1,7 @@
 """What a sweep says while it runs: on a terminal live, in a log file now and then a line."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from test_study import sweep_of
 
 from kdsweep import display
 from kdsweep.display import SweepDisplay
-from kdsweep.sweep_config import STAGES
+from kdsweep.sweep_config import STAGES, FinalistsConfig, StudyConfig
 
 
 class Clock:
@@ -103,3 +104,20 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(log.display._view())
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("trials", "controls", "said"),
+    [
+        (4, 4, "18 runs: the best 3 of each arm"),
+        (4, 1, "12 runs: the best 3 distilled and 1 fine-tuned"),
+        (1, 1, "6 runs: the best 1 of each arm"),
+        (1, 0, "3 runs: the best 1 distilled"),
+    ],
+)
+def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls: int, said: str) -> None:
+    file = io.StringIO()
+    study = StudyConfig(trials=trials, controls=controls)
+    sweep = replace(sweep_of(trials=4), study=study, finalists=FinalistsConfig(top=3, seeds=3))
+    display.plan(Console(file=file, width=150), sweep, {})
+    assert f"{said} on fresh seeds" in file.getvalue()

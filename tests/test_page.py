@@ -310,6 +310,8 @@ def test_print_is_light_without_buttons_and_cuts_no_figure(opened: Open) -> None
     assert page.evaluate(
         "[...document.querySelectorAll('.plot .main-svg')].every(f => f.getBoundingClientRect().width <= 700)"
     )
+    page.set_viewport_size({"width": 690, "height": 900})  # the paper's width without its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
     assert len(page.pdf()) > 10_000
 
 

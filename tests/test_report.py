@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from kdsweep.contents import build_report
 from kdsweep.records import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
 from kdsweep.report_text import render_markdown, terminal_text
 from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
-from kdsweep.sweep_config import ARMS, Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.sweep_config import ARMS, Arm, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 
 ROWS = 200
 ENVIRONMENT = {"torch": "2.8.0", "device name": "a processor"}
@@ -551,6 +551,39 @@ def test_provenance_says_what_the_rows_hold_and_nothing_that_an_old_record_does_
     assert told["empty texts"] == "1 row left out" and told["two labels or more"].startswith("7 texts of the files")
     assert told["cut by max_length"] == "30 of 1,000 train (3.0\N{NO-BREAK SPACE}%), as the teacher reads them"
     assert told["cut by max_length, students"] == "at most 31 train, 2 validation, 5 test, with max_length 128"
+
+
+def test_provenance_says_nothing_twice_and_keeps_what_differs(tmp_path: Path) -> None:
+    folder, ran = tmp_path / "s", {"environment": {**ENVIRONMENT, "threads": "2", "device": "cpu"}}
+    sweep = make_sweep(folder, threads=2, device="cpu")
+    make_teacher(folder, environment={**ENVIRONMENT, "threads": "2", "device": "cpu"})
+    make_trial(folder, sweep, "distilled", 0, POINT, 0.8, **ran)
+    told = build_report(folder).provenance
+    assert ("threads", "2") in told and ("device", "cpu") in told and len(set(told)) == len(told)
+    shutil.rmtree(teacher_folder(folder))
+    make_teacher(folder, environment={**ENVIRONMENT, "threads": "4", "device": "cpu"})
+    told = build_report(folder).provenance
+    assert ("threads", "2") in told and ("threads", "4 and 2") in told
+
+
+def test_one_trial_without_finalists_is_counted_in_the_singular_and_what_is_switched_off_is_said(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "s"
+    sweep = replace(sweep_of(), finalists=FinalistsConfig(top=0))
+    write_sweep(folder, sweep)
+    make_teacher(folder)
+    make_trial(folder, sweep, "distilled", 0, POINT, 0.8)
+    said = dict(build_report(folder).questions)
+    assert said["Which settings matter?"].startswith("Too few trials to say: 1 distilled trial is complete")
+    assert said["How sure is that?"].endswith(
+        "Finalists are switched off (finalists.top is 0), so nothing confirms it."
+    )
+
+
+def test_the_cards_name_the_rows_that_their_scores_are_of(written: Path) -> None:
+    text = page_of(written).text
+    assert "on validation: trial 0, rank 1" in text and "on validation: 22.0" in text
 
 
 def test_a_folder_that_is_no_sweep_is_one_message_and_exit_code_2(

@@ -17,12 +17,15 @@ from test_study import run_next, sweep_of
 
 import kdsweep
 from kdsweep.display import SweepDisplay
+from kdsweep.errors import ResultsError
 from kdsweep.gathered import read_records
 from kdsweep.hardware import SPIN_COUNT
+from kdsweep.records import TrialFolder, read_sweep, start_sweep, trial_folder
 from kdsweep.study import Studies
 from kdsweep.supervisor import Supervisor, WorkerProcess
-from kdsweep.sweep import too_many
+from kdsweep.sweep import forget_refused, too_many
 from kdsweep.sweep_config import STAGES, Axis, StudyConfig, SweepConfig
+from kdsweep.sweep_file import load_sweep
 
 WriteSweep = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
@@ -354,3 +357,25 @@ def test_processes_of_their_own_say_the_same(tiny_sweep_file: WriteSweep, tmp_pa
     planned(command("run", path, "--dry-run"), tmp_path)
     refused(command("run", path, "study.trails=3"), "did you mean 'trials'", tmp_path)
     refused(command("report", tmp_path / "nothing", "--audit"), "holds sweep.yaml", tmp_path)
+
+
+@pytest.mark.parametrize("ran", [False, True], ids=["nothing ran", "a trial began"])
+def test_a_file_that_was_refused_before_its_first_trial_can_be_mended_and_run_under_its_name(
+    tiny_sweep_file: WriteSweep, memory: Path, ran: bool
+) -> None:
+    refused = load_sweep(tiny_sweep_file(fixed={"batch_size": 1000}))
+    mended = load_sweep(tiny_sweep_file())
+    folder = start_sweep(memory / "tiny", refused)
+    Studies(refused, folder)
+    (folder / "wandb" / "offline-run-20260102_030405-teacher-k3x9qz").mkdir(parents=True)
+    if ran:
+        config = refused.trial("distilled", {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-3})
+        TrialFolder(trial_folder(folder, "distilled", 0)).start(config)
+    forget_refused(folder, mended)
+    if ran:
+        with pytest.raises(ResultsError, match="batch_size: 1000, now 16"):
+            start_sweep(folder, mended)
+        assert read_sweep(folder) == refused
+    else:
+        Studies(mended, start_sweep(folder, mended))
+        assert read_sweep(folder) == mended and not (folder / "wandb").exists()

@@ -20,6 +20,7 @@ from test_lost import command, processes, started, steps_of, wait_for
 from kdsweep import wandb_runs
 from kdsweep.audit import wandb_records
 from kdsweep.config import FIELD_TYPES, TrialConfig
+from kdsweep.errors import ConfigError
 from kdsweep.gathered import read_records
 from kdsweep.materials import Materials
 from kdsweep.records import TrialFolder, read_steps, read_sweep_key
@@ -127,6 +128,14 @@ def test_tags_that_w_and_b_refuses_are_those_that_a_sweep_file_may_not_say(tag: 
     with pytest.raises(ValueError, match="Tags must be between 1 and 64 characters"):
         wandb.Settings(run_tags=(tag,))
     wandb.Settings(run_tags=("t" * LONGEST_TAG,))
+
+
+def test_a_projects_name_in_the_environment_that_w_and_b_refuses_is_a_problem_of_the_config(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wandb, "setup", lambda: wandb.Settings().update_from_env_vars({"WANDB_PROJECT": "team/p"}))
+    with pytest.raises(ConfigError, match="team/p.*tracking.mode=off"):
+        resolved_mode(TrackingConfig(mode="offline"))
 
 
 @pytest.mark.slow
