@@ -35,7 +35,10 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
     problem that its message lets the user solve, Stopped after a signal: the same command then continues.
     """
-    forget_refused(results_root() / sweep.name, sweep)
+    if forget_refused(results_root() / sweep.name, sweep):
+        console.print(
+            f"{sweep.name}: nothing had run under the earlier file, so this one takes its place", highlight=False
+        )
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
     lock = alone_in(folder) if embedded else None
@@ -56,27 +59,26 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     return folder
 
 
-def forget_refused(folder: Path, sweep: SweepConfig) -> None:
+def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
     """Clear a results folder whose sweep was refused before its teacher and its first trial, so that the file can be mended and run again.
 
-    What ran, even in part, stays, and so does what another file's study says in a shared database.
+    What ran, even in part, stays, and so does what another file's study says in a shared database. Returns whether it was cleared.
     """
     before = read_sweep(folder)
     if before is None or before.study.storage is not None or before.identity() == sweep.identity():
-        return
+        return False
     if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
-        return
+        return False
     lock = alone_in(folder)
     try:
-        if not any(Studies(before, folder).finished(stage) for stage in STAGES):
-            for path in folder.glob(f"{study_path(folder).name}*"):
-                path.unlink()
-            for path in (
-                teacher_folder(folder),
-                folder / "wandb",
-            ):  # of a teacher that was refused, under a key that is gone
-                shutil.rmtree(path, ignore_errors=True)
-            (folder / "sweep.yaml").unlink()
+        if any(Studies(before, folder).finished(stage) for stage in STAGES):
+            return False
+        for path in folder.glob(f"{study_path(folder).name}*"):
+            path.unlink()
+        for path in (teacher_folder(folder), folder / "wandb"):  # of the refused teacher, under a key that is gone
+            shutil.rmtree(path, ignore_errors=True)
+        (folder / "sweep.yaml").unlink()
+        return True
     finally:
         lock.give_back()
 

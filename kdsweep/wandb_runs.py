@@ -273,10 +273,7 @@ def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
 def _check_settings() -> None:
     try:
         wandb.setup()
-    except (
-        ValueError,
-        wandb.errors.UsageError,
-    ) as error:  # of the environment or of W&B's settings file, by type or by rule
+    except (ValueError, wandb.errors.UsageError) as error:  # of the environment or W&B's settings file, by type or rule
         raise ConfigError(
             f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
             "tracking.mode=off"
