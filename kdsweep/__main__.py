@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from kdsweep import __version__
-from kdsweep.config import did_you_mean
-from kdsweep.shipped import shipped_sweeps
+from kdsweep.config.shipped import shipped_sweeps
+from kdsweep.config.trial import did_you_mean
 
 COMMANDS = {
     "run": ("SWEEP", "run a sweep, or continue it where it stopped"),

@@ -12,16 +12,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdsweep import leaderboard
-from kdsweep.answer import verdict_json
-from kdsweep.audit import audit, audit_text
-from kdsweep.by_class import by_class_json
-from kdsweep.contents import Report, build_report
+from kdsweep.analysis import leaderboard
+from kdsweep.analysis.by_class import by_class_json
+from kdsweep.analysis.finalists import finals_json
 from kdsweep.errors import KDSweepError
-from kdsweep.files import write_atomically, write_json
-from kdsweep.finalists import finals_json
-from kdsweep.page import render_html
-from kdsweep.report_text import render_markdown, terminal_text
+from kdsweep.reporting.answers import verdict_json
+from kdsweep.reporting.build import Report, build_report
+from kdsweep.reporting.markdown import render_markdown, terminal_text
+from kdsweep.reporting.page import render_html
+from kdsweep.system.files import write_atomically, write_json
+from kdsweep.tracking.audit import audit, audit_text
 
 
 def write_report(folder: Path, *others: Path) -> Report:

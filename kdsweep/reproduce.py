@@ -17,13 +17,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kdsweep.config import FROM_TEACHER, TrialConfig, did_you_mean
+from kdsweep.config.sweep import PATH_FIELDS, identity_changes
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig, did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
-from kdsweep.files import write_json
-from kdsweep.gathered import read_records
-from kdsweep.hardware import bound_spinning
-from kdsweep.imports import for_good
-from kdsweep.records import (
+from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import (
     TrialFolder,
     TrialRow,
     read_predictions,
@@ -32,8 +31,9 @@ from kdsweep.records import (
     read_trial,
     torn_lines,
 )
-from kdsweep.results import VALIDATED, EpochMetrics, TrialResult
-from kdsweep.sweep_config import PATH_FIELDS, identity_changes
+from kdsweep.system.files import write_json
+from kdsweep.system.hardware import bound_spinning
+from kdsweep.system.imports import for_good
 
 TOLERANCE = 0.01
 """On a GPU: accuracies and agreement may differ by so much (1 point), losses by so much of themselves, classes on that share of rows."""
@@ -85,7 +85,7 @@ def find_trial(folder: Path) -> TrialRow:
         if trial.result is None or not trial.result.epochs:
             raise ResultsError(f"a trial must have finished an epoch to be reproduced, but {folder} did not")
         return trial
-    from kdsweep.leaderboard import leaderboard  # brings SciPy, which one trial's folder need not wait for
+    from kdsweep.analysis.leaderboard import leaderboard  # brings SciPy, which one trial's folder need not wait for
 
     ranked = [row for row in leaderboard(read_records(folder)) if row.rank == 1]
     if not ranked:
@@ -131,10 +131,10 @@ def rerun(
     bound_spinning()
     # torch reads both when it is imported, so everything that brings it comes after that
     with for_good():
-        from kdsweep import machine
-        from kdsweep.materials import Materials
-        from kdsweep.runs import NullRun
-        from kdsweep.trial import Slot, Watch, run_trial
+        from kdsweep.tracking.tracker import NullRun
+        from kdsweep.training.fast import machine
+        from kdsweep.training.shared import Materials
+        from kdsweep.training.trial import Slot, Watch, run_trial
     assert trial.result is not None
     last = trial.result.epochs
 

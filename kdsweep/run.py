@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdsweep import display
+from kdsweep.config.shipped import find_sweep
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.engine import display
 from kdsweep.errors import KDSweepError, Stopped
-from kdsweep.records import read_teacher, results_root, teacher_folder
-from kdsweep.shipped import find_sweep
-from kdsweep.sweep_config import SweepConfig
-from kdsweep.sweep_file import load_sweep
+from kdsweep.records.writing import read_teacher, results_root, teacher_folder
 
 EPILOG = """\
 examples:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = {"tracking": sweep.tracking.mode, "results": str(folder)}
             display.plan(console, sweep, where, _warning(folder, sweep))
             return 0
-        from kdsweep.sweep import run_sweep  # brings Optuna and the report, which a dry run need not wait for
+        from kdsweep.engine.sweep import run_sweep  # brings Optuna and the report, which a dry run need not wait for
 
         run_sweep(sweep, console, options.workers)
     except KDSweepError as error:
@@ -85,7 +85,9 @@ def _warning(folder: Path, sweep: SweepConfig) -> str | None:
     """What a sweep that has run already found about its teacher."""
     if read_teacher(teacher_folder(folder)) is None:
         return None
-    from kdsweep.weak_teacher import read_weak_teacher  # brings SciPy, which a first run's plan need not wait for
+    from kdsweep.analysis.weak_teacher import (
+        read_weak_teacher,  # brings SciPy, which a first run's plan need not wait for
+    )
 
     found = read_weak_teacher(folder, sweep)
     return f"{found.text()}." if found else None

@@ -17,15 +17,15 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from kdsweep.display import SweepDisplay
+from kdsweep.config.shipped import find_sweep
+from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.engine.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
-from kdsweep.hardware import bound_spinning
-from kdsweep.imports import for_good
-from kdsweep.owners import new_owner
-from kdsweep.shipped import find_sweep
-from kdsweep.stopping import StopRequest, stop_with_parent
-from kdsweep.sweep_config import STAGES, Resolved, SweepConfig
-from kdsweep.sweep_file import load_sweep
+from kdsweep.system.hardware import bound_spinning
+from kdsweep.system.imports import for_good
+from kdsweep.system.owners import new_owner
+from kdsweep.system.process import StopRequest, stop_with_parent
 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopReque
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with for_good():
-            from kdsweep.worker_loop import run_worker
+            from kdsweep.engine.worker_loop import run_worker
         run_worker(sweep, owner, send, stop, mode)
     except Interrupted:
         return 130
@@ -74,7 +74,7 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
     signal(SIGINT, lambda number, frame: stop.ask())
     try:
         with for_good():
-            from kdsweep.worker_loop import run_worker
+            from kdsweep.engine.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
             send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
             run_worker(sweep, owner, send, stop)

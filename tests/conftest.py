@@ -31,8 +31,8 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 
 if TYPE_CHECKING:
-    from kdsweep.config import TrialConfig
-    from kdsweep.materials import Materials
+    from kdsweep.config.trial import TrialConfig
+    from kdsweep.training.shared import Materials
 
 MEMORY = Path("/dev/shm")
 pytest_plugins = ["servers"]  # fixtures of real servers and devices, for the slow tests
@@ -130,7 +130,7 @@ def tiny_csv(tiny_rows: list[tuple[str, str]], tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def materials() -> "Materials":
     """Shared by the tests that do not ask how materials are made: the same teacher and rows in each, which none of them changes."""
-    from kdsweep.materials import Materials
+    from kdsweep.training.shared import Materials
 
     return Materials()
 
@@ -158,7 +158,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def tiny_config(tiny_classifier: Path, tiny_csv: Path) -> Callable[..., "TrialConfig"]:
     """`tiny_config(alpha=1.0)`: a resolved config of 2 epochs on 72 training and 24 validation rows."""
-    from kdsweep.config import TrialConfig
+    from kdsweep.config.trial import TrialConfig
 
     def make(**changes: Any) -> "TrialConfig":
         return TrialConfig(**{**tiny_fields(tiny_classifier, tiny_csv), **MACHINE, **changes})

@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from kdsweep.wandb_runs import stop_client
+from kdsweep.tracking.wandb_tracker import stop_client
 
 PATIENCE_SECONDS = 30
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_report import row_of, sweep_of
 
-from kdsweep.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
-from kdsweep.gathered import SweepRecords
-from kdsweep.sweep_config import Axis
+from kdsweep.analysis.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
+from kdsweep.config.sweep import Axis
+from kdsweep.records.whole_sweep import SweepRecords
 
 LOG = Axis(low=1.0, high=16.0, log=True)
 REST = [4.0] * 7

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep import assets
-from kdsweep.assets import cache_root, local_path, parse
 from kdsweep.errors import AssetError
+from kdsweep.system import wheels
+from kdsweep.system.wheels import cache_root, local_path, parse
 
 CSV = "text,label\nfine,good\n"
 
@@ -49,7 +49,7 @@ def test_a_file_and_a_folder_are_fetched_and_the_second_time_without_pip(
     }
     leftovers = [path for path in cache_root().rglob("*") if path.suffix in (".whl", ".txt") or "tmp" in path.name]
     assert leftovers == []
-    monkeypatch.setattr(assets.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(wheels.sys, "executable", "/no/such/python")
     assert [local_path(file), local_path(folder)] == [str(first), str(made)]
 
 
@@ -63,7 +63,7 @@ def test_the_folder_it_is_unzipped_in_can_be_entered_by_a_user_who_is_not_root(t
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("a/rows.csv", CSV)
     archive.chmod(0o644)
-    assets._unzip(assets.WheelAddress("a", "1", "a/rows.csv", "0" * 64), archive, tmp_path / "unzipped")
+    wheels._unzip(wheels.WheelAddress("a", "1", "a/rows.csv", "0" * 64), archive, tmp_path / "unzipped")
     assert (tmp_path / "unzipped").stat().st_mode & 0o700 == 0o700
 
 
@@ -90,7 +90,7 @@ def test_what_a_person_puts_into_the_cache_is_used_without_pip(wheel: str, monke
     place = parse(address).cached
     place.parent.mkdir(parents=True)
     place.write_text("by hand")
-    monkeypatch.setattr(assets.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(wheels.sys, "executable", "/no/such/python")
     assert Path(local_path(address)).read_text() == "by hand"
 
 
@@ -98,7 +98,7 @@ def test_a_path_that_the_wheel_does_not_hold_is_told_with_those_it_does(
     wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (archive,) = (tmp_path / "index").iterdir()
-    monkeypatch.setattr(assets, "_pip_download", lambda *_: archive)  # pip is asked by the tests above
+    monkeypatch.setattr(wheels, "_pip_download", lambda *_: archive)  # pip is asked by the tests above
     with pytest.raises(AssetError, match=r"must hold 'some_data/mode', but holds some_data/rows.csv, "):
         local_path(wheel.format(path="some_data/mode"))
 

@@ -14,9 +14,12 @@ from test_records import EPOCH, STEP, result_of, write_teacher, write_trial
 from test_tracking import TEACHER_EPOCH
 
 from kdsweep import report
-from kdsweep.audit import Audit, audit, audit_text
-from kdsweep.config import TrialConfig
-from kdsweep.records import (
+from kdsweep.config.sweep import Arm, TrackingConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig
+from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.schema import Attempt, TeacherResult, TrialResult
+from kdsweep.records.writing import (
     TrialFolder,
     keep_sweep_key,
     read_sweep,
@@ -25,13 +28,10 @@ from kdsweep.records import (
     trial_folder,
     write_sweep,
 )
-from kdsweep.results import Attempt, TeacherResult, TrialResult
-from kdsweep.run_labels import RunLabel, teacher_label, trial_label
-from kdsweep.stopping import StopRequest
-from kdsweep.sweep_config import Arm, TrackingConfig
-from kdsweep.sweep_file import load_sweep
-from kdsweep.wandb_runs import Mode, WandbTracker
-from kdsweep.worker_loop import Worker
+from kdsweep.system.process import StopRequest
+from kdsweep.tracking.audit import Audit, audit, audit_text
+from kdsweep.tracking.names import RunLabel, teacher_label, trial_label
+from kdsweep.tracking.wandb_tracker import Mode, WandbTracker
 
 KEY = "k3x9qz"
 TEACHER, FIRST, SECOND, CONTROL = (f"{place}-{KEY}" for place in ("teacher", "d0-a1", "d0-a2", "f0-a1"))

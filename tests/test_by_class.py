@@ -7,13 +7,13 @@ import numpy as np
 from test_finals_report import TEST_ROWS, make_finals
 from test_report import make_sweep, make_teacher, make_trial, page_of
 
-from kdsweep.by_class import WORST
-from kdsweep.class_figures import confusion_matrices
-from kdsweep.contents import build_report
-from kdsweep.records import TrialFolder, teacher_folder, trial_folder
+from kdsweep.analysis.by_class import WORST
+from kdsweep.config.sweep import Arm
+from kdsweep.records.writing import TrialFolder, teacher_folder, trial_folder
 from kdsweep.report import write_report
-from kdsweep.report_text import render_markdown
-from kdsweep.sweep_config import Arm
+from kdsweep.reporting.build import build_report
+from kdsweep.reporting.figures.confusion import confusion_matrices
+from kdsweep.reporting.markdown import render_markdown
 
 POINT = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 LABELS = [0, 0, 0, 0, 1, 1, 2, 2]

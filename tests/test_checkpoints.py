@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from kdsweep import readout
-from kdsweep.checkpoints import KEPT, Checkpointing
-from kdsweep.config import TrialConfig
-from kdsweep.distill import distill
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, Interrupted
-from kdsweep.materials import Materials
-from kdsweep.models import weights_sha256
-from kdsweep.records import TrialFolder, read_steps, read_trial
-from kdsweep.runs import NullRun
-from kdsweep.stopping import StopRequest
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.records.writing import TrialFolder, read_steps, read_trial
+from kdsweep.system.process import StopRequest
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training import readout
+from kdsweep.training.checkpoints import KEPT, Checkpointing
+from kdsweep.training.loop import distill
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
 

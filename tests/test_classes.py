@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdsweep.classes import ClassScore, Confusion, class_scores, confusions, worst_first
+from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, worst_first
 
 COUNTS = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
 """Of class 0 six rows are right and two named 1; of class 1 three are right and one named 0; class 2 is always named 1;

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kdsweep import config as module
-from kdsweep.config import (
+from kdsweep.config import trial as module
+from kdsweep.config.trial import (
     FIELD_TYPES,
     REQUIRED_FIELDS,
     TrialConfig,

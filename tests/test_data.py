@@ -11,9 +11,9 @@ import datasets
 import numpy as np
 import pytest
 
-from kdsweep.config import TrialConfig
-from kdsweep.data import load_data, stratified_order
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
+from kdsweep.training.data.splits import load_data, stratified_order
 
 Config = Callable[..., TrialConfig]
 Write = Callable[..., Path]

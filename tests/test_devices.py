@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from kdsweep import devices
-from kdsweep.checkpoints import Checkpointing
-from kdsweep.config import TrialConfig
-from kdsweep.devices import ALONE, Team, check_devices
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError, Interrupted
-from kdsweep.materials import Materials, resolve
-from kdsweep.models import weights_sha256
-from kdsweep.records import TrialFolder, TrialRow, read_trial
-from kdsweep.runs import NullRun
-from kdsweep.stopping import StopRequest
-from kdsweep.tokens import Batch, load_tokenizer
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
+from kdsweep.system.process import StopRequest
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.tokens import Batch, load_tokenizer
+from kdsweep.training.fast import team
+from kdsweep.training.fast.team import ALONE, Team, check_devices
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
 
@@ -108,7 +108,7 @@ def test_a_trial_that_fails_by_itself_fails_in_every_process(tiny_config: Config
 def followers() -> list[int]:
     """Process ids of the trial's other processes."""
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "-m kdsweep.follower" in line]
+    return [int(line.split()[0]) for line in listed.splitlines() if "-m kdsweep.training.follower" in line]
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_what_a_shared_trial_needs_is_said(tiny_config: Config, monkeypatch: pyt
         check_devices(tiny_config(devices_per_trial=2, device="cuda"))
     check_devices(tiny_config(device="cuda"))
     monkeypatch.setattr(
-        devices, "find_spec", lambda name: None if name == "accelerate" else importlib.util.find_spec(name)
+        team, "find_spec", lambda name: None if name == "accelerate" else importlib.util.find_spec(name)
     )
     with pytest.raises(
         ConfigError, match=r"needs accelerate, which is not installed, but got 2: pip install accelerate"

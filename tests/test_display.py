@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from test_study import sweep_of
 
-from kdsweep import display
-from kdsweep.display import SweepDisplay
-from kdsweep.sweep_config import STAGES, FinalistsConfig, StudyConfig
+from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
+from kdsweep.engine import display
+from kdsweep.engine.display import SweepDisplay
 
 
 class Clock:

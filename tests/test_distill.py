@@ -10,16 +10,16 @@ from tiny import tiny_bert_config
 from torch.nn import functional
 from transformers import BertForSequenceClassification
 
-from kdsweep import distill as loop
-from kdsweep.config import TrialConfig
-from kdsweep.distill import distill, evaluate
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NonFiniteLoss
-from kdsweep.losses import LossParts, distillation_loss
-from kdsweep.materials import Materials
-from kdsweep.models import compact_vocabulary, weights_sha256
-from kdsweep.results import EpochMetrics, StepMetrics
-from kdsweep.shortcuts import shortcuts
-from kdsweep.tokens import load_tokenizer, padded, training_batches
+from kdsweep.records.schema import EpochMetrics, StepMetrics
+from kdsweep.training import loop
+from kdsweep.training.data.tokens import load_tokenizer, padded, training_batches
+from kdsweep.training.fast.shortcuts import shortcuts
+from kdsweep.training.loop import distill, evaluate
+from kdsweep.training.losses import LossParts, distillation_loss
+from kdsweep.training.models import compact_vocabulary, weights_sha256
+from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
 

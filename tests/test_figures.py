@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_report import AXES, row_of, sweep_of, teacher_of
 
-from kdsweep import figures, search_figures, study_figures
-from kdsweep.gathered import SweepRecords
-from kdsweep.records import TrialRow
-from kdsweep.results import TeacherResult
-from kdsweep.sweep_config import Axis, SweepConfig
+from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.records.schema import TeacherResult
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.records.writing import TrialRow
+from kdsweep.reporting.figures import importances, search_map, style
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
 BAD = "<b>&"
@@ -37,16 +37,16 @@ def records_of(accuracies: Sequence[float], search: dict[str, Axis] | None = Non
     return gathered(sweep, trials, teacher_of())
 
 
-def every_figure(records: SweepRecords) -> list[figures.Figure]:
-    drawn = [*search_figures.search_maps(records), *figures.learning_curves(records.trials)]
-    drawn += [study_figures.parameter_importances(records), search_figures.parallel_coordinates(records)]
-    drawn += [figures.budget_curves(records)]
-    return [*drawn, *figures.accuracy_versus_cost(records)]
+def every_figure(records: SweepRecords) -> list[style.Figure]:
+    drawn = [*search_map.search_maps(records), *style.learning_curves(records.trials)]
+    drawn += [importances.parameter_importances(records), search_map.parallel_coordinates(records)]
+    drawn += [style.budget_curves(records)]
+    return [*drawn, *style.accuracy_versus_cost(records)]
 
 
 def test_the_map_places_every_distilled_trial_by_temperature_and_alpha_and_colours_it() -> None:
     records = records_of([0.7, 0.9, 0.8])
-    (found,) = search_figures.search_maps(records)
+    (found,) = search_map.search_maps(records)
     assert found.plot and found.plot.layout.xaxis.type == "log" and found.plot.layout.yaxis.type == "linear"
     (discs,) = [trace for trace in found.plot.data if trace.name == "complete"]
     assert list(discs.x) == [1.0, 3.0, 2.0] and list(discs.y) == [0.0, 1.0, 0.5], "the best on top"
@@ -65,19 +65,19 @@ def test_without_both_axes_every_searched_field_gets_a_slice() -> None:
     sweep = sweep_of(search, temperature=3.0)
     trials = [row_of(sweep, "distilled", n, {"alpha": 0.3 * n, "batch_size": 64}, 0.8) for n in range(3)]
     trials.append(row_of(sweep, "fine_tuned", 0, {"batch_size": 32}, 0.7))
-    alpha, batch_size = search_figures.search_maps(gathered(sweep, trials))
+    alpha, batch_size = search_map.search_maps(gathered(sweep, trials))
     assert alpha.plot and [list(trace.x) for trace in alpha.plot.data] == [[0.0, 0.3, 0.6]]
     assert batch_size.plot and [list(trace.x) for trace in batch_size.plot.data] == [["64"] * 3, ["32"]]
 
 
 def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_strength() -> None:
     records = records_of([0.7, 0.9, 0.8, 0.6])
-    names = [found.name for found in figures.learning_curves(records.trials)]
+    names = [found.name for found in style.learning_curves(records.trials)]
     assert names == ["L_soft", "L_hard", "val_accuracy"]
-    lines = figures.learning_curves(records.trials)[2].plot.data
+    lines = style.learning_curves(records.trials)[2].plot.data
     assert {(line.line.color, line.line.dash) for line in lines} == {
-        (figures.COLOURS["distilled"], "solid"),
-        (figures.COLOURS["fine_tuned"], "dash"),
+        (style.COLOURS["distilled"], "solid"),
+        (style.COLOURS["fine_tuned"], "dash"),
     }
     strong = [line for line in lines if line.opacity == 1.0]
     assert [list(line.y)[-2] for line in strong] == pytest.approx([90.0, 85.0])
@@ -89,26 +89,26 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
 def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> None:
     sweep = sweep_of()
     trials = [row_of(sweep, "distilled", n, POINT, 0.7, epochs=1 if n < 5 else 3) for n in range(70)]
-    drawn = figures.learning_curves(trials)[2].plot.data
-    assert len(drawn) == figures.LAYERS + 2
+    drawn = style.learning_curves(trials)[2].plot.data
+    assert len(drawn) == style.LAYERS + 2
     marks = [line for line in drawn if line.mode == "markers"]
     assert [list(line.customdata) for line in marks] == [[0, None, 1, None, 2, None, 3, None, 4, None]]
     assert sum(list(line.x).count(3) for line in drawn if line.mode == "lines") == 65
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MOST_POINTS", 5)
+    monkeypatch.setattr(style, "MOST_POINTS", 5)
     trial = row_of(sweep_of(epochs=12), "distilled", 0, POINT, 0.7)
-    faint = figures.learning_curves([trial])[0].plot.data[0]
+    faint = style.learning_curves([trial])[0].plot.data[0]
     assert list(faint.x) == [1, 3, 5, 7, 9, 11, 12, None]
 
 
 def test_the_map_shades_where_the_search_spent_its_trials_from_twenty_on() -> None:
     sweep, point = sweep_of(), {**POINT, "temperature": 15.0, "alpha": 0.9}
     trials = [row_of(sweep, "distilled", n, point, 0.8) for n in range(20)]
-    (found,) = search_figures.search_maps(gathered(sweep, trials[:19]))
+    (found,) = search_map.search_maps(gathered(sweep, trials[:19]))
     assert "density" not in {trace.name for trace in found.plot.data}
-    (found,) = search_figures.search_maps(gathered(sweep, trials))
+    (found,) = search_map.search_maps(gathered(sweep, trials))
     (shade,) = [trace for trace in found.plot.data if trace.name == "density"]
     row, column = np.unravel_index(np.argmax(np.array(shade.z)), (41, 41))
     assert shade.x[column] == pytest.approx(15, rel=0.04) and shade.y[row] == pytest.approx(0.9, abs=0.02)
@@ -116,22 +116,22 @@ def test_the_map_shades_where_the_search_spent_its_trials_from_twenty_on() -> No
 
 @pytest.mark.parametrize("count", [0, 10, 49])
 def test_under_fifty_trials_importances_say_too_few_trials(count: int) -> None:
-    few = study_figures.parameter_importances(records_of([0.7 + 0.001 * n for n in range(count)], WIDE))
+    few = importances.parameter_importances(records_of([0.7 + 0.001 * n for n in range(count)], WIDE))
     assert few.plot is None and few.note.startswith("Too few trials") and f"there are {count}" in few.note
 
 
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ends of whiskers a little further off, in a fifth of the time."""
-    monkeypatch.setattr(study_figures, "RESAMPLES", 8)
+    monkeypatch.setattr(importances, "RESAMPLES", 8)
 
 
 @pytest.mark.usefixtures("few_resamples")
 def test_from_fifty_trials_that_differ_importances_are_bars() -> None:
-    same = study_figures.parameter_importances(records_of([0.8] * 50, WIDE))
+    same = importances.parameter_importances(records_of([0.8] * 50, WIDE))
     assert same.plot is None and "same val_accuracy" in same.note
     enough = records_of([0.7 + 0.004 * n for n in range(50)], WIDE)
-    first, second = study_figures.parameter_importances(enough), study_figures.parameter_importances(enough)
+    first, second = importances.parameter_importances(enough), importances.parameter_importances(enough)
     assert first.plot and first.json() == second.json()
     assert set(first.plot.data[0].y) == set(WIDE)
 
@@ -139,7 +139,7 @@ def test_from_fifty_trials_that_differ_importances_are_bars() -> None:
 @pytest.mark.usefixtures("few_resamples")
 def test_importances_of_noise_have_whiskers_as_wide_as_what_they_do_not_know() -> None:
     scores = list(np.random.default_rng(0).random(60))
-    figure = study_figures.parameter_importances(records_of(scores, WIDE))
+    figure = importances.parameter_importances(records_of(scores, WIDE))
     assert figure.plot is not None and "5th and 95th percentiles" in figure.description
     (bars,) = figure.plot.data
     assert len(bars.error_x.array) == len(bars.y) and min(*bars.error_x.array, *bars.error_x.arrayminus) >= 0
@@ -148,7 +148,7 @@ def test_importances_of_noise_have_whiskers_as_wide_as_what_they_do_not_know() -
 
 def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials() -> None:
     scores = [0.80, 0.81, 0.84, 0.79, 0.90, 0.85, 0.82, 0.83]
-    figure = figures.budget_curves(records_of(scores, WIDE))
+    figure = style.budget_curves(records_of(scores, WIDE))
     assert figure.plot is not None
     band, line = figure.plot.data  # the fine-tuned arm has too few
     assert line.y[0] == pytest.approx(100 * np.mean(scores)) and line.y[-1] == pytest.approx(90.0)
@@ -156,12 +156,12 @@ def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials() -> No
     below, above = band.y[:8], band.y[9:]
     assert all(low <= middle <= high for low, middle, high in zip(below, line.y, above, strict=True))
     assert "90 of all" in figure.description
-    few = figures.budget_curves(records_of(scores[:7], WIDE))
+    few = style.budget_curves(records_of(scores[:7], WIDE))
     assert few.plot is None and "needs 8" in few.note
 
 
 def test_parallel_coordinates_draw_a_line_for_each_complete_distilled_trial() -> None:
-    found = search_figures.parallel_coordinates(records_of([0.7, 0.9, 0.8]))
+    found = search_map.parallel_coordinates(records_of([0.7, 0.9, 0.8]))
     assert found.plot
     lines = [trace for trace in found.plot.data if trace.mode == "lines"]
     assert [line.line.width for line in lines] == [1.6, 1.6, 1.6, 3], "a trace a colour, then the best"
@@ -176,7 +176,7 @@ def test_cost_shows_students_teacher_and_the_pareto_front() -> None:
         row_of(sweep, "distilled", n, {"student_layers": layers}, 0.8, parameters=parameters)
         for n, (layers, parameters) in enumerate([(2, 15_000_000), ((0, 5), 16_000_000)])
     ]
-    size, latency = figures.accuracy_versus_cost(gathered(sweep, trials, teacher_of()))
+    size, latency = style.accuracy_versus_cost(gathered(sweep, trials, teacher_of()))
     assert size.plot and latency.plot
     front, students, _, teacher = size.plot.data
     assert list(students.x) == [15.0, 16.0] and list(teacher.x) == [22.0]
@@ -186,8 +186,8 @@ def test_cost_shows_students_teacher_and_the_pareto_front() -> None:
 
 
 def test_the_pareto_front_holds_what_nothing_beats() -> None:
-    assert figures.pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (3, 0.9)]
-    assert figures.pareto_front([]) == []
+    assert style.pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (3, 0.9)]
+    assert style.pareto_front([]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -214,5 +214,5 @@ def test_figures_have_no_background_and_their_texts_hold_no_markup_from_data() -
         if found.plot:
             layout = json.loads(found.json())["layout"]
             assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
-    (student,) = search_figures.search_maps(records)
+    (student,) = search_map.search_maps(records)
     assert student.plot and "&lt;b&gt;&amp;" in student.plot.data[0].customdata[0]

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from test_lost import command, processes, started, wait_for
 
-from kdsweep.gathered import read_records
-from kdsweep.records import (
+from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.records.schema import FinalTest, missing_result
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import (
     TrialFolder,
     packed_trial,
     read_test,
@@ -22,9 +24,7 @@ from kdsweep.records import (
     trial_folder,
     unpack_trial,
 )
-from kdsweep.results import FinalTest, missing_result
-from kdsweep.study import Studies
-from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.search.studies import Studies
 
 WriteSweep = Callable[..., Path]
 

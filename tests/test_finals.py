@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from kdsweep.errors import DataError
-from kdsweep.finals import (
+from kdsweep.analysis.two_arms import (
     SeedVariance,
     compare_arms,
     compare_finalists,
     seed_variance,
 )
-from kdsweep.verdicts import compare_counts
+from kdsweep.analysis.two_students import compare_counts
+from kdsweep.errors import DataError
 
 
 def finalist(accuracy: float, seeds: int, rows: int = 400, seed: int = 0, sd: float = 0.0) -> np.ndarray:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from test_report import make_full, make_trial, page_of
 
-from kdsweep.contents import build_report
-from kdsweep.finalists import _word, read_finals
-from kdsweep.finals import compare_finalists
-from kdsweep.gathered import read_records
-from kdsweep.publish import finalist_summary, verdict_summary
-from kdsweep.records import TrialFolder, read_trial, teacher_folder, trial_folder, write_sweep
+from kdsweep.analysis.finalists import _word, read_finals
+from kdsweep.analysis.two_arms import compare_finalists
+from kdsweep.config.sweep import Arm, FinalistsConfig, SweepConfig
+from kdsweep.engine.publish import finalist_summary, verdict_summary
+from kdsweep.records.schema import Finalist, FinalTest, TrialResult, missing_result
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import TrialFolder, read_trial, teacher_folder, trial_folder, write_sweep
 from kdsweep.report import write_report
-from kdsweep.report_text import finalists_table, render_markdown, terminal_text, verdicts_table
-from kdsweep.results import Finalist, FinalTest, TrialResult, missing_result
-from kdsweep.sweep_config import Arm, FinalistsConfig, SweepConfig
+from kdsweep.reporting.build import build_report
+from kdsweep.reporting.markdown import finalists_table, render_markdown, terminal_text, verdicts_table
 
 TEST_ROWS = 4000
 METRICS: dict[str, Any] = {"macro_f1": 0.7, "mcc": 0.6, "loss": 0.5, "ece": 0.1, "agreement": 0.9, "kl": 0.2}

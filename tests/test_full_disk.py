@@ -17,17 +17,17 @@ from test_assets import CSV, wheel  # noqa: F401
 from test_lost import command, ranking, started, steps_of, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdsweep.assets import cache_root, local_path
-from kdsweep.checkpoints import Checkpointing
-from kdsweep.config import TrialConfig
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, KDSweepError, ResultsError
-from kdsweep.files import append_lines, drafting, naming, read_lines
-from kdsweep.gathered import read_records
-from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, study_path
-from kdsweep.runs import NullRun
-from kdsweep.stopping import StopRequest
-from kdsweep.trial import Slot, Watch, run_trial, save_student
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import TrialFolder, study_path
+from kdsweep.system.files import append_lines, drafting, naming, read_lines
+from kdsweep.system.process import StopRequest
+from kdsweep.system.wheels import cache_root, local_path
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial, save_student
 
 MakeDisk = Callable[[int], SmallDisk]
 Config = Callable[..., TrialConfig]

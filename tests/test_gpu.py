@@ -12,21 +12,21 @@ import pytest
 import torch
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from kdsweep import distill as loop
-from kdsweep import graphs
-from kdsweep.checkpoints import Checkpointing
-from kdsweep.config import TrialConfig
-from kdsweep.distill import Rows, Training, distill, distill_epoch
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import Interrupted
-from kdsweep.graphs import own_stream
-from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, TrialRow, read_trial
-from kdsweep.results import StepMetrics
-from kdsweep.runs import NullRun
-from kdsweep.shortcuts import shortcuts, weights_in_bfloat16
-from kdsweep.stopping import StopRequest
-from kdsweep.tokens import Tokens, padded
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.records.schema import StepMetrics
+from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
+from kdsweep.system.process import StopRequest
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training import loop
+from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.tokens import Tokens, padded
+from kdsweep.training.fast import cuda_graphs
+from kdsweep.training.fast.cuda_graphs import own_stream
+from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
+from kdsweep.training.loop import Rows, Training, distill, distill_epoch
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -36,13 +36,13 @@ Config = Callable[..., TrialConfig]
 @pytest.fixture
 def replays(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Rows of every step that was a graph's."""
-    plain, seen = graphs._Recorded.replay, []
+    plain, seen = cuda_graphs._Recorded.replay, []
 
     def replay(self: Any, batch: Any) -> torch.Tensor:
         seen.append(len(batch.rows))
         return plain(self, batch)
 
-    monkeypatch.setattr(graphs._Recorded, "replay", replay)
+    monkeypatch.setattr(cuda_graphs._Recorded, "replay", replay)
     yield seen
 
 
@@ -215,4 +215,6 @@ def test_a_batch_that_does_not_fit_runs_in_pieces(tiny_config: Config, replays: 
 
 def _training(student: Any, config: TrialConfig) -> Training:
     optimizer, schedule = loop._optimizer_and_schedule(student, config, steps=4)
-    return Training(student=student, optimizer=optimizer, schedule=schedule, graphs=graphs.Graphs(optimizer, "cuda"))
+    return Training(
+        student=student, optimizer=optimizer, schedule=schedule, graphs=cuda_graphs.Graphs(optimizer, "cuda")
+    )

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from kdsweep import graphs
-from kdsweep.config import TrialConfig
-from kdsweep.distill import Training, _backward, _optimizer_and_schedule
-from kdsweep.graphs import Graphs
-from kdsweep.materials import Materials
-from kdsweep.tokens import Batch, training_batches
+from kdsweep.config.trial import TrialConfig
+from kdsweep.training.data.tokens import Batch, training_batches
+from kdsweep.training.fast import cuda_graphs
+from kdsweep.training.fast.cuda_graphs import Graphs
+from kdsweep.training.loop import Training, _backward, _optimizer_and_schedule
+from kdsweep.training.shared import Materials
 
 
 class Told:
@@ -30,7 +30,7 @@ class Told:
                 told.done.append(f"replay {len(batch.rows)} at {told.graphs._rate.item():.2f}")
                 return torch.zeros(3)
 
-        def record(batch: Batch, update: graphs.Update) -> Any:
+        def record(batch: Batch, update: cuda_graphs.Update) -> Any:
             told.done.append(f"record {len(batch.rows)}")
             return Recorded() if sum(text.startswith("record") for text in told.done) <= room else None
 

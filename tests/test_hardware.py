@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep import hardware
+from kdsweep.system import hardware
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_threads_spin_for_a_bounded_time_unless_the_environment_says_otherwise(
         *Path(torch.origin).parent.glob("lib/libgomp*"),
         *Path(torch.origin).parent.glob("../torch.libs/libgomp*"),
     ]
-    code = f"import ctypes\nfrom kdsweep.hardware import bound_spinning\nbound_spinning()\nctypes.CDLL({str(libraries[0])!r})"
+    code = f"import ctypes\nfrom kdsweep.system.hardware import bound_spinning\nbound_spinning()\nctypes.CDLL({str(libraries[0])!r})"
     plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     told = subprocess.run(
         [sys.executable, "-c", code],

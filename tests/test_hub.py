@@ -9,12 +9,12 @@ import safetensors.torch
 import torch
 from huggingface_hub import constants
 
-from kdsweep.config import TrialConfig
-from kdsweep.data import load_data
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, ModelError
-from kdsweep.materials import Materials, resolve
-from kdsweep.models import load_classifier
-from kdsweep.tokens import load_tokenizer
+from kdsweep.training.data.splits import load_data
+from kdsweep.training.data.tokens import load_tokenizer
+from kdsweep.training.models import load_classifier
+from kdsweep.training.shared import Materials, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

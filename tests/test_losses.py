@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdsweep.losses import distillation_loss, hard_loss, soft_loss
+from kdsweep.training.losses import distillation_loss, hard_loss, soft_loss
 
 
 @pytest.mark.parametrize(("temperature", "first"), [(1, 0.99966), (2, 0.98201), (5, 0.83202)])

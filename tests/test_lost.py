@@ -17,8 +17,8 @@ from servers import Postgres, Proxy, SmallDisk
 from tiny import write_tiny_teacher
 
 from kdsweep import report
-from kdsweep.gathered import read_records
-from kdsweep.records import study_path
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import study_path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from kill_storm import processes, storm_between  # noqa: E402
@@ -278,9 +278,9 @@ def test_torn_bytes_at_the_end_of_any_file_are_repaired_or_refused_by_name(
 QUEUE = """
 import sys
 from pathlib import Path
-from kdsweep.results import missing_result
-from kdsweep.study import Studies
-from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.records.schema import missing_result
+from kdsweep.search.studies import Studies
+from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
 from dataclasses import replace
 
 folder, storage, owner = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]

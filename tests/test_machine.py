@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 import kdsweep
-from kdsweep import machine
+from kdsweep.training.fast import machine
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.gathered import read_records
+from kdsweep.records.whole_sweep import read_records
 
 ROOT = Path(__file__).parent.parent
 

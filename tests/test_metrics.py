@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kdsweep import metrics
+from kdsweep.analysis import metrics
 from kdsweep.errors import DataError
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])

@@ -22,12 +22,11 @@ from transformers import (
     ViTModel,
 )
 
-from kdsweep import distill as loop
-from kdsweep.config import TrialConfig
-from kdsweep.distill import distill
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
-from kdsweep.materials import STUDENTS_KEPT, Materials
-from kdsweep.models import (
+from kdsweep.training import loop
+from kdsweep.training.loop import distill
+from kdsweep.training.models import (
     Vocabulary,
     check_task,
     compact_vocabulary,
@@ -39,6 +38,7 @@ from kdsweep.models import (
     student_from_teacher,
     weights_sha256,
 )
+from kdsweep.training.shared import STUDENTS_KEPT, Materials
 
 NAMES = ("negative", "positive")
 

@@ -14,7 +14,7 @@ import pytest
 from test_report import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
 
 from kdsweep import report
-from kdsweep.sweep_config import ARMS
+from kdsweep.config.sweep import ARMS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: kdsweep[test]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

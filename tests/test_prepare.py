@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from kdsweep.config import TrialConfig
-from kdsweep.data import Data, Split
+from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import PreflightError
-from kdsweep.materials import Materials
-from kdsweep.prepare import _weakness, likelier_order, preflight
-from kdsweep.sweep_config import StudyConfig
+from kdsweep.training.data.splits import Data, Split
+from kdsweep.training.preflight import _weakness, likelier_order, preflight
+from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
 

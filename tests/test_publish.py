@@ -13,12 +13,11 @@ from test_finals_report import make_finalist, make_finals, make_teacher_tested
 from test_lost import command
 from test_report import make_full
 
-from kdsweep.audit import audit, wandb_records
-from kdsweep.config import trial_yaml
-from kdsweep.contents import Report, build_report
-from kdsweep.gathered import read_records
-from kdsweep.publish import publish
-from kdsweep.records import (
+from kdsweep.config.sweep import Resolved
+from kdsweep.config.trial import trial_yaml
+from kdsweep.engine.publish import publish
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import (
     TrialFolder,
     keep_sweep_key,
     read_sweep_key,
@@ -28,7 +27,8 @@ from kdsweep.records import (
     tracked_runs,
 )
 from kdsweep.report import write_report
-from kdsweep.sweep_config import Resolved
+from kdsweep.reporting.build import Report, build_report
+from kdsweep.tracking.audit import audit, wandb_records
 
 KEY = "k3x9qz"
 

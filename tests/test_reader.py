@@ -28,14 +28,14 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from kdsweep.config import TrialConfig
-from kdsweep.data import Split
-from kdsweep.distill import all_logits, distill
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
-from kdsweep.materials import Materials
-from kdsweep.prepare import check_inputs
-from kdsweep.reader import Reader, reader
-from kdsweep.tokens import padded
+from kdsweep.training.data.splits import Split
+from kdsweep.training.data.tokens import padded
+from kdsweep.training.loop import all_logits, distill
+from kdsweep.training.preflight import check_inputs
+from kdsweep.training.reader import Reader, reader
+from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
 

@@ -6,15 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.sweep_file import load_sweep
+from kdsweep.config.sweep_file import load_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_file_tree_names_every_module() -> None:
-    modules = {path.name for path in (ROOT / "kdsweep").iterdir() if path.suffix in (".py", ".j2")} - {"__init__.py"}
-    assert {name for name in modules if name not in README} == set()
+def files_named() -> list[str]:
+    """Paths below kdsweep/ in the README's list of files, from the depths of its lines."""
+    (block,) = re.findall(r"```\nkdsweep/\n(.*?)^\S", README, flags=re.DOTALL | re.MULTILINE)
+    folders, found = [""], []
+    for line in block.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        del folders[depth:]
+        if name.endswith("/"):
+            folders.append(folders[-1] + name)
+        else:
+            found.append(folders[-1] + name)
+    return found
+
+
+def test_the_file_tree_names_every_file_of_the_package_and_no_other() -> None:
+    package, endings = ROOT / "kdsweep", (".py", ".j2", ".css", ".js")
+    files = [path.relative_to(package).as_posix() for path in package.rglob("*") if path.suffix in endings]
+    assert len(files) > 60
+    assert sorted(files_named()) == sorted(name for name in files if not name.endswith("__init__.py"))
 
 
 def test_every_sweep_file_and_picture_it_names_exists() -> None:

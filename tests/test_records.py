@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdsweep.config import TrialConfig, read_trial_config
+from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
-from kdsweep.files import write_atomically, write_json
-from kdsweep.gathered import read_records
-from kdsweep.records import (
+from kdsweep.records.schema import (
+    VALIDATED,
+    Attempt,
+    EpochMetrics,
+    StepMetrics,
+    TeacherEpoch,
+    TeacherResult,
+    TrialResult,
+)
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import (
     TrialFolder,
     drop_students,
     read_predictions,
@@ -29,9 +39,7 @@ from kdsweep.records import (
     trial_folder,
     write_sweep,
 )
-from kdsweep.results import VALIDATED, Attempt, EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
-from kdsweep.sweep_config import ARMS, Arm
-from kdsweep.sweep_file import load_sweep
+from kdsweep.system.files import write_atomically, write_json
 
 Config = Callable[..., TrialConfig]
 

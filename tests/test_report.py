@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdsweep import figures, leaderboard, report
-from kdsweep.config import plain_values
-from kdsweep.contents import build_report
-from kdsweep.records import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
-from kdsweep.report_text import render_markdown, terminal_text
-from kdsweep.results import EpochMetrics, TeacherResult, TrialResult
-from kdsweep.sweep_config import ARMS, Arm, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep import report
+from kdsweep.analysis import leaderboard
+from kdsweep.config.sweep import ARMS, Arm, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.trial import plain_values
+from kdsweep.records.schema import EpochMetrics, TeacherResult, TrialResult
+from kdsweep.records.writing import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
+from kdsweep.reporting.build import build_report
+from kdsweep.reporting.figures import style
+from kdsweep.reporting.markdown import render_markdown, terminal_text
 
 ROWS = 200
 ENVIRONMENT = {"torch": "2.8.0", "device name": "a processor"}
@@ -190,7 +192,7 @@ class Page(HTMLParser):
 
 def page_of(folder: Path) -> Page:
     """The page that was written there, without plotly.js, which takes long to parse."""
-    return Page((folder / "report.html").read_text(encoding="utf-8").replace(figures.plotly_js(), ""))
+    return Page((folder / "report.html").read_text(encoding="utf-8").replace(style.plotly_js(), ""))
 
 
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
@@ -295,8 +297,8 @@ def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(written: 
     assert all("://" not in (attributes.get("href") or "") for _, attributes in page.tags)
     policy = [attributes["content"] or "" for tag, attributes in page.tags if "http-equiv" in attributes]
     assert policy and policy[0].startswith("default-src 'none';") and "http" not in policy[0]
-    assert html.count("* plotly.js v") == 1 and "</script" not in figures.plotly_js().lower()
-    assert "</script" not in (files("kdsweep") / "page.js").read_text(encoding="utf-8").lower()
+    assert html.count("* plotly.js v") == 1 and "</script" not in style.plotly_js().lower()
+    assert "</script" not in (files("kdsweep.reporting") / "page.js").read_text(encoding="utf-8").lower()
     assert len(html.encode()) < 6_000_000
 
 

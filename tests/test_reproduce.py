@@ -13,15 +13,15 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from kdsweep import reproduce
-from kdsweep.config import TrialConfig, plain_values
+from kdsweep.config.trial import TrialConfig, plain_values
 from kdsweep.errors import ConfigError
-from kdsweep.materials import Materials
-from kdsweep.models import weights_sha256
-from kdsweep.records import TrialFolder, TrialRow, read_trial
+from kdsweep.records.schema import Finalist
+from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
 from kdsweep.reproduce import Receipt, find_trial, moved, receipt, rerun
-from kdsweep.results import Finalist
-from kdsweep.runs import NullRun
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
 

@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from kdsweep.config import TrialConfig
-from kdsweep.data import load_data
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
-from kdsweep.rows import in_order, listed
+from kdsweep.training.data.rows import in_order, listed
+from kdsweep.training.data.splits import load_data
 
 Config = Callable[..., TrialConfig]
 Write = Callable[..., Path]
@@ -205,7 +205,7 @@ def test_many_classes_are_named_by_the_first_ten() -> None:
 def test_files_are_read_without_importing_datasets(write_rows: Write) -> None:
     path = write_rows("rows.csv", [(f"t {n}", "ab"[n % 2]) for n in range(20)])
     asked = (
-        "import sys; from kdsweep.config import TrialConfig; from kdsweep.data import load_data\n"
+        "import sys; from kdsweep.config.trial import TrialConfig; from kdsweep.training.data.splits import load_data\n"
         f"load_data(TrialConfig(train_file={str(path)!r}, teacher='bert', teacher_epochs=1))\n"
         "print({'datasets', 'pandas', 'pyarrow', 'torch'} & {*sys.modules})"
     )

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.config import TrialConfig
-from kdsweep.run_labels import (
+from kdsweep.config.sweep import ARMS, LONGEST_TAG, Arm, SweepConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig
+from kdsweep.tracking.names import (
     RunLabel,
     attempt_of,
     is_teacher,
@@ -19,8 +21,6 @@ from kdsweep.run_labels import (
     verdict_label,
     verdict_number,
 )
-from kdsweep.sweep_config import ARMS, LONGEST_TAG, Arm, SweepConfig
-from kdsweep.sweep_file import load_sweep
 
 KEY = "k3x9qz"
 Config = Callable[..., TrialConfig]

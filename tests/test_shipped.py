@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kdsweep.config.shipped import find_sweep, shipped_sweeps
 from kdsweep.errors import ConfigError
-from kdsweep.shipped import find_sweep, shipped_sweeps
 
 ROOT = Path(__file__).parent.parent
 FILES = {path.stem: path for path in (ROOT / "sweeps").glob("*.yaml")}
@@ -47,8 +47,10 @@ def test_what_is_neither_file_nor_name_is_told_what_there_is(tmp_path: Path, mon
 
 def test_every_file_of_the_package_that_is_no_module_goes_into_the_wheel() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert setup["packages"] == ["kdsweep", "kdsweep.sweeps"] and setup["package-dir"] == {"kdsweep.sweeps": "sweeps"}
-    for package, folder in (("kdsweep", ROOT / "kdsweep"), ("kdsweep.sweeps", ROOT / "sweeps")):
+    assert {"kdsweep", "kdsweep.sweeps"} <= set(setup["packages"]) and setup["package-dir"] == {
+        "kdsweep.sweeps": "sweeps"
+    }
+    for package, folder in (("kdsweep.reporting", ROOT / "kdsweep" / "reporting"), ("kdsweep.sweeps", ROOT / "sweeps")):
         data = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
         patterns = setup["package-data"][package]
         assert data and all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in data)

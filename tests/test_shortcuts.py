@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdsweep import machine
-from kdsweep import shortcuts as shortcuts_module
-from kdsweep.config import TrialConfig
-from kdsweep.distill import all_logits, distill
-from kdsweep.materials import Materials
-from kdsweep.models import weights_sha256
-from kdsweep.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
-from kdsweep.tokens import padded
+from kdsweep.config.trial import TrialConfig
+from kdsweep.training.data.tokens import padded
+from kdsweep.training.fast import machine
+from kdsweep.training.fast import shortcuts as shortcuts_module
+from kdsweep.training.fast.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
+from kdsweep.training.loop import all_logits, distill
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
 

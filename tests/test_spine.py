@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from kdsweep import distill
-from kdsweep.audit import wandb_records
-from kdsweep.config import TrialConfig, read_trial_config
-from kdsweep.materials import Materials, resolve
-from kdsweep.records import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
+from kdsweep.config.sweep import TrackingConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.records.writing import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
 from kdsweep.report import write_report
 from kdsweep.reproduce import receipt, rerun
-from kdsweep.run_labels import trial_label
-from kdsweep.study import Studies
-from kdsweep.sweep_config import TrackingConfig
-from kdsweep.sweep_file import load_sweep
-from kdsweep.trial import Slot, Watch, run_trial
-from kdsweep.wandb_runs import WandbTracker
+from kdsweep.search.studies import Studies
+from kdsweep.tracking.audit import wandb_records
+from kdsweep.tracking.names import trial_label
+from kdsweep.tracking.wandb_tracker import WandbTracker
+from kdsweep.training import loop
+from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True},
@@ -51,7 +51,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     write_sweep(folder, sweep)
     sampled: dict[str, Any] = {}
     used: dict[str, Any] = {}
-    real_loss, real_adamw = distill.distillation_loss, distill.AdamW
+    real_loss, real_adamw = loop.distillation_loss, loop.AdamW
 
     def spy_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, **knobs: float) -> Any:
         used.update(knobs, batch_size=max(len(labels), used.get("batch_size", 0)))
@@ -61,8 +61,8 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         used.update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
         return real_adamw(groups, lr=lr, **options)
 
-    monkeypatch.setattr(distill, "distillation_loss", spy_loss)
-    monkeypatch.setattr(distill, "AdamW", spy_adamw)
+    monkeypatch.setattr(loop, "distillation_loss", spy_loss)
+    monkeypatch.setattr(loop, "AdamW", spy_adamw)
 
     studies = Studies(sweep, folder)
     assignment = studies.take_from("distilled")

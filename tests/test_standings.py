@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import t
 from test_finals import finalist
 
+from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
+from kdsweep.analysis.two_arms import SeedVariance, compare_finalists
 from kdsweep.errors import DataError
-from kdsweep.finals import SeedVariance, compare_finalists
-from kdsweep.standings import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
 
 
 def test_holm_multiplies_by_the_tests_left_and_never_falls() -> None:

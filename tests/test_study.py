@@ -16,11 +16,11 @@ from alembic.script import ScriptDirectory
 from optuna.trial import TrialState
 from servers import Postgres
 
+from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
-from kdsweep.records import read_sweep_key, study_path
-from kdsweep.results import Status, missing_result
-from kdsweep.study import SILENCED, Assignment, Studies
-from kdsweep.sweep_config import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.records.schema import Status, missing_result
+from kdsweep.records.writing import read_sweep_key, study_path
+from kdsweep.search.studies import SILENCED, Assignment, Studies
 
 Point = dict[str, Any]
 
@@ -134,7 +134,7 @@ def test_the_clock_goes_while_anybody_works_and_closes_the_study_when_the_time_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("kdsweep.clock.time.time", lambda: now[0])
+    monkeypatch.setattr("kdsweep.search.clock.time.time", lambda: now[0])
     sweep = sweep_of(timeout_minutes=1)
     here, there = Studies(sweep, tmp_path), Studies(sweep, tmp_path)
 

@@ -16,16 +16,16 @@ from rich.console import Console
 from test_study import run_next, sweep_of
 
 import kdsweep
-from kdsweep.display import SweepDisplay
+from kdsweep.config.sweep import STAGES, Axis, StudyConfig, SweepConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.sweep import forget_refused, too_many
 from kdsweep.errors import ResultsError
-from kdsweep.gathered import read_records
-from kdsweep.hardware import SPIN_COUNT
-from kdsweep.records import TrialFolder, read_sweep, start_sweep, trial_folder
-from kdsweep.study import Studies
-from kdsweep.supervisor import Supervisor, WorkerProcess
-from kdsweep.sweep import forget_refused, too_many
-from kdsweep.sweep_config import STAGES, Axis, StudyConfig, SweepConfig
-from kdsweep.sweep_file import load_sweep
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import TrialFolder, read_sweep, start_sweep, trial_folder
+from kdsweep.search.studies import Studies
+from kdsweep.system.hardware import SPIN_COUNT
 
 WriteSweep = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
@@ -164,7 +164,7 @@ def test_a_student_loads_with_plain_transformers_and_has_the_recorded_accuracy(
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from kdsweep.data import load_data
+    from kdsweep.training.data.splits import load_data
 
     done = command("run", tiny_sweep_file(study={"trials": 1, "controls": 0}))
     assert done.returncode == 0, done.stderr

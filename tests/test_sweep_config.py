@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdsweep.config import TrialConfig
-from kdsweep.errors import ConfigError
-from kdsweep.records import read_sweep, start_sweep, write_sweep
-from kdsweep.sweep_config import (
+from kdsweep.config.sweep import (
     ARMS,
     UNSEARCHABLE,
     Axis,
@@ -22,7 +19,10 @@ from kdsweep.sweep_config import (
     identity_changes,
     sweep_yaml,
 )
-from kdsweep.sweep_file import load_sweep
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import ConfigError
+from kdsweep.records.writing import read_sweep, start_sweep, write_sweep
 
 WriteSweep = Callable[..., Path]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.sweep_file import load_sweep
+from kdsweep.config.sweep_file import load_sweep
 
 FILES = sorted((Path(__file__).parent.parent / "sweeps").rglob("*.yaml"))
 

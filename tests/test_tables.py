@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from kdsweep.errors import DataError
-from kdsweep.tables import Table, as_text, read_table
+from kdsweep.training.data.tables import Table, as_text, read_table
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -12,20 +12,20 @@ import safetensors.torch
 import torch
 from transformers import BertModel
 
-from kdsweep import teacher
-from kdsweep.assets import cache_root
-from kdsweep.checkpoints import Checkpointing
-from kdsweep.config import TrialConfig
+from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import Interrupted, ModelError, PreflightError
-from kdsweep.materials import Materials, resolve
-from kdsweep.prepare import estimated_seconds, preflight, run_teacher
-from kdsweep.records import TrialFolder
-from kdsweep.results import StepMetrics, TeacherResult, TrialResult
-from kdsweep.runs import NullRun
-from kdsweep.stopping import StopRequest
-from kdsweep.sweep_config import StudyConfig
-from kdsweep.teacher import UNWATCHED, TeacherWatch
-from kdsweep.tokens import training_batches
+from kdsweep.records.schema import StepMetrics, TeacherResult, TrialResult
+from kdsweep.records.writing import TrialFolder
+from kdsweep.system.process import StopRequest
+from kdsweep.system.wheels import cache_root
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training import teacher
+from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.tokens import training_batches
+from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
+from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.teacher import UNWATCHED, TeacherWatch
 
 Config = Callable[..., TrialConfig]
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kdsweep.text_tables import (
+from kdsweep.reporting.tables import (
     MARKDOWN_WIDTH,
     TERMINAL_WIDTH,
     first_columns,

@@ -19,9 +19,9 @@ from transformers import (
     T5Config,
 )
 
-from kdsweep.data import Split
 from kdsweep.errors import ModelError
-from kdsweep.tokens import (
+from kdsweep.training.data.splits import Split
+from kdsweep.training.data.tokens import (
     EVALUATION_ROWS,
     WINDOW_BATCHES,
     Tokens,

@@ -17,21 +17,21 @@ import wandb
 from servers import SmallDisk, WandbServer
 from test_lost import command, processes, started, steps_of, wait_for
 
-from kdsweep import wandb_runs
-from kdsweep.audit import wandb_records
-from kdsweep.config import FIELD_TYPES, TrialConfig
+from kdsweep.config.sweep import LONGEST_TAG, TrackingConfig
+from kdsweep.config.sweep_file import NOT_IN_NAMES, _tracking_problems
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
-from kdsweep.gathered import read_records
-from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, read_steps, read_sweep_key
-from kdsweep.results import EpochMetrics, StepMetrics, TeacherEpoch
-from kdsweep.run_labels import RunLabel
-from kdsweep.runs import NullTracker, Tracker
-from kdsweep.sweep_config import LONGEST_TAG, TrackingConfig
-from kdsweep.sweep_file import NOT_IN_NAMES, _tracking_problems
-from kdsweep.tracking import open_tracker, resolved_mode
-from kdsweep.trial import Slot, Watch, run_trial
-from kdsweep.wandb_runs import STEP_METRICS, WandbTracker, stop_client
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import TrialFolder, read_steps, read_sweep_key
+from kdsweep.tracking import wandb_tracker
+from kdsweep.tracking.audit import wandb_records
+from kdsweep.tracking.names import RunLabel
+from kdsweep.tracking.open import open_tracker, resolved_mode
+from kdsweep.tracking.tracker import NullTracker, Tracker
+from kdsweep.tracking.wandb_tracker import STEP_METRICS, WandbTracker, stop_client
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
 WANDB = [str(Path(sys.executable).parent / "wandb")]
@@ -247,8 +247,8 @@ def test_an_exception_of_the_training_itself_passes_through(tmp_path: Path) -> N
 @pytest.fixture
 def impatient(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A server, and a client of this test's own that waits two seconds for it."""
-    monkeypatch.setattr(wandb_runs, "INIT_SECONDS", 2)
-    monkeypatch.setattr(wandb_runs, "FINISH_SECONDS", 2)
+    monkeypatch.setattr(wandb_tracker, "INIT_SECONDS", 2)
+    monkeypatch.setattr(wandb_tracker, "FINISH_SECONDS", 2)
     stop_client()
     yield wandb_server
     stop_client()
@@ -389,7 +389,7 @@ def test_a_server_that_is_silent_at_the_start_is_asked_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_a_full_disk_under_wandb_costs_no_run(
-    mode: wandb_runs.Mode, impatient: WandbServer, small_disk: Callable[[int], SmallDisk]
+    mode: wandb_tracker.Mode, impatient: WandbServer, small_disk: Callable[[int], SmallDisk]
 ) -> None:
     disk, said = small_disk(4), list[str]()
     tracker = WandbTracker(disk.path, "group", TrackingConfig(), mode, said.append)

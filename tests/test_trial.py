@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdsweep.config import TrialConfig, read_trial_config
+from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError
-from kdsweep.materials import Materials
-from kdsweep.records import TrialFolder, read_predictions, read_steps, read_trial
-from kdsweep.results import EpochMetrics, TrialResult
-from kdsweep.runs import NullRun
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.records.schema import EpochMetrics, TrialResult
+from kdsweep.records.writing import TrialFolder, read_predictions, read_steps, read_trial
+from kdsweep.tracking.tracker import NullRun
+from kdsweep.training.shared import Materials
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from study_simulator import ACROSS, SAME, Plan, row_deviations, studies
 
-from kdsweep.finals import SeedVariance, compare_arms, compare_finalists, seed_variance
+from kdsweep.analysis.two_arms import SeedVariance, compare_arms, compare_finalists, seed_variance
 
 pytestmark = pytest.mark.slow
 STUDIES = 1000

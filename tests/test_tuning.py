@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from kdsweep.analysis.budget import next_gain, tuning_curve
 from kdsweep.errors import DataError
-from kdsweep.tuning import next_gain, tuning_curve
 
 
 def test_the_curve_is_the_mean_of_the_best_over_all_draws_without_return() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 
+from kdsweep.analysis.two_students import compare_counts, compare_predictions, standard_error, wilson_interval
 from kdsweep.errors import DataError
-from kdsweep.verdicts import compare_counts, compare_predictions, standard_error, wilson_interval
 
 
 def test_wilson_interval_gives_the_published_example() -> None:

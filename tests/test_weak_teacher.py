@@ -13,17 +13,17 @@ from rich.console import Console
 from test_report import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 
 from kdsweep import run
-from kdsweep.contents import build_report
-from kdsweep.display import SweepDisplay
-from kdsweep.metrics import accuracy
-from kdsweep.records import TrialFolder, teacher_folder, write_sweep
+from kdsweep.analysis.metrics import accuracy
+from kdsweep.analysis.two_students import compare_predictions
+from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
+from kdsweep.config.sweep import STAGES, StudyConfig, SweepConfig
+from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.sweep import WeakTeacherWatch
+from kdsweep.records.writing import TrialFolder, teacher_folder, write_sweep
 from kdsweep.report import write_report
-from kdsweep.report_text import render_markdown, terminal_text
-from kdsweep.supervisor import Supervisor, WorkerProcess
-from kdsweep.sweep import WeakTeacherWatch
-from kdsweep.sweep_config import STAGES, StudyConfig, SweepConfig
-from kdsweep.verdicts import compare_predictions
-from kdsweep.weak_teacher import read_weak_teacher, swap_test
+from kdsweep.reporting.build import build_report
+from kdsweep.reporting.markdown import render_markdown, terminal_text
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 

@@ -14,20 +14,21 @@ import pytest
 from rich.console import Console
 from test_tracking import config_of, inspected
 
-from kdsweep import machine, worker_loop
-from kdsweep.assets import cache_root
-from kdsweep.audit import audit, audit_text
-from kdsweep.config import FIELD_TYPES, TrialConfig, read_trial_config
-from kdsweep.contents import build_report
-from kdsweep.display import SweepDisplay
+from kdsweep.config.sweep import STAGES, TrackingConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
+from kdsweep.engine import worker_loop
+from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
-from kdsweep.imports import for_good
-from kdsweep.records import TrialFolder, read_teacher, start_sweep, teacher_folder
-from kdsweep.stopping import StopRequest
-from kdsweep.study import Studies
-from kdsweep.sweep_config import STAGES, TrackingConfig
-from kdsweep.sweep_file import load_sweep
-from kdsweep.worker_loop import Worker
+from kdsweep.records.writing import TrialFolder, read_teacher, start_sweep, teacher_folder
+from kdsweep.reporting.build import build_report
+from kdsweep.search.studies import Studies
+from kdsweep.system.imports import for_good
+from kdsweep.system.process import StopRequest
+from kdsweep.system.wheels import cache_root
+from kdsweep.tracking.audit import audit, audit_text
+from kdsweep.training.fast import machine
 
 
 def test_what_is_imported_for_good_is_never_looked_at_by_the_collector() -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from kdsweep.hardware import available_cores, bound_spinning, default_workers
+from kdsweep.system.hardware import available_cores, bound_spinning, default_workers
 
 WAYS = ("libgomp's own", "ours")
 
@@ -24,9 +24,9 @@ def step_ms(role: str, threads: int, options: argparse.Namespace) -> float:
     from bench_step import STEPS, seconds, synthetic_rows, training_of
     from transformers import BertConfig, BertForSequenceClassification
 
-    from kdsweep import distill as loop
-    from kdsweep import machine
-    from kdsweep.config import TrialConfig
+    from kdsweep.config.trial import TrialConfig
+    from kdsweep.training import loop
+    from kdsweep.training.fast import machine
 
     precision = machine.best_precision("cpu")
     machines = {"device": "cpu", "precision": precision, "threads": threads, "batch_size": options.batch}

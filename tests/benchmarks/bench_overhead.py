@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import optuna
 
-from kdsweep.imports import for_good
-from kdsweep.records import read_trials, write_sweep
-from kdsweep.results import missing_result
-from kdsweep.stopping import StopRequest
-from kdsweep.study import Studies
-from kdsweep.sweep_config import ARMS, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.records.schema import missing_result
+from kdsweep.records.writing import read_trials, write_sweep
+from kdsweep.search.studies import Studies
+from kdsweep.system.imports import for_good
+from kdsweep.system.process import StopRequest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_report import make_predictions, make_sweep, make_teacher, make_trial  # noqa: E402
@@ -115,7 +115,7 @@ def measure_trials(count: int) -> None:
     """Run `count` tiny trials in one worker, in this process, and print memory and overhead as they go."""
     os.environ["OMP_NUM_THREADS"] = "1"
     with for_good():  # as a worker's command does
-        from kdsweep.worker_loop import Worker
+        from kdsweep.engine.worker_loop import Worker
 
     with tempfile.TemporaryDirectory() as scratch:
         teacher, rows = write_tiny_teacher(Path(scratch))

@@ -23,14 +23,14 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from kdsweep import distill as loop
-from kdsweep import machine
-from kdsweep.config import TrialConfig
-from kdsweep.devices import ALONE
-from kdsweep.distill import Rows, Training, distill_epoch
-from kdsweep.graphs import Graphs, own_stream
-from kdsweep.hardware import available_cores, default_workers
-from kdsweep.tokens import Tokens
+from kdsweep.config.trial import TrialConfig
+from kdsweep.system.hardware import available_cores, default_workers
+from kdsweep.training import loop
+from kdsweep.training.data.tokens import Tokens
+from kdsweep.training.fast import machine
+from kdsweep.training.fast.cuda_graphs import Graphs, own_stream
+from kdsweep.training.fast.team import ALONE
+from kdsweep.training.loop import Rows, Training, distill_epoch
 
 PRODUCTS = (
     *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"),

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from bench_step import Catch, again, replay, seconds
 
-from kdsweep import machine
-from kdsweep.distill import all_logits
-from kdsweep.hardware import available_cores
-from kdsweep.materials import Materials, resolve
-from kdsweep.sweep_file import load_sweep
-from kdsweep.teacher import Teacher, teacher_logits
-from kdsweep.tokens import Tokens, padded
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.system.hardware import available_cores
+from kdsweep.training.data.tokens import Tokens, padded
+from kdsweep.training.fast import machine
+from kdsweep.training.loop import all_logits
+from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.teacher import Teacher, teacher_logits
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
 NOTEBOOK_ROWS = 64

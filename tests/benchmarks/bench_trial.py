@@ -26,19 +26,19 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
-from kdsweep import distill as loop
-from kdsweep import machine
-from kdsweep.config import TrialConfig
-from kdsweep.distill import Rows, all_logits
-from kdsweep.materials import Materials, resolve
-from kdsweep.models import weights_sha256
-from kdsweep.reader import reader
-from kdsweep.records import TrialFolder
-from kdsweep.sweep_config import SweepConfig, TrackingConfig
-from kdsweep.sweep_file import load_sweep
-from kdsweep.tokens import Tokens
-from kdsweep.tracking import open_tracker
-from kdsweep.trial import Slot, Watch, run_trial
+from kdsweep.config.sweep import SweepConfig, TrackingConfig
+from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig
+from kdsweep.records.writing import TrialFolder
+from kdsweep.tracking.open import open_tracker
+from kdsweep.training import loop
+from kdsweep.training.data.tokens import Tokens
+from kdsweep.training.fast import machine
+from kdsweep.training.loop import Rows, all_logits
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.reader import reader
+from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
 NO_CLIPPING = 1e6

@@ -38,7 +38,7 @@ def through_trainer(folder: Path, trials: list[dict[str, Any]], *, epochs: int, 
     )
     from transformers.utils import logging
 
-    from kdsweep.machine import best_device, best_precision
+    from kdsweep.training.fast.machine import best_device, best_precision
 
     logging.set_verbosity_error()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -136,8 +136,8 @@ def through_textbook(folder: Path, trials: list[dict[str, Any]], *, epochs: int)
     from bench_trial import textbook
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from kdsweep.config import TrialConfig
-    from kdsweep.machine import best_device
+    from kdsweep.config.trial import TrialConfig
+    from kdsweep.training.fast.machine import best_device
 
     device = best_device()
     tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")

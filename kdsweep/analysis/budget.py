@@ -1,0 +1,78 @@
+"""What a search's budget bought."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import kstwo
+
+from kdsweep.analysis.two_students import CONFIDENCE
+from kdsweep.errors import DataError
+
+FEWEST_TRIALS = 8
+"""Below this many trials a curve's slope says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningCurve:
+    """Expected best score against the number of trials k = 1 .. n, each float [n]."""
+
+    expected: np.ndarray
+    """Mean of the best score over all ways to draw k of the n trials; the last is the best score itself."""
+    low: np.ndarray
+    """Lower end of the 95 % band."""
+    high: np.ndarray
+    """Upper end of it; with many k and few trials it is `ceiling`: no data exclude a rare, much better configuration."""
+
+
+def tuning_curve(scores: Sequence[float], *, floor: float = 0.0, ceiling: float = 1.0) -> TuningCurve:
+    """Expected best score of k trials, from the n scores of one search (complete trials, higher is better).
+
+    With scores sorted upwards, expected[k] = sum_i x_i C(i - 1, k - 1) / C(n, k): the unbiased estimate of E[max of k]
+    (Dodge et al., EMNLP Findings 2021, arXiv 2110.00613). The band holds for all k at once, whatever the scores'
+    distribution on [floor, ceiling]: it is E[max of k] under the two ends of Kolmogorov's exact band around the
+    empirical distribution function, in the manner of Lourie, Cho and He, "Show Your Work with Confidence" (2023), who
+    prefer medians; the Dvoretzky-Kiefer-Wolfowitz inequality is its simple bound sqrt(ln(2 / 0.05) / (2 n)).
+
+    Both hold for independent trials: random search. TPE's trials depend on each other and get better, so its curve
+    describes drawing anew from the trials that were made, and the band is only a guide.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = ordered.size
+    if n == 0 or not (floor <= ordered[0] and ordered[-1] <= ceiling):
+        raise DataError(f"a tuning curve needs at least one score, all in [{floor}, {ceiling}], but got {list(scores)}")
+    width = float(kstwo.ppf(CONFIDENCE, n))
+    steps, points = np.arange(n + 1) / n, np.concatenate([[floor], ordered, [ceiling]])
+    low, high = (
+        _expected_best(points, np.clip(steps + shift, 0.0, 1.0), np.arange(1, n + 1)) for shift in (width, -width)
+    )
+    return TuningCurve(expected=_best_weights(n) @ ordered, low=low, high=high)
+
+
+def next_gain(scores: Sequence[float], trials: int) -> float | None:
+    """What `trials` more trials would add to the best score in expectation, in points; None below 8 scores.
+
+    The curve's slope against log k between n / 2 and n trials, carried on to n + trials: rather too much where scores
+    approach a ceiling, and all that `tuning_curve` says about TPE holds here too.
+    """
+    n = len(scores)
+    if n < FEWEST_TRIALS:
+        return None
+    curve = tuning_curve(scores, floor=min(scores), ceiling=max(scores)).expected
+    slope = (curve[-1] - curve[n // 2 - 1]) / np.log(n / (n // 2))
+    return float(100 * slope * np.log((n + trials) / n))
+
+
+def _best_weights(n: int) -> np.ndarray:
+    """C(i - 1, k - 1) / C(n, k), float [n, n]: the chance that the i-th lowest of n is the best of k drawn; k first."""
+    k, i = np.arange(1, n + 1)[:, None], np.arange(1, n + 1)[None]
+    short = i < k
+    chosen = gammaln(i) - gammaln(k) - gammaln(np.where(short, 1, i - k + 1))
+    every = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return np.where(short, 0.0, np.exp(chosen - every))
+
+
+def _expected_best(points: np.ndarray, below: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """E[max of k], float [len(k)], = last point - integral of F^k, where F is `below[j]` from points[j] to points[j + 1]."""
+    return np.asarray(points[-1] - (below[None] ** k[:, None]) @ np.diff(points))

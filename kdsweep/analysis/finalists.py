@@ -1,0 +1,327 @@
+"""The finalists as the report shows them: confirmed on fresh seeds, compared on the test split, and what that is worth.
+
+Everything is read from the records. The comparison that counts was fixed before the search: the finalists of the distilled
+arm against those of the fine-tuned one, chosen on validation, compared on test. Comparing the two single bests, as one
+would at first, says `better` in up to 6 % of studies in which the arms are equal, for chosen configurations still differ;
+so that comparison is a secondary one.
+
+Where the search went on after its finalists had run, others may be the best by now. The comparison is then of the best
+`finalists.top` of each arm as the search stands, of those that have run; earlier ones stay in the table.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kdsweep.analysis.leaderboard import complete, score
+from kdsweep.analysis.ranking import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.two_arms import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
+from kdsweep.analysis.two_students import CONFIDENCE, Word
+from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.records import writing
+from kdsweep.records.schema import FinalTest
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.records.writing import TrialRow
+
+SplitName = Literal["test", "validation"]
+Place = tuple[Arm, int]
+"""Arm and trial of a configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One configuration of the search, run again on fresh seeds."""
+
+    arm: Arm
+    trial: int
+    searched: Mapping[str, Any]
+    runs: tuple[TrialRow, ...]
+    """Its complete runs, by seed."""
+    wanted: int
+    """Seeds that it was to run on."""
+    compared: bool
+    """Whether the primary comparison counts it."""
+    rank: int
+    """1 + how many finalists are significantly better on validation."""
+    search_score: float
+    """`study.metric` in the search."""
+    confirmed_score: float
+    """Mean of `study.metric` over the fresh seeds."""
+    tests: tuple[FinalTest, ...]
+    """On the test split, by seed; empty where there is none."""
+
+    def mean(self, name: str) -> float | None:
+        """Mean over seeds of a metric on the test split; None without one."""
+        return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
+
+    def best_run(self, metric: str) -> TrialRow:
+        """The run to ship: the best on validation of those whose student is on disk."""
+        return max(self.runs, key=lambda run: (run.has_student(), getattr(run.result, metric) or 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secondary:
+    """A comparison beside the primary one, with its p-value corrected for all of them (Holm)."""
+
+    what: str
+    comparison: FinalComparison
+    adjusted_p: float
+    word: Word
+    """As the comparison's, by the corrected p-value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finals:
+    """All finalists, and the verdicts that they support."""
+
+    folder: Path
+    """The results folder."""
+    rows: tuple[Finalist, ...]
+    """By rank, then by confirmed score."""
+    split: SplitName
+    """Where verdicts come from; on validation they are provisional."""
+    primary: FinalComparison | None
+    """The distilled finalists against the fine-tuned ones; None while an arm has none."""
+    secondary: tuple[Secondary, ...]
+    ratio: Estimate | None
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or of one seed an arm."""
+    shrinkage: Estimate | None
+    """Search score minus confirmed score, over the finalists."""
+    detectable: float | None
+    """The true difference that the primary comparison would have called better with 80 %; None: none, of one seed an arm."""
+    opened: tuple[str, ...]
+    """When the test split was opened, once for each round of finalists."""
+    unfinished: int
+    """Runs still to come."""
+    failed: int
+    """Runs that failed, of those that were to come."""
+    earlier: tuple[str, ...]
+    """Finalists that the search passed when it went on: the primary comparison leaves them out."""
+
+    def best(self, arm: Arm) -> Finalist | None:
+        """The configuration that stands for an arm: the best on validation over the fresh seeds."""
+        mine = [row for row in self.rows if row.arm == arm]
+        return max(mine, key=lambda row: row.confirmed_score, default=None)
+
+    def folders(self, arm: Arm) -> tuple[str, ...]:
+        """Of the runs of an arm that the primary comparison counts, relative to the results folder."""
+        runs = [run for row in self.rows if row.arm == arm and row.compared for run in row.runs]
+        return tuple(sorted(Path(os.path.relpath(run.folder, self.folder)).as_posix() for run in runs))
+
+    @property
+    def chosen(self) -> Finalist:
+        """The configuration to ship by quality alone: the best on validation over the fresh seeds, of both arms."""
+        return max(self.rows, key=lambda row: row.confirmed_score)
+
+
+def read_finals(found: SweepRecords) -> Finals | None:
+    """The finalists of a sweep; None before the first one is complete."""
+    groups = _groups(found)
+    if not groups:
+        return None
+    validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
+    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
+    split: SplitName = "test" if len(tested) == len(groups) else "validation"
+    right = tested if split == "test" else validation
+    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    rows = [_finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()]
+    rows.sort(key=lambda row: (row.rank, -row.confirmed_score))
+    return _verdicts(found, tuple(rows), right, split)
+
+
+def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
+    """The best `finalists.top` by the search, as it chooses them; all where finalists were switched off since."""
+    scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
+    ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
+    return ranked[: found.sweep.finalists.top or None]
+
+
+def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
+    """How many runs of finalists are still to come, as the search stands, and how many of the choice failed."""
+    top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
+    reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
+    wanted = done = failed = 0
+    for arm in ARMS if top else ():
+        mine = [trial for trial in found.trials if trial.arm == arm]
+        able = [(arm, trial.trial) for trial in complete(mine)]
+        ended = sum(trial.result is not None for trial in mine)
+        open_ = 0 if reached else max(0, found.sweep.budget(arm) - ended)
+        wanted += seeds * min(top, len(able) + open_)
+        chosen = _best_first(found, able)
+        done += sum(min(seeds, len(groups.get(place, ()))) for place in chosen)
+        failed += sum(
+            run.result is not None and run.result.status != "complete" and (run.arm, run.trial) in chosen
+            for run in found.finalists
+        )
+    return max(0, wanted - done - failed), failed
+
+
+def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
+    """The complete runs of each configuration that has one, by arm and trial."""
+    groups: dict[Place, list[TrialRow]] = {}
+    for run in sorted(complete(found.finalists), key=lambda run: (run.arm, run.trial, run.finalist_seed or 0)):
+        groups.setdefault((run.arm, run.trial), []).append(run)
+    return groups
+
+
+def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
+    origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
+    tests = [test for run in runs if (test := writing.read_test(run.folder)) is not None]
+    confirmed = float(np.mean([score(run, found.sweep) for run in runs]))
+    started = sum((run.arm, run.trial) == place for run in found.finalists)
+    return Finalist(
+        arm=place[0],
+        trial=place[1],
+        searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
+        runs=tuple(runs),
+        wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
+        compared=compared,
+        rank=rank,
+        search_score=score(origin, found.sweep) if origin and origin.result else confirmed,
+        confirmed_score=confirmed,
+        tests=tuple(tests),
+    )
+
+
+def _right(
+    found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
+) -> dict[Place, np.ndarray]:
+    """Which rows each configuration's seeds have right, bool [S, N]; one whose files are not all there is left out."""
+    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
+    return {
+        place: np.stack(known)
+        for place, rows in right.items()
+        if len(known := [r for r in rows if r is not None]) == len(rows)
+    }
+
+
+def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
+    """Which rows the model in `folder` has right, bool [N]; None where a file is missing or does not fit."""
+    if split == "test":
+        labels, predictions = writing.read_test_labels(*found.folders), writing.read_test_predictions(folder)
+    else:
+        labels, predictions = writing.read_validation_labels(*found.folders), writing.read_predictions(folder)
+    if labels is None or predictions is None or predictions.shape != labels.shape:
+        return None
+    right: np.ndarray = predictions == labels
+    return right
+
+
+def _verdicts(
+    found: SweepRecords, rows: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
+) -> Finals:
+    known = seed_variance(list(right.values()))
+    seeds = known if known.df else None
+    best = {arm: max((r for r in rows if r.arm == arm), key=lambda r: r.confirmed_score, default=None) for arm in ARMS}
+    pair = [right.get((row.arm, row.trial)) if row else None for row in best.values()]
+    compared = [(row.arm, row.trial) for row in rows if row.compared]
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    teacher = next(
+        (r for there in found.folders if (r := _right_rows(found, writing.teacher_folder(there), split)) is not None),
+        None,
+    )
+    primary = ratio = None
+    if pair[0] is not None and pair[1] is not None:
+        primary = compare_arms(arms["distilled"], arms["fine_tuned"])
+        if teacher is not None and not primary.one_seed:
+            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
+    unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
+    return Finals(
+        folder=found.folder,
+        rows=rows,
+        split=split,
+        primary=primary,
+        secondary=_secondary(rows, right, teacher, seeds),
+        ratio=ratio,
+        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
+        detectable=minimal_detectable_difference(primary.standard_error, primary.df)
+        if primary and not primary.one_seed
+        else None,
+        opened=_openings(rows),
+        unfinished=unfinished,
+        failed=failed,
+        earlier=tuple(titled(row) for row in rows if (row.arm, row.trial) in right and not row.compared),
+    )
+
+
+def _secondary(
+    rows: Sequence[Finalist],
+    right: Mapping[Place, np.ndarray],
+    teacher: np.ndarray | None,
+    seeds: SeedVariance | None,
+) -> tuple[Secondary, ...]:
+    """The best of both arms, the best of all against the next one, and the best of each arm against the teacher."""
+    known = [(row, right[row.arm, row.trial]) for row in rows if (row.arm, row.trial) in right]
+    known.sort(key=lambda each: -each[0].confirmed_score)
+    best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
+    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
+    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
+        pairs = pairs[:1]
+    asked = [
+        (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+        for one, other in pairs
+    ]
+    for mine in best:
+        if teacher is not None:
+            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
+            asked.append((f"{titled(mine[0])} against the teacher", compared))
+    adjusted = holm([comparison.p_value for _, comparison in asked])
+    told = zip(asked, adjusted, strict=True)
+    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
+
+
+def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:
+    return next((row for row, _ in known if row.arm == arm), None)
+
+
+def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
+    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
+
+
+def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
+    """The first time of each round."""
+    times: dict[int, str] = {}
+    for row in rows:
+        for run, test in zip(row.runs, row.tests, strict=False):
+            turn = run.result.finalist.round if run.result and run.result.finalist else 1
+            times[turn] = min(times.get(turn, test.opened_at), test.opened_at)
+    return tuple(times[turn] for turn in sorted(times))
+
+
+def titled(finalist: Finalist) -> str:
+    """`distilled 7`."""
+    return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
+
+
+def finals_json(finals: Finals) -> dict[str, Any]:
+    """The finalists and their verdicts as leaderboard.json has them."""
+    rows = [
+        {
+            **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},
+            **row.searched,
+            "compared": row.compared,
+            "seeds": [run.finalist_seed for run in row.runs],
+            "run_urls": [run.result.run_url if run.result else None for run in row.runs],
+            "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
+        }
+        for row in finals.rows
+    ]
+    return {
+        "split": finals.split,
+        "primary": asdict(finals.primary) if finals.primary else None,
+        "secondary": [{**asdict(each.comparison), **_corrected(each)} for each in finals.secondary],
+        "distillation_ratio": asdict(finals.ratio) if finals.ratio else None,
+        "shrinkage": asdict(finals.shrinkage) if finals.shrinkage else None,
+        "detectable_difference": finals.detectable,
+        "test_opened": list(finals.opened),
+        "finalists": rows,
+    }
+
+
+def _corrected(each: Secondary) -> dict[str, Any]:
+    return {"what": each.what, "adjusted_p": each.adjusted_p, "word": each.word}

@@ -1,0 +1,208 @@
+"""The trials of a sweep, best first, as rows that every format of the report shares.
+
+leaderboard.json, schema 2, is one object:
+
+    schema    2; a larger number when a key goes or changes its meaning, not when one is added
+    sweep     its name
+    verdict   the one answer, of the finalists where both arms have them, before that of the best trial of each arm:
+              headline     the answer in words
+              weak_teacher null, or what makes the teacher worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
+              split        whose rows all below comes from, test or validation; null, like all below, where no test was possible
+              word         better, not better or cannot tell
+              provisional  true: chosen and compared on the same rows
+              one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
+              distilled, fine_tuned   lists of the folders of the runs compared
+              rows         rows compared
+              difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
+              p_value      two-sided: of the finalists' t test, else of McNemar's exact test
+              counted      what interval and p_value count as random, such as rows, seeds and finalists
+    finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
+              the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
+              `finalists.finals_json`; `teacher`: the teacher's scores there, null without a test split
+    classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
+              of each arm (the one to ship first), each with
+              name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
+              classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never named
+              confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
+                           classes that is confused, the most rows first
+    trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
+"""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdsweep.analysis.formats import ARM_NAMES
+from kdsweep.analysis.two_students import wilson_interval
+from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.records.schema import VALIDATED
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.records.writing import TrialRow
+
+SCHEMA = 2
+"""Of leaderboard.json."""
+
+RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
+UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")
+"""What stands below the ranked rows, in this order."""
+
+MEASURED = (
+    *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
+    *(name for name in VALIDATED if name != "val_accuracy"),
+    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
+)
+"""Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trial's place on the leaderboard."""
+
+    rank: int | None
+    """From 1, over both arms; None for a trial that is not complete."""
+    status: RowStatus
+    reason: str | None
+    """Why it failed, was pruned or has no end yet; None for a complete trial."""
+    searched: Mapping[str, Any]
+    """The searched fields, with the values that the trial ran with."""
+    val_accuracy: float | None
+    interval: tuple[float, float] | None
+    """95 % interval of val_accuracy; None where it or the number of validation rows is not known."""
+    folder: str
+    """Relative to the results folder; `../…` for a trial in another host's."""
+    trial: TrialRow
+
+    @property
+    def arm(self) -> Arm:
+        """`distilled` or `fine_tuned`."""
+        return self.trial.arm
+
+    @property
+    def config(self) -> TrialConfig:
+        """What ran."""
+        return self.trial.config
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmProgress:
+    """How far an arm has come."""
+
+    arm: Arm
+    budget: int
+    counts: Counter[str]
+    """Trials by status: complete, pruned, failed, duplicate, unfinished."""
+
+    def text(self) -> str:
+        """Such as `10 of 12 distilled trials complete, 2 pruned`."""
+        others = [f"{self.counts[kind]} {kind}" for kind in UNRANKED if self.counts[kind]]
+        first = f"{self.counts['complete']} of {self.budget} {ARM_NAMES[self.arm]} trials complete"
+        return ", ".join([first, *others])
+
+
+def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
+    """Both arms' trials: complete ones by `study.metric`, then fewer parameters, then lower number; then the others."""
+    rows = records.teacher.validation_rows if records.teacher else 0
+    ranked = complete(records.trials)
+    ranked.sort(
+        key=lambda trial: (-score(trial, records.sweep), trial.result.parameters if trial.result else 0, trial.trial)
+    )
+    others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
+    placed = [(rank, trial) for rank, trial in enumerate(ranked, start=1)] + [(None, trial) for trial in others]
+    return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
+
+
+def status(trial: TrialRow) -> RowStatus:
+    """How a trial ended; `infeasible` where its student breaks a constraint, `unfinished` where it has no result yet."""
+    if trial.result is None:
+        return "unfinished"
+    return "infeasible" if trial.result.status == "complete" and trial.result.violates else trial.result.status
+
+
+def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
+    """Those that ran to their end."""
+    return [trial for trial in trials if status(trial) == "complete"]
+
+
+def score(trial: TrialRow, sweep: SweepConfig) -> float:
+    """`study.metric` of a complete trial."""
+    return getattr(trial.result, sweep.study.metric) or 0.0
+
+
+def accuracy(trial: TrialRow) -> float:
+    """val_accuracy of a complete trial, in [0, 1]."""
+    return trial.result.val_accuracy or 0.0 if trial.result else 0.0
+
+
+def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) -> Row:
+    measured = trial.result.val_accuracy if trial.result else None
+    return Row(
+        rank=rank,
+        status=status(trial),
+        reason=_reason(trial),
+        searched={name: getattr(trial.config, name) for name in records.sweep.search},
+        val_accuracy=measured,
+        interval=wilson_interval(measured, rows) if measured is not None and rows else None,
+        folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
+        trial=trial,
+    )
+
+
+def _reason(trial: TrialRow) -> str | None:
+    if trial.result is None:
+        return f"running or cut off, {len(trial.epochs)} of {trial.config.epochs} epochs done"
+    if trial.result.status == "complete":
+        return ", ".join(trial.result.violates) or None
+    return trial.result.error or f"no reason was recorded; see {trial.folder.name}/log.txt"
+
+
+def columns(row: Row) -> dict[str, Any]:
+    """A row as one flat record, JSON-ready; a searched field keeps its own name and comes before what was measured."""
+    low, high = row.interval or (None, None)
+    known: dict[str, Any] = {"rank": row.rank, "arm": row.arm, "trial": row.trial.trial, "status": row.status}
+    known["val_accuracy"] = row.val_accuracy
+    known |= row.searched
+    for name in MEASURED:
+        known.setdefault(name, getattr(row.trial.result, name) if row.trial.result else None)
+    return known | {
+        "val_accuracy_low": low,
+        "val_accuracy_high": high,
+        "reason": row.reason,
+        "folder": row.folder,
+    }
+
+
+def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of leaderboard.json but for the finalists, as this module's docstring has it."""
+    return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
+
+
+def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
+    """The rows as CSV with a header, also where there is no row; lists as JSON."""
+    header = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
+    header += [name for name in MEASURED if name not in searched]
+    header += ["val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        record = columns(row).items()
+        writer.writerow({k: json.dumps(list(v)) if isinstance(v, tuple) else v for k, v in record})
+    return text.getvalue()
+
+
+def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
+    """How far both arms have come."""
+    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
+    return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
+
+
+def best(rows: Sequence[Row], arm: Arm) -> Row | None:
+    """The best complete trial of an arm."""
+    return next((row for row in rows if row.rank is not None and row.arm == arm), None)

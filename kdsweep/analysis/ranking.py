@@ -1,0 +1,121 @@
+"""What a study's finalists add up to: ranks, the share of the gap to the teacher, what the search flattered, what the
+study could have found.
+
+Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct
+
+from kdsweep.analysis.two_arms import (
+    POWER,
+    SeedVariance,
+    compare_finalists,
+    matrix,
+    pair,
+    quantile,
+    row_variance,
+    seed_variance,
+)
+from kdsweep.analysis.two_students import CONFIDENCE
+from kdsweep.errors import DataError
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given: all called small below 0.05 are right together with 95 %.
+
+    The i-th smallest of m is multiplied by m - i + 1, and none falls below a smaller one's. Holm (1979), Scand. J. Stat.
+    6, 65; holds however the tests depend on each other.
+    """
+    order = np.argsort(p_values, kind="stable")
+    stepped = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
+    return [float(value) for value in adjusted]
+
+
+def ranks(finalists: Sequence[np.ndarray]) -> list[int]:
+    """Rank of each finalist, bool [S, N] on the same rows: 1 + how many others are better (all pairs, Holm's p < 0.05).
+
+    Finalists that these rows cannot tell apart share a rank. Give validation rows: the test split is for the chosen.
+    """
+    known = seed_variance(finalists)
+    pairs = [(i, j) for i in range(len(finalists)) for j in range(i)]
+    found = [compare_finalists(finalists[i], finalists[j], seeds=known if known.df else None) for i, j in pairs]
+    adjusted = holm([one.p_value for one in found])
+    beaten = [0] * len(finalists)
+    for (i, j), one, p_value in zip(pairs, found, adjusted, strict=True):
+        if p_value < 1 - CONFIDENCE:
+            beaten[j if one.difference > 0 else i] += 1
+    return [1 + count for count in beaten]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def distillation_ratio(
+    right: np.ndarray, baseline: np.ndarray, teacher: np.ndarray, *, seeds: SeedVariance | None = None
+) -> Estimate | None:
+    """(distilled - fine-tuned) / (teacher - fine-tuned) in accuracy: the share of the gap that distilling closes.
+
+    right [S1, N], baseline [S2, N]; teacher bool [N], taken as it is; `seeds` as in `compare_finalists`. The interval is
+    Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled - fine-tuned - r (teacher - fine-tuned) does
+    not differ from 0. It needs no resampling, knows that both halves share the fine-tuned students, and is finite exactly
+    where the gap differs from 0. None where it does not, and where the teacher is the worse one: no gap to close.
+    """
+    one, other = pair(right, baseline)
+    known = seeds or seed_variance([one, other])
+    given = known if known.df else None
+    gain = compare_finalists(one, other, seeds=given)
+    gap = compare_finalists(other, teacher, seeds=given, given_baseline=True)
+    top, bottom = one.mean(axis=0) - other.mean(axis=0), matrix(teacher)[0] - other.mean(axis=0)
+    shared = float(np.cov(top, bottom)[0, 1] / top.size) + gap.standard_error**2 - row_variance(bottom)
+    limit = quantile(min(gain.df, gap.df)) ** 2
+    a = gap.difference**2 - limit * gap.standard_error**2
+    b = gain.difference * gap.difference + limit * shared
+    c = gain.difference**2 - limit * gain.standard_error**2
+    if a <= 0 or gap.difference >= 0:
+        return None
+    root = math.sqrt(b * b - a * c)
+    return Estimate(value=-gain.difference / gap.difference, low=(-b - root) / a, high=(-b + root) / a)
+
+
+def shrinkage(search: Sequence[float], confirmed: Sequence[float]) -> Estimate | None:
+    """How much the search flattered its finalists: mean of search score - confirmed score, with Student's t interval.
+
+    search [F]: the validation accuracy that made each a finalist; confirmed [F]: its mean over fresh seeds on the same
+    rows. What is left of the luck of the rows is in both, so this is the seeds' part of the winner's curse: the rows'
+    part only shows on the test split. None below two finalists.
+    """
+    if len(search) != len(confirmed):
+        raise DataError(f"each finalist needs a search and a confirmed score, got {len(search)} and {len(confirmed)}")
+    if len(search) < 2:
+        return None
+    lost = np.asarray(search, dtype=np.float64) - np.asarray(confirmed, dtype=np.float64)
+    value, half = float(lost.mean()), quantile(lost.size - 1) * float(lost.std(ddof=1)) / math.sqrt(lost.size)
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+def power(difference: float, standard_error: float, df: float) -> float:
+    """Chance that a study with this standard error says `better` when the true difference is `difference`.
+
+    From the noncentral t distribution. Ask it about a difference that would matter: at the difference that was seen it
+    only repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
+    """
+    return float(nct.sf(quantile(df), df, difference / standard_error))
+
+
+def minimal_detectable_difference(standard_error: float, df: float, chance: float = POWER) -> float:
+    """The true difference that a study with this standard error calls `better` with probability `chance`."""
+    return standard_error * float(brentq(lambda ratio: power(ratio, 1.0, df) - chance, 0.0, 100.0))

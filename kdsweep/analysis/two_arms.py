@@ -1,0 +1,329 @@
+"""Whether one arm's finalists, or one finalist, are better than another's on the same rows, each trained on fresh seeds.
+
+Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n. Its accuracy
+is that of an average training run on an average row, so rows and seeds are both random, and crossed: every seed sees
+every row. With d the difference of two mean accuracies,
+
+    Var(d) = V_rows + sigma2_seed (1 / S1 + 1 / S2)
+
+V_rows is the variance of the N rows' differences of seed means over N: rows, how the two configurations differ on them,
+and what a seed does to a single row. sigma2_seed is what a seed does to all rows alike: a mean square between seeds
+minus the residual one, which V_rows holds already; never below 0. Degrees of freedom are those of Satterthwaite (1946),
+Biometrics Bull. 2, 110: Var^2 / sum of (term^2 / its df), with the mean square between seeds in full, so that a component
+cut off at 0 does not pretend to be known.
+
+Assumed: rows are drawn independently; the two students' seeds are independent (shared ones that help both alike make the
+interval too wide); means are near enough to normal. Two or three seeds know their own variance badly, so give `seeds`,
+pooled over all finalists of a study: that assumes that they share it.
+
+An arm is compared by the same formula, one level up: its finalists, each the mean of its seeds, stand where seeds stood,
+so that what a search happens to find is random too; each arm's finalists vary by themselves (Welch). The chosen pair
+alone says nothing of that: where both arms are equal, one of a pair is still a little better than the other one.
+
+Measured (tests/test_truth.py: 24 trials an arm, 3 finalists, 3 seeds, 3,000 test rows, seed effects of 0, 0.3 and 0.5
+points; 1,000 studies each), as `better` without a difference, `better` at a gain of 2 points, coverage of the chosen
+pair's true difference:
+
+    compare_arms                                1.9, 2.8, 2.0 %   99.6, 98.7, 93.6 %   94.7-96.1 %
+      finalists pooled over both arms           2.2, 3.0, 2.6 %   100, 99.7, 96.9 %    93.5-95.1 %; 4.2 % `better` where
+                                                one arm's seeds vary three times as much as the other's (Welch: 3.2 %)
+    compare_finalists, seeds of six finalists   6.2, 5.2, 3.3 %   99.9, 99.2, 95.0 %   95.3-96.8 %; of the pair itself
+                                                `better` is wrong in 0.6-1.2 % (2.4 % where no pair differs)
+    compare_finalists, seeds of the pair        5.5, 4.1, 3.4 %   99.9, 97.8, 87.8 %   95.2-97.2 %
+    rows alone, three seeds                     6.9, 9.1, 13.2 %  99.9, 99.7, 99.5 %   95.9-96.1, 89.9-90.1, 80.0 %
+    rows alone, one seed                        4.1, 8.1, 14.7 %  98.6, 96.3, 90.7 %   95.4-95.9, 84.6-86.0, 70.6-72.6 %
+
+The last line is why one seed is never called `better` or `not better` here, whatever its p-value: it cannot tell luck from
+recipe, and a run that collapsed looks like a recipe that failed. (Its figures are those of the p-value.)
+
+Not part of any interval: another teacher, another training set.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t
+
+from kdsweep.analysis.two_students import CONFIDENCE, Word
+from kdsweep.errors import DataError
+
+POWER = 0.8
+"""Chance of finding a difference that a study's size is judged by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedVariance:
+    """What a fresh seed does to an accuracy, pooled over finalists."""
+
+    mean_square: float
+    """Variance of a single seed's accuracy on these rows, around its finalist's mean."""
+    residual: float
+    """The part of `mean_square` that comes of flipping single rows, and shrinks with their number."""
+    df: int
+    """Degrees of freedom of `mean_square`: the sum of S - 1; 0 if no finalist has two seeds."""
+
+    @property
+    def main(self) -> float:
+        """What a seed does to all rows alike, at least 0; its root is a standard deviation of true accuracies."""
+        return max(0.0, self.mean_square - self.residual)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalComparison:
+    """A finalist against a baseline, on the same rows."""
+
+    rows: int
+    finalists: int
+    """Finalists compared; 1 if two configurations are."""
+    baseline_finalists: int
+    seeds: int
+    """Seeds of each finalist (the fewest)."""
+    baseline_seeds: int
+    difference: float
+    """Mean accuracy minus the baseline's, in [-1, 1]."""
+    low: float
+    """Lower end of the difference's 95 % interval."""
+    high: float
+    """Upper end of it."""
+    p_value: float
+    """Two-sided, of no difference; below 0.05 if and only if the interval leaves 0 out."""
+    standard_error: float
+    df: float
+    """Degrees of freedom of the standard error, by Satterthwaite's formula."""
+    seed_sd: float | None
+    """Standard deviation of the true accuracy over seeds; None if nothing tells."""
+    counted: str
+    """What the interval counts as random: `rows, seeds and finalists` (`rows and finalists` of one seed
+    each); `rows and seeds`; `rows and the finalist's seeds`
+    (the baseline is taken as it is); `rows and the baseline's seeds`; `rows` (another seed may say otherwise)."""
+    one_seed: bool
+    """Whether a side has a single seed (a baseline taken as it is needs none): it cannot tell luck from recipe."""
+    word: Word
+    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else, and of `one_seed`, `cannot tell`."""
+    rows_to_settle: int | None
+    """Rows, with as many seeds, that find a difference as large as this one with 80 %; None if no number does, or if
+    the word needs none."""
+    seeds_to_settle: int | None
+    """Seeds of each finalist that is not taken as it is, on as many rows, that do so; None likewise."""
+
+
+def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
+    """Pool what seeds do over finalists, each bool [S, N] on the same split; those with one seed add nothing.
+
+    For each: the variance over seeds of the accuracy (S - 1 df), and the mean square of what rows and seeds leave, over
+    N. Both are averaged by S - 1. Arms may differ in their variance without harm, as long as each gives as many
+    finalists and seeds as the other one.
+    """
+    matrices = [matrix(right) for right in finalists]
+    repeated = [right for right in matrices if len(right) > 1]
+    if not repeated:
+        return SeedVariance(mean_square=0.0, residual=0.0, df=0)
+    weights = [len(right) - 1 for right in repeated]
+    squares = [float(right.mean(axis=1).var(ddof=1)) for right in repeated]
+    residuals = [_residual(right) for right in repeated]
+    return SeedVariance(
+        mean_square=float(np.average(squares, weights=weights)),
+        residual=float(np.average(residuals, weights=weights)),
+        df=sum(weights),
+    )
+
+
+def compare_finalists(
+    right: np.ndarray, baseline: np.ndarray, *, seeds: SeedVariance | None = None, given_baseline: bool = False
+) -> FinalComparison:
+    """Compare `right` with `baseline`, bool [S1, N] and [S2, N] on the same rows; see the module for what is assumed.
+
+    `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two. A side with
+    one seed is counted only by `seeds`: without it, `counted` says that it is not; either way the word is then `cannot
+    tell`. `given_baseline` asks about this very
+    baseline (a teacher, which exists once), not about another one like it. Raises DataError for other shapes.
+    """
+    one, other = pair(right, baseline)
+    known = seeds or seed_variance([one] if given_baseline else [one, other])
+    enough = [known.df > 0 and (seeds is not None or len(side) > 1) for side in (one, other)]
+    counts = (enough[0], enough[1] and not given_baseline)
+    share = sum(1 / len(side) for side, counted in zip((one, other), counts, strict=True) if counted)
+    rows = one.mean(axis=0) - other.mean(axis=0)
+    spread = _Spread(
+        rows=row_variance(rows),
+        units=((known, share),) if share else (),
+        size=rows.size,
+        by_seeds=(known.residual + known.main) * share,
+    )
+    size = _Size(
+        finalists=(1, 1),
+        seeds=(len(one), len(other)),
+        one_seed=len(one) < 2 or (len(other) < 2 and not given_baseline),
+        counted=COUNTED[counts],
+        per_seed=known,
+    )
+    return _judge(float(rows.mean()), spread, size)
+
+
+def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> FinalComparison:
+    """Compare the finalists of one arm with those of the other one, each bool [S, N] on the same rows: the verdict.
+
+    Asks whether another pair of searches like these would end as they did. The difference is that of the arms' means
+    over finalists. With one finalist in each arm it is `compare_finalists`. Raises DataError for other shapes.
+    """
+    if not len(finalists) or not len(baseline):
+        raise DataError(f"arms are compared by their finalists, but got {len(finalists)} and {len(baseline)}")
+    if len(finalists) == len(baseline) == 1:
+        return compare_finalists(finalists[0], baseline[0])
+    known = seed_variance([*finalists, *baseline])
+    one, other = pair(*(np.stack([matrix(right).mean(axis=0) for right in arm]) for arm in (finalists, baseline)))
+    rows = one.mean(axis=0) - other.mean(axis=0)
+    runs = sum(sum(1 / len(matrix(right)) for right in arm) / len(arm) ** 2 for arm in (finalists, baseline))
+    spread = _Spread(
+        rows=row_variance(rows),
+        units=tuple((_units(side, one, other), 1 / len(side)) for side in (one, other)),
+        size=rows.size,
+        by_seeds=(known.residual + known.main) * runs,
+    )
+    seeds = [[len(matrix(right)) for right in arm] for arm in (finalists, baseline)]
+    size = _Size(
+        finalists=(len(one), len(other)),
+        seeds=(min(seeds[0]), min(seeds[1])),
+        one_seed=min(max(arm) for arm in seeds) < 2,
+        counted="rows, seeds and finalists" if known.df else "rows and finalists",
+        per_seed=known,
+    )
+    return _judge(float(rows.mean()), spread, size)
+
+
+# How a comparison is made --------------------------------------------------------------------------------------------
+
+
+def _units(side: np.ndarray, one: np.ndarray, other: np.ndarray) -> SeedVariance:
+    """How the finalists of `side` [F, N] vary: by themselves, as arms need not vary alike; pooled if some arm has one."""
+    return seed_variance([side] if min(len(one), len(other)) > 1 else [one, other])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spread:
+    """The variance of a difference, by where it comes from."""
+
+    rows: float
+    units: tuple[tuple[SeedVariance, float], ...]
+    """Of the units that stand across the rows, seeds or finalists: their variance, and by what share it counts."""
+    size: int
+    """Rows."""
+    by_seeds: float
+    """The part that is in inverse proportion to the number of seeds."""
+
+    @property
+    def total(self) -> float:
+        return self.rows + self.across
+
+    @property
+    def across(self) -> float:
+        """What units do to all rows alike, at least 0."""
+        return max(0.0, sum((unit.mean_square - unit.residual) * share for unit, share in self.units))
+
+    @property
+    def df(self) -> float:
+        uncertain = self.rows**2 / max(1, self.size - 1)
+        uncertain += sum((unit.mean_square * share) ** 2 / unit.df for unit, share in self.units)
+        return self.total**2 / uncertain
+
+    def rows_for(self, variance: float) -> int | None:
+        """Rows at which the total falls to `variance`."""
+        left = variance - self.across
+        return math.ceil(self.size * self.rows / left) if left > 0 else None
+
+    def seeds_factor(self, variance: float) -> float | None:
+        """How many times the seeds make the total fall to `variance`."""
+        kept = max(0.0, self.total - self.by_seeds)
+        return (self.total - kept) / (variance - kept) if self.by_seeds > 0 and variance > kept else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """How large a study is."""
+
+    finalists: tuple[int, int]
+    seeds: tuple[int, int]
+    """Of each side, the fewest."""
+    one_seed: bool
+    counted: str
+    per_seed: SeedVariance
+
+
+def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
+    """The interval, the test and the word that a difference and its variance give."""
+    error, df = math.sqrt(spread.total), spread.df
+    half = quantile(df) * error
+    p_value = float(2 * t.sf(abs(difference) / error, df))
+    word: Word = "cannot tell"
+    if p_value < 1 - CONFIDENCE and difference > 0 and not size.one_seed:
+        word = "better"
+    elif difference + half <= 0 and not size.one_seed:
+        word = "not better"
+    rows, factor = None, None
+    if word == "cannot tell" and difference and not size.one_seed:
+        target = (difference / (quantile(df) + float(t.ppf(POWER, df)))) ** 2
+        rows, factor = spread.rows_for(target), spread.seeds_factor(target)
+    return FinalComparison(
+        rows=spread.size,
+        finalists=size.finalists[0],
+        baseline_finalists=size.finalists[1],
+        seeds=size.seeds[0],
+        baseline_seeds=size.seeds[1],
+        difference=difference,
+        low=max(-1.0, difference - half),
+        high=min(1.0, difference + half),
+        p_value=p_value,
+        standard_error=error,
+        df=df,
+        seed_sd=math.sqrt(size.per_seed.main) if size.per_seed.df else None,
+        counted=size.counted,
+        one_seed=size.one_seed,
+        word=word,
+        rows_to_settle=rows,
+        seeds_to_settle=math.ceil(factor * max(size.seeds)) if factor else None,
+    )
+
+
+COUNTED = {
+    (True, True): "rows and seeds",
+    (True, False): "rows and the finalist's seeds",
+    (False, True): "rows and the baseline's seeds",
+    (False, False): "rows",
+}
+
+
+def quantile(df: float) -> float:
+    return float(t.ppf((1 + CONFIDENCE) / 2, df))
+
+
+def row_variance(rows: np.ndarray) -> float:
+    """Variance of the mean of the rows' differences [N], as if one row more differed, half a row each way.
+
+    So equal predictions do not give a variance of 0. Agresti and Min (2005), Stat. Med. 24, 729, add as much.
+    """
+    return float((np.square(rows - rows.mean()).sum() + 1) / (rows.size * max(1, rows.size - 1)))
+
+
+def _residual(right: np.ndarray) -> float:
+    """Mean square of what row and seed effects leave of [S, N], S >= 2, over N."""
+    left = right - right.mean(axis=0) - right.mean(axis=1, keepdims=True) + right.mean()
+    return float(np.square(left).sum() / ((len(right) - 1) * max(1, right.shape[1] - 1)) / right.shape[1])
+
+
+def matrix(right: np.ndarray) -> np.ndarray:
+    """`right` as float [S, N]."""
+    found = np.atleast_2d(right).astype(np.float64)
+    if found.ndim != 2 or not found.size:
+        raise DataError(f"a finalist is one row of right and wrong a seed, bool [S, N], but got {np.shape(right)}")
+    return found
+
+
+def pair(right: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, other = matrix(right), matrix(baseline)
+    if one.shape[1] != other.shape[1]:
+        raise DataError(
+            f"finalists are compared on the same rows, but got {one.shape[1]} and {other.shape[1]}; evaluate both anew"
+        )
+    return one, other

@@ -1,0 +1,134 @@
+"""Whether the teacher is worse than students that were fine-tuned without it: then distilling has nothing to teach.
+
+The best fine-tuned student is compared with the teacher by `study.metric` on the validation rows. If both were equally good,
+it would not matter which of them said what, so their predictions are swapped at random, row by row: p is the share of swaps
+that put the student as far ahead (for accuracy McNemar's test, but for chance; it holds for macro F1 and Matthews' correlation
+too). The best of n students is ahead by luck n times as easily, so p is multiplied by n (Bonferroni). Where predictions are not
+on disk, both accuracies' standard errors stand in.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from kdsweep.analysis import metrics
+from kdsweep.analysis.formats import compact, percent
+from kdsweep.analysis.leaderboard import complete, score
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.records import writing
+from kdsweep.records.writing import TrialRow, teacher_folder
+
+LEVEL = 0.05
+"""Two-sided p below which the teacher is called worse."""
+LEAST_SWAPS = 2000
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+"""`study.metric` of predictions and labels, both int [N]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeakTeacher:
+    """A teacher that is worse than the best of the students fine-tuned without it, by more than chance."""
+
+    metric: str
+    teacher: float
+    student: float
+    trial: int
+    """Of the fine-tuned arm."""
+    p_value: float
+    """Two-sided, times the number of students it is the best of."""
+    teacher_epochs: int
+    teacher_learning_rate: float
+
+    def text(self) -> str:
+        """What was found and what to do, without a full stop."""
+        shown = percent if self.metric == "val_accuracy" else lambda value: f"{self.metric} {value:.3f}"
+        way = (
+            f"train it longer (teacher_epochs, now {self.teacher_epochs}) or at another rate (teacher_learning_rate, now "
+            f"{compact(self.teacher_learning_rate)})"
+        )
+        if self.teacher_epochs == 0:
+            way = "name a better one, or fine-tune it on these rows (teacher_epochs, now 0)"
+        return (
+            f"The teacher is worse than students fine-tuned without it ({shown(self.teacher)} against {shown(self.student)} on "
+            f"validation): {way}, in a new sweep (--fork NEW_NAME)"
+        )
+
+
+def read_weak_teacher(sweep_folder: Path, sweep: SweepConfig) -> WeakTeacher | None:
+    """The same from a results folder as it stands; None for a folder that holds nothing yet, or another sweep."""
+    before = writing.read_sweep(sweep_folder)
+    if before is None or before.identity() != sweep.identity():
+        return None
+    return weak_teacher(sweep, [sweep_folder], writing.read_trials(sweep_folder, "fine_tuned"))
+
+
+def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[TrialRow]) -> WeakTeacher | None:
+    """The teacher of `folders`, if the best complete fine-tuned one of `trials` is better; None if not, or not known yet."""
+    controls = [trial for trial in complete(trials) if trial.arm == "fine_tuned"]
+    if not controls:
+        return None
+    best = max(controls, key=lambda trial: score(trial, sweep))
+    scores = _paired(sweep, folders, best, len(controls)) or _unpaired(sweep, folders, best)
+    if scores is None or min(1.0, 2 * scores[2] * len(controls)) >= LEVEL:
+        return None
+    return WeakTeacher(
+        metric=sweep.study.metric,
+        teacher=scores[0],
+        student=scores[1],
+        trial=best.trial,
+        p_value=2 * scores[2] * len(controls),
+        teacher_epochs=sweep.values("teacher_epochs")[0],
+        teacher_learning_rate=sweep.values("teacher_learning_rate")[0],
+    )
+
+
+def _paired(
+    sweep: SweepConfig, folders: Sequence[Path], best: TrialRow, controls: int
+) -> tuple[float, float, float] | None:
+    """The teacher's score, the student's and the one-sided p; None where predictions or labels are not on disk."""
+    labels, mine = writing.read_validation_labels(*folders), writing.read_predictions(best.folder)
+    known = (writing.read_predictions(teacher_folder(folder)) for folder in folders)
+    teacher = next((found for found in known if found is not None), None)
+    if labels is None or mine is None or teacher is None or not labels.shape == mine.shape == teacher.shape:
+        return None
+    measure = _measure(sweep.study.metric, 1 + int(max(labels.max(), mine.max(), teacher.max())))
+    p_value = swap_test(mine, teacher, labels, measure, swaps=max(LEAST_SWAPS, 80 * controls))
+    return measure(teacher, labels), measure(mine, labels), p_value
+
+
+def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tuple[float, float, float] | None:
+    """The same of two accuracies alone."""
+    known = (writing.read_teacher(teacher_folder(folder)) for folder in folders)
+    teacher = next((found for found in known if found is not None), None)
+    if teacher is None or sweep.study.metric != "val_accuracy" or not teacher.validation_rows:
+        return None
+    scores = (teacher.val_accuracy, score(best, sweep))
+    error = math.sqrt((sum(p * (1 - p) for p in scores) + 1 / teacher.validation_rows) / teacher.validation_rows)
+    return *scores, 1 - NormalDist().cdf((scores[1] - scores[0]) / error)
+
+
+def _measure(metric: str, classes: int) -> Measure:
+    if metric == "val_accuracy":
+        return metrics.accuracy
+    return partial(metrics.macro_f1 if metric == "val_macro_f1" else metrics.matthews, classes=classes)
+
+
+def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: Measure, *, swaps: int) -> float:
+    """One-sided p of `one` being no better than `other`, each int [N]: the share of random swaps that put it as far ahead."""
+    ahead = measure(one, labels) - measure(other, labels)
+    if ahead <= 0:
+        return 1.0
+    draw, as_far = np.random.default_rng(0), 0
+    differ = np.flatnonzero(one != other)
+    for _ in range(swaps):
+        swapped = differ[draw.random(differ.size) < 0.5]
+        first, second = one.copy(), other.copy()
+        first[swapped], second[swapped] = other[swapped], one[swapped]
+        as_far += measure(first, labels) - measure(second, labels) >= ahead - 1e-12
+    return (1 + as_far) / (1 + swaps)

@@ -1,0 +1,39 @@
+"""The sweep files that come with kdsweep: in a clone beside the package, once installed inside it."""
+
+import difflib
+import os
+from pathlib import Path
+
+from kdsweep.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Every one by its name."""
+    inside = _PACKAGE / "sweeps"
+    folder = inside if inside.is_dir() else _PACKAGE.parent / "sweeps"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_sweep(asked: Path) -> Path:
+    """The file that a command line asks for: one that is there, whatever it is called, else the shipped sweep of that name.
+
+    Raises ConfigError for a name or a path that is neither.
+    """
+    if os.path.exists(asked) and not os.path.isdir(asked):
+        return asked
+    shipped, name = shipped_sweeps(), str(asked)
+    if name in shipped:
+        return shipped[name]
+    if os.path.isdir(asked):
+        raise ConfigError(f"{asked} must be a sweep file, but is a folder; shipped sweeps: {', '.join(shipped)}")
+    if asked.stem in shipped:
+        raise ConfigError(
+            f"{asked} must be a sweep file, but there is none; the shipped one is called by its name, {asked.stem}"
+        )
+    near = difflib.get_close_matches(asked.stem, shipped, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(
+        f"{asked} must be a sweep file or the name of a shipped sweep, but is neither; {meant}shipped: {', '.join(shipped)}"
+    )

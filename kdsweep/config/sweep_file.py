@@ -1,0 +1,299 @@
+"""Read a sweep file: every problem of it is found before anything runs, and all are shown at once."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+from urllib.parse import parse_qs, urlsplit
+
+from kdsweep.config.sweep import (
+    LONGEST_TAG,
+    PATH_FIELDS,
+    UNSEARCHABLE,
+    Axis,
+    Constraints,
+    FinalistsConfig,
+    StudyConfig,
+    SweepConfig,
+    TrackingConfig,
+)
+from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml, spelled
+from kdsweep.errors import ConfigError
+
+LONGEST_NAME = 64
+"""Characters of a sweep's name: file systems take 255, W&B takes 64 in a tag and 128 in a run's id, of which the name is a part."""
+
+NOT_IN_NAMES = "/\\#?%:"
+"""What W&B allows in no project's name."""
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
+    """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
+
+    One that is `recorded` in a results folder may have names that W&B refuses: it ran before they were checked.
+    """
+    content = read_yaml(path, overrides)
+    problems: list[str] = []
+    known = [item.name for item in dataclasses.fields(SweepConfig)]
+    problems += [f"unknown key {key!r}{did_you_mean(key, known)}" for key in content if key not in known]
+    name = _name(content.get("name"), path, overrides, problems)
+    study = _section(StudyConfig, "study", content.get("study"), problems)
+    tracking = _optional(TrackingConfig(mode="off"), "tracking", content, problems)
+    finalists = _optional(FinalistsConfig(top=0), "finalists", content, problems)
+    problems += _study_problems(study)
+    problems += [] if recorded else _tracking_problems(tracking)
+    least = {"top": 0, "seeds": 1}
+    problems += [
+        f"finalists.{key} >= {low} must hold, but got {getattr(finalists, key)}"
+        for key, low in least.items()
+        if getattr(finalists, key) < low
+    ]
+    unbuildable: list[str] = []
+    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable)
+    search = _search(content.get("search"), fixed, unbuildable)
+    if study.sampler == "grid":
+        rule = "grid needs choices, or low, high and step"
+        problems += [
+            f"search.{key}: {rule}, but got {axis.text()}" for key, axis in search.items() if axis.points() is None
+        ]
+    dropped = (
+        {key for key, body in (content.get("search") or {}).items() if body is None}
+        if isinstance(content.get("search"), dict)
+        else set()
+    )
+    enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
+    parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
+    sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
+    problems += unbuildable or _trial_problems(sweep)
+    if problems:
+        raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
+    if "finalists" in content and content["finalists"] is None:
+        return sweep
+    return dataclasses.replace(sweep, finalists=sweep.fitting_finalists(content.get("finalists", {})))
+
+
+def _name(value: object, path: Path, overrides: Sequence[str], problems: list[str]) -> str:
+    """A name is text as it is written: 2024 and 007 are names too."""
+    name = spelled("name", path, overrides) if isinstance(value, int | float) else value
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
+        problems.append(
+            "name must be letters, digits, '.', '_' or '-', and begin with a letter or digit (it names a folder in results/), "
+            f"but got {value if name is None else name!r}"
+        )
+    elif len(name) > LONGEST_NAME:
+        problems.append(
+            f"name must have at most {LONGEST_NAME} characters (it is part of every run's id), but has {len(name)}: {name[:20]}…"
+        )
+    return str(name)
+
+
+Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
+
+
+def _optional(off: Section, name: str, content: Mapping[str, Any], problems: list[str]) -> Section:
+    """A section that null switches `off`; one that the file lacks has its defaults."""
+    return off if name in content and content[name] is None else _section(type(off), name, content.get(name), problems)
+
+
+def _section(kind: type[Section], name: str, content: object, problems: list[str]) -> Section:
+    if content is None:
+        return kind()
+    if not isinstance(content, dict):
+        problems.append(f"{name} must be a mapping, but got {content!r}")
+        return kind()
+    hints: dict[str, Any] = {item.name: item.type for item in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in hints:
+            problems.append(f"{name}: unknown key {key!r}{did_you_mean(key, hints)}")
+            continue
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = _section(hints[key], f"{name}.{key}", value, problems)
+            continue
+        try:
+            values[key] = converted(value, hints[key])
+        except TypeError as error:
+            problems.append(f"{name}.{key} {error}")
+    return kind(**values)
+
+
+def _study_problems(study: StudyConfig) -> list[str]:
+    counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
+    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0), "lag": (study.lag, 0)}
+    counts |= {"max_attempts": (study.max_attempts, 1), "heartbeat_seconds": (study.heartbeat_seconds, 1)}
+    problems = [
+        f"study.{key} >= {least} must hold, but got {value}"
+        for key, (value, least) in counts.items()
+        if value is not None and value < least
+    ]
+    positive = ("timeout_minutes", "target", "checkpoint_seconds")
+    problems += [
+        f"study.{key} > 0 must hold, but got {getattr(study, key)}"
+        for key in positive
+        if getattr(study, key) is not None and getattr(study, key) <= 0
+    ]
+    problems += [
+        f"study.constraints.{key} > 0 must hold, but got {limit}"
+        for key, limit in study.constraints.limits().items()
+        if limit <= 0
+    ]
+    if study.target is not None and study.target > 1:
+        problems.append(f"study.target is an accuracy, at most 1, but got {study.target}")
+    return problems + (_storage_problems(study.storage) if study.storage else [])
+
+
+def _tracking_problems(tracking: TrackingConfig) -> list[str]:
+    """W&B's own rules for names: a run that breaks one is opened nowhere, not even offline."""
+    problems = []
+    for key in ("project", "entity"):
+        name = getattr(tracking, key)
+        if name is not None and (len(name) > 128 or name != name.strip() or set(name) & set(NOT_IN_NAMES)):
+            rule = f"at most 128 characters, without {' '.join(NOT_IN_NAMES)} and without blanks at its ends"
+            way_out = ""
+            if key == "project" and "/" in name:
+                way_out = f"; the team or user goes into tracking.entity={name.split('/')[0] or 'TEAM'}"
+            problems.append(f"tracking.{key} has {rule} (W&B's rules), but got {name!r}{way_out}")
+    long = [tag for tag in tracking.tags if len(tag) > LONGEST_TAG]
+    return problems + [
+        f"tracking.tags have 1 to {LONGEST_TAG} characters (W&B's rule), but got {tag!r}" for tag in long
+    ]
+
+
+def _storage_problems(storage: str) -> list[str]:
+    """Sweep files are shared, and a command line is seen by everybody on the machine: no password in either."""
+    address = urlsplit(storage)
+    problems = []
+    if address.scheme != "postgresql+psycopg" or not address.path.strip("/"):
+        rule = "study.storage must read postgresql+psycopg://[user@]host[:port]/database, or null for an SQLite file"
+        problems.append(f"{rule} in the results folder, but its scheme is {address.scheme or 'missing'!r}")
+    if address.password is not None or any("password" in key.lower() for key in parse_qs(address.query)):
+        problems.append("study.storage must not hold a password (sweep files are shared); use ~/.pgpass or PGPASSWORD")
+    return problems
+
+
+def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, Any]:
+    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values."""
+    if not isinstance(content, dict):
+        problems.append(
+            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+        )
+        return {}
+    problems += [
+        f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
+    ]
+    axes = {key for key, body in searched.items() if body is not None} if isinstance(searched, dict) else set()
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content.items()
+        if key in FIELD_TYPES and (value is not None or (key not in axes and _takes_null(key)))
+    }
+    for key in PATH_FIELDS:
+        if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
+            values[key] = str(Path(values[key]).expanduser().resolve())
+    return values
+
+
+def _takes_null(key: str) -> bool:
+    return type(None) in get_args(FIELD_TYPES[key])
+
+
+def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> dict[str, Axis]:
+    if not isinstance(content, dict) or not any(content.values()):
+        problems.append(
+            f"search must name at least one axis, such as temperature: {{low: 1.0, high: 8.0}}, but got {content!r}"
+        )
+        return {}
+    axes: dict[str, Axis] = {}
+    for key, body in content.items():
+        if body is None:
+            continue
+        if key not in FIELD_TYPES:
+            problems.append(f"search: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}")
+        elif key in UNSEARCHABLE:
+            problems.append(
+                f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
+            )
+        elif key in fixed:
+            problems.append(
+                f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
+                f"fixed.{key}=null the fixed value)"
+            )
+        elif (axis := _axis(key, body, problems)) is not None:
+            axes[key] = axis
+    return axes
+
+
+def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
+    if not isinstance(body, dict):
+        problems.append(f"search.{key} must read {{low: …, high: …}} or {{choices: [...]}}, but got {body!r}")
+        return None
+    hints = {item.name: item.type for item in dataclasses.fields(Axis)}
+    unknown = [f"search.{key}: unknown key {name!r}{did_you_mean(name, hints)}" for name in body if name not in hints]
+    whole = FIELD_TYPES[key] is int
+    try:
+        numbers = {
+            name: converted(body[name], int if whole else float)
+            for name in ("low", "high", "step")
+            if body.get(name) is not None
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        log = converted(given.get("log", False), bool)
+        choices = given.get("choices", ())
+        if not isinstance(choices, list | tuple):
+            raise TypeError(f"choices must be a list, but got {choices!r}")
+        made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
+        if numbers and FIELD_TYPES[key] not in (int, float):
+            raise TypeError("takes choices, not low and high")
+        axis = Axis(**numbers, log=log, choices=made)
+    except (TypeError, ConfigError) as error:
+        problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
+        return None
+    problems += unknown
+    return axis
+
+
+def _enqueue(
+    content: object, search: Mapping[str, Axis], dropped: set[str], problems: list[str]
+) -> tuple[dict[str, Any], ...]:
+    if content is None:
+        return ()
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        problems.append(
+            f"enqueue must be a list of mappings such as {{alpha: 1.0, temperature: 2.0}}, but got {content!r}"
+        )
+        return ()
+    queue = []
+    for item in content:
+        point = {}
+        for key, value in cast(dict[str, Any], item).items():
+            if key in dropped:
+                continue
+            if key not in search:
+                problems.append(f"enqueue: {key!r} is no searched field{did_you_mean(key, search)}")
+                continue
+            try:
+                point[key] = converted(value, FIELD_TYPES[key])
+            except TypeError as error:
+                problems.append(f"enqueue: {key} {error}")
+                continue
+            if not search[key].holds(point[key]):
+                problems.append(f"enqueue: {key} must lie in {search[key].text()}, but got {value!r}")
+        queue.append(point)
+    return tuple(queue)
+
+
+def _trial_problems(sweep: SweepConfig) -> list[str]:
+    """Build a real config from both ends of every axis, so that a bad range dies before the first second of training."""
+    base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
+    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
+    if missing:
+        return missing
+    problems: list[str] = []
+    for name, axis in sweep.search.items():
+        for end in axis.ends():
+            try:
+                sweep.trial("distilled", {**base, name: end})
+            except ConfigError as error:
+                problems += error.problems
+    return problems

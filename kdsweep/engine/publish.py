@@ -1,0 +1,150 @@
+"""The verdict in W&B, once the finalists are done: a run of its own, and each finalist's rank in that finalist's run.
+
+By opt-in the best student goes along as an artifact, and the texts on which teacher and finalists disagree: both are the user's.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kdsweep.analysis.finalists import Finalist, Finals, finals_json
+from kdsweep.config.sweep import Resolved
+from kdsweep.records import writing
+from kdsweep.records.schema import ToldVerdict
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.build import Report
+from kdsweep.tracking.names import verdict_label
+from kdsweep.tracking.open import open_tracker, resolved_mode
+from kdsweep.tracking.tracker import Run
+from kdsweep.training.data.splits import Split, load_data
+
+MOST_TEXTS = 10_000
+"""Rows of the table of disagreements: W&B's own limit for a table that its page shows."""
+DISAGREEMENTS = ("finalist", "seed", "row", "text", "class", "teacher", "student")
+
+
+def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say: Callable[[str], None]) -> None:
+    """Tell W&B what a finished sweep's report says, unless it has been told: a verdict that changed gets another run.
+
+    `key` is the sweep's, which its runs' ids end with; `mode` is how W&B is reached, where that is known; otherwise its server
+    is asked.
+    """
+    found, summary = report.records, _as_json(verdict_summary(report, finals))
+    told, tracking = writing.read_verdict(found.folder), found.sweep.tracking
+    if told and told.summary == summary:
+        return
+    number = told.number + 1 if told else 1
+    label = verdict_label(found.sweep, key, number)
+    tracker = open_tracker(found.folder, found.sweep.name, tracking, mode or resolved_mode(tracking)[0], say)
+    with tracker.run(label, _as_json(found.sweep.identity())) as run:
+        run.summarise(summary)
+        run.log_table("finalists", *_finalists(finals))
+        if tracking.log_model:
+            _log_student(run, found, finals, say)
+        if tracking.log_texts:
+            run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
+    if run.run_id is None:  # the next time tells it
+        if run.missing:
+            say(
+                f"W&B has no run of the verdict ({run.missing}): the report has it, and the same command tells it again"
+            )
+        return
+    for row in finals.rows:
+        for ran in row.runs:
+            if ran.result and ran.result.run_id:
+                tracker.amend(ran.result.run_id, finalist_summary(finals, row))
+    writing.write_verdict(found.folder, ToldVerdict(number=number, summary=summary))
+
+
+def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
+    """What the verdict's run says: the verdict, the distillation ratio, and every finalist's rank and scores."""
+    verdict, ratio = report.verdict, finals.ratio
+    said = {
+        "headline": report.headline,
+        "verdict": verdict and verdict.word,
+        "split": verdict and verdict.split,
+        "provisional": verdict and verdict.provisional,
+        "difference": verdict and verdict.difference,
+        "difference_low": verdict and verdict.low,
+        "difference_high": verdict and verdict.high,
+        "p_value": verdict and verdict.p_value,
+        "distillation_ratio": ratio and ratio.value,
+        "distillation_ratio_low": ratio and ratio.low,
+        "distillation_ratio_high": ratio and ratio.high,
+        "shrinkage": finals.shrinkage and finals.shrinkage.value,
+        "detectable_difference": finals.detectable,
+        "ship": finals.chosen.best_run(report.records.sweep.study.metric).folder.name,
+        "rank": {_name(row): row.rank for row in finals.rows},
+        "test_accuracy": {
+            _name(row): accuracy for row in finals.rows if (accuracy := row.mean("accuracy")) is not None
+        },
+    }
+    return {name: value for name, value in said.items() if value not in (None, {})}
+
+
+def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
+    """What a finalist's run is given when all are done."""
+    ratio = finals.ratio.value if finals.ratio else None
+    said = {"rank": row.rank, "verdict": finals.primary and finals.primary.word, "distillation_ratio": ratio}
+    said |= {"search_score": row.search_score, "confirmed_score": row.confirmed_score}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
+    """The rows of the verdict's split that a finalist's best run and the teacher class differently, as `DISAGREEMENTS` names them."""
+    metric = found.sweep.study.metric
+    assert found.teacher is not None, "it came before every finalist"
+    names, of_teacher = found.teacher.label_names, _predictions(found, finals, None)
+    split = load_data(finals.rows[0].runs[0].config).split(finals.split)
+    lines: list[list[Any]] = []
+    for row in finals.rows:
+        run = row.best_run(metric)
+        mine = _predictions(found, finals, run)
+        if mine is None or of_teacher is None or mine.shape != of_teacher.shape:
+            continue
+        for index in np.flatnonzero(mine != of_teacher).tolist():
+            classes = (split.labels[index], of_teacher[index], mine[index])
+            lines.append([_name(row), run.finalist_seed, index, _text(split, index), *(names[int(c)] for c in classes)])
+    return lines[:MOST_TEXTS]
+
+
+def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows: rank, scores, searched fields and the means on test."""
+    rows = finals_json(finals)["finalists"]
+    flat = [
+        {name: value for name, value in row.items() if name not in ("seeds", "run_urls", "test")}
+        | {f"test_{name}": value for name, value in row["test"].items()}
+        for row in rows
+    ]
+    return list(flat[0]), [list(row.values()) for row in flat]
+
+
+def _log_student(run: Run, found: SweepRecords, finals: Finals, say: Callable[[str], None]) -> None:
+    """The student that the report says to ship."""
+    best = finals.chosen.best_run(found.sweep.study.metric)
+    if not best.has_student() or best.result is None:
+        say(f"tracking.log_model: the student of {best.folder.name} is not on this disk, so W&B does not get it")
+        return
+    files = {"student": best.folder / "student", "config.yaml": best.folder / "config.yaml"}
+    run.log_model(f"{found.sweep.name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
+
+
+def _predictions(found: SweepRecords, finals: Finals, run: writing.TrialRow | None) -> np.ndarray | None:
+    """Of a run, or of the teacher, on the split that verdicts come from."""
+    read = writing.read_test_predictions if finals.split == "test" else writing.read_predictions
+    return read(run.folder if run else writing.teacher_folder(found.folder))
+
+
+def _text(split: Split, index: int) -> str:
+    return split.texts[index] if split.pairs is None else f"{split.texts[index]}\n{split.pairs[index]}"
+
+
+def _name(row: Finalist) -> str:
+    return f"{row.arm}-{row.trial:04d}"
+
+
+def _as_json(values: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(values))

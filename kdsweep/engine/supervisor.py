@@ -1,0 +1,334 @@
+"""The worker processes of a sweep: started, watched, restarted and stopped; their trials settled when they die.
+
+A worker tells what happens in JSON lines on a pipe, and stops by itself when this process ends, however it ends.
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.engine.display import SweepDisplay
+from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
+from kdsweep.records.schema import missing_result
+from kdsweep.records.writing import TrialFolder, locks_folder, read_trial, trial_folder, worker_lock
+from kdsweep.search.assignment import Settled
+from kdsweep.search.studies import Studies
+from kdsweep.system.files import Lock, naming
+from kdsweep.system.hardware import available_cores
+from kdsweep.system.owners import is_of_this_host, new_owner
+
+STOP_SECONDS = 60
+"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
+LOOK_SECONDS = 2.0
+"""How often the supervisor looks for dead hosts and waiting trials."""
+IN_ORDER = (0, 2, 130)
+"""Exit codes of a worker that ended by itself."""
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """One worker as its parent knows it."""
+
+    place: int
+    """Which of the workers that run side by side; chooses the device."""
+    owner: str
+    process: "subprocess.Popen[bytes]"
+    has_had_a_trial: bool = False
+    has_run_a_trial: bool = False
+    searching: bool = False
+    """Whether it runs a trial of the search, not a finalist."""
+    dismissed: bool = False
+    """Told to end, because nothing is left to do."""
+    problem: Exception | None = field(default=None)
+    """What it told before it ended."""
+
+
+class Supervisor:
+    """Runs a sweep's trials in `workers` processes until its studies are done. 0 workers: watch what other hosts do."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        folder: Path,
+        studies: Studies,
+        display: SweepDisplay,
+        *,
+        workers: int,
+        devices: list[str],
+        on_search_over: Callable[[], None] = lambda: None,
+        on_control: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._sweep, self._folder, self._studies, self._display = sweep, folder, studies, display
+        self._wanted, self._devices = workers, devices
+        self._on_search_over: Callable[[], None] | None = on_search_over
+        self._on_control = on_control
+        """Hears the score of every fine-tuned trial of the search that is complete."""
+        self._workers: dict[str, WorkerProcess] = {}
+        self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+        self._prepared = False
+        self.tracking: Resolved | None = None
+        """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
+        self._deaths_in_a_row = 0
+        self._signals: list[int] = []
+        self._stop_before = float("inf")
+
+    def run(self) -> None:
+        """Returns when all trials are done or the time is up.
+
+        Raises Stopped after SIGINT or SIGTERM, KDSweepError for a problem that a worker told, WorkerCrashed for a bug in one.
+        However it ends, no worker is left.
+        """
+        problem: Exception | None = None
+        with self._listening():
+            try:
+                while self._workers or not self._is_over():
+                    self._look()
+                    problem = self._hear(problem)
+                    if problem:
+                        self._stop()
+            finally:
+                self._kill()
+        if problem:
+            raise problem
+        if self._signals:
+            raise Stopped(self._signals[0], killed=len(self._signals) > 1)
+
+    # Events -----------------------------------------------------------------------------------------------------------
+
+    def _hear(self, problem: Exception | None) -> Exception | None:
+        """Take in what workers tell for a while; the first problem, if there is one."""
+        until = time.monotonic() + LOOK_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            try:
+                owner, event = self._events.get(timeout=min(left, 0.2))
+            except queue.Empty:
+                if self._signals:
+                    break
+                continue
+            if event is None:
+                ended = self._ended(self._workers.pop(owner))
+                return problem or ended
+            self._take_in(self._workers[owner], event)
+        return problem
+
+    def _take_in(self, worker: WorkerProcess, event: dict[str, Any]) -> None:
+        if event["event"] == "error":
+            worker.problem = KDSweepError(event["message"])
+        elif event["event"] == "crash":
+            worker.problem = WorkerCrashed(event["traceback"])
+        elif event["event"] == "offline":
+            told, self.tracking = self.tracking == "offline", "offline"
+            if told:
+                return
+        elif event["event"] == "prepared":
+            first, self._prepared = not self._prepared, True
+            self.tracking = self.tracking or event["plan"]["tracking"]
+            if not first:
+                return
+        if event["event"] in ("trial", "done"):
+            worker.searching = event["event"] == "trial" and event["finalist"] is None
+        worker.has_had_a_trial |= event["event"] == "trial"
+        worker.has_run_a_trial |= event["event"] == "done"
+        self._display.show({**event, "worker": worker.place})
+        is_control = event["event"] == "done" and event["arm"] == "fine_tuned" and event["finalist"] is None
+        if is_control and event["status"] == "complete":
+            self._on_control(event["score"])
+
+    def _ended(self, worker: WorkerProcess) -> Exception | None:
+        """Settle what a worker left; what stops the sweep, if anything does."""
+        code = worker.process.wait()
+        self._display.forget(worker.place)
+        died = code not in IN_ORDER and worker.problem is None and not worker.dismissed
+        mine = lambda owner: (
+            owner == worker.owner or (owner is None and not self._workers and self._sweep.study.storage is None)
+        )
+        settled = self._studies.settle(mine, blame=died and not self._signals)
+        record_failed(self._sweep, self._folder, settled)
+        if not died or self._signals:
+            self._deaths_in_a_row = 0
+            return worker.problem
+        self._deaths_in_a_row = 1 if worker.has_run_a_trial else self._deaths_in_a_row + 1
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        what = ", ".join(f"trial {each.trial}" for each in settled if not each.failed)
+        again = f"{what} is tried again" if what else "no trial was running"
+        self._display.show({"event": "note", "text": f"a worker died ({how}); {again}"})
+        if self._deaths_in_a_row < self._sweep.study.max_attempts + len(settled):
+            return None
+        return ResultsError(
+            f"a worker must live, but {self._deaths_in_a_row} in a row died, the last by {how}; "
+            f"{self._folder / 'worker.log'} has its last words. The same command continues"
+        )
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """What time brings: signals, dead hosts, trials that wait for a worker."""
+        if self._stopping():
+            if time.monotonic() > self._stop_before or len(self._signals) > 1:
+                self._kill()
+            return
+        if self._sweep.study.storage is not None:
+            record_failed(self._sweep, self._folder, self._studies.settle_stale())
+            self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
+        if self._on_search_over and self._studies.search_is_over():
+            self._on_search_over()
+            self._on_search_over = None
+        if self._workers and self._studies.target_reached():  # what still runs would only be waited for
+            self._dismiss(lambda worker: worker.searching)
+        if self._workers and self._studies.is_complete():  # others end by themselves
+            self._dismiss(lambda worker: not worker.has_had_a_trial)
+        wanted = self._wanted if self._prepared else min(1, self._wanted)
+        places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
+        if places and self._studies.is_open():
+            for place in sorted(places):
+                self._start(place)
+
+    def _is_over(self) -> bool:
+        """Without workers here: whether there is nothing to wait for."""
+        return self._stopping() or self._studies.is_done()
+
+    def _stopping(self) -> bool:
+        return bool(self._signals) or self._stop_before < float("inf")
+
+    # Processes --------------------------------------------------------------------------------------------------------
+
+    def _start(self, place: int) -> None:
+        reading, writing = os.pipe()
+        owner = new_owner()
+        arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
+        arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
+        if not self._prepared:
+            self._display.show({"event": "phase", "text": "starting a worker (it imports torch and transformers)"})
+        path = self._folder / "worker.log"
+        with naming(path), path.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "kdsweep.worker", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment(place),
+                pass_fds=(writing,),
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
+            )
+        os.close(writing)
+        self._workers[owner] = WorkerProcess(place=place, owner=owner, process=process)
+        threading.Thread(target=self._listen, args=(owner, os.fdopen(reading, encoding="utf-8")), daemon=True).start()
+
+    def _environment(self, place: int) -> dict[str, str]:
+        """A device of its own, and a fair share of the cores: threads that wait for each other cost a factor of twenty."""
+        threads = str(max(1, available_cores() // max(1, self._wanted)))
+        device = {"CUDA_VISIBLE_DEVICES": self._devices[place % len(self._devices)]} if self._devices else {}
+        shares = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
+        return {**os.environ, **shares, **device}
+
+    def _listen(self, owner: str, pipe: IO[str]) -> None:
+        with pipe:
+            for line in pipe:
+                try:
+                    self._events.put((owner, json.loads(line)))
+                except ValueError:  # the last words of a worker that was killed while it spoke
+                    break
+        self._events.put((owner, None))
+
+    def _stop(self) -> None:
+        """Ask every worker to checkpoint and end."""
+        if self._stop_before == float("inf"):
+            self._stop_before = time.monotonic() + STOP_SECONDS
+            for worker in self._workers.values():
+                worker.process.terminate()
+
+    def _dismiss(self, who: Callable[[WorkerProcess], bool]) -> None:
+        """End some workers; a trial that one runs is checkpointed and put back."""
+        for worker in self._workers.values():
+            if who(worker) and not worker.dismissed:
+                worker.dismissed = True
+                worker.process.terminate()
+
+    def _kill(self) -> None:
+        for worker in self._workers.values():
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Inside the block, the first SIGINT or SIGTERM stops in order, the second at once."""
+
+        def heard(number: int, _: FrameType | None) -> None:
+            self._signals.append(number)
+            if len(self._signals) == 1:
+                print("\nStopping: running trials are checkpointed first (once more: stop at once) …", file=sys.stderr)
+                self._stop()
+            else:
+                self._kill()
+
+        before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
+    """Record the trials that are not tried again."""
+    for each in settled:
+        if each.failed is None:
+            continue
+        seed = each.finalist.seed if each.finalist else None
+        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
+        if not (trial.path / "config.yaml").exists():
+            trial.start(sweep.trial(each.arm, each.params))
+        epochs = read_trial(trial.path).epochs
+        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
+        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
+
+
+def alone_in(folder: Path) -> Lock:
+    """The lock of an embedded sweep's only supervisor. Raises ResultsError where another one lives.
+
+    Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
+    """
+    path = locks_folder(folder) / "supervisor.lock"
+    lock = Lock(path)
+    if not lock.take():
+        raise ResultsError(
+            f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
+            "Several hosts share a sweep by study.storage"
+        )
+    with naming(path):
+        path.write_text(str(os.getpid()))
+    deadline = time.monotonic() + 2 * STOP_SECONDS
+    while living := living_workers(folder):
+        if time.monotonic() > deadline:
+            raise ResultsError(f"workers of a run that was killed must have ended, but still live: {', '.join(living)}")
+        time.sleep(0.1)
+    for dead in locks_folder(folder).glob("worker-*.lock"):
+        dead.unlink()
+    return lock
+
+
+def living_workers(folder: Path) -> list[str]:
+    """Owners whose processes live on this host."""
+    locks = locks_folder(folder).glob("worker-*.lock")
+    return [path.stem.removeprefix("worker-") for path in locks if Lock(path).is_held()]
+
+
+def is_dead_here(folder: Path, owner: str | None) -> bool:
+    """Whether a worker that ran on this host, in this results folder, is dead."""
+    if owner is None or not is_of_this_host(owner):
+        return False
+    lock = worker_lock(folder, owner)
+    return lock.exists() and not Lock(lock).is_held()

@@ -1,0 +1,193 @@
+"""A whole sweep: the results folder, its studies, the workers under supervision, the report at the end. Never imports torch."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from kdsweep.config.sweep import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
+from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.supervisor import Supervisor, alone_in, is_dead_here
+from kdsweep.records.writing import (
+    read_sweep,
+    read_teacher,
+    read_trials,
+    results_root,
+    start_sweep,
+    study_path,
+    teacher_folder,
+    trial_folder,
+    unpack_trial,
+)
+from kdsweep.search.studies import Studies
+from kdsweep.system.hardware import default_workers, device_groups
+from kdsweep.system.wheels import PREFIX, local_path
+
+if TYPE_CHECKING:
+    from kdsweep.reporting.build import Report
+
+
+def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
+    """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
+
+    `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
+    problem that its message lets the user solve, Stopped after a signal: the same command then continues.
+    """
+    if forget_refused(results_root() / sweep.name, sweep):
+        console.print(
+            f"{sweep.name}: nothing had run under the earlier file, so this one takes its place", highlight=False
+        )
+    folder = start_sweep(results_root() / sweep.name, sweep)
+    embedded, mode = sweep.study.storage is None, None
+    lock = alone_in(folder) if embedded else None
+    try:
+        studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
+        studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
+        if not studies.is_done():
+            _fetch_assets(sweep)
+            mode = _supervise(sweep, folder, studies, console, workers)
+        console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
+        report, text = _report(studies, folder)
+        print(text, flush=True)
+        if studies.search_is_over() and studies.is_done():
+            _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
+    finally:
+        if lock:
+            lock.give_back()
+    return folder
+
+
+def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
+    """Clear a results folder whose sweep was refused before its teacher and its first trial, so that the file can be mended and run again.
+
+    What ran, even in part, stays, and so does what another file's study says in a shared database. Returns whether it was cleared.
+    """
+    before = read_sweep(folder)
+    if before is None or before.study.storage is not None or before.identity() == sweep.identity():
+        return False
+    if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
+        return False
+    lock = alone_in(folder)
+    try:
+        if any(Studies(before, folder).finished(stage) for stage in STAGES):
+            return False
+        for path in folder.glob(f"{study_path(folder).name}*"):
+            path.unlink()
+        for path in (teacher_folder(folder), folder / "wandb"):  # of the refused teacher, under a key that is gone
+            shutil.rmtree(path, ignore_errors=True)
+        (folder / "sweep.yaml").unlink()
+        return True
+    finally:
+        lock.give_back()
+
+
+def _supervise(
+    sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None
+) -> Resolved | None:
+    """How W&B was reached, if a worker found out."""
+    (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
+    devices = device_groups(device, each)
+    workers = default_workers(device, each) if workers is None else workers
+    if said := too_many(sweep, workers):
+        console.print(said, style="yellow", highlight=False)
+    finished = {stage: studies.finished(stage) for stage in STAGES}
+    watch = WeakTeacherWatch(sweep, folder)
+    with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
+
+        def report_search() -> None:
+            """The search's own report need not wait for the finalists."""
+            if sweep.finalist_runs():
+                _report(studies, folder)
+                text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
+                display.show({"event": "note", "text": text})
+
+        def look_at_teacher(score: float) -> None:
+            """Students that pass their teacher are said as soon as they do."""
+            if text := watch.look(score):
+                display.show({"event": "note", "text": text})
+
+        options: dict[str, Any] = {"workers": workers, "devices": devices, "on_search_over": report_search}
+        options["on_control"] = look_at_teacher
+        supervisor = Supervisor(sweep, folder, studies, display, **options)
+        supervisor.run()
+    return supervisor.tracking
+
+
+class WeakTeacherWatch:
+    """Looks whether fine-tuned students are better than their teacher, and says so once."""
+
+    def __init__(self, sweep: SweepConfig, folder: Path) -> None:
+        self._sweep, self._folder, self._said = sweep, folder, False
+
+    def look(self, score: float | None = None) -> str | None:
+        """What to say of the teacher now that a fine-tuned student has that score (None: as the folder stands)."""
+        teacher = None if self._said else read_teacher(teacher_folder(self._folder))
+        if teacher is None:
+            return None
+        if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
+            return None
+        from kdsweep.analysis.weak_teacher import (
+            read_weak_teacher,  # brings SciPy, which few sweeps need before their report
+        )
+
+        found = read_weak_teacher(self._folder, self._sweep)
+        self._said = found is not None
+        return f"{found.text()}." if found else None
+
+
+def too_many(sweep: SweepConfig, workers: int) -> str | None:
+    """What to say of workers that the search will let wait."""
+    if sweep.study.lag is None:
+        return None
+    arms = sum(sweep.budget(arm) > 0 for arm in ARMS)
+    side_by_side = arms * (sweep.study.lag + 1)
+    if workers <= side_by_side:
+        return None
+    return (
+        f"{workers} workers, but study.lag: {sweep.study.lag} lets {side_by_side} trials of the search run side by side; "
+        f"a new sweep with study.lag={-(-workers // arms) - 1} keeps all of them busy"
+    )
+
+
+def _publish(report: "Report", studies: Studies, mode: Resolved | None, say: Callable[[str], None]) -> None:
+    """Tell W&B the verdict, if there is one."""
+    if report.finals and report.records.sweep.tracking.mode != "off":
+        from kdsweep.engine.publish import publish  # W&B's client and datasets take seconds to import
+
+        publish(report, report.finals, studies.sweep_key(), mode, say)
+
+
+def _why_over(sweep: SweepConfig, studies: Studies) -> str:
+    if studies.target_reached():
+        return f"study.target ({sweep.study.target:g}) is reached; with a higher one the same command goes on"
+    if studies.clock.is_up():
+        return f"study.timeout_minutes ({sweep.study.timeout_minutes:g}) is up; raise it, and the same command goes on"
+    return "all trials are done; more with study.trials=N"
+
+
+def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
+    """Write the report of every host's trials; what it holds, and the terminal's share of it."""
+    from kdsweep.report import write_report  # brings SciPy and Plotly, which the workers need not wait for
+    from kdsweep.reporting.markdown import terminal_text
+
+    _gather(studies, folder)
+    report = write_report(folder)
+    return report, terminal_text(report)
+
+
+def _gather(studies: Studies, folder: Path) -> None:
+    """Trials that other hosts ran and this results folder lacks: their studies carry what the ranking needs."""
+    for stored in studies.stored():
+        path = trial_folder(folder, stored.arm, stored.trial, stored.finalist.seed if stored.finalist else None)
+        if not (path / "result.json").exists():
+            unpack_trial(path, stored.record)
+
+
+def _fetch_assets(sweep: SweepConfig) -> None:
+    """Downloads happen here, where pip's progress bar has a terminal; the workers find them in the cache."""
+    addresses = [value for name in PATH_FIELDS for value in sweep.values(name)]
+    for address in dict.fromkeys(addresses):
+        if isinstance(address, str) and address.startswith(PREFIX):
+            local_path(address)

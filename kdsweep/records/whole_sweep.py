@@ -1,0 +1,111 @@
+"""A whole sweep as read back: its results folder, and what other hosts' folders add to it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdsweep.config.sweep import ARMS, SweepConfig, identity_changes
+from kdsweep.errors import ResultsError
+from kdsweep.records.schema import TeacherResult
+from kdsweep.records.writing import TrialRow, read_sweep, read_teacher, read_trials, teacher_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecords:
+    """A results folder as read back, with what other hosts' folders add to it."""
+
+    folder: Path
+    sweep: SweepConfig
+    teacher: TeacherResult | None
+    trials: tuple[TrialRow, ...]
+    finalists: tuple[TrialRow, ...] = ()
+    others: tuple[Path, ...] = ()
+    """Folders of the same sweep on other hosts, gathered here."""
+    spares: tuple[Path, ...] = ()
+    """Trials' folders with another result than the one that counts: a second host finished the trial too."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The sweep's own folder first."""
+        return (self.folder, *self.others)
+
+
+def read_records(folder: Path, *others: Path) -> SweepRecords:
+    """A whole results folder, and of other hosts' folders the trials that it lacks or has unfinished.
+
+    Raises ResultsError where there is none, or where another one holds another sweep or met another teacher or other rows.
+    """
+    sweep = _read_sweep(folder)
+    others = tuple(other for other in others if other.resolve() != folder.resolve())
+    for other in others:
+        _check_same_sweep(folder, sweep, other)
+    folders = (folder, *others)
+    trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
+    finalists, more = _gathered(row for there in folders for row in read_trials(there, "finalists"))
+    facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
+    return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
+
+
+def _read_sweep(folder: Path) -> SweepConfig:
+    sweep = read_sweep(folder)
+    if sweep is None:
+        raise ResultsError(f"a results folder holds sweep.yaml, but {folder} does not; {_neighbours(folder)}")
+    return sweep
+
+
+def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
+    there = _read_sweep(other)
+    changes = identity_changes(
+        {"name": sweep.name, **sweep.identity()}, {"name": there.name, **there.identity()}, word="there"
+    )
+    if changes:
+        raise ResultsError(
+            f"folders of one report hold the same sweep, but {other} has another one than {folder}:\n"
+            + "\n".join(changes)
+            + "\nA report of its own shows it. Local files are named by absolute paths: hosts that keep them elsewhere ran "
+            "another sweep file, and their trials come through the study alone"
+        )
+
+
+def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
+    """The first folder's that has one. Raises ResultsError where a later one differs in weights or rows."""
+    known = [(there, found) for there in folders if (found := read_teacher(teacher_folder(there)))]
+    for there, found in known[1:]:
+        first_folder, first = known[0]
+        pairs = {"teacher weights": "weights_sha256", "rows": "data_sha256"}
+        changes = [
+            f"  {name}: {getattr(first, field)}, there {getattr(found, field)}"
+            for name, field in pairs.items()
+            if getattr(first, field) != getattr(found, field)
+        ]
+        if changes:
+            raise ResultsError(
+                f"trials of one report met the same teacher and rows, but those of {there} differ from those of "
+                f"{first_folder}:\n" + "\n".join(changes) + "\nLeave that folder out: its trials cannot be compared"
+            )
+    return known[0][1] if known else None
+
+
+def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Path, ...]]:
+    """One row a trial, by arm and number, and the folders of other results; of several rows the first that is the fullest."""
+    same: dict[tuple[int, int, int], list[TrialRow]] = {}
+    for row in rows:
+        same.setdefault((ARMS.index(row.arm), row.trial, row.finalist_seed or 0), []).append(row)
+    trials = [(_fullest(same[place]), same[place]) for place in sorted(same)]
+    spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
+    return tuple(trial for trial, _ in trials), tuple(spares)
+
+
+def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
+    """The first with a result, and of those with the same result the one that ran there; without any, the one with most epochs."""
+    finished = [row for row in rows if row.result]
+    if not finished:
+        return max(rows, key=lambda row: len(row.epochs))
+    same = [row for row in finished if row.measured() == finished[0].measured()]
+    return next((row for row in same if row.ran_here()), finished[0])
+
+
+def _neighbours(folder: Path) -> str:
+    found = sorted(path.parent.name for path in folder.parent.glob("*/sweep.yaml"))
+    return f"beside it: {', '.join(found)}" if found else f"no results in {folder.parent}"

@@ -1,0 +1,209 @@
+"""Whether distilling helped: the one verdict that every format repeats, and the words with numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kdsweep.analysis.finalists import Finalist, Finals, SplitName
+from kdsweep.analysis.formats import ARM_NAMES, compact, percent, plural, signed
+from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.ranking import Estimate
+from kdsweep.analysis.two_arms import FinalComparison
+from kdsweep.analysis.two_students import Comparison, Word
+from kdsweep.analysis.weak_teacher import WeakTeacher
+from kdsweep.config.sweep import ARMS
+from kdsweep.config.trial import FROM_TEACHER
+from kdsweep.records.whole_sweep import SweepRecords
+
+ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
+PROVISIONAL = (
+    "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
+)
+OPENINGS: dict[Word, str] = {
+    "better": "Distilling beat plain fine-tuning on the {split} rows",
+    "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
+    "cannot tell": "These {split} rows cannot tell whether distilling beats plain fine-tuning",
+}
+ONE_SEED = "A single seed cannot tell whether distilling beats plain fine-tuning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Distilled students against fine-tuned ones, on the split that it names."""
+
+    split: SplitName
+    word: Word
+    provisional: bool
+    """Whether they were chosen on the rows that compare them."""
+    one_seed: bool
+    """Whether an arm has a single seed: it cannot tell luck from recipe, so the word is `cannot tell`."""
+    distilled: tuple[str, ...]
+    """Folders of the runs compared, relative to the results folder."""
+    fine_tuned: tuple[str, ...]
+    rows: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    counted: str
+    """What interval and p-value count as random."""
+
+
+def verdict_of(
+    first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None
+) -> Verdict | None:
+    """The finalists' verdict where both arms have them, else that of both best trials; None where neither was compared."""
+    numbers = ("rows", "difference", "low", "high", "p_value")
+    if finals and finals.primary:
+        facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
+        return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
+    if comparison is None or first is None or second is None:
+        return None
+    return Verdict(
+        split="validation",
+        word="cannot tell",
+        provisional=True,
+        one_seed=True,
+        distilled=(first.folder,),
+        fine_tuned=(second.folder,),
+        **{key: getattr(comparison, key) for key in numbers},
+        counted="rows",
+    )
+
+
+def verdict_json(headline: str, verdict: Verdict | None, weak: WeakTeacher | None) -> dict[str, Any]:
+    """The verdict as leaderboard.json has it; nulls where there is none."""
+    known = asdict(verdict) if verdict else {field.name: None for field in fields(Verdict)}
+    return {"headline": headline, "weak_teacher": asdict(weak) if weak else None, **known}
+
+
+def headline(first: Row | None, second: Row | None, verdict: Verdict | None, weak: WeakTeacher | None = None) -> str:
+    """The shortest true answer, without its full stop; before it a teacher that has nothing to teach, and what to do."""
+    said = _opening(first, second, verdict)
+    return f"{weak.text()}. {said}" if weak else said
+
+
+def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> str:
+    if verdict:
+        return ONE_SEED if verdict.one_seed else OPENINGS[verdict.word].format(split=verdict.split)
+    if first and second:
+        return "Distilling and plain fine-tuning, side by side"
+    if first is None and second is None:
+        return "No trial is complete yet, so there is no answer"
+    missing = "distilled" if first is None else "fine-tuned"
+    return f"No {missing} trial is complete yet, so whether distilling helps is open"
+
+
+def answer(
+    found: SweepRecords,
+    first: Row | None,
+    second: Row | None,
+    comparison: Comparison | None,
+    arms: Sequence[ArmProgress],
+) -> str:
+    """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
+    sentences = [_best_sentence(row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    if comparison:
+        sentences.append(_difference(comparison, found.sweep.finalist_runs()))
+    elif first and second:
+        sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
+    if found.teacher:
+        sentences.append(
+            f"The teacher reaches {percent(found.teacher.val_accuracy)}; always naming the commonest class gives "
+            f"{percent(found.teacher.majority_accuracy)}."
+        )
+    else:
+        sentences.append("The teacher has not been measured yet.")
+    return " ".join(sentences)
+
+
+def _best_sentence(row: Row, arm: ArmProgress) -> str:
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items())
+    interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
+    complete = arm.counts["complete"]
+    kind = ARM_NAMES[arm.arm]
+    which = f"The best of {complete} {kind} trials" if complete > 1 else f"The only complete {kind} trial"
+    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {percent(row.val_accuracy)}{interval}."
+
+
+def _difference(comparison: Comparison, finalist_runs: int) -> str:
+    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
+    return (
+        f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
+        f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
+        f"{signed(comparison.high)}, exact McNemar {p_value}, counting rows alone as random). "
+        f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
+    )
+
+
+# Finalists -----------------------------------------------------------------------------------------------------------
+
+
+def final_answer(finals: Finals) -> str:
+    """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
+    sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
+    if finals.primary:
+        sentences.append(_final_difference(finals, finals.primary))
+        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio)]
+    return " ".join(sentences)
+
+
+def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
+    if best is None:
+        return None
+    accuracy = best.mean("accuracy") if finals.split == "test" else best.confirmed_score
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items())
+    rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
+    return (
+        f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {percent(accuracy)} on the "
+        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')})."
+    )
+
+
+def _final_difference(finals: Finals, found: FinalComparison) -> str:
+    p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+    over = "the finalists of the latest choice" if finals.earlier else "all finalists"
+    said = (
+        f"Over {over}, distilling makes {signed(found.difference)} points (95 % interval {signed(found.low)} to "
+        f"{signed(found.high)}, {p_value}, counting {found.counted} as random): {found.word}."
+    )
+    return f"{said} {one_seed(finals)}" if found.one_seed else said
+
+
+def one_seed(finals: Finals) -> str:
+    """Why a single seed an arm gives no verdict, and the way out, as a sentence."""
+    more = 2 + min(row.wanted for row in finals.rows if row.compared)
+    way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
+    return f"One seed cannot tell luck from recipe, whatever p says: {way}."
+
+
+def _ratio_sentence(ratio: Estimate | None) -> str:
+    if ratio is None:
+        return (
+            "The share of the gap to the teacher that distilling closes is undefined: fine-tuning leaves no clear gap."
+        )
+    return (
+        f"Distilling closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
+        f"(95 % interval {percent(ratio.low, 0)} to {percent(ratio.high, 0)})."
+    )
+
+
+def conventions(found: SweepRecords) -> str:
+    """What a reader must know to read the numbers: how students start, and which term alpha weighs."""
+    return f"{initial(found)} {ALPHA}"
+
+
+def initial(found: SweepRecords) -> str:
+    """How students start, as a sentence."""
+    if "student" in found.sweep.search or "student_init" in found.sweep.search:
+        return "How students start is searched: see student and student_init in the table."
+    configs = [trial.config for trial in found.trials]
+    student = configs[0].student if configs else found.sweep.fixed.get("student", FROM_TEACHER)
+    if student != FROM_TEACHER:
+        return f"Students start from {Path(student).name if student.startswith('/') else student}."
+    start = configs[0].student_init if configs else found.sweep.fixed.get("student_init", "pretrained")
+    when = "before" if start == "pretrained" else "after"
+    return f"Students start from the teacher's layers {when} its fine-tuning (student_init: {start})."

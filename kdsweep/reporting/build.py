@@ -1,0 +1,247 @@
+"""A sweep's report as plain data, read from its results folders: what every format shows."""
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdsweep.analysis import leaderboard
+from kdsweep.analysis.advice import Advice, advice
+from kdsweep.analysis.by_class import ByClass, read_by_class
+from kdsweep.analysis.finalists import Finals, read_finals
+from kdsweep.analysis.formats import duration, plural, truncated
+from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.two_students import Comparison, compare_predictions
+from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
+from kdsweep.records import writing
+from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
+from kdsweep.records.whole_sweep import SweepRecords, read_records
+from kdsweep.records.writing import TrialRow
+from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.reporting.questions import questions, shipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A sweep as plain data: what every format shows."""
+
+    folder: str
+    """The results folder as a command on this machine names it."""
+    records: SweepRecords
+    rows: tuple[Row, ...]
+    """Both arms, best first, then those without rank."""
+    searched: tuple[str, ...]
+    arms: tuple[ArmProgress, ...]
+    best_distilled: Row | None
+    best_fine_tuned: Row | None
+    comparison: Comparison | None
+    """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
+    finals: Finals | None
+    """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
+    verdict: Verdict | None
+    """The one that every format repeats, of the split that it names; None where no test is possible."""
+    weak_teacher: WeakTeacher | None
+    """Why distilling has nothing to teach; None where the teacher is good enough, as far as is known."""
+    teacher_test: FinalTest | None
+    """The teacher on the test split; None before the first finalist opened it."""
+    by_class: ByClass | None
+    """The teacher and the best students class by class; None where no student's predictions are on disk."""
+    headline: str
+    answer: str
+    """One paragraph in words with numbers."""
+    questions: tuple[tuple[str, str], ...]
+    """What else a user asks, and the answers."""
+    conventions: str
+    """How students start and what alpha means."""
+    doubts: tuple[str, ...]
+    """Why the records cannot be taken at their word: configs edited after their run, torn lines."""
+    advice: tuple[Advice, ...]
+    """What the next sweep might change."""
+    provenance: tuple[tuple[str, str], ...]
+    commands: tuple[tuple[str, str], ...]
+    """What each is for, and its text."""
+
+
+def build_report(folder: Path, *others: Path) -> Report:
+    """Read a results folder, and what other hosts' folders of the same sweep add. Raises ResultsError where there is none."""
+    found = read_records(folder, *others)
+    rows = leaderboard.leaderboard(found)
+    first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
+    comparison = _comparison(found, first, second)
+    arms = leaderboard.progress(found, rows)
+    finals, advised = read_finals(found), advice(found)
+    verdict, weak = (
+        verdict_of(first, second, comparison, finals),
+        weak_teacher(found.sweep, found.folders, found.trials),
+    )
+    return Report(
+        folder=_shown_path(folder),
+        records=found,
+        rows=rows,
+        searched=tuple(found.sweep.search),
+        arms=arms,
+        best_distilled=first,
+        best_fine_tuned=second,
+        comparison=comparison,
+        finals=finals,
+        verdict=verdict,
+        weak_teacher=weak,
+        teacher_test=_teacher_test(found),
+        by_class=read_by_class(found, finals, rows),
+        headline=headline(first, second, verdict, weak),
+        answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
+        questions=questions(found, finals, rows, advised),
+        conventions=conventions(found),
+        doubts=_doubts(found),
+        advice=advised,
+        provenance=_provenance(found),
+        commands=_commands(found, shipped(found, finals, rows)),
+    )
+
+
+def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> Comparison | None:
+    """The paired test of the best of both arms; None where predictions or labels are not on disk."""
+    if first is None or second is None:
+        return None
+    labels = writing.read_validation_labels(*found.folders)
+    both = [writing.read_predictions(row.trial.folder) for row in (first, second)]
+    if labels is None or both[0] is None or both[1] is None:
+        return None
+    return compare_predictions(both[0], both[1], np.asarray(labels))
+
+
+def _teacher_test(found: SweepRecords) -> FinalTest | None:
+    tests = (writing.read_test(writing.teacher_folder(folder)) for folder in found.folders)
+    return next((test for test in tests if test is not None), None)
+
+
+def _shown_path(folder: Path) -> str:
+    """The folder from here where it lies below here, so that a shared report names no home directory."""
+    resolved = folder.resolve()
+    return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _doubts(found: SweepRecords) -> tuple[str, ...]:
+    """One line for the configs that were edited, one for the torn lines."""
+    rows = (*found.trials, *found.finalists)
+    edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
+    folders = [*(writing.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
+    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in writing.torn_lines(folder)]
+    lines = []
+    if edited:
+        what = "config.yaml was edited after the run: tables show what it says now, scores are of what ran"
+        lines.append(f"{what}. {_listed(edited)}.")
+    if torn:
+        what = "Torn lines in the records, left out of curves and audit; ranking and verdicts read none of them"
+        lines.append(f"{what}. {_listed(torn)}.")
+    return tuple(lines)
+
+
+def _listed(items: list[str], most: int = 5) -> str:
+    more = f"; and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
+
+
+# Where it comes from, and where to go --------------------------------------------------------------------------------
+
+
+def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
+    teacher, done = found.teacher, [trial.result for trial in found.trials if trial.result]
+    lines: list[tuple[str, str]] = []
+    if teacher:
+        split = f"{teacher.train_rows:,} train, {teacher.validation_rows:,} validation, {teacher.test_rows:,} test"
+        lines += [
+            ("teacher", teacher.teacher),
+            ("teacher weights", f"sha256 {teacher.weights_sha256}"),
+            ("data", f"sha256 {teacher.data_sha256}"),
+            ("classes", ", ".join(teacher.label_names)),
+            ("rows", split),
+            ("duplicates dropped", f"{teacher.duplicates_dropped:,} training rows, in validation or test too"),
+            *_oddities(found, teacher),
+            ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
+            ("teacher's logits", duration(teacher.logits_seconds)),
+        ]
+        lines += [("teacher's W&B run", teacher.run_url)] if teacher.run_url else []
+    lines += _folders(found)
+    for name in ("device", "threads", "precision"):
+        used = Counter(str(getattr(trial.config, name)) for trial in found.trials)
+        if used:
+            listed = [f"{value} ({n} trials)" if len(used) > 1 else value for value, n in used.items()]
+            lines.append((name, ", ".join(listed)))
+    if done:
+        lines.append(("all trials", f"{duration(sum(result.seconds for result in done))} of training and evaluation"))
+    environments = [dict(item.environment) for item in ([teacher] if teacher else []) + done]
+    for name in dict.fromkeys(key for environment in environments for key in environment):
+        seen = dict.fromkeys(environment[name] for environment in environments if name in environment)
+        line = (name, " and ".join(seen))
+        lines += [line] if line not in lines else []
+    return tuple(lines)
+
+
+def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
+    """What the rows hold beside texts of one label and one length, where they do."""
+    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    lines = []
+    if teacher.empty_texts_dropped:
+        lines.append(("empty texts", f"{plural(teacher.empty_texts_dropped, 'row')} left out"))
+    if teacher.conflicting_texts:
+        told = f"{plural(teacher.conflicting_texts, 'text')} of the files, before limits and dropped duplicates"
+        lines.append(("two labels or more", told))
+    if teacher.truncated_rows:
+        lines.append(("cut by max_length", f"{truncated(teacher.truncated_rows, rows)}, as the teacher reads them"))
+    own = [trial for trial in found.trials if trial.result and _reads_otherwise(trial.result, teacher)]
+    if own:
+        most = max(own, key=lambda trial: sum(trial.result.truncated_rows.values()) if trial.result else 0)
+        assert most.result is not None
+        told = ", ".join(f"{count:,} {name}" for name, count in most.result.truncated_rows.items())
+        lines.append(("cut by max_length, students", f"at most {told}, with max_length {most.config.max_length}"))
+    return lines
+
+
+def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
+    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
+
+
+def _folders(found: SweepRecords) -> list[tuple[str, str]]:
+    """Which trials lie in other hosts' folders, and results that do not count."""
+    lines = [
+        (f"trials in {_shown_path(other)}", str(sum(trial.folder.is_relative_to(other) for trial in found.trials)))
+        for other in found.others
+    ]
+    if found.spares:
+        listed = ", ".join(_shown_path(folder) for folder in found.spares)
+        lines.append(("spare results, not counted", f"{listed}: finished twice, with another result"))
+    return lines
+
+
+def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
+    """The next commands, ready to paste, the student's last; those of the best trial are left out where there is none."""
+    commands = []
+    folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
+    if run:
+        path, what = shlex.quote(_shown_path(run.folder)), f"trial {run.trial}"
+        what += "" if run.finalist_seed is None else f" with seed {run.finalist_seed}"
+        commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
+    commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
+    if found.sweep.study.storage is None:
+        address = f"sqlite:///{shlex.quote(writing.study_path(Path(_shown_path(found.folder))).as_posix())}"
+        commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
+    runs = {shown: writing.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
+    commands += [("Browse the runs in a terminal", f"wandb leet {shown}/wandb") for shown in folders if runs[shown]]
+    offline = [shown for shown in folders if any(path.parent.name.startswith("offline-") for _, path in runs[shown])]
+    if offline:
+        listed = " ".join(f"{shown}/wandb/offline-run-*" for shown in offline)
+        commands.append(("Send offline runs to W&B", f"wandb sync {listed}"))
+    if run and run.has_student():
+        commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
+    return tuple(commands)
+
+
+def _load_snippet(student: str) -> str:
+    return (
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        f"student = AutoModelForSequenceClassification.from_pretrained({student!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({student!r})"
+    )

@@ -1,0 +1,208 @@
+"""The report as text: Markdown for a pull request, and what the terminal shows."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from kdsweep.analysis.by_class import WORST, ByClass, Judged
+from kdsweep.analysis.finalists import Finals, titled
+from kdsweep.analysis.formats import ARM_NAMES, clipped, compact, number, percent, signed, small
+from kdsweep.records.schema import FinalTest
+from kdsweep.reporting.build import Report
+from kdsweep.reporting.tables import (
+    TERMINAL_WIDTH,
+    first_columns,
+    markdown_prose,
+    markdown_table,
+    markdown_tables,
+    markdown_text,
+    terminal_table,
+    terminal_tables,
+)
+
+TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
+"""What the finalists' table has of the test split beside the accuracy."""
+
+
+def _shown(value: Any) -> str:
+    """A searched value as a table has it: a long path is cut, and whole in leaderboard.csv."""
+    return clipped(compact(value))
+
+
+def _ranked_table(report: Report) -> list[list[str]]:
+    header = ["rank", "arm", "trial", "val_accuracy", *report.searched, "95 % interval"]
+    lines = [[*header, "parameters", "ms a row", "agreement", "seconds"]]
+    for row in report.rows:
+        result = row.trial.result
+        if row.rank is None or result is None:
+            continue
+        interval = f"{percent(row.interval[0])} to {percent(row.interval[1])}" if row.interval else "–"
+        cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial), percent(row.val_accuracy, 2)]
+        cells += [*map(_shown, row.searched.values()), interval]
+        cells += [f"{result.parameters:,}", number(result.latency_ms_p50), percent(result.val_agreement)]
+        lines.append([*cells, number(result.seconds)])
+    return lines
+
+
+# Finalists -----------------------------------------------------------------------------------------------------------
+
+
+def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
+    """Means over the fresh seeds, what the search had said before them; the teacher's scores stand last."""
+    lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds", "test accuracy"]]
+    lines[0] += [f"test {name}" for name in TESTED]
+    for row in finals.rows:
+        cells = [str(row.rank), titled(row), percent(row.search_score, 2), percent(row.confirmed_score, 2)]
+        cells += [*map(_shown, row.searched.values()), f"{len(row.runs)} of {row.wanted}"]
+        lines.append([*cells, percent(row.mean("accuracy"), 2), *(number(row.mean(name), 3) for name in TESTED)])
+    teacher = report.records.teacher
+    if teacher:
+        confirmed = teacher.val_accuracy if report.records.sweep.study.metric == "val_accuracy" else None
+        cells = ["–", "teacher", "–", percent(confirmed, 2), *("–" for _ in finals.rows[0].searched), "–"]
+        lines.append([*cells, *_teacher_test(report.teacher_test)])
+    return lines
+
+
+def _teacher_test(test: FinalTest | None) -> list[str]:
+    """The teacher's part of `TESTED`; with itself it always agrees."""
+    if test is None:
+        return ["–"] * (len(TESTED) + 1)
+    known = [number(getattr(test, name), 3) if name not in ("agreement", "kl") else "–" for name in TESTED]
+    return [percent(test.accuracy, 2), *known]
+
+
+def verdicts_table(finals: Finals) -> list[list[str]]:
+    """The primary comparison and the others."""
+    asked = [("distilled finalists against fine-tuned ones (primary)", finals.primary, None)] if finals.primary else []
+    lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
+    for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
+        ends = f"{signed(found.low)} to {signed(found.high)}"
+        p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
+        word = found.word if corrected is None else corrected.word
+        lines.append([what, signed(found.difference), ends, p_value, word])
+    return lines
+
+
+NO_VERDICT = "No comparison is possible yet."
+
+# Classes -------------------------------------------------------------------------------------------------------------
+
+
+def classes_table(by: ByClass) -> list[list[str]]:
+    """A line a class: its rows, then each model's precision, recall and F1 in one cell."""
+    scores = [each.scores() for each in by.judged]
+    lines = [["class", "rows", *(each.name for each in by.judged)]]
+    for place in by.shown():
+        cells = [" / ".join(in_percent(v) for v in (s.precision, s.recall, s.f1)) for s in (s[place] for s in scores)]
+        lines.append([clipped(by.names[place]), f"{by.rows[place]:,}", *cells])
+    return lines
+
+
+def in_percent(share: float | None) -> str:
+    """A share as percent under a heading that says so; a dash for None."""
+    return number(None if share is None else 100 * share)
+
+
+def confused_table(by: ByClass) -> list[list[str]]:
+    """The pairs that the student to ship confuses most: rows, as a mean over the seeds, and their share of the class."""
+    lines = [["class", "rows", "named", *(each.name for each in by.judged)]]
+    for pair in by.chosen.confused()[:WORST]:
+        cells = [_confused(each, pair.true, pair.predicted) for each in by.judged]
+        names = clipped(by.names[pair.true]), f"{by.rows[pair.true]:,}", clipped(by.names[pair.predicted])
+        lines.append([*names, *cells])
+    return lines
+
+
+def _confused(each: Judged, true: int, predicted: int) -> str:
+    count = int(each.counts[true, predicted])
+    return f"{count / each.models:.4g} ({percent(count / int(each.counts[true].sum()))})"
+
+
+def confused_said(by: ByClass) -> str:
+    """What `confused_table` holds."""
+    mean = " (means over the seeds)" if by.chosen.seeds else ""
+    return f"What {by.chosen.name} confuses most: rows of a class that are named as another{mean}, and their share of the class."
+
+
+# Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def render_markdown(report: Report) -> str:
+    """The summary for a pull request or a README."""
+    parts = [
+        f"# {markdown_text(report.records.sweep.name)}",
+        *_prose(
+            f"**{report.headline}.** {markdown_text(report.answer)}",
+            *(f"**{question}** {markdown_text(text)}" for question, text in report.questions),
+            markdown_text(report.conventions),
+            *(f"**Note:** {markdown_text(doubt)}" for doubt in report.doubts),
+            "; ".join(arm.text() for arm in report.arms) + ".",
+        ),
+    ]
+    if report.finals:
+        verdicts = verdicts_table(report.finals)
+        parts += ["## Finalists", markdown_tables(finalists_table(report, report.finals), keys=2)]
+        parts.append(markdown_table(verdicts) if len(verdicts) > 1 else NO_VERDICT)
+    table = _ranked_table(report)
+    parts += ["## Leaderboard", markdown_tables(table, keys=3) if len(table) > 1 else "No trial is complete yet."]
+    parts += _markdown_classes(report.by_class) if report.by_class else []
+    others = [row for row in report.rows if row.rank is None]
+    if others:
+        reasons = [(f"{ARM_NAMES[row.arm]} {row.trial.trial}, {row.status}", row.reason or "") for row in others]
+        parts += ["## Pruned, failed and unfinished trials", _listed(reasons)]
+    if report.advice:
+        parts += ["## Advice", _listed([(item.short, item.why) for item in report.advice])]
+    parts += ["## Provenance", _listed(report.provenance), "## Next"]
+    parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_classes(by: ByClass) -> list[str]:
+    parts = ["## Class by class", *_prose(markdown_text(by.said())), markdown_tables(classes_table(by), keys=2)]
+    confused = confused_table(by)
+    if len(confused) > 1:
+        parts += [*_prose(markdown_text(confused_said(by))), markdown_tables(confused, keys=3)]
+    return parts
+
+
+def _prose(*paragraphs: str) -> list[str]:
+    return [markdown_prose(text) for text in paragraphs]
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    """A list item for each name and what is said of it."""
+    return "\n".join(
+        markdown_prose(f"- {markdown_text(name)}: {markdown_text(text)}", indent="  ") for name, text in pairs
+    )
+
+
+# Terminal ------------------------------------------------------------------------------------------------------------
+
+
+def terminal_text(report: Report, most: int = 10) -> str:
+    """The answer, the best rows, what was written and what to run next; the command that loads the student is last."""
+    parts = [f"{report.headline}. {report.answer}"]
+    parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
+    parts += [f"Note: {doubt}" for doubt in report.doubts]
+    if report.finals:
+        verdicts = verdicts_table(report.finals)
+        parts.append(terminal_tables(finalists_table(report, report.finals), keys=2))
+        parts.append(terminal_table(verdicts) if len(verdicts) > 1 else NO_VERDICT)
+    parts += _terminal_board(_ranked_table(report)[: most + 1])
+    written = ("report.html", "report.md", "leaderboard.csv", "leaderboard.json")
+    parts.append("Written:\n" + "\n".join(f"  {report.folder}/{name}" for name in written))
+    shell = [(purpose, text) for purpose, text in report.commands if "\n" not in text]
+    parts.append("Next:\n" + "\n".join(f"  {text}    # {purpose}" for purpose, text in shell))
+    parts += [f"{purpose}:\n{textwrap.indent(text, '  ')}" for purpose, text in report.commands if "\n" in text]
+    return "\n\n".join(parts)
+
+
+def _terminal_board(table: list[list[str]]) -> list[str]:
+    """The best rows, without the columns that do not fit, and where those are."""
+    if len(table) == 1:
+        return []
+    fitting, left_out = first_columns(table, keys=4)
+    if not left_out:
+        return [terminal_table(fitting)]
+    said = f"No room here for {', '.join(left_out)}: see report.html."
+    return [f"{terminal_table(fitting)}\n{textwrap.fill(said, TERMINAL_WIDTH)}"]

@@ -1,0 +1,123 @@
+"""The report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from kdsweep.analysis.finalists import Finals, titled
+from kdsweep.analysis.formats import ARM_NAMES, clipped, compact, number, percent
+from kdsweep.analysis.leaderboard import Row
+from kdsweep.config.sweep import ARMS
+from kdsweep.records.schema import TrialResult
+from kdsweep.records.writing import read_test
+from kdsweep.reporting.build import Report
+from kdsweep.reporting.figures import importances, search_map, style
+from kdsweep.reporting.figures.confusion import confusion_matrices
+from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+
+
+def render_html(report: Report) -> str:
+    """The whole page."""
+    found = report.records
+    drawn = {
+        "search": search_map.search_maps(found),
+        "curves": style.learning_curves(found.trials),
+        "cost": style.accuracy_versus_cost(found),
+        "budget": (style.budget_curves(found),),
+        "calibration": (style.calibration(_calibrated(report.finals)),),
+        "confusion": confusion_matrices(report.by_class),
+        "importances": (importances.parameter_importances(found),),
+        "parallel": (search_map.parallel_coordinates(found),),
+    }
+    ranked = [row for row in report.rows if row.rank is not None]
+    return _template().render(
+        report=report,
+        ranked=ranked,
+        others=[row for row in report.rows if row.rank is None],
+        verdict=report.verdict,
+        finalists=finalists_table(report, report.finals) if report.finals else [],
+        verdicts=verdicts_table(report.finals) if report.finals else [],
+        confused=confused_table(report.by_class) if report.by_class else [],
+        confused_said=confused_said(report.by_class) if report.by_class else "",
+        finalist_runs=_finalist_runs(report.finals),
+        statuses=dict.fromkeys(row.status for row in report.rows),
+        one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
+        drawn=drawn,
+        arm_names=ARM_NAMES,
+        whisker=partial(_whisker, _scale(ranked)),
+        css=_beside("page.css"),
+        js=_beside("page.js"),
+        plotly_js=style.plotly_js(),
+    )
+
+
+def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, int], ...]]:
+    """The reliability bins of each arm's best confirmed student on the test split, by its name."""
+    best = [finals.best(arm) for arm in ARMS] if finals else []
+    tested = [(row, test) for row in best if row and (test := read_test(row.best_run("val_accuracy").folder))]
+    return {titled(row): test.reliability for row, test in tested}
+
+
+def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:
+    """The finalists' runs that have a page in W&B, by name."""
+    runs = [
+        (f"{titled(row)} seed {run.finalist_seed}", run.result)
+        for row in (finals.rows if finals else ())
+        for run in row.runs
+    ]
+    return [(what, result) for what, result in runs if result and _is_web(result.run_url)]
+
+
+def _is_web(address: str | None) -> bool:
+    """Whether a link may lead there: no `javascript:` out of a record."""
+    return address is not None and address.startswith(("https://", "http://"))
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": percent,
+        "compact": compact,
+        "number": number,
+        "in_percent": in_percent,
+        "clipped": clipped,
+        "key": _key,
+        "millions": _millions,
+        "web": _is_web,
+    }
+    environment.filters |= filters
+    return environment.from_string(_beside("page.html.j2"))
+
+
+def _beside(name: str) -> str:
+    """The text of a file of the package: the page's template, style and script."""
+    return files("kdsweep.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _key(value: Any) -> str:
+    """What the page sorts a cell by: a number's digits, or the text."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _millions(value: int) -> str:
+    return number(value / 1e6)
+
+
+def _scale(ranked: Sequence[Row]) -> tuple[float, float]:
+    """Both ends of the scale on which the page draws the intervals."""
+    ends = [end for row in ranked for end in row.interval or ()]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _whisker(scale: tuple[float, float], row: Row) -> str:
+    """Where a row's interval starts, how long it is, and its accuracy, in percent of the scale: CSS variables."""
+    low, high = row.interval or (0.0, 0.0)
+    span = (scale[1] - scale[0]) or 1.0
+    start, length = 100 * (low - scale[0]) / span, 100 * (high - low) / span
+    return f"--l:{start:.0f}%;--w:{length:.0f}%;--m:{100 * ((row.val_accuracy or 0.0) - scale[0]) / span:.0f}%"

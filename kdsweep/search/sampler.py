@@ -1,0 +1,113 @@
+"""Where the search's proposals come from: a sampler and a pruner for which a slot, and what slots before it gave, decide all.
+
+With `study.lag`, slot n knows what the slots before n - lag gave, which have all ended when it starts, and nothing of the others:
+so the search is the same however many workers there are, and whoever is faster.
+"""
+
+import copy
+from collections.abc import Container
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from kdsweep.config.sweep import StudyConfig, SweepConfig
+
+WARM_UP_EPOCHS = 1
+"""Epochs that the median pruner lets everybody finish: a high temperature or alpha starts slowly."""
+
+
+def known_slots(study: StudyConfig, slot: int) -> int | None:
+    """How many slots, counted from the first, a slot may know of: those before it less `study.lag`. None: all that have ended."""
+    return None if study.lag is None else max(0, slot - study.lag)
+
+
+def pruner(sweep: SweepConfig) -> BasePruner:
+    """Optuna's pruner of that name, for which a slot sees what it may know."""
+    if sweep.study.pruner == "median":
+        median = MedianPruner(n_startup_trials=sweep.study.startup_trials, n_warmup_steps=WARM_UP_EPOCHS + 1)
+        return SlotPruner(sweep.study, median)
+    if sweep.study.pruner == "hyperband":
+        longest = max(sweep.values("epochs"))
+        return SlotPruner(sweep.study, HyperbandPruner(min_resource=1, max_resource=longest, reduction_factor=3))
+    return NopPruner()
+
+
+class _FirstSlots:
+    """A storage that shows of every study the first so many trials, and is otherwise as it was."""
+
+    def __init__(self, storage: BaseStorage, slots: int) -> None:
+        self._storage, self._slots = storage, slots
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Those of the first slots."""
+        trials = self._storage.get_all_trials(study_id, deepcopy, states)
+        return [trial for trial in trials if trial.number < self._slots]
+
+
+def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
+    """The study as a slot sees it."""
+    known = known_slots(settings, slot)
+    if known is None:
+        return study
+    seen = copy.copy(study)
+    seen._storage = _FirstSlots(study._storage, known)  # type: ignore[assignment]
+    return seen
+
+
+class SlotPruner(BasePruner):
+    """Another pruner's decisions on what a slot may know."""
+
+    def __init__(self, study: StudyConfig, inner: BasePruner) -> None:
+        self._study, self._inner = study, inner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial ends here."""
+        return self._inner.prune(seen_by(trial.number, study, self._study), trial)
+
+
+class SlotSampler(BaseSampler):
+    """TPE or random search whose randomness comes from (study seed, arm, slot), and which learns from what a slot may know."""
+
+    def __init__(self, study: StudyConfig, arm_index: int) -> None:
+        self._study, self._arm_index = study, arm_index
+        self._inner: BaseSampler = RandomSampler(seed=study.seed)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Build the sampler of this slot, and what it sees of the study."""
+        seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
+        if self._study.sampler == "tpe":
+            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
+        else:
+            self._inner = RandomSampler(seed=seed % 2**32)
+        self._seen = seen_by(trial.number, study, self._study)
+        self._inner.before_trial(self._seen, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The inner sampler's."""
+        return self._inner.infer_relative_search_space(self._seen, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The inner sampler's."""
+        return self._inner.sample_relative(self._seen, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The inner sampler's."""
+        return self._inner.sample_independent(self._seen, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """The inner sampler's."""
+        self._inner.after_trial(study, trial, state, values)

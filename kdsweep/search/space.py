@@ -1,0 +1,35 @@
+"""Axes as Optuna's distributions, and sampled values back as typed values."""
+
+import json
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from kdsweep.config.sweep import Axis
+from kdsweep.config.trial import FIELD_TYPES
+
+
+def distribution(name: str, axis: Axis) -> BaseDistribution:
+    """What Optuna samples for the field `name`. Choices that are lists go in as JSON text: Optuna warns on lists."""
+    if axis.choices:
+        return CategoricalDistribution([encode(choice) for choice in axis.choices])
+    assert axis.low is not None and axis.high is not None
+    if FIELD_TYPES[name] is int:
+        step = 1 if axis.step is None else int(axis.step)
+        return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=step)
+    return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+
+
+def encode(value: Any) -> Any:
+    """A field's value as Optuna stores it."""
+    return json.dumps(list(value)) if isinstance(value, tuple) else value
+
+
+def decode(axis: Axis, stored: Any) -> Any:
+    """The field's value that `encode` stored."""
+    return {encode(choice): choice for choice in axis.choices}[stored] if axis.choices else stored

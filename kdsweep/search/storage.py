@@ -1,0 +1,189 @@
+"""Where a sweep's studies live: an SQLite file in the results folder, or a PostgreSQL that several hosts share.
+
+On SQLite a problem is a full disk or the like, and said at once. A PostgreSQL may restart or be cut off: what has to be told is
+told again until it answers, while training goes on. Trials are given back under their own number, in one transaction.
+"""
+
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+
+from kdsweep.config.sweep import StudyConfig
+from kdsweep.errors import ResultsError
+from kdsweep.records.writing import locks_folder, study_path
+from kdsweep.system.files import Lock
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+
+LOCK_SECONDS = 60
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Waits between tries at a database that does not answer; the last one is repeated."""
+CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""libpq's settings: a connection that died silently is noticed within a minute."""
+OUTAGES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+"""What Optuna raises where its database fails: mostly wrapped, sometimes SQLAlchemy's own."""
+
+Answer = TypeVar("Answer")
+
+
+class Storage:
+    """Optuna's storage with what it lacks for trials that must not be lost. `say` hears of outages."""
+
+    def __init__(self, study: StudyConfig, folder: Path, say: Callable[[str], None] = print) -> None:
+        self.embedded = study.storage is None
+        self._url = study.storage or f"sqlite:///{study_path(folder)}"
+        self._folder, self._say = folder, say
+        self._grace_seconds = 2 * study.heartbeat_seconds
+        self._answering_since = time.monotonic()
+        with self.alone():
+            self.rdb = self._open(study)
+
+    def _open(self, study: StudyConfig) -> RDBStorage:
+        """SQLite gets a write-ahead log and transactions that lock at once.
+
+        Without BEGIN IMMEDIATE two workers can take the same queued trial (Optuna documents both settings as engine events).
+        """
+        if not self.embedded:
+            engine = {"pool_pre_ping": True, "connect_args": CONNECTION}
+            return RDBStorage(self._url, engine_kwargs=engine, heartbeat_interval=study.heartbeat_seconds)
+        storage = RDBStorage(self._url, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}})
+        sqlalchemy.event.listen(storage.engine, "connect", _on_connect)
+        sqlalchemy.event.listen(storage.engine, "begin", _on_begin)
+        storage.engine.dispose()
+        return storage
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block, no other process opens or creates studies here. Raises ResultsError for no database."""
+        try:
+            if self.embedded:
+                with _file_lock(Lock(locks_folder(self._folder) / "study.lock")):
+                    yield
+            else:
+                with _advisory_lock(self._url):
+                    yield
+        except OUTAGES as error:
+            raise self._unusable(error) from error
+
+    def patiently(self, action: Callable[[], Answer]) -> Answer:
+        """`action`'s answer; on PostgreSQL tried again until the database answers. Raises ResultsError on SQLite."""
+        for attempt in range(10**9):
+            try:
+                return action()
+            except OUTAGES as error:
+                self.note_outage(error, first=attempt == 0)
+                time.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+        raise AssertionError
+
+    def note_outage(self, error: Exception, *, first: bool = True) -> None:
+        """Raises ResultsError on SQLite; on PostgreSQL says it."""
+        if self.embedded:
+            raise self._unusable(error) from error
+        self._answering_since = time.monotonic()
+        if first:
+            self._say(f"the database does not answer ({_reason(error)}); training goes on, it is told when it does")
+
+    def put_back(self, trial_id: int) -> bool:
+        """Give a running trial back to the queue under its own number; False where it does not run any more."""
+        with self.rdb.engine.begin() as connection:
+            running = (models.TrialModel.trial_id == trial_id) & (models.TrialModel.state == TrialState.RUNNING)
+            back = connection.execute(
+                sqlalchemy.update(models.TrialModel).where(running).values(state=TrialState.WAITING)
+            )
+            if back.rowcount:
+                attributes, beats = models.TrialUserAttributeModel, models.TrialHeartbeatModel
+                owner = (attributes.trial_id == trial_id) & (attributes.key == "owner")
+                connection.execute(sqlalchemy.delete(attributes).where(owner))
+                connection.execute(sqlalchemy.delete(beats).where(beats.trial_id == trial_id))
+        return bool(back.rowcount)
+
+    def stale(self, study_id: int) -> set[int]:
+        """Ids of running trials whose heartbeat is older than the grace period; none while the database was away itself."""
+        if self.embedded or time.monotonic() - self._answering_since < self._grace_seconds:
+            return set()
+        return set(self.rdb._get_stale_trial_ids(study_id))
+
+    @contextmanager
+    def beating(self, trial_id: int) -> Iterator[None]:
+        """Inside the block, other hosts see that this trial is alive."""
+        if self.embedded:
+            yield
+            return
+        stop = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(trial_id, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(CONNECTION["connect_timeout"])
+
+    def _beat(self, trial_id: int, stop: threading.Event) -> None:
+        interval = self.rdb.heartbeat_interval or 1
+        while True:
+            try:
+                self.rdb.record_heartbeat(trial_id)
+            except OUTAGES:  # an outage; the thread that trains says so when it has something to tell
+                self._answering_since = time.monotonic()
+            if stop.wait(interval):
+                return
+
+    def _unusable(self, error: Exception) -> ResultsError:
+        if self.embedded:
+            return ResultsError(
+                f"{study_path(self._folder)} must be readable and writable, but: {_reason(error)}; "
+                "the same command continues once it is"
+            )
+        return ResultsError(
+            f"study.storage must be a PostgreSQL that answers, but: {_reason(error)}. A password is read from PGPASSWORD "
+            "or ~/.pgpass; the database must exist (createdb)"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message on one line: Optuna and SQLAlchemy wrap it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+
+
+@contextmanager
+def _file_lock(lock: Lock) -> Iterator[None]:
+    lock.take(wait=True)
+    try:
+        yield
+    finally:
+        lock.give_back()
+
+
+@contextmanager
+def _advisory_lock(url: str) -> Iterator[None]:
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=CONNECTION)
+    key = zlib.crc32(b"kdsweep")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
+        connection.commit()  # the lock is the session's; an open transaction would hold back vacuum
+        yield  # closing the session gives the lock back
+
+
+def _on_connect(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's begin event starts the transactions
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _on_begin(connection: sqlalchemy.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,460 @@
+"""Optuna's part: one study an arm in one storage and one for the finalists, trials proposed by slot, and nothing counted twice.
+
+A slot is an Optuna trial number. It never moves: a trial that was cut off goes back to the queue under its own number. The
+sampler is built anew for each slot from (study seed, slot), so that a resumed sweep proposes what an undisturbed one would.
+Trials are asked for and told here, not by `study.optimize`, which dies with its database and fails what was merely cut off.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from kdsweep.config.sweep import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
+from kdsweep.errors import ResultsError
+from kdsweep.records.schema import Status, TrialResult
+from kdsweep.records.writing import keep_sweep_key
+from kdsweep.search import space
+from kdsweep.search.assignment import Assignment, Settled, StoredTrial, Who, who_is
+from kdsweep.search.clock import Clock
+from kdsweep.search.sampler import SlotSampler, known_slots, pruner
+from kdsweep.search.storage import Storage
+from kdsweep.tracking.names import new_sweep_key
+
+SILENCED = (
+    "Heartbeat of storage is supposed",  # `Storage.beating` sends them
+    "The reported value is ignored because this `step",  # an attempt run again
+)
+"""How Optuna's warnings about what is meant here begin."""
+for _message in SILENCED:
+    warnings.filterwarnings("ignore", message=_message)
+
+STATES: dict[Status, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+Value = TypeVar("Value", str, int, float)
+
+
+class Studies:
+    """A sweep's studies. Creating them twice is harmless; another sweep under the same name is refused.
+
+    `owner` names the process that takes trials here; `say` hears of a database that does not answer.
+    """
+
+    def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
+        self._sweep, self._folder, self._owner = sweep, folder, owner
+        self._storage = Storage(sweep.study, folder, say)
+        with self._storage.alone():
+            self._studies: dict[Stage, Study] = {arm: self._create(arm) for arm in ARMS}
+            self._studies["finalists"] = self._create_finalists()
+        self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
+
+    # How far ----------------------------------------------------------------------------------------------------------
+
+    def remaining(self, arm: Arm) -> int:
+        """Trials still to finish."""
+        return max(0, self._sweep.budget(arm) - self.finished(arm))
+
+    def finished(self, stage: Stage) -> int:
+        """Trials that completed, were pruned or failed by themselves; of finalists, those of the choice as it stands now."""
+        if stage == "finalists":
+            return len(self.finalists()) - self._finalists_to_come()
+        return sum(trial.state.is_finished() for trial in self._trials(stage))
+
+    def search_is_over(self) -> bool:
+        """Whether only finalists are left."""
+        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to run or the time is up."""
+        return self.clock.is_up() or self.is_complete()
+
+    def is_complete(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.search_is_over() and not self._finalists_to_come()
+
+    def is_open(self) -> bool:
+        """Whether there are trials to take, now or when others have ended."""
+        if self.clock.is_up():
+            return False
+        if not self.search_is_over():
+            return any(self._open(arm) for arm in ARMS) or self._sweep.finalist_runs() > 0
+        running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
+        return self._finalists_to_come() > running
+
+    def target_reached(self) -> bool:
+        """Whether a trial has `study.target`."""
+        target = self._sweep.study.target
+        return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
+
+    def ranked(self, stage: Stage, arm: Arm) -> list[tuple[Who, float]]:
+        """An arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
+        done = [
+            trial
+            for trial in self._trials(stage)
+            if trial.state == TrialState.COMPLETE
+            and "twin" not in trial.user_attrs
+            and max(trial.constraints.values(), default=0.0) <= 0
+        ]
+        mine = [(who, t) for t in done if (who := who_is(stage, t)).arm == arm]
+        mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
+        return [(who, trial.values[0]) for who, trial in mine]
+
+    def stored(self) -> list[StoredTrial]:
+        """Finished trials with all that ranking and verdicts need."""
+        found = [(who_is(stage, t), t) for stage in STAGES for t in self._trials(stage) if "record" in t.user_attrs]
+        return [
+            StoredTrial(arm=who.arm, trial=who.trial, finalist=who.finalist, record=trial.user_attrs["record"])
+            for who, trial in found
+            if trial.state.is_finished()
+        ]
+
+    # Taking and telling -----------------------------------------------------------------------------------------------
+
+    def take(self) -> Assignment | None:
+        """A trial of the arm that is further behind its budget, then a finalist; None where nothing is to be taken now."""
+        if self.clock.is_up():
+            return None
+        if self.search_is_over():
+            return self._take_finalist()
+        open_arms = [arm for arm in ARMS if self._open(arm)]
+        for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
+            if (assignment := self.take_from(arm)) is not None:
+                return assignment
+        return None
+
+    def take_from(self, arm: Arm) -> Assignment | None:
+        """The next trial of an arm: one that was put back, or a new one; None past the budget, or while it must wait for others."""
+        if not self._open(arm) or not self._may_start(arm):
+            return None
+        trial = self._storage.patiently(self._studies[arm].ask)
+        is_late = trial.number >= self._sweep.budget(arm) or not self._may_start(arm, trial.number)
+        if is_late:  # somebody else was faster
+            self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
+            return None
+        return self._storage.patiently(lambda: self._assignment(arm, trial))
+
+    def _take_finalist(self) -> Assignment | None:
+        self._storage.patiently(self._enqueue_finalists)
+        trial_id = self._storage.patiently(self._pop_finalist)
+        if trial_id is None:
+            return None
+        study = self._studies["finalists"]
+        return self._storage.patiently(lambda: self._assignment("finalists", optuna.trial.Trial(study, trial_id)))
+
+    @contextmanager
+    def alive(self, assignment: Assignment) -> Iterator[None]:
+        """Inside the block, other hosts see that the trial is being run."""
+        with self._storage.beating(assignment.id):
+            yield
+
+    def finish(self, assignment: Assignment, result: TrialResult, record: Mapping[str, str]) -> bool:
+        """Tell how a trial ended, and its `record`; False where somebody else runs or ran it by now: this is a spare attempt."""
+        return self._storage.patiently(lambda: self._tell(assignment, result, record))
+
+    def twin(self, assignment: Assignment) -> FrozenTrial | None:
+        """An earlier trial of the same arm with the same parameters that has ended."""
+        if assignment.finalist:
+            return None
+        axes = self._sweep.axes(assignment.arm)
+        wanted = {name: space.encode(value) for name, value in assignment.params.items()}
+        known = self._trials(assignment.arm)[: known_slots(self._sweep.study, assignment.trial)]
+        ended = [t for t in known if t.state.is_finished() and "twin" not in t.user_attrs]
+        return next((t for t in ended if t.number != assignment.trial and t.params == wanted and axes), None)
+
+    def finish_like(
+        self, assignment: Assignment, twin: FrozenTrial, result: TrialResult, record: Mapping[str, str]
+    ) -> bool:
+        """Answer a duplicate from the record: it ends as its twin did."""
+
+        def tell() -> bool:
+            for epoch, value in twin.intermediate_values.items():
+                assignment._trial.report(value, epoch)
+            assignment._trial.set_user_attr("twin", twin.number)
+            return self._tell(assignment, result, record, like=twin)
+
+        return self._storage.patiently(tell)
+
+    def put_back(self, assignment: Assignment) -> None:
+        """Give up a trial that is to be continued by whoever takes it next."""
+        if self._is_mine(assignment):
+            self._storage.put_back(assignment.id)
+
+    # Dead workers -----------------------------------------------------------------------------------------------------
+
+    def settle(self, is_dead: Callable[[str | None], bool], *, blame: bool = False) -> list[Settled]:
+        """Put back every running trial whose owner `is_dead` (None: it has not said yet who it is).
+
+        With `blame`, the death counts against the trial, which fails at the `study.max_attempts`th: it may be the cause.
+        """
+        running = [(stage, t) for stage in STAGES for t in self._trials(stage) if t.state == TrialState.RUNNING]
+        dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get("owner"))]
+        return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
+
+    def settle_stale(self) -> list[Settled]:
+        """Put back the trials of hosts that have not been heard of for the grace period."""
+        settled = []
+        for stage, study in self._studies.items():
+            stale = self._storage.stale(study._study_id)
+            before = datetime.now() - timedelta(seconds=4 * self._sweep.study.heartbeat_seconds)
+            for trial in self._trials(stage):
+                nameless = "owner" not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before
+                silent = trial._trial_id in stale or (nameless and not self._storage.embedded)
+                if trial.state == TrialState.RUNNING and silent:
+                    settled.append(self._settle(stage, trial, blame=True))
+        return settled
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """All hosts must bring the same teacher and rows. Raises ResultsError with what differs."""
+        study = self._studies["distilled"]
+        with self._storage.alone():
+            stored = study.user_attrs.get("materials")
+            if stored is None:
+                study.set_user_attr("materials", dict(facts))
+        changes = [
+            f"  {name}: {stored[name]}, here {facts[name]}" for name in facts if stored and stored[name] != facts[name]
+        ]
+        if changes:
+            raise ResultsError(
+                f"every trial of {self._sweep.name} must meet the same teacher and rows, but these differ from what its first "
+                "trials met:\n"
+                + "\n".join(changes)
+                + "\nBring the cache of the first run (KDSWEEP_CACHE), name a teacher "
+                "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
+            )
+
+    def has_agreed(self) -> bool:
+        """Whether trials have met a teacher and rows before."""
+        return "materials" in self._studies["distilled"].user_attrs
+
+    def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
+        """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
+        return self._agreed("latencies", architecture, measure)
+
+    def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
+        """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
+        return self._agreed("precisions", hardware, measure)
+
+    def sweep_key(self) -> str:
+        """What the ids of the sweep's W&B runs end with, drawn once for all hosts; the results folder keeps a copy."""
+        key = self._agreed("tracking", "sweep_key", new_sweep_key)
+        keep_sweep_key(self._folder, key)
+        return key
+
+    def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
+        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
+        return self._agreed("teacher_threads", "auto", count)
+
+    def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
+        """What was measured (or drawn) first, of all workers and hosts."""
+        study = self._studies["distilled"]
+        with self._storage.alone():
+            known: dict[str, Value] = study.user_attrs.get(name, {})
+            if key not in known:
+                known = {**known, key: measure()}
+                study.set_user_attr(name, known)
+        return known[key]
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _create(self, arm: Arm) -> Study:
+        study = optuna.create_study(
+            study_name=f"{self._sweep.name}-{arm}",
+            storage=self._storage.rdb,
+            direction="maximize",
+            sampler=SlotSampler(self._sweep.study, ARMS.index(arm)),
+            pruner=pruner(self._sweep),
+            load_if_exists=True,
+        )
+        self._check_identity(study)
+        for point in self._queue(arm)[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial({name: space.encode(value) for name, value in point.items()})
+        return study
+
+    def _create_finalists(self) -> Study:
+        return optuna.create_study(
+            study_name=f"{self._sweep.name}-finalists",
+            storage=self._storage.rdb,
+            direction="maximize",
+            sampler=RandomSampler(seed=0),  # asked for nothing: every finalist is queued with its configuration
+            pruner=NopPruner(),
+            load_if_exists=True,
+        )
+
+    def _check_identity(self, study: Study) -> None:
+        stored = study.user_attrs.get("identity")
+        if stored is None:
+            study.set_user_attr("identity", json.dumps(_plain(self._sweep.identity())))
+            return
+        changes = identity_changes(json.loads(stored), _plain(self._sweep.identity()))
+        if changes:
+            raise ResultsError(
+                f"the study {study.study_name!r} was made by another sweep file:\n" + "\n".join(changes) + "\n"
+                "Undo the change to continue that sweep, or start a new one beside it with --fork NEW_NAME"
+            )
+
+    def _queue(self, arm: Arm) -> list[Mapping[str, Any]]:
+        """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole, each point once."""
+        known = self._sweep.enqueue if arm == "distilled" else ()
+        if self._sweep.study.sampler != "grid":
+            return list(known)
+
+        def place(point: Mapping[str, Any]) -> int:
+            return next((index for index, item in enumerate(known) if item.items() <= point.items()), len(known))
+
+        return sorted(self._sweep.grid(arm), key=place)
+
+    def _trials(self, stage: Stage) -> list[FrozenTrial]:
+        return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
+
+    # Finalists --------------------------------------------------------------------------------------------------------
+
+    def finalists(self) -> list[tuple[Arm, int, int]]:
+        """Arm, trial and fresh seed of every run that confirms the best, as the search stands now; seed by seed, best first."""
+        best = {arm: [who.trial for who, _ in self.ranked(arm, arm)[: self._sweep.finalists.top]] for arm in ARMS}
+        places = range(self._sweep.finalists.top)
+        seeds = self._sweep.finalist_seeds()
+        return [(arm, best[arm][n], seed) for seed in seeds for n in places for arm in ARMS if n < len(best[arm])]
+
+    def _finalists_to_come(self) -> int:
+        """Those that have not ended."""
+        ended = {_key(trial) for trial in self._trials("finalists") if trial.state.is_finished()}
+        return sum(place not in ended for place in self.finalists())
+
+    def _enqueue_finalists(self) -> None:
+        """Queue those that are not in the study yet: all at once after the search, more where the search has gone on."""
+        if set(self.finalists()) <= {_key(trial) for trial in self._trials("finalists")}:
+            return
+        with self._storage.alone():
+            study, there = self._studies["finalists"], self._trials("finalists")
+            turn = 1 + max((trial.user_attrs.get("round", 0) for trial in there), default=0)
+            for arm, trial, seed in self.finalists():
+                if (arm, trial, seed) not in {_key(known) for known in there}:
+                    study.enqueue_trial({}, {"arm": arm, "trial": trial, "seed": seed, "round": turn})
+
+    def _pop_finalist(self) -> int | None:
+        """The first that waits, of the choice as it stands now; ask() would invent one, and run those that the search has passed."""
+        wanted, rdb = set(self.finalists()), self._storage.rdb
+        for trial in self._trials("finalists"):
+            if trial.state == TrialState.WAITING and _key(trial) in wanted:
+                try:
+                    if rdb.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                        return trial._trial_id
+                except UpdateFinishedTrialError:  # somebody else was faster
+                    continue
+        return None
+
+    # Rows -------------------------------------------------------------------------------------------------------------
+
+    def _open(self, arm: Arm) -> bool:
+        return self._started(arm) < self._sweep.budget(arm)
+
+    def _started(self, arm: Arm) -> int:
+        return sum(trial.state != TrialState.WAITING for trial in self._trials(arm))
+
+    def _may_start(self, arm: Arm, slot: int | None = None) -> bool:
+        """Whether all that a slot (None: the next one) learns from have ended."""
+        if self._sweep.study.lag is None:
+            return True
+        trials = self._trials(arm)
+        if slot is None:
+            slot = next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
+        return all(trial.state.is_finished() for trial in trials[: known_slots(self._sweep.study, slot)])
+
+    def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
+        attributes = trial.user_attrs
+        attempt = int(attributes.get("attempt", 0)) + (
+            attributes.get("owner") != self._owner
+        )  # asked again in an outage
+        trial.set_user_attr("attempt", attempt)
+        trial.set_user_attr("owner", self._owner)
+        if stage == "finalists":
+            who = who_is(stage, trial)
+            params = self._params_of(who)
+        else:
+            who, axes = Who(arm=stage, trial=trial.number), self._sweep.axes(stage)
+            suggested = {name: _suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()}
+            params = {name: space.decode(axis, suggested[name]) for name, axis in axes.items()}
+        return Assignment(trial, who, attempt, params, self._storage)
+
+    def _params_of(self, who: Who) -> dict[str, Any]:
+        """What the search sampled for a trial; a finalist has its own seed."""
+        sampled = self._trials(who.arm)[who.trial].params
+        params = {name: space.decode(self._sweep.search[name], value) for name, value in sampled.items()}
+        return params | ({"seed": who.finalist.seed} if who.finalist else {})
+
+    def _is_mine(self, assignment: Assignment) -> bool:
+        now = self._storage.patiently(lambda: self._storage.rdb.get_trial(assignment.id))
+        mine = (now.user_attrs.get("owner"), now.user_attrs.get("attempt")) == (self._owner, assignment.attempt)
+        return now.state == TrialState.RUNNING and mine
+
+    def _tell(
+        self,
+        assignment: Assignment,
+        result: TrialResult,
+        record: Mapping[str, str],
+        like: FrozenTrial | None = None,
+    ) -> bool:
+        if not self._is_mine(assignment):
+            return False
+        assignment._trial.set_user_attr("record", dict(record))
+        state = like.state if like else STATES[result.status]
+        value = like.value if like else getattr(result, self._sweep.study.metric)
+        try:
+            complete = state == TrialState.COMPLETE
+            number = assignment._trial.number
+            self._studies[assignment.stage].tell(number, value if complete else None, state=state)
+        except (UpdateFinishedTrialError, ValueError):  # settled between the two lines above: "Cannot tell a … trial"
+            return False
+        return True
+
+    def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled:
+        deaths = int(trial.user_attrs.get("deaths", 0)) + blame
+        failed = None
+        if blame:
+            self._storage.patiently(lambda: self._storage.rdb.set_trial_user_attr(trial._trial_id, "deaths", deaths))
+        if deaths >= self._sweep.study.max_attempts:
+            failed = (
+                f"a worker must live through a trial, but died with this one {deaths} times (study.max_attempts); "
+                "the system's log says whether memory ran out"
+            )
+            self._storage.patiently(lambda: self._studies[stage].tell(trial.number, state=TrialState.FAIL))
+        else:
+            self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
+        who, attempt = who_is(stage, trial), int(trial.user_attrs.get("attempt", 1))
+        facts: dict[str, Any] = {"arm": who.arm, "trial": who.trial, "finalist": who.finalist, "attempt": attempt}
+        return Settled(**facts, params=self._params_of(who), failed=failed)
+
+
+def _key(finalist: FrozenTrial) -> tuple[Arm, int, int] | None:
+    told = finalist.user_attrs
+    return (told["arm"], told["trial"], told["seed"]) if "arm" in told else None
+
+
+def _suggest(trial: optuna.trial.Trial, name: str, wanted: BaseDistribution) -> Any:
+    match wanted:
+        case FloatDistribution():
+            return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+        case IntDistribution():
+            return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, wanted.choices)
+    raise AssertionError(wanted)
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in identity.items()}

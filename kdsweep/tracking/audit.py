@@ -1,0 +1,360 @@
+"""W&B against the records: whether every row of every trial and of the teacher stands in its W&B run, with the same value.
+
+    python -m kdsweep.report results/T_alpha --audit
+
+The last attempt of a trial logs its whole history, so an earlier one that was cut off is a spare; where the last one lost rows,
+an earlier one may have them. A gap costs nothing but the view: the results folder is the truth.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from kdsweep.analysis.formats import ARM_NAMES
+from kdsweep.config.sweep import TRIAL_DEFAULTS
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.records.whole_sweep import SweepRecords, read_records
+from kdsweep.records.writing import (
+    TrialRow,
+    read_steps,
+    read_sweep_key,
+    read_teacher,
+    read_teacher_config,
+    read_teacher_epochs,
+    read_verdict,
+    teacher_folder,
+    torn_lines,
+    tracked_runs,
+)
+from kdsweep.tracking.names import attempt_of, is_teacher, key_in, sweep_facts, trial_facts, verdict_number
+
+OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
+"""What an epoch's row has from its last step: the epoch's own means are not logged."""
+Values = Mapping[str, Any]
+DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
+"""Of a trial's fields, as JSON gives them back: a run from before there was a field lacks it, and its record has the default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A W&B run on disk as read back."""
+
+    run_id: str
+    path: Path
+    config: Values
+    rows: Mapping[int, Values]
+    """By step; that of an epoch's last step has the epoch's metrics too."""
+    summary: Mapping[str, Sequence[Any]]
+    """Every value that it was given, oldest first: W&B puts the history's last values into it too."""
+    torn: str | None
+    """Why it could not be read to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One W&B run, or the record that misses it."""
+
+    run_id: str
+    what: str
+    """The record: `distilled trial 7`."""
+    gaps: tuple[str, ...] = ()
+    note: str = ""
+    """Why it was not compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """All runs of a sweep beside all records."""
+
+    runs: int
+    findings: tuple[Finding, ...]
+
+    def gaps(self) -> int:
+        """0: all rows are accounted for."""
+        return sum(len(finding.gaps) for finding in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What one run must hold."""
+
+    run_id: str | None
+    """None where the record names no run: its worker died."""
+    what: str
+    config: Values
+    summary: Values
+    steps: Sequence[StepMetrics]
+    epochs: Sequence[EpochMetrics | TeacherEpoch]
+    whole: bool
+    """Whether the steps are here too, so that a row that they lack is one too many."""
+    missing: str | None = None
+    """Why W&B could open no run."""
+
+
+def audit(folder: Path, *others: Path) -> Audit:
+    """Compare a sweep's W&B runs with its records. Raises ResultsError where there are none."""
+    found = read_records(folder, *others)
+    listed = {there: tracked_runs(there) for there in found.folders}
+    console = Console(stderr=True)
+    paths = [path for runs in listed.values() for _, path in runs]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        reading = pool.map(read_run, paths)
+        shown = {"description": "reading W&B's runs", "total": len(paths), "disable": not console.is_terminal}
+        read = {run.path: run for run in track(reading, console=console, transient=True, **shown)}  # type: ignore[arg-type]
+    keys = _sweep_keys(found)
+    runs = {there: [read[path] for name, path in listed[there] if key_in(name) in keys] for there in listed}
+    findings = [*_teachers(found, runs), *_verdicts(found, runs)]
+    findings += _trials(found, [run for there in runs.values() for run in there])
+    known = {finding.run_id for finding in findings}
+    findings += [
+        Finding(
+            run_id=run_id, what="-", gaps=("no record knows this run: its trial's folder is gone, or never was here",)
+        )
+        for run_id in dict.fromkeys(run.run_id for run in read.values())
+        if run_id not in known
+    ]
+    return Audit(runs=len(paths), findings=tuple(findings))
+
+
+def audit_text(done: Audit) -> str:
+    """A line a gap, a line for what was not compared, and the sum."""
+    lines = [f"{finding.run_id} ({finding.what}): {gap}" for finding in done.findings for gap in finding.gaps]
+    for note in dict.fromkeys(finding.note for finding in done.findings if finding.note):
+        lines.append(f"{note}: {', '.join(finding.run_id for finding in done.findings if finding.note == note)}")
+    if not done.gaps():
+        return "\n".join([*lines, f"{_count(done.runs, 'run')}, all rows accounted for"])
+    return "\n".join(
+        [
+            *lines,
+            "Every row of a record must be whole and stand in its W&B run. The records' results rank the trials, the report reads them "
+            "alone, and python -m kdsweep.reproduce runs a trial again.",
+            f"{_count(done.runs, 'run')}, {_count(done.gaps(), 'gap')}",
+        ]
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it."""
+    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", path.name]
+    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, check=False)
+    records = [json.loads(line) for line in done.stdout.decode("utf-8", errors="replace").split("\n") if line]
+    told = done.stderr.decode("utf-8", errors="replace").strip().split("\n")
+    complaints = [line for line in told if re.match("wandb leet inspect: |Error: ", line)]
+    if done.returncode and not complaints:
+        complaints = [told[-1] or f"exit code {done.returncode}"]
+    return records, complaints[-1].removeprefix("wandb leet inspect: ") if complaints else None
+
+
+def read_run(path: Path) -> TrackedRun:
+    """A run's `.wandb` file; a torn one as far as it goes."""
+    config: dict[str, Any] = {}
+    rows: dict[int, dict[str, Any]] = {}
+    summary: dict[str, list[Any]] = {}
+    records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
+    for record in records:
+        content = record.get(record["type"], {})
+        if record["type"] == "run":
+            config |= content.get("config", {}).get("update", {})
+        elif record["type"] == "history":
+            rows.setdefault(int(content["item"]["_step"]), {}).update(content["item"])
+        elif record["type"] == "summary":
+            for name, value in content.get("update", {}).items():
+                summary.setdefault(name, []).append(value)
+    if torn is None and not any(record["type"] == "exit" for record in records):
+        torn = "it has no end"
+    run_id = path.stem.removeprefix("run-")
+    return TrackedRun(run_id=run_id, path=path, config=config, rows=rows, summary=summary, torn=torn)
+
+
+# Records -------------------------------------------------------------------------------------------------------------
+
+
+def _sweep_keys(found: SweepRecords) -> set[str | None]:
+    """What the ids of the sweep's runs may end with: its key, one that its records name, or none."""
+    results = [found.teacher, *(trial.result for trial in (*found.trials, *found.finalists))]
+    recorded = {key_in(result.run_id) for result in results if result and result.run_id}
+    return {None, *recorded, *(read_sweep_key(there) for there in found.folders)}
+
+
+def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
+    """Every host has a teacher of its own, under the same run id."""
+    findings = []
+    for there, tracked in runs.items():
+        mine, path = [run for run in tracked if is_teacher(run.run_id, found.sweep.name)], teacher_folder(there)
+        result = read_teacher(path)
+        if result:
+            key = key_in(result.run_id or "")
+            config = {**asdict(read_teacher_config(path)), **(sweep_facts(found.sweep, key) if key else {})}
+            facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
+            facts["epochs"] = read_teacher_epochs(path)
+            record = _Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
+            findings += [*_torn(path, result.run_id, "teacher"), *_compared(record, mine)]
+        else:
+            names = dict.fromkeys(run.run_id for run in mine)
+            findings += [_noted(name, "teacher", "unfinished, not compared") for name in names]
+    return findings
+
+
+def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
+    """Whoever wrote the report told the verdict, once more when it changed."""
+    findings = []
+    for there, tracked in runs.items():
+        told = read_verdict(there)
+        numbers = [(verdict_number(run.run_id, found.sweep.name), run) for run in tracked]
+        mine = [run for number, run in numbers if told and number == told.number]
+        others = {run.run_id for number, run in numbers if number is not None and run not in mine}
+        findings += [_noted(run_id, "verdict", "earlier or unfinished verdicts") for run_id in sorted(others)]
+        if told:
+            run_id = mine[-1].run_id if mine else f"verdict {told.number}"
+            key = key_in(run_id)
+            config = {**found.sweep.identity(), **(sweep_facts(found.sweep, key) if key else {})}
+            facts: dict[str, Any] = {"config": config, "summary": told.summary, "steps": (), "epochs": ()}
+            record = _Record(run_id=run_id, what="verdict", whole=True, **facts)
+            gaps = _run_gaps(record, mine) if mine else [_nowhere(record)]
+            findings.append(Finding(run_id=run_id, what="verdict", gaps=tuple(gaps)))
+    return findings
+
+
+def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
+    findings = []
+    for trial in (*found.trials, *found.finalists):
+        place = (found.sweep.name, trial.arm, trial.trial, trial.finalist_seed)
+        numbered = [(attempt, run) for run in runs if (attempt := attempt_of(run.run_id, *place)) is not None]
+        attempts = [run for _, run in sorted(numbered, key=lambda pair: pair[0])]
+        again = "" if trial.finalist_seed is None else f", seed {trial.finalist_seed}"
+        what = f"{ARM_NAMES[trial.arm]} trial {trial.trial}{again}"
+        if trial.result:
+            findings += _torn(trial.folder, trial.result.run_id, what)
+            findings += _compared(_record(found, trial, trial.result, what), attempts)
+        else:
+            findings += [_noted(run.run_id, what, "unfinished, not compared") for run in attempts]
+    return findings
+
+
+def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
+    """Lines that the record itself has lost, whether or not there is a run that has them."""
+    gaps = tuple(f"{line} of the record is torn: what it held is lost here" for line in torn_lines(folder))
+    return [Finding(run_id=run_id or "no run", what=what, gaps=gaps)] if gaps else []
+
+
+def _record(found: SweepRecords, trial: TrialRow, result: TrialResult, what: str) -> _Record:
+    steps, key, config = read_steps(trial.folder), key_in(result.run_id or ""), asdict(trial.config)
+    if key:
+        config |= trial_facts(found.sweep, key, trial.config, trial.arm, trial.trial)
+    facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
+    facts |= {"steps": steps, "epochs": trial.epochs}
+    return _Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)
+
+
+def _noted(run_id: str, what: str, note: str) -> Finding:
+    return Finding(run_id=run_id, what=what, note=note)
+
+
+def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
+    """The record's own run with its gaps, and the other attempts as spares."""
+    own = [run for run in attempts if run.run_id == record.run_id]
+    spares = [run for run in attempts if run.run_id != record.run_id]
+    findings = [_noted(run_id, record.what, "spare attempts") for run_id in dict.fromkeys(run.run_id for run in spares)]
+    if record.missing:
+        gap = f"W&B could open no run, not even offline ({record.missing}); the record has everything"
+        return [Finding(run_id=record.run_id or "no run", what=record.what, gaps=(gap,)), *findings]
+    if record.run_id is None and not spares:
+        return []  # tracking was off, or the record answered for another trial
+    gaps = [_nowhere(record)]
+    if own or record.run_id is None:
+        gaps = _run_gaps(record, own) + _row_gaps(record, [*spares, *own], own[-1:])
+    return [Finding(run_id=record.run_id or spares[-1].run_id, what=record.what, gaps=tuple(gaps)), *findings]
+
+
+def _nowhere(record: _Record) -> str:
+    if record.whole:
+        return "the run is nowhere on disk (wandb clean, or sync --clean?); the record has everything"
+    return "the run is nowhere on disk: the trial ran on another host, whose folder can be named too"
+
+
+def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
+    """End, config and summary of the record's own run."""
+    if not own:
+        return []
+    gaps = [f"torn: {own[-1].torn}"] if own[-1].torn else []
+    config, missing = _as_logged(record.config), "not set"
+    later = {
+        name for name, value in config.items() if name not in own[-1].config and value == DEFAULTS.get(name, missing)
+    }
+    pairs = [(name, own[-1].config.get(name, missing), value) for name, value in config.items() if name not in later]
+    gaps += _first(
+        [f"config: {name} is {tracked!r}, {v!r} in the record" for name, tracked, v in pairs if tracked != v]
+    )
+    summary = {name: value for name, value in _as_logged(record.summary).items() if value is not None}
+    given = {name: [value for run in own for value in run.summary.get(name, ())] for name in summary}
+    if lost := [name for name, values in given.items() if not values]:
+        gaps.append("summary missing" if len(lost) == len(summary) else f"summary: {', '.join(lost)} missing")
+    other = [name for name, values in given.items() if values and summary[name] not in values]
+    return gaps + _first([f"summary: {n} is {given[n][-1]!r}, {summary[n]!r} in the record" for n in other])
+
+
+def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[TrackedRun]) -> list[str]:
+    """Steps and epochs that no run has, or that the last run to have them has otherwise; rows that the record has not."""
+    rows: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        for step, row in run.rows.items():
+            rows.setdefault(step, {}).update(row)
+    steps = {step.step: asdict(step) for step in record.steps}
+    epochs = {epoch.epoch: {k: v for k, v in asdict(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
+    gaps, other = [], []
+    for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):
+        beside = {number: (rows.get(values["step"], {}), values) for number, values in wanted.items()}
+        if lost := [number for number, (row, values) in beside.items() if not values.keys() <= row.keys()]:
+            gaps.append(f"{word}{'s' * (len(lost) > 1)} {_ranges(lost)} missing")
+        other += [
+            f"{name} of {word} {number} is {row[name]!r}, {value!r} in {file}"
+            for number, (row, values) in beside.items()
+            for name, value in values.items()
+            if name in row and row[name] != value
+        ]
+    extra = sorted(
+        {step for run in own for step in run.rows} - {values["step"] for values in [*steps.values(), *epochs.values()]}
+    )
+    if record.whole and extra:
+        gaps.append(f"the record lacks step{'s' * (len(extra) > 1)} {_ranges(extra)}, which the run has")
+    return gaps + _first(other)
+
+
+def _as_logged(values: Values) -> dict[str, Any]:
+    """As JSON gives it back: lists for tuples."""
+    logged: dict[str, Any] = json.loads(json.dumps(values))
+    return logged
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    """One gap of a kind is enough to look for."""
+    return [texts[0] + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "")] if texts else []
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """`1-3, 7` for 1, 2, 3, 7."""
+    ends: list[list[int]] = []
+    for number in numbers:
+        if ends and number == ends[-1][1] + 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in ends)

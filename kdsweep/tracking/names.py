@@ -1,0 +1,163 @@
+"""What W&B calls a sweep's runs: ids that no other sweep's runs have, short names, and what W&B groups them by.
+
+An id begins with what tells runs apart, for `wandb leet` shows three letters of it: `d7-a1-k3x9qz` is the first attempt of
+distilled trial 7, `f3-…` fine-tuned trial 3, `d7s12-…` trial 7 as a finalist with seed 12. It ends with the sweep's key, which
+is drawn once: two sweeps of one name in one project never write into each other's runs. Ids of sweeps from before read
+`T_alpha-trial-0007-a1`.
+"""
+
+import re
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdsweep.analysis.formats import ARM_NAMES
+from kdsweep.config.sweep import LONGEST_TAG, Arm, Stage, SweepConfig
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+
+JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
+"""What W&B calls a run of each."""
+LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f"}
+KEY_LENGTH = 6
+_KEY = f"-(?P<key>[a-z0-9]{{{KEY_LENGTH}}})"
+
+
+def new_sweep_key() -> str:
+    """A sweep's part of its runs' ids: of two billion, so that a project's sweeps have different ones."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(KEY_LENGTH))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLabel:
+    """What W&B knows a run by, beside its config."""
+
+    run_id: str
+    name: str
+    """For people, and different from the others' within 20 letters."""
+    job_type: str
+    facts: Mapping[str, Any]
+    """Into its config, beside the fields of `TrialConfig`."""
+    tags: tuple[str, ...] = ()
+
+
+def trial_label(
+    sweep: SweepConfig,
+    key: str,
+    config: TrialConfig,
+    arm: Arm,
+    trial: int,
+    attempt: int,
+    finalist_seed: int | None = None,
+) -> RunLabel:
+    """Of an attempt at a trial, or at its run as a finalist with that seed."""
+    again = f" a{attempt}" if attempt > 1 else ""
+    name = f"{ARM_NAMES[arm]} {trial}" if finalist_seed is None else f"finalist {_place(arm, trial)} s{finalist_seed}"
+    facts = trial_facts(sweep, key, config, arm, trial)
+    return RunLabel(
+        run_id=f"{_place(arm, trial, finalist_seed)}-a{attempt}-{key}",
+        name=name + again,
+        job_type=JOB_TYPES[arm if finalist_seed is None else "finalists"],
+        facts=facts,
+        tags=_tags(sweep.name, ARM_NAMES[arm], f"trial {trial}", facts["student_name"], facts["data_name"]),
+    )
+
+
+def teacher_label(sweep: SweepConfig, key: str) -> RunLabel:
+    """Of the teacher."""
+    facts = sweep_facts(sweep, key)
+    tags = _tags(sweep.name, facts["data_name"])
+    return RunLabel(run_id=f"teacher-{key}", name="teacher", job_type="teacher", facts=facts, tags=tags)
+
+
+def verdict_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
+    """Of the verdict, told for the number-th time: more trials can change it."""
+    facts = sweep_facts(sweep, key)
+    return RunLabel(
+        run_id=f"verdict{f'-{number}' if number > 1 else ''}-{key}",
+        name=f"verdict{f' {number}' if number > 1 else ''}",
+        job_type="verdict",
+        facts=facts,
+        tags=_tags(sweep.name, facts["data_name"]),
+    )
+
+
+# Facts ---------------------------------------------------------------------------------------------------------------
+
+
+def sweep_facts(sweep: SweepConfig, key: str) -> dict[str, Any]:
+    """What every run of a sweep has in its config."""
+    (data,), (subset,), (file,) = (sweep.values(name) for name in ("dataset", "dataset_config", "train_file"))
+    return {"sweep": sweep.name, "sweep_key": key, "data_name": data_name(data, subset, file)}
+
+
+def trial_facts(sweep: SweepConfig, key: str, config: TrialConfig, arm: Arm, trial: int) -> dict[str, Any]:
+    """What a trial's run has in its config too."""
+    return {**sweep_facts(sweep, key), "arm": arm, "trial": trial, "student_name": student_name(config)}
+
+
+def data_name(dataset: str | None, subset: str | None, train_file: str | None) -> str:
+    """The rows in a few words: `nyu-mll/glue sst2`, `reviews/train.csv`."""
+    return f"{dataset} {subset}" if dataset and subset else _short(dataset or train_file or "-")
+
+
+def student_name(config: TrialConfig) -> str:
+    """The student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
+    if config.student != FROM_TEACHER:
+        return _short(config.student)
+    layers = config.student_layers
+    said = f"{layers} layers" if isinstance(layers, int) else f"layers {','.join(map(str, layers))}"
+    return f"{FROM_TEACHER} {said}"
+
+
+def _short(address: str) -> str:
+    """A hub name as it is; of a path or `wheel:` address the last two parts."""
+    path = address.split("#")[0].removeprefix("wheel:").rstrip("/")
+    return "/".join(path.replace("\\", "/").split("/")[-2:])
+
+
+def _tags(*texts: str) -> tuple[str, ...]:
+    """As W&B takes them: none twice, none too long."""
+    half = LONGEST_TAG // 2
+    cut = (text if len(text) <= LONGEST_TAG else f"{text[: half - 1]}…{text[-half:]}" for text in texts)
+    return tuple(dict.fromkeys(cut))
+
+
+# Ids -----------------------------------------------------------------------------------------------------------------
+
+
+def _place(arm: Arm, trial: int, finalist_seed: int | None = None) -> str:
+    return f"{LETTERS[arm]}{trial}" + ("" if finalist_seed is None else f"s{finalist_seed}")
+
+
+def attempt_of(run_id: str, sweep: str, arm: Arm, trial: int, finalist_seed: int | None = None) -> int | None:
+    """Which attempt at a trial a run of this id is; None for another trial's run."""
+    job = f"{JOB_TYPES[arm]}-{trial:04d}"
+    if finalist_seed is not None:
+        job = f"{JOB_TYPES['finalists']}-{arm}-{trial:04d}-seed{finalist_seed}"
+    place = _place(arm, trial, finalist_seed)
+    found = _first_match(run_id, rf"{place}-a(?P<number>\d+){_KEY}", rf"{re.escape(sweep)}-{job}-a(?P<number>\d+)")
+    return int(found["number"]) if found else None
+
+
+def is_teacher(run_id: str, sweep: str) -> bool:
+    """Whether a run of this id is the teacher's."""
+    return _first_match(run_id, f"teacher{_KEY}", f"{re.escape(sweep)}-teacher") is not None
+
+
+def verdict_number(run_id: str, sweep: str) -> int | None:
+    """For the how many-th time a run of this id tells the verdict; None for another run."""
+    number = r"(-(?P<number>\d{1,4}))?"
+    found = _first_match(run_id, rf"verdict{number}{_KEY}", rf"{re.escape(sweep)}-verdict{number}")
+    return int(found["number"] or 1) if found else None
+
+
+def key_in(run_id: str) -> str | None:
+    """The sweep's key at the end of an id; None in one from before there were keys."""
+    found = re.fullmatch(rf"(teacher|verdict(-\d{{1,4}})?|[df]\d+(s\d+)?-a\d+){_KEY}", run_id)
+    return found["key"] if found else None
+
+
+def _first_match(text: str, *patterns: str) -> re.Match[str] | None:
+    return next((found for pattern in patterns if (found := re.fullmatch(pattern, text))), None)

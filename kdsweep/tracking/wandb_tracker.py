@@ -1,0 +1,280 @@
+"""Weights & Biases: one run a trial, in the sweep's group.
+
+Whatever goes wrong here costs no trial. Names are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, and
+`val_accuracy` and the rest over `epoch`.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
+from wandb.sdk.lib.module import unset_globals
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
+from wandb.sdk.mailbox.mailbox import MailboxClosedError
+from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
+
+from kdsweep.config.sweep import TrackingConfig
+from kdsweep.errors import ConfigError
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.tracking.names import RunLabel
+from kdsweep.tracking.tracker import NullRun, Run
+
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
+Mode = Literal["online", "offline"]
+OFFLINE: Mode = "offline"
+INIT_SECONDS = 30
+FINISH_SECONDS = 30
+STOP_CLIENT_SECONDS = 5
+TROUBLE = (
+    *(wandb.errors.Error, OSError),  # OSError: a full disk, a client that is gone, and the TimeoutError of finish
+    *(WandbApiFailedError, WandbServiceConnectionError, ServerResponseError),
+    *(MailboxClosedError, HandleAbandonedError, RunCancelledError, AlreadyJoinedError),
+)
+"""What W&B raises when it is in trouble itself; most of it is no wandb.errors.Error."""
+
+
+class WandbRun:
+    """One open W&B run. `trouble` hears of the first thing that W&B does not take; the rest of the run is not sent then."""
+
+    missing: str | None = None
+
+    def __init__(self, run: Any, trouble: Callable[[Exception], None], *, online: bool) -> None:
+        self._run, self._trouble, self.is_whole = run, trouble, True
+        self.run_id: str | None = run.id
+        self.url: str | None = run.url if online else None
+
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """One row a step."""
+        with self._sending():
+            for step in steps if self.is_whole else ():
+                self._run.log(asdict(step), step=step.step)
+
+    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
+        """Joins the row of the epoch's last step; the mean training losses of an epoch are W&B's own to smooth."""
+        values = {name: value for name, value in asdict(epoch).items() if name not in STEP_METRICS}
+        with self._sending():
+            if self.is_whole:
+                self._run.log(values, step=epoch.step)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Into the run's summary."""
+        with self._sending():
+            if self.is_whole:
+                self._run.summary.update({name: value for name, value in values.items() if value is not None})
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A wandb.Table."""
+        with self._sending():
+            if self.is_whole:
+                self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+        """A wandb.Artifact of type `model`, copied to W&B's staging folder first."""
+        with self._sending():
+            if self.is_whole:
+                artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
+                for inside, path in files.items():
+                    add = artifact.add_dir if path.is_dir() else artifact.add_file
+                    add(str(path), name=inside)
+                self._run.log_artifact(artifact)
+
+    def finish(self, *, exit_code: int) -> None:
+        """Close the run, whole or not."""
+        with self._sending():
+            self._run.finish(exit_code=exit_code)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        try:
+            yield
+        except TROUBLE as error:
+            self.is_whole = False
+            self._trouble(error)
+
+
+class WandbTracker:
+    """Runs in `folder`/wandb, online or offline. Trouble turns it offline for good, and `say` hears of it once."""
+
+    def __init__(
+        self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode, say: Callable[[str], None] = print
+    ) -> None:
+        self._folder, self._group, self._tracking = folder, group, tracking
+        self.mode, self._say, self._has_said = mode, say, False
+        self._went_offline: Exception | None = None
+        """Why; said once a run lies on this disk."""
+
+    @contextmanager
+    def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
+        """One W&B run, finished when the block ends: failed where it ends by an exception.
+
+        A run that goes nowhere, and says why, where W&B cannot even write one to this disk.
+        """
+        made = self._folders_from_here(label.run_id)
+        opened = self._open(label, config)
+        try:
+            yield opened
+        except BaseException:
+            self._close(opened, made, exit_code=1)
+            raise
+        self._close(opened, made, exit_code=0)
+
+    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """By W&B's public API. The first time that it fails is said and is the last: each try may wait for a server in vain."""
+        if self.mode == "offline":
+            return
+        owner = f"{self._tracking.entity}/" if self._tracking.entity else ""
+        try:
+            run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{owner}{self._tracking.project}/{run_id}")
+            run.summary.update(dict(values))
+        except (*TROUBLE, ValueError) as error:  # ValueError: no key
+            self.mode = "offline"
+            self._say(
+                f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
+            )
+
+    def _open(self, label: RunLabel, config: Mapping[str, Any]) -> WandbRun | NullRun:
+        """Online where that is the mode, else or after trouble offline."""
+        missing = ""
+        for mode in dict.fromkeys((self.mode, OFFLINE)):
+            made = self._folders_from_here(label.run_id)
+            try:
+                opened = self._init(label, config, mode)
+            except TROUBLE as error:
+                missing = _one_line(error)
+                self._went_offline, self.mode = self._went_offline or (error if mode == "online" else None), OFFLINE
+            except BaseException:  # a request to stop, which must not wait for a server at exit
+                stop_client()
+                raise
+            else:
+                if self._went_offline:
+                    self._tell(self._went_offline)
+                return opened
+            stop_client()  # it holds the run's id, and goes on trying to deliver it
+            for empty in made():
+                shutil.rmtree(empty, ignore_errors=True)
+        return NullRun(missing=missing)
+
+    def _close(self, opened: WandbRun | NullRun, made: Callable[[], set[Path]], *, exit_code: int) -> None:
+        """A run that was opened online but not delivered is given an offline run's name, by which wandb sync finds it."""
+        if isinstance(opened, NullRun):
+            return
+        opened.finish(exit_code=exit_code)
+        if opened.is_whole:
+            return
+        stop_client()
+        for unsent in made():
+            with suppress(OSError):
+                unsent.rename(unsent.with_name(f"offline-{unsent.name}"))
+
+    def _folders_from_here(self, run_id: str) -> Callable[[], set[Path]]:
+        """Gives the folders of online runs of this name that were made since."""
+
+        def found() -> set[Path]:
+            return set((self._folder / "wandb").glob(f"run-*-{run_id}"))
+
+        before = found()
+        return lambda: found() - before
+
+    def _trouble(self, error: Exception) -> None:
+        """A run that is open did not get everything; it lies on this disk."""
+        self.mode = OFFLINE
+        self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if not self._has_said:
+            self._has_said = True
+            self._say(
+                f"W&B is in trouble ({_one_line(error)}); training goes on, the records have every number, runs are kept "
+                "offline from here on and wandb sync sends them later"
+            )
+
+    def _init(self, label: RunLabel, config: Mapping[str, Any], mode: Mode) -> WandbRun:
+        run: Any = wandb.init(
+            mode=mode,
+            entity=self._tracking.entity,
+            project=self._tracking.project,
+            dir=str(self._folder),
+            id=label.run_id,
+            name=label.name,
+            group=self._group,
+            job_type=label.job_type,
+            tags=list(dict.fromkeys((*self._tracking.tags, *label.tags))),
+            config={**config, **label.facts},
+            reinit="finish_previous",  # the default hands back the run that is open
+            settings=_settings(),
+        )
+        for name in STEP_METRICS:
+            run.define_metric(name, step_metric="step")
+        run.define_metric("val_*", step_metric="epoch")
+        run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
+        return WandbRun(run, self._trouble, online=mode == "online")
+
+
+def stop_client() -> None:
+    """End W&B's client process, or leave it behind after a few seconds: it would wait for a server that does not answer.
+
+    The next run starts a client of its own either way.
+    """
+    stopping = threading.Thread(target=_teardown, daemon=True)
+    stopping.start()
+    stopping.join(STOP_CLIENT_SECONDS)
+    unset_globals()  # type: ignore[no-untyped-call] # finish() leaves wandb.run behind where the client died before it began
+
+
+def _teardown() -> None:
+    with suppress(*TROUBLE):
+        wandb.teardown()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _settings() -> wandb.Settings:
+    """Quiet, and nothing of the machine: no command line, no git remote, no host statistics, no console."""
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        save_code=False,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
+    """How W&B can be reached, and why in a few words. Raises ConfigError where its own settings are not valid."""
+    _check_settings()
+    if mode == "offline":
+        return "offline", "as the sweep file says"
+    try:
+        if wandb.login(prompt=False, verify=True):
+            return "online", "the server answered"
+        return "offline", "no W&B key is configured"
+    except TROUBLE as error:
+        return "offline", f"W&B did not let us in: {_one_line(error)}"
+
+
+def _check_settings() -> None:
+    try:
+        wandb.setup()
+    except (ValueError, wandb.errors.UsageError) as error:  # of the environment or W&B's settings file, by type or rule
+        raise ConfigError(
+            f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
+            "tracking.mode=off"
+        ) from error

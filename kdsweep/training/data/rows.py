@@ -1,0 +1,224 @@
+"""One split as it is read, from a hub dataset or a file: each row's text, and its class by name."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import hf_hub_download
+
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import DataError, listed
+from kdsweep.system.wheels import local_path
+from kdsweep.training.data.tables import Table, as_text, check_columns, read_table
+
+HIDDEN = "-1"
+"""The class of rows whose label is kept back."""
+NAMED_AT_MOST = 10
+"""Classes in a message."""
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_FRACTION = re.compile(r"\.[0-9]*[1-9]|[eE]-")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+class RawRows(NamedTuple):
+    """One split as read: texts, pairs or None, and each row's class by name."""
+
+    texts: list[str]
+    pairs: list[str] | None
+    names: list[str]
+    declared: tuple[str, ...]
+    """The classes that the dataset itself declares, in its order; empty where it declares none."""
+    empty_dropped: int
+    """Rows left out because a text of theirs is empty, as the config says."""
+    complaint: str
+    """Which rows have an empty text, where they are not left out; empty where none has."""
+
+
+def source(config: TrialConfig, split: str) -> str | None:
+    """Where a split comes from: a hub dataset's split name or a file's address; None where it is not named."""
+    found: str | None = getattr(config, f"{split}_split" if config.dataset else f"{split}_file")
+    return found
+
+
+def raw_rows(config: TrialConfig, split: str) -> RawRows:
+    """A split that is named. Raises DataError for columns and labels that are missing, and for texts that are none."""
+    named = source(config, split)
+    assert named is not None
+    where = f"{config.dataset} ({named})" if config.dataset else named
+    texts = [name for name in (config.text_column, config.text_pair_column) if name]
+    table = (_hub_table if config.dataset else _file_table)(config, named, [*texts, config.label_column])
+    if len(table) == 0:
+        raise DataError(f"{where} must hold rows, but is empty")
+    blank: list[int] = []
+    if config.drop_empty_texts:
+        table, blank = _without_blank(table)
+    names = _class_names(table, config.label_column, config.label_names, where)
+    keep = set(config.label_names) or set(names)
+    rows = [row for row, name in enumerate(names) if name in keep]
+    if not rows:
+        raise DataError(
+            f"{where} must hold rows of {listed(config.label_names)}, but its classes are {listed(in_order(set(names)))}"
+        )
+    columns = [_texts(table, name, rows, f"{where}, column {name}") for name in texts]
+    filled = [all(text.strip() for text in each) for each in zip(*columns, strict=True)]
+    empty, complaint = [row for row, full in zip(rows, filled, strict=True) if not full], ""
+    if len(empty) == len(rows):
+        raise DataError(f"{where} must hold texts, but all of its {len(rows):,} rows have an empty one")
+    if empty and config.drop_empty_texts:
+        rows, columns = list(compress(rows, filled)), [list(compress(column, filled)) for column in columns]
+    elif empty:
+        complaint = f"{where} has {len(empty):,} rows with an empty one ({table.named(empty)})"
+    return RawRows(
+        texts=columns[0],
+        pairs=columns[1] if len(columns) > 1 else None,
+        names=[names[row] for row in rows],
+        declared=table.declared.get(config.label_column, ()),
+        empty_dropped=0 if complaint else len(blank) + len(empty),
+        complaint=complaint,
+    )
+
+
+def _without_blank(table: Table) -> tuple[Table, list[int]]:
+    """The table without the rows that have neither text nor label, such as a spreadsheet writes behind its last; and those rows."""
+    cells = list(zip(*table.columns.values(), strict=True))
+    filled = [any(cell is not None and str(cell).strip() for cell in row) for row in cells]
+    columns = {name: list(compress(column, filled)) for name, column in table.columns.items()}
+    kept = replace(table, columns=columns, places=list(compress(table.places, filled)))
+    return kept, [row for row, full in enumerate(filled) if not full]
+
+
+def _file_table(config: TrialConfig, address: str, columns: Sequence[str]) -> Table:
+    path = Path(local_path(address)).expanduser()
+    if not path.is_file():
+        raise DataError(f"a data file must exist, but {address!r} does not (looked at {path.absolute()})")
+    delimiter = "\t" if config.csv_delimiter == r"\t" else config.csv_delimiter
+    return read_table(path, columns, where=address, delimiter=delimiter, encoding=config.encoding)
+
+
+# Texts and classes ---------------------------------------------------------------------------------------------------
+
+
+def _texts(table: Table, column: str, rows: Sequence[int], where: str) -> list[str]:
+    """A column's texts; numbers as texts, a gap as an empty one. Raises DataError for what is neither."""
+    values = table.columns[column]
+    texts = []
+    for row in rows:
+        try:
+            texts.append(as_text(values[row]) or "")
+        except TypeError as error:
+            raise DataError(
+                f"{where}: every text must be a non-empty string, but in {table.named([row])} {error}"
+            ) from error
+    return texts
+
+
+def _class_names(table: Table, column: str, chosen: Collection[str], where: str) -> list[str]:
+    """Each row's class by name. Raises DataError for missing, hidden and multi-label classes, and for regression."""
+    values, declared = table.columns[column], table.declared.get(column, ())
+    try:
+        texts = [as_text(value) for value in values]
+    except TypeError as error:
+        raise DataError(f"{where}: one class a row is supported, but got a multi-label row: {error}") from error
+    missing = [row for row, text in enumerate(texts) if not text or not text.strip()]
+    if missing:
+        raise DataError(
+            f"{where}: every row must have a label, but {len(missing):,} have none ({table.named(missing)})"
+        )
+    counts = Counter(text for text in texts if text)
+    spelled = _spelled(counts, declared, chosen, where)
+    names = [spelled[text] for text in texts if text]
+    hidden = sum(count for text, count in counts.items() if spelled[text] == HIDDEN)
+    if hidden == len(names) or (hidden and declared and not chosen):
+        way_out = "name another split" if hidden == len(names) else "name the classes to keep: label_names"
+        raise DataError(
+            f"{where}: the labels of {hidden:,} of {len(names):,} rows are hidden ({HIDDEN}), so nothing can be measured on them; {way_out}"
+        )
+    return names
+
+
+def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection[str], where: str) -> dict[str, str]:
+    """What each label found in a split means: a declared class's name, whole numbers without `.0`, all else as it stands.
+
+    Raises DataError for numbers that the dataset declares no class for, and where the labels are measurements.
+    """
+    if declared:
+        meant = {**{str(number): name for number, name in enumerate(declared)}, HIDDEN: HIDDEN}
+        unknown = sorted(set(found) - set(meant))
+        if unknown:
+            raise DataError(
+                f"{where}: labels must be numbers of the classes {listed(declared)}, but got {listed(in_order(unknown))}"
+            )
+        return meant
+    if all(_WHOLE.fullmatch(name) for name in found):
+        named = {_whole(name): name for name in chosen}
+        if len(named) == len(chosen):  # else the user tells 1 from 1.0
+            return {name: named.get(_whole(name), _whole(name)) for name in found}
+    if set(chosen) & set(found):  # as the user spells them
+        return {name: name for name in found}
+    fractions = [name for name in found if _FRACTION.search(name)]
+    if fractions and all(_NUMBER.fullmatch(name) for name in found):
+        raise DataError(
+            f"{where}: labels must be classes (texts or whole numbers), but got {fractions[0]}; regression is not supported. If these "
+            "numbers are classes, name them: label_names"
+        )
+    return {name: name for name in found}
+
+
+def _whole(name: str) -> str:
+    """A whole number without the `.0` that pandas writes behind it where a column has gaps; all else as it stands."""
+    found = _WHOLE.fullmatch(name)
+    return found[1] if found else name
+
+
+def in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Class names in order: numbers by size, all else by letter."""
+    whole = all(_INTEGER.fullmatch(name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name))) if whole else tuple(sorted(names))
+
+
+# The hub -------------------------------------------------------------------------------------------------------------
+
+
+def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table:
+    import datasets  # takes a second, and files need none of it
+    from datasets.exceptions import DatasetGenerationError
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it calls out even for local files
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        found = datasets.load_dataset(
+            config.dataset, config.dataset_config, split=split, revision=config.dataset_revision
+        )
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        raise DataError(_unreachable(config, split, error)) from error
+    check_columns(columns, found.column_names, f"{config.dataset} ({split})")
+    classes = {name: found.features[name] for name in columns}
+    return Table(
+        columns={name: found[name][:] for name in columns},
+        places=range(len(found)),
+        counted_in="row",
+        declared={name: tuple(one.names) for name, one in classes.items() if isinstance(one, datasets.ClassLabel)},
+    )
+
+
+def resolved_dataset_revision(config: TrialConfig) -> str | None:
+    """The commit that a hub dataset means today; None for files. Raises DataError."""
+    if config.dataset is None or Path(config.dataset).exists():
+        return None
+    try:  # every repository has this file, and the hub's cache a folder a commit
+        return Path(hf_hub_download(config.dataset, ".gitattributes", repo_type="dataset")).parent.name
+    except (OSError, ValueError) as error:
+        raise DataError(_unreachable(config, config.train_split, error)) from error
+
+
+def _unreachable(config: TrialConfig, split: str, error: Exception) -> str:
+    return (
+        f"dataset {config.dataset!r} (config {config.dataset_config}, split {split!r}) could not be loaded: {error}\n"
+        "Check the name, split and network; or name local files: train_file, validation_file, test_file"
+    )

@@ -1,0 +1,282 @@
+"""What a model may leave out: the same mathematics from fewer operations.
+
+Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads; on a CPU for
+dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU; on a GPU
+for the host, which looks whether a batch has padding.
+Shapes: B batch, L tokens, H width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
+
+from kdsweep.training.fast import machine
+
+
+@contextmanager
+def shortcuts(model: nn.Module) -> Iterator[None]:
+    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before."""
+    with ExitStack() as stack:
+        if _device_type(model) == "cpu":
+            stack.enter_context(attention(model, "eager"))
+            modes: list[type[TorchFunctionMode]] = [CheapDropout]
+            if machine.blas_is_slow():
+                modes.append(OneDNNProducts)
+            stack.enter_context(forward_inside(model, modes))
+        elif is_known(model):
+            stack.enter_context(attention(model, "sdpa"))  # which takes a mask of that kind
+            stack.enter_context(ready_mask(model))
+            stack.enter_context(forward_inside(model, [BiasByProduct]))
+        if (last := _last_layer(model)) is not None:
+            stack.enter_context(first_token_only(*last))
+        yield
+
+
+def _device_type(model: nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+def is_known(model: nn.Module) -> bool:
+    """Whether this is one of the models whose forward pass this module knows: a BERT or DistilBERT."""
+    return _last_layer(model) is not None
+
+
+@contextmanager
+def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
+    """Inside the block, for a step forwards and backwards, linear layers have bfloat16 copies of their weights; after it, the weights have
+    the gradients of the copies. The numbers of autocast, which would cast every weight and every gradient by itself."""
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    places = [(linear, name) for linear in linears for name, _ in linear.named_parameters(recurse=False)]
+    weights = [getattr(linear, name) for linear, name in places]
+    copies: list[Tensor] = [
+        nn.Parameter(torch.empty_like(weight, dtype=torch.bfloat16), weight.requires_grad) for weight in weights
+    ]
+    with torch.no_grad():
+        if copies:
+            torch._foreach_copy_(copies, weights)
+    try:
+        for (linear, name), copied in zip(places, copies, strict=True):
+            setattr(linear, name, copied)
+        yield
+    finally:
+        for (linear, name), weight in zip(places, weights, strict=True):
+            setattr(linear, name, weight)
+    found = [(weight, copied.grad) for weight, copied in zip(weights, copies, strict=True) if copied.grad is not None]
+    gradients = [torch.empty_like(weight) for weight, _ in found]
+    if found:
+        torch._foreach_copy_(gradients, [gradient for _, gradient in found])
+    for (weight, _), gradient in zip(found, gradients, strict=True):
+        weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
+@contextmanager
+def ready_mask(model: nn.Module) -> Iterator[None]:
+    """Inside the block, attention gets its mask ready-made: transformers would wait for the GPU, to drop one that masks nothing."""
+    plain = model.forward
+
+    def forward(*args: Any, attention_mask: Tensor, **kwargs: Any) -> Any:
+        return plain(*args, attention_mask=attention_mask[:, None, None, :].bool(), **kwargs)
+
+    with _forward(model, forward):
+        yield
+
+
+@contextmanager
+def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None]:
+    """Inside the block, attention is of one kind: on a CPU plain matrix products, since torch's fused one has no dropout there, and falls back
+    to them in float32."""
+    facts: Any = model.config
+    before = facts._attn_implementation
+    model.set_attn_implementation(kind)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)  # type: ignore[operator]
+
+
+@contextmanager
+def forward_inside(model: nn.Module, modes: Sequence[type[TorchFunctionMode]]) -> Iterator[None]:
+    """Inside the block, `model`'s forward pass runs under each of `modes`."""
+    plain = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode())
+            return plain(*args, **kwargs)
+
+    with _forward(model, forward):
+        yield
+
+
+@contextmanager
+def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> Iterator[None]:
+    """The last layer computes the first token alone, the only one that BERT's and DistilBERT's classifiers read."""
+    with _forward(layer, partial(first_token, layer)):
+        yield
+
+
+def _last_layer(model: nn.Module) -> tuple[nn.Module, Callable[..., Tensor]] | None:
+    """The last layer of a BERT or DistilBERT, with what computes its first token; None of another kind, as of a decoder."""
+    if getattr(model.config, "is_decoder", False):
+        return None
+    if isinstance(model, DistilBertForSequenceClassification):
+        return model.distilbert.transformer.layer[-1], _distilbert_first_token
+    if isinstance(model, BertForSequenceClassification):
+        return model.bert.encoder.layer[-1], _bert_first_token
+    return None
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """`module.forward` is `forward` inside the block."""
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before
+
+
+def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
+    """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
+    own, first = layer.attention, hidden[:, :1]
+    mixed = _first_attends(hidden, (own.q_lin, own.k_lin, own.v_lin), own.n_heads, own.dropout, attention_mask)
+    attended = layer.sa_layer_norm(own.out_lin(mixed) + first)
+    output: Tensor = layer.output_layer_norm(layer.ffn(attended) + attended)
+    return output
+
+
+def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """The same of a BERT layer."""
+    own = layer.attention.self
+    projections = own.query, own.key, own.value
+    mixed = _first_attends(hidden, projections, own.num_attention_heads, own.dropout, attention_mask)
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, hidden[:, :1]))
+    return output
+
+
+def _first_attends(
+    hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
+) -> Tensor:
+    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values.
+
+    One token asks, so no token needs a key or a value of its own: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
+    """
+    query, key, value = projections
+
+    def by_head(weight: Tensor) -> Tensor:
+        split: Tensor = weight.unflatten(0, (heads, -1))  # [heads, H / heads, H], of a bias [heads, H / heads]
+        return split
+
+    asking = query(hidden[:, 0]).unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, B, H / heads]
+    asked = (asking @ by_head(key.weight)).transpose(0, 1)  # [B, heads, H]
+    constant = asking @ by_head(key.bias).unsqueeze(-1)  # [heads, B, 1]
+    scores = (asked @ hidden.transpose(1, 2) + constant.transpose(0, 1)) * asking.shape[-1] ** -0.5  # [B, heads, L]
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask[:, 0, :1], -torch.inf)
+    elif attention_mask is not None:
+        scores = scores + attention_mask[:, 0, :1]
+    shares = dropout(scores.softmax(dim=-1))
+    gathered = (shares @ hidden).transpose(0, 1) @ by_head(value.weight).transpose(1, 2)  # [heads, B, H / heads]
+    mixed: Tensor = gathered.transpose(0, 1) + shares.sum(dim=-1, keepdim=True) * by_head(value.bias)
+    return mixed.flatten(1).unsqueeze(1)
+
+
+class CheapDropout(TorchFunctionMode):
+    """Inside the block, dropout takes 16 random bits an element, where torch's own draws one number after the other.
+
+    The probability is rounded to a multiple of 2**-16; as in torch, what is kept is divided by its share, in the input's type.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every torch function passes here; dropout alone is replaced."""
+        return (_dropout if func is functional.dropout else func)(*args, **(kwargs or {}))
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    dropped = round(p * 2**16)
+    if inplace or not training or not 0 < dropped < 2**16:
+        return functional.dropout(input, p, training, inplace)
+    bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # four elements a number
+    kept = bits.view(torch.int16)[: input.numel()].view(input.shape).ge_(dropped - 2**15)  # 1 or 0
+    return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+class OneDNNProducts(TorchFunctionMode):
+    """Inside the block, float32 linear layers are computed by oneDNN, forwards and backwards; under autocast they are torch's."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every torch function passes here; linear layers alone are replaced."""
+        if func is functional.linear and not torch.is_autocast_enabled("cpu"):
+            return _OneDNNLinear.apply(*args, **(kwargs or {}))  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class BiasByProduct(TorchFunctionMode):
+    """Inside the block, the gradient of a linear layer's bias is a product with ones: torch's sum over rows takes a GPU several times as long."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Every torch function passes here; linear layers alone are replaced."""
+        if func is functional.linear and torch.is_grad_enabled() and len(args) == 3 and args[2] is not None:
+            return _Linear.apply(*args)  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Linear(torch.autograd.Function):
+    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = 1ᵀ dy."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The output; what the gradients need is kept."""
+        ctx.save_for_backward(input, weight)
+        return functional.linear(input, weight, bias)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of each that wants it."""
+        (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            gradient @ weight if of_input else None,
+            flat.t() @ input.reshape(-1, input.shape[-1]) if of_weight else None,
+            (flat.new_ones(1, len(flat)) @ flat)[0] if of_bias else None,
+        )
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = Σ dy."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The output; what the gradients need is kept."""
+        ctx.save_for_backward(input, weight)
+        return machine.onednn_linear(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of each that wants it; dW by torch, since oneDNN takes ten times as long for some strides of it."""
+        (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        flat = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            machine.onednn_linear(gradient, weight.t()) if of_input else None,
+            flat.t() @ input.reshape(-1, input.shape[-1]) if of_weight else None,
+            flat.sum(0) if of_bias else None,
+        )

@@ -1,0 +1,276 @@
+"""What happens once, before the first trial: every check, the teacher's record, and how long the sweep will take."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdsweep.analysis import metrics
+from kdsweep.analysis.formats import truncated
+from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
+from kdsweep.records.schema import TeacherEpoch, TeacherResult
+from kdsweep.records.writing import TrialFolder, read_teacher
+from kdsweep.tracking.tracker import Run
+from kdsweep.training.data.splits import Data, SplitName
+from kdsweep.training.data.tokens import evaluation_batches
+from kdsweep.training.fast import machine
+from kdsweep.training.loop import distill
+from kdsweep.training.losses import hard_loss
+from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.shared import Materials, student_source
+from kdsweep.training.teacher import TeacherWatch, teacher_trial
+
+GAP_CLOSED = 0.04
+"""A teacher must close so large a share of the gap between always naming the commonest class and a perfect score: below it has
+nothing to teach. 2 points for two classes of one size; and a perfect teacher passes however rare the other classes are."""
+ERRORS_LEFT = 2 / 3
+"""Another order of a teacher's classes is told where it leaves at most so many of its errors; beyond chance, see `likelier_order`."""
+UNKNOWN_WARNED = 0.1
+"""Share of the word pieces unknown to a tokenizer from which it is told."""
+TIMED_BATCHES = 4
+WARNED_SHARE = 0.05
+"""Of a split's rows: where `max_length` cuts so many, it is said aloud."""
+
+
+def recorded_teacher(
+    config: TrialConfig, folder: Path, materials: Materials, watch: TeacherWatch
+) -> TeacherResult | None:
+    """The teacher as the record has it, where it is this one on these rows; None where it has to be recorded (anew)."""
+    found = read_teacher(folder)
+    if found is None or found.data_sha256 != materials.data(config).sha256():
+        return None
+    machine.set_up(int(config.threads))
+    teacher = materials.teacher(config, watch)
+    materials.teacher_rows(config)
+    same = found.weights_sha256 == teacher.weights_sha256
+    return replace(found, from_cache=teacher.from_cache) if same else None
+
+
+def run_teacher(
+    config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
+) -> TeacherResult:
+    """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
+    folder.start(teacher_trial(config))
+    machine.set_up(int(config.threads))
+
+    told: list[TeacherEpoch] = []
+
+    def on_epoch(epoch: TeacherEpoch) -> None:
+        told.append(epoch)
+        folder.add_epoch(epoch)
+        run.log_epoch(epoch)
+        watch.on_epoch(epoch)
+
+    try:
+        teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
+    except TrialFailed as failure:
+        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+    for epoch in teacher.epochs[len(told) :]:  # of a teacher that was made before
+        on_epoch(epoch)
+    started = time.perf_counter()
+    materials.teacher_rows(config)
+    result = _teacher_result(config, materials, run, logits_seconds=time.perf_counter() - started)
+    _, validation = materials.teacher_rows(config)
+    folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
+    data = materials.data(config)
+    folder.write_labels(data.validation.labels)
+    if data.test is not None:
+        folder.write_test_labels(data.test.labels)
+    folder.finish(result)
+    run.summarise(result.summary())
+    return result
+
+
+def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logits_seconds: float) -> TeacherResult:
+    data, teacher, speed = materials.data(config), materials.teacher(config), materials.teacher_speed(config)
+    _, validation = materials.teacher_rows(config)
+    predicted = validation.teacher_logits.argmax(dim=-1)
+    return TeacherResult(
+        teacher=config.teacher,
+        val_accuracy=(predicted == validation.labels).double().mean().item(),
+        val_loss=hard_loss(validation.teacher_logits, validation.labels).item(),
+        majority_accuracy=data.majority_accuracy(),
+        parameters=parameter_count(teacher.model),
+        size_mb=size_mb(teacher.model),
+        latency_ms_p50=speed.latency_ms_p50,
+        latency_ms_p95=speed.latency_ms_p95,
+        rows_per_second=speed.rows_per_second,
+        weights_sha256=teacher.weights_sha256,
+        data_sha256=data.sha256(),
+        label_names=data.label_names,
+        train_rows=len(data.train),
+        validation_rows=len(data.validation),
+        test_rows=len(data.test) if data.test else 0,
+        duplicates_dropped=data.duplicates_dropped,
+        fine_tuned_seconds=teacher.fine_tuned_seconds,
+        logits_seconds=logits_seconds,
+        from_cache=teacher.from_cache,
+        environment=machine.environment(config.device),
+        run_id=run.run_id,
+        empty_texts_dropped=data.empty_texts_dropped,
+        conflicting_texts=data.conflicting_texts,
+        truncated_rows=materials.truncated_rows(config),
+        run_url=run.url,
+        run_missing=run.missing,
+    )
+
+
+def check_inputs(
+    materials: Materials, corners: Sequence[TrialConfig], *, largest_batch: int, splits: Sequence[SplitName]
+) -> list[str]:
+    """Refuse what no trial could be run with, before the teacher is fine-tuned; what is worth knowing all the same, in words.
+
+    Raises DataError for fewer rows than a batch; ModelError for a teacher or student that cannot read the rows, or a student that
+    cannot be made.
+    """
+    unknown: dict[str, float] = {}
+    for config in corners:
+        rows = len(materials.data(config).train)
+        if rows < largest_batch:
+            raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
+        readers = {config.teacher: materials.teacher_tokens, student_source(config)[0]: materials.student_tokens}
+        for address, read in readers.items():
+            shares = [read(config, name).unknown_share for name in splits]
+            unknown[address] = max(unknown.get(address, 0.0), *shares)
+        materials.check_student(config)
+    return [
+        f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
+        for address, share in unknown.items()
+        if share > UNKNOWN_WARNED
+    ]
+
+
+def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
+    """Check, before any trial is paid for, that the teacher is worth learning from; what `study.accept_weak_teacher` accepts, in words.
+
+    Raises PreflightError for a teacher that gives the same rows other logits the second time, whose numbered classes are in
+    another order, or that is hardly better than always naming the commonest class.
+    """
+    data, teacher = materials.data(config), materials.teacher(config)
+    _, validation = materials.teacher_rows(config)
+    batch = next(evaluation_batches(validation.tokens))
+    with torch.inference_mode():
+        first, second = (teacher.model(**batch.inputs).logits for _ in range(2))
+    if not torch.equal(first, second):
+        raise PreflightError(
+            "the teacher must be deterministic, but gives the same rows different logits the second time"
+        )
+    assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model, data.label_names)
+    predicted = validation.teacher_logits.argmax(dim=-1).cpu().numpy()
+    weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
+        data, predicted, config, study.metric, assumed
+    )
+    if weak is None:
+        return []
+    if not study.accept_weak_teacher:
+        raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+
+
+def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
+    """What is wrong with a teacher that is hardly better than always naming the commonest class; None for a better one."""
+    commonest = np.bincount(data.train.labels).argmax()
+    score, majority = (
+        _score(metric, named, data) for named in (predicted, np.full_like(data.validation.labels, commonest))
+    )
+    needed = majority + GAP_CLOSED * (1 - majority)
+    if score >= needed:
+        return None
+    order = (
+        "; or see whether its classes are in another order than label_names, which nothing but the order matches "
+        f"(now {listed(data.label_names)})"
+    )
+    return (
+        f"the teacher must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
+        f"validation, but has {100 * score:.2f} against {100 * majority:.2f} ({100 * needed:.2f} would do): it has nothing to teach. "
+        f"Train it first or longer (teacher_epochs, now {config.teacher_epochs}), or name a teacher fine-tuned for these classes"
+        f"{order if assumed else ''}"
+    )
+
+
+def _score(metric: str, predicted: np.ndarray, data: Data) -> float:
+    labels, classes = data.validation.labels, len(data.label_names)
+    if metric == "val_accuracy":
+        return metrics.accuracy(predicted, labels)
+    return {"val_macro_f1": metrics.macro_f1, "val_mcc": metrics.matthews}[metric](predicted, labels, classes)
+
+
+def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> str | None:
+    """What is wrong with a teacher whose classes, in another order, would be right much more often; None where there is no such order."""
+    labels, names = data.validation.labels, data.label_names
+    order = likelier_order(predicted, labels, len(names))
+    if order is None:
+        return None
+    before, after = (100 * metrics.accuracy(named, labels) for named in (predicted, order[predicted]))
+    meant = [names[place] for place in order]
+    if classes[0].startswith("LABEL_"):
+        moved = [f"{new} in place of {old}" for new, old in zip(meant, names, strict=True) if new != old]
+        remedy = f"name that order in label_names: {listed(meant if len(meant) <= NAMES_SHOWN else moved)}"
+    else:
+        pairs = [f"{mine} is {theirs}" for mine, theirs in zip(meant, classes, strict=True)]
+        remedy = f"give the dataset's classes the model's names: {listed(pairs)}"
+    return (
+        f"the teacher's classes and the dataset's are matched by their order alone, {listed(classes)} being {listed(names)}, which must be "
+        f"right, but gives an accuracy of {before:.1f} on validation, and another order {after:.1f}; {remedy}"
+    )
+
+
+def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """For each class that a teacher predicts, the one that it seems to mean, int [C]; None where that leaves more than `ERRORS_LEFT`
+    of its errors, or less than two standard errors between the two. Predictions and labels int [N]."""
+    counts = 2 * metrics.confusion(predicted, labels, classes)
+    counts = counts + np.eye(classes, dtype=int)  # of equals, the order as it is
+    order, taken = np.full(classes, -1), np.zeros(classes, dtype=bool)
+    for cell in np.argsort(-counts, axis=None, kind="stable"):
+        label, column = divmod(int(cell), classes)
+        if order[column] < 0 and not taken[label]:
+            order[column], taken[label] = label, True
+    right, other = predicted == labels, order[predicted] == labels
+    gains, losses = int((other & ~right).sum()), int((right & ~other).sum())
+    clear = gains - losses >= 2 * (gains + losses) ** 0.5 > 0
+    return order if clear and (~other).sum() <= ERRORS_LEFT * (~right).sum() else None
+
+
+def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
+    """What `max_length` cuts, in words: a line a model and length; and those lines that are worth a warning."""
+    several = len({(corner.teacher, corner.student) for corner in corners}) > 1
+    named: Callable[[str, str], str] = lambda role, address: (
+        f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
+    )
+    lines: dict[str, bool] = {}
+    for corner in corners:
+        rows = materials.data(corner).sizes()
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        if corner.student != FROM_TEACHER:
+            cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
+        for who, cut in cuts.items():
+            many = any(count >= WARNED_SHARE * rows[name] for name, count in cut.items())
+            lines[f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"] = many
+    return list(lines), [line for line, many in lines.items() if many]
+
+
+def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
+    """How long one trial of `config` takes here, from a few timed batches of a throwaway student on one device."""
+    train, validation = materials.rows(config)
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
+    held_out = rng.permutation(len(validation.labels))[: len(rows)]
+    passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; the second records a GPU's steps
+    short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the timing itself cannot fail
+    training, _ = distill(
+        materials.student(config),
+        train.take(rows),
+        validation.take(held_out),
+        short,
+        on_steps=lambda _: None,
+        on_epoch=lambda _: False,
+    )
+    last = training.history[-1]
+    train_seconds = last.train_seconds * len(train.labels) / len(rows)
+    evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
+    return config.epochs * (train_seconds + evaluate_seconds) / config.devices_per_trial

@@ -1,0 +1,130 @@
+"""What a model can read, known from its configuration and its tokenizer: before weights are loaded and training is paid for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from kdsweep.errors import ModelError
+from kdsweep.training.data.splits import Split
+from kdsweep.training.data.tokens import Tokens, load_tokenizer, padded, tokenize
+from kdsweep.training.fast import machine
+from kdsweep.training.models import check_task, model_config, unreadable
+
+SMALLEST_TOKENIZER = 0.5
+"""A tokenizer must have so large a share of the pieces in its model's table: the tables of published models are padded by a
+few percent at most, and a tokenizer that lies beside the wrong model, or that is empty, is much smaller."""
+MOST_UNKNOWN = 0.5
+"""Share of the word pieces that a tokenizer may not know: beyond it, a model reads hardly anything of the texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A model's tokenizer, and what the model takes of its tokens."""
+
+    address: str
+    revision: str | None
+    tokenizer: PreTrainedTokenizerBase
+    pieces: int
+    """Word pieces in its table."""
+    longest: int | None
+    """Tokens that a row may have; None: no limit."""
+    segments: bool
+    """Whether it tells the two texts of a pair apart by token type ids."""
+    pads_left: bool
+
+    def tokens(self, split: Split, *, max_length: int) -> Tokens:
+        """The model's tokens of a split. Raises ModelError where it cannot read them."""
+        segments = self.segments and split.pairs is not None
+        tokens = tokenize(split, self.tokenizer, max_length=max_length, segments=segments, pads_left=self.pads_left)
+        highest, longest = int(tokens.ids.max()), int(tokens.lengths.max())
+        if highest >= self.pieces:
+            raise ModelError(
+                f"{self.address!r}: the tokenizer gives id {highest}, but the model knows {self.pieces} pieces"
+            )
+        if self.longest is not None and longest > self.longest:
+            raise ModelError(
+                f"max_length <= {self.longest} (what {self.address!r} reads) must hold, but got {max_length}, and a row of "
+                f"{longest} tokens"
+            )
+        if tokens.unknown_share > MOST_UNKNOWN:
+            raise ModelError(
+                f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
+                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; name a model of the texts' language, or put "
+                "the model's own tokenizer beside its weights"
+            )
+        return tokens
+
+
+def reader(address: str, revision: str | None) -> Reader:
+    """What the model at `address` can read. Raises ModelError where its tokenizer is missing, or not its own."""
+    config, tokenizer = model_config(address, revision), load_tokenizer(address, revision)
+    check_task(config, address)
+    model = _without_weights(config, address)
+    pieces = _table(model, address).num_embeddings
+    if len(tokenizer) < SMALLEST_TOKENIZER * pieces:
+        raise ModelError(
+            f"{address!r}: the tokenizer must have at least {SMALLEST_TOKENIZER:.0%} of the {pieces} pieces that the model knows, "
+            f"but has {len(tokenizer)}: it is not the model's own"
+        )
+    return Reader(
+        address=address,
+        revision=revision,
+        tokenizer=tokenizer,
+        pieces=pieces,
+        longest=_longest(model),
+        segments=getattr(config, "type_vocab_size", 0) > 1,
+        pads_left=getattr(config, "summary_type", "first") == "last",  # XLNet
+    )
+
+
+def check_forward(model: nn.Module, tokens: Tokens, address: str) -> None:
+    """Raises ModelError for a model that gives no logits of the longest and the shortest row in one batch, whatever its own code says."""
+    rows = np.array([tokens.lengths.argmax(), tokens.lengths.argmin()])
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(**padded(tokens, rows).inputs)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if isinstance(error, RuntimeError) and machine.is_out_of_memory(error):
+            raise
+        kind, cause = model.config.model_type, " ".join(str(error).split())[:400]  # type: ignore[union-attr]
+        raise ModelError(
+            f"{address!r} must give logits of two rows in a batch, but this {kind} says: {cause}; name another model"
+        ) from error
+
+
+def _without_weights(config: Any, address: str) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(unreadable(address, error)) from error
+    return model
+
+
+def _table(model: nn.Module, address: str) -> nn.Embedding:
+    """A model's word pieces."""
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except NotImplementedError:
+        table = None
+    if not isinstance(table, nn.Embedding):
+        kind = model.config.model_type  # type: ignore[union-attr]
+        raise ModelError(
+            f"{address!r} must have one table of word pieces (nn.Embedding), but {kind} has none: not supported"
+        )
+    return table
+
+
+def _longest(model: nn.Module) -> int | None:
+    """RoBERTa and its kin count positions from behind the padding's, so that 514 of them read 512; XLNet says -1 for no limit."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    tables = [table for name, table in model.named_modules() if name.endswith("position_embeddings")]
+    padding = [getattr(table, "padding_idx", None) for table in tables]
+    return positions - max((index + 1 for index in padding if index is not None), default=0)

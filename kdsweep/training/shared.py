@@ -1,0 +1,254 @@
+"""What the trials of a sweep share, each made on first use and kept: rows, tokens, teacher, logits, initial students.
+
+Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields it depends on. Initial
+students are made again when a sweep asks for many: one for each seed would fill the memory.
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.system.hardware import available_cores
+from kdsweep.training.data.rows import resolved_dataset_revision
+from kdsweep.training.data.splits import Data, SplitName, load_data
+from kdsweep.training.data.tokens import Tokens
+from kdsweep.training.fast import machine
+from kdsweep.training.loop import Rows
+from kdsweep.training.models import (
+    Speed,
+    chosen_layers,
+    load_student,
+    measure_speed,
+    model_config,
+    resolved_revision,
+    size_mb,
+    student_from_teacher,
+    weights_sha256,
+)
+from kdsweep.training.reader import Reader, check_forward, reader
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits
+
+_ROWS = (
+    *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
+    *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
+    *("text_column", "text_pair_column", "label_column", "label_names", "train_limit", "validation_limit"),
+    *("csv_delimiter", "encoding", "drop_empty_texts"),
+)
+_TOKENS = (*_ROWS, "max_length", "device")
+_TEACHER = (
+    *_TOKENS,
+    *("precision", "teacher", "teacher_revision", "teacher_threads"),
+    *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed"),
+)
+_STUDENT_TOKENS = (*_TEACHER, "student", "student_revision")
+_STUDENT = (*_STUDENT_TOKENS, "student_layers", "student_init", "seed")
+
+STUDENTS_KEPT = 4
+"""Initial students in memory, those used last."""
+
+_ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "teacher_revision", "max_length", "device")
+
+Made = TypeVar("Made")
+
+
+def resolve(
+    config: TrialConfig,
+    *,
+    threads: int,
+    precision_on: Callable[[str], str] = machine.best_precision,
+    teacher_threads: Callable[[int | None], int] = lambda named: named or available_cores(),
+) -> TrialConfig:
+    """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs.
+
+    `precision_on(device)` is what its precision means, `teacher_threads(named)` how many fine-tune the teacher where its own are not
+    named, but perhaps a trial's.
+    """
+    device = machine.best_device() if config.device == "auto" else config.device
+    precision = precision_on(device) if config.precision == "auto" else config.precision
+    student = FROM_TEACHER if config.student == FROM_TEACHER else config.student
+    revisions: dict[str, Callable[[], str | None]] = {
+        "teacher_revision": lambda: resolved_revision(config.teacher),
+        "student_revision": lambda: None if student == FROM_TEACHER else resolved_revision(student),
+        "dataset_revision": lambda: resolved_dataset_revision(config),
+    }
+    found = {name: look_up() for name, look_up in revisions.items() if getattr(config, name) == "auto"}
+    named = None if config.threads == "auto" else int(config.threads)
+    machines = {
+        "device": device,
+        "precision": precision,
+        "teacher_threads": teacher_threads(named) if config.teacher_threads == "auto" else config.teacher_threads,
+        "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
+    }
+    return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
+
+
+class Materials:
+    """The shared materials of one process."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Any, ...], Any] = {}
+        self._students: list[tuple[Any, ...]] = []
+        """Keys of the initial students, the last used last."""
+
+    def data(self, config: TrialConfig) -> Data:
+        """The rows of every split."""
+        return self._once("data", config, _ROWS, lambda: load_data(config))
+
+    def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
+        """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
+
+        def make() -> Teacher:
+            tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
+            with machine.threads(int(config.teacher_threads)):
+                return prepare_teacher(config, self.data(config), tokens, watch)
+
+        return self._once("teacher", config, _TEACHER, make)
+
+    def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+        """A split as the teacher reads it. Raises ModelError where it cannot; like the student's, without its weights."""
+        return self._tokens(config, self._reader(config.teacher, config.teacher_revision), name)
+
+    def student_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+        """A split as the student reads it."""
+        found = self._reader(*student_source(config))
+        if config.student == FROM_TEACHER:
+            found = dataclasses.replace(found, segments=False)  # which a DistilBERT has none for
+        return self._tokens(config, found, name)
+
+    def check_student(self, config: TrialConfig) -> None:
+        """Raises ModelError for a student that cannot be made or used, as far as that can be known before there is a teacher."""
+        if config.student == FROM_TEACHER:
+            chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
+        else:
+            check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
+
+    def student(self, config: TrialConfig) -> nn.Module:
+        """A fresh student on its device: the same initial weights for the same fields, every time."""
+        student: nn.Module = copy.deepcopy(self._initial_student(config)[0])
+        return student.to(config.device)
+
+    def initial_weights_sha256(self, config: TrialConfig) -> str:
+        """Of the student at step 0."""
+        return self._initial_student(config)[1]
+
+    def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        """Train and validation as the student meets them: its own tokens, and the teacher's logits of the same rows."""
+        return self._student_rows(config, "train"), self._student_rows(config, "validation")
+
+    def test_rows(self, config: TrialConfig) -> Rows | None:
+        """Test as the student meets it, with the teacher's logits; None where there is no such split."""
+        return None if self.data(config).test is None else self._student_rows(config, "test")
+
+    def teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
+        """Train and validation as the teacher met them, with its logits."""
+        return self._teacher_rows(config, "train"), self._teacher_rows(config, "validation")
+
+    def teacher_test_rows(self, config: TrialConfig) -> Rows | None:
+        """Test as the teacher meets it, with its logits; None where there is no such split."""
+        return None if self.data(config).test is None else self._teacher_rows(config, "test")
+
+    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
+        """Rows of each split of which `max_length` cut the teacher's tokens."""
+        names = _splits(test=self.data(config).test is not None)
+        return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
+
+    def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
+        """Rows of train, validation and, where it is opened, `test`, of which `max_length` cut the student's tokens."""
+        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
+
+    def speed(self, config: TrialConfig) -> Speed:
+        """Of the student: measured once for each architecture, so that trials of one size can be compared."""
+
+        def measure() -> Speed:
+            return measure_speed(self.student(config), self.rows(config)[1].tokens)
+
+        return self._once("speed", config, _ARCHITECTURE, measure)
+
+    def size_mb(self, config: TrialConfig) -> float:
+        """Megabytes of the student's weights."""
+        return size_mb(self._initial_student(config)[0])
+
+    def architecture(self, config: TrialConfig) -> str:
+        """What the student's speed depends on, in one line."""
+        return json.dumps({name: getattr(config, name) for name in _ARCHITECTURE})
+
+    def teacher_speed(self, config: TrialConfig) -> Speed:
+        """Of the teacher, on the same validation rows."""
+        measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
+        return self._once("teacher_speed", config, _TEACHER, measure)
+
+    def _once(self, kind: str, config: TrialConfig, fields: tuple[str, ...], make: Callable[[], Made]) -> Made:
+        key = self._key(kind, config, fields)
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
+
+    @staticmethod
+    def _key(kind: str, config: TrialConfig, fields: tuple[str, ...]) -> tuple[Any, ...]:
+        return (kind, *(getattr(config, name) for name in fields))
+
+    def _initial_student(self, config: TrialConfig) -> tuple[nn.Module, str]:
+        def make() -> tuple[nn.Module, str]:
+            student = self._make_student(config)
+            return student, weights_sha256(student)
+
+        made = self._once("student", config, _STUDENT, make)
+        mine = self._key("student", config, _STUDENT)
+        self._students = [*(key for key in self._students if key != mine), mine]
+        while len(self._students) > STUDENTS_KEPT:
+            del self._made[self._students.pop(0)]
+        return made
+
+    def _make_student(self, config: TrialConfig) -> nn.Module:
+        names = self.data(config).label_names
+        if config.student != FROM_TEACHER:
+            return load_student(config.student, config.student_revision, names, seed=config.seed)
+        teacher = self.teacher(config)
+        source = teacher.pretrained if config.student_init == "pretrained" else teacher.model
+        return student_from_teacher(source, config.student_layers, names, seed=config.seed)
+
+    def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
+        def make() -> Rows:
+            tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
+            labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
+            with machine.threads(int(config.teacher_threads)):
+                return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
+
+        return self._once(f"teacher_rows of {name}", config, _TEACHER, make)
+
+    def _student_rows(self, config: TrialConfig, name: SplitName) -> Rows:
+        def make() -> Rows:
+            return dataclasses.replace(self._teacher_rows(config, name), tokens=self.student_tokens(config, name))
+
+        return self._once(f"rows of {name}", config, _STUDENT_TOKENS, make)
+
+    def _reader(self, address: str, revision: str | None) -> Reader:
+        key = ("reader", address, revision)
+        if key not in self._made:
+            self._made[key] = reader(address, revision)
+        found: Reader = self._made[key]
+        return found
+
+    def _tokens(self, config: TrialConfig, found: Reader, name: SplitName) -> Tokens:
+        split = self.data(config).split(name)
+        make = lambda: found.tokens(split, max_length=config.max_length).to(config.device)
+        segments = found.segments and split.pairs is not None
+        return self._once(f"tokens of {name}, {found.address}, {found.revision}, {segments}", config, _TOKENS, make)
+
+
+def _splits(*, test: bool) -> tuple[SplitName, ...]:
+    return ("train", "validation", "test") if test else ("train", "validation")
+
+
+def student_source(config: TrialConfig) -> tuple[str, str | None]:
+    """Where the student's tokenizer lies, and its revision: a from_teacher student reads the teacher's tokens."""
+    if config.student == FROM_TEACHER:
+        return config.teacher, config.teacher_revision
+    return config.student, config.student_revision

@@ -1,0 +1,280 @@
+"""The teacher: fine-tuned once where it is not one yet, and its logits computed once.
+
+Both are kept in the cache by content: a teacher under the hash of the weights it starts from, the rows, their tokens and its recipe;
+logits under the hash of the weights that gave them, the tokens and the class order; both with the kind of device, and on a CPU its
+threads, which decide the last bits. T, alpha and batch size never touch either. What the environment decides (versions of torch and
+transformers, the processor) is in the record, and no key: hosts that share a cache share its teacher.
+Shapes: C classes, N rows.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
+from kdsweep.errors import AssetError, ModelError
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.system.files import Lock, disk_said
+from kdsweep.system.wheels import cache_root
+from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
+from kdsweep.training.data.splits import Data
+from kdsweep.training.data.tokens import Tokens, load_tokenizer
+from kdsweep.training.loop import Rows, Training, all_logits, distill
+from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
+from kdsweep.training.reader import check_forward
+
+TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}
+"""Of a teacher's fine-tuning, whatever the students search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A frozen classifier, and for each class of the dataset the logit column that means it."""
+
+    model: nn.Module
+    pretrained: nn.Module
+    """The model before its fine-tuning here: the same weights where `teacher_epochs` is 0."""
+    columns: tuple[int, ...]
+    weights_sha256: str
+    epochs: tuple[TeacherEpoch, ...]
+    fine_tuned_seconds: float
+    from_cache: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherWatch:
+    """Who looks on while a teacher is fine-tuned."""
+
+    on_steps: Callable[[Sequence[StepMetrics]], None]
+    on_epoch: Callable[[TeacherEpoch], None]
+    checkpointing: Checkpointing = NO_CHECKPOINTING
+
+
+UNWATCHED = TeacherWatch(on_steps=lambda _: None, on_epoch=lambda _: None)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What lies beside a cached teacher, written last."""
+
+    weights_sha256: str
+    seconds: float = 0.0
+    epochs: Sequence[dict[str, Any]] = ()
+
+
+def teacher_trial(config: TrialConfig) -> TrialConfig:
+    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places.
+
+    A teacher that is fine-tuned already has no such trial: the config stays as it is.
+    """
+    if config.teacher_epochs == 0:
+        return config
+    return dataclasses.replace(
+        config,
+        student=config.teacher,
+        student_revision=config.teacher_revision,
+        alpha=0.0,
+        temperature=1.0,
+        learning_rate=config.teacher_learning_rate,
+        batch_size=config.teacher_batch_size,
+        epochs=config.teacher_epochs,
+        seed=config.teacher_seed,
+        threads=config.teacher_threads,
+        warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
+        weight_decay=TEACHER_RECIPE["weight_decay"],
+        max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
+    )
+
+
+def prepare_teacher(
+    config: TrialConfig,
+    data: Data,
+    tokens: Mapping[str, Tokens],
+    watch: TeacherWatch,
+) -> Teacher:
+    """The teacher that `config` names, frozen on its device; fine-tuned first, or taken from the cache, where it says so.
+
+    `tokens` are its own of train and validation. Computes with as many threads as torch has.
+    """
+    pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
+    columns = label_columns(pretrained.config, data.label_names, config.teacher)
+    pretrained = freeze(pretrained.to(config.device))
+    check_forward(pretrained, tokens["train"], config.teacher)
+    if config.teacher_epochs == 0:
+        model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
+    else:
+        folder = cache_root() / "teachers" / _teacher_key(config, data, tokens, columns, pretrained)
+        with _alone(folder):
+            cached = _read_teacher(folder, data)
+            from_cache = cached is not None
+            if cached is None:
+                _fine_tune(teacher_trial(config), data, tokens, columns, folder, watch)
+                cached = _read_teacher(folder, data)
+                assert cached is not None
+        model, made = freeze(cached[0].to(config.device)), cached[1]
+    return Teacher(
+        model=model,
+        pretrained=pretrained,
+        columns=tuple(columns),
+        weights_sha256=made.weights_sha256,
+        epochs=tuple(TeacherEpoch(**epoch) for epoch in made.epochs),
+        fine_tuned_seconds=made.seconds,
+        from_cache=from_cache,
+    )
+
+
+def _teacher_key(
+    config: TrialConfig, data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], pretrained: nn.Module
+) -> str:
+    """Of everything but the environment that decides the fine-tuned weights to the last bit; its checkpoints have it too."""
+    trial = teacher_trial(config)
+    recipe = (trial.learning_rate, trial.batch_size, trial.epochs, trial.seed, trial.precision)
+    model = (weights_sha256(pretrained), computation(pretrained), list(columns))
+    rows = (data.sha256(), [tokens[name].sha256() for name in ("train", "validation")])
+    parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), _arithmetic(trial.device), RECIPE_VERSION]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _arithmetic(device: str) -> str:
+    """What decides the order of a sum, and with it the last bits: the kind of device, and a CPU's threads."""
+    return device.partition(":")[0] if device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _fine_tune(
+    trial: TrialConfig,
+    data: Data,
+    tokens: Mapping[str, Tokens],
+    columns: Sequence[int],
+    folder: Path,
+    watch: TeacherWatch,
+) -> None:
+    """Train, and save into the cache by rename, so that no half-written teacher is ever used."""
+    started = time.perf_counter()
+    model = load_classifier(trial.student, trial.student_revision, data.label_names, seed=trial.seed).to(trial.device)
+    column = torch.tensor(columns, device=trial.device)
+    rows = {}
+    for name, split in (("train", data.train), ("validation", data.validation)):
+        labels = column[torch.from_numpy(split.labels).to(trial.device)]
+        nobody = torch.zeros(len(split), len(columns), device=trial.device)  # alpha is 0: nobody teaches the teacher
+        rows[name] = Rows(tokens=tokens[name], labels=labels, teacher_logits=nobody)
+    epochs: list[dict[str, Any]] = []
+
+    def record(epoch: EpochMetrics) -> bool:
+        epochs.append({field.name: getattr(epoch, field.name) for field in dataclasses.fields(TeacherEpoch)})
+        watch.on_epoch(TeacherEpoch(**epochs[-1]))
+        return False
+
+    def start(training: Training) -> None:
+        for epoch in training.history:
+            record(epoch)
+
+    checkpoints = watch.checkpointing.of(cache_root() / "checkpoints" / folder.name, folder.name)
+    told: dict[str, Any] = {"on_start": start, "on_steps": watch.on_steps, "on_epoch": record}
+    distill(model, rows["train"], rows["validation"], trial, **told, checkpoints=checkpoints)
+    made = _Made(weights_sha256(model), time.perf_counter() - started, epochs)
+    with _scratch(folder.parent) as scratch:
+        model.save_pretrained(scratch / "teacher")  # type: ignore[operator]
+        load_tokenizer(trial.student, trial.student_revision).save_pretrained(scratch / "teacher")
+        (scratch / "teacher" / "made.json").write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        (scratch / "teacher").rename(folder)
+    checkpoints.clear()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Inside the block, no other process fine-tunes this teacher: one that comes second waits, and finds it made."""
+    lock = Lock(cache_root() / "locks" / f"{folder.name}.lock")
+    lock.take(wait=True)
+    try:
+        yield
+    finally:
+        lock.give_back()
+
+
+def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:
+    """A cached teacher; None where there is none or its weights are not those that were written."""
+    try:
+        made = _Made(**json.loads((folder / "made.json").read_text(encoding="utf-8")))
+        model = load_classifier(str(folder), None, data.label_names, seed=0)
+    except (OSError, ValueError, TypeError, ModelError):
+        return None
+    return (model, made) if weights_sha256(model) == made.weights_sha256 else None
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder beside the final place. Raises AssetError where the cache cannot be written."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as scratch:
+            yield Path(scratch)
+    except Exception as error:
+        if (said := disk_said(error)) is None:
+            raise
+        raise AssetError(
+            f"the cache {parent} must be writable, but: {said}; the same command continues once it is (KDSWEEP_CACHE moves it)"
+        ) from error
+
+
+# Logits --------------------------------------------------------------------------------------------------------------
+
+
+def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
+    """The teacher's logits of every row in the dataset's class order, float32 [N, C]: from the cache, or computed and cached.
+
+    A torn or foreign entry is computed again. Raises ModelError where a logit is not finite.
+    """
+    path = cache_root() / "logits" / f"{_logits_key(teacher, tokens)}.safetensors"
+    shape = (len(tokens.lengths), len(teacher.columns))
+    device = tokens.ids.device
+    cached = _read_logits(path, shape)
+    if cached is not None:
+        return cached.to(device)
+    classes = int(teacher.model.config.num_labels)  # type: ignore[union-attr, arg-type]
+    logits = all_logits(teacher.model, tokens, classes=classes)[:, list(teacher.columns)].contiguous()
+    bad = int((~logits.isfinite()).any(dim=-1).sum())
+    if bad:
+        raise ModelError(f"the teacher's logits must be finite, but {bad} of {shape[0]} rows hold nan or inf")
+    _write_logits(path, logits.cpu())
+    return logits
+
+
+def _logits_key(teacher: Teacher, tokens: Tokens) -> str:
+    parts = [teacher.weights_sha256, computation(teacher.model), teacher.columns, tokens.sha256()]
+    return hashlib.sha256(json.dumps([*parts, _arithmetic(tokens.ids.device.type)]).encode()).hexdigest()
+
+
+def _read_logits(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """None for no entry, a torn one, one of another shape, or one whose bytes do not match their own hash."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            logits: Tensor = file.get_tensor("logits")
+            expected = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    intact = tuple(logits.shape) == shape and logits.dtype == torch.float32 and _sha256(logits) == expected
+    return logits if intact else None
+
+
+def _write_logits(path: Path, logits: Tensor) -> None:
+    with _scratch(path.parent) as scratch:
+        safetensors.torch.save_file({"logits": logits}, scratch / path.name, metadata={"sha256": _sha256(logits)})
+        (scratch / path.name).replace(path)
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -1,0 +1,251 @@
+"""One trial, from its config to its saved student: the recipe."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdsweep.analysis import metrics
+from kdsweep.config.sweep import Arm
+from kdsweep.config.trial import TrialConfig, plain_values
+from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
+from kdsweep.records.schema import (
+    Attempt,
+    EpochMetrics,
+    Finalist,
+    FinalTest,
+    Status,
+    StepMetrics,
+    TrialResult,
+    validated,
+)
+from kdsweep.records.writing import TrialFolder
+from kdsweep.system.files import drafting
+from kdsweep.tracking.tracker import Run
+from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
+from kdsweep.training.data.tokens import load_tokenizer
+from kdsweep.training.fast import machine
+from kdsweep.training.fast.team import leading
+from kdsweep.training.loop import Rows, Training, distill, evaluate, measured
+from kdsweep.training.models import parameter_count, weights_sha256
+from kdsweep.training.shared import Materials, student_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Which trial of a sweep this is, and for which time it is tried."""
+
+    arm: Arm
+    trial: int
+    finalist: Finalist | None = None
+    """A trial of the search, once more with another seed and on the test split."""
+    attempt: int = 1
+    owner: str = "-"
+    """The process that runs it."""
+    violates: tuple[str, ...] = ()
+    """Constraints of the study that its student breaks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who looks on: `on_steps` shows losses, `on_epoch` shows metrics and says whether to stop here (pruned).
+
+    `on_kept` sees each epoch that an attempt before has made already.
+    """
+
+    on_steps: Callable[[Sequence[StepMetrics]], None]
+    on_epoch: Callable[[EpochMetrics], bool]
+    on_kept: Callable[[EpochMetrics], None] = lambda _: None
+
+
+def run_trial(
+    config: TrialConfig,
+    slot: Slot,
+    folder: TrialFolder,
+    materials: Materials,
+    run: Run,
+    watch: Watch,
+    checkpointing: Checkpointing = NO_CHECKPOINTING,
+) -> TrialResult:
+    """Train, evaluate and save one student; its result, which stands in `folder` too.
+
+    Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
+    that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
+    """
+    started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+    if config.unresolved():
+        raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
+    folder.start(config)
+    machine.set_up(int(config.threads))
+    log = _Log(slot, folder, run, watch)
+    checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
+    facts: dict[str, Any] = {}
+    status, error, tested = "complete", None, None
+    try:
+        train, validation = materials.rows(config)
+        student = materials.student(config)
+        told: dict[str, Any] = {"on_start": log.start, "on_steps": log.steps, "on_epoch": log.epoch}
+        with leading(config, folder.path) as team:
+            training, evaluation = distill(
+                student, train, validation, config, **told, checkpoints=checkpoints, team=team
+            )
+        speed = materials.speed(config)
+        facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
+        facts["weights_sha256"] = weights_sha256(student)
+        folder.write_predictions(evaluation.predictions())
+        if log.pruned:
+            status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
+        else:
+            facts["size_mb"] = save_student(student, config, folder.student)
+            if slot.finalist and (tested := open_test(student, config, materials, folder)):
+                run.summarise({f"test_{name}": value for name, value in tested.items()})
+        facts["truncated_rows"] = materials.student_truncated_rows(config, test=tested is not None)
+    except (TrialFailed, torch.OutOfMemoryError) as failure:
+        status, error = "failed", str(failure)
+        folder.write_log(traceback.format_exc())
+    except (Superseded, KDSweepError):
+        raise  # the folder is somebody else's; or the message says it all, and perhaps of a disk that takes no log
+    except Exception:
+        with suppress(ResultsError):
+            folder.write_log(traceback.format_exc())
+        raise
+    result = _result(config, slot, materials, run, log, facts, status, error, started, started_at)  # type: ignore[arg-type]
+    run.summarise(result.summary())
+    folder.finish(result)
+    return result
+
+
+def open_test(
+    student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
+) -> dict[str, float] | None:
+    """A finalist on the test split, recorded in its folder: its metrics; None where there is no such split."""
+    rows = materials.test_rows(config)
+    if rows is None:
+        return None
+    evaluation = evaluate(student, rows)
+    folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
+    return measured(evaluation.logits, rows)
+
+
+def final_test(logits: Tensor, rows: Rows) -> FinalTest:
+    """A model's logits [N, C] of the test rows, measured."""
+    bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
+    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
+    return FinalTest(
+        **measured(logits, rows),
+        reliability=tuple((confidence, right, count) for confidence, right, count in filled if count),
+        rows=len(rows.labels),
+        opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+class _Log:
+    """Every number goes to the record first, then to W&B, then to whoever watches."""
+
+    def __init__(self, slot: Slot, folder: TrialFolder, run: Run, watch: Watch) -> None:
+        self._slot, self._folder, self._run, self._watch = slot, folder, run, watch
+        self.epochs: list[EpochMetrics] = []
+        self.pruned = False
+
+    def start(self, training: Training) -> None:
+        """The record is cut back to where training starts; a W&B run of its own gets what came before."""
+        steps, self.epochs, again = self._folder.cut_back(step=training.step, epochs=len(training.history))
+        attempt = Attempt(
+            attempt=self._slot.attempt,
+            owner=self._slot.owner,
+            from_step=training.step,
+            steps_again=again,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._folder.add_attempt(attempt)
+        for epoch in self.epochs:
+            self._run.log_steps([step for step in steps if step.epoch == epoch.epoch])
+            self._run.log_epoch(epoch)
+            self._watch.on_kept(epoch)
+        self._run.log_steps([step for step in steps if step.epoch > len(self.epochs)])
+
+    def steps_again(self) -> int:
+        """Trained more than once, over all attempts."""
+        return self._folder.steps_again()
+
+    def steps(self, steps: Sequence[StepMetrics]) -> None:
+        self._folder.add_steps(steps)
+        self._run.log_steps(steps)
+        self._watch.on_steps(steps)
+
+    def epoch(self, epoch: EpochMetrics) -> bool:
+        self._folder.add_epoch(epoch)
+        self._run.log_epoch(epoch)
+        self.epochs.append(epoch)
+        self.pruned = self._watch.on_epoch(epoch)
+        return self.pruned
+
+
+def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
+    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk.
+
+    Raises ResultsError for a full disk, and leaves no half of a student.
+    """
+    tokenizer = load_tokenizer(*student_source(config))
+    with drafting(path) as draft:
+        student.save_pretrained(draft)  # type: ignore[operator]
+        tokenizer.save_pretrained(draft)
+    return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
+
+
+def _result(
+    config: TrialConfig,
+    slot: Slot,
+    materials: Materials,
+    run: Run,
+    log: _Log,
+    facts: dict[str, Any],
+    status: Status,
+    error: str | None,
+    started: float,
+    started_at: str,
+) -> TrialResult:
+    last = log.epochs[-1] if log.epochs else None
+    best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+    return TrialResult(
+        arm=slot.arm,
+        trial=slot.trial,
+        finalist=slot.finalist,
+        violates=slot.violates,
+        attempt=slot.attempt,
+        status=status,
+        error=error,
+        **validated(last),
+        best_epoch=best.epoch if best else None,
+        best_val_accuracy=best.val_accuracy if best else None,
+        epochs=len(log.epochs),
+        steps=last.step if last else 0,
+        parameters=facts.get("parameters"),
+        size_mb=facts.get("size_mb"),
+        latency_ms_p50=facts.get("latency_ms_p50"),
+        latency_ms_p95=facts.get("latency_ms_p95"),
+        rows_per_second=facts.get("rows_per_second"),
+        train_seconds=sum(epoch.train_seconds for epoch in log.epochs),
+        evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
+        seconds=time.perf_counter() - started,
+        initial_weights_sha256=materials.initial_weights_sha256(config),
+        teacher_weights_sha256=materials.teacher(config).weights_sha256,
+        data_sha256=materials.data(config).sha256(),
+        environment=machine.environment(config.device),
+        started_at=started_at,
+        run_id=run.run_id,
+        run_url=run.url,
+        run_missing=run.missing,
+        micro_batches=facts.get("micro_batches", 1),
+        steps_again=log.steps_again(),
+        weights_sha256=facts.get("weights_sha256"),
+        config=plain_values(asdict(config)),
+        truncated_rows=facts.get("truncated_rows", {}),
+    )
