@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kdsweep import __version__
 from kdsweep.config.shipped import shipped_sweeps
-from kdsweep.config.trial import did_you_mean
+from kdsweep.config.yaml import did_you_mean
 
 COMMANDS = {
     "run": ("SWEEP", "run a sweep, or continue it where it stopped"),

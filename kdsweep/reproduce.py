@@ -18,22 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from kdsweep.config.sweep import PATH_FIELDS, identity_changes
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig, did_you_mean
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
+from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_test_predictions, read_trial, torn_lines
 from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import (
-    TrialFolder,
-    TrialRow,
-    read_predictions,
-    read_test,
-    read_test_predictions,
-    read_trial,
-    torn_lines,
-)
+from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import write_json
 from kdsweep.system.hardware import bound_spinning
-from kdsweep.system.imports import for_good
+from kdsweep.system.process import for_good
 
 TOLERANCE = 0.01
 """On a GPU: accuracies and agreement may differ by so much (1 point), losses by so much of themselves, classes on that share of rows."""

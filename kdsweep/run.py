@@ -12,7 +12,8 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine import display
 from kdsweep.errors import KDSweepError, Stopped
-from kdsweep.records.writing import read_teacher, results_root, teacher_folder
+from kdsweep.records.layout import results_root, teacher_folder
+from kdsweep.records.reading import read_teacher
 
 EPILOG = """\
 examples:

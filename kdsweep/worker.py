@@ -23,9 +23,7 @@ from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
 from kdsweep.system.hardware import bound_spinning
-from kdsweep.system.imports import for_good
-from kdsweep.system.owners import new_owner
-from kdsweep.system.process import StopRequest, stop_with_parent
+from kdsweep.system.process import StopRequest, for_good, new_owner, stop_with_parent
 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 

@@ -18,16 +18,10 @@ from kdsweep.config.sweep import Arm, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.reading import read_sweep
 from kdsweep.records.schema import Attempt, TeacherResult, TrialResult
-from kdsweep.records.writing import (
-    TrialFolder,
-    keep_sweep_key,
-    read_sweep,
-    start_sweep,
-    teacher_folder,
-    trial_folder,
-    write_sweep,
-)
+from kdsweep.records.writing import TrialFolder, keep_sweep_key, start_sweep, write_sweep
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.audit import Audit, audit, audit_text
 from kdsweep.tracking.names import RunLabel, teacher_label, trial_label

@@ -9,11 +9,12 @@ from test_report import make_sweep, make_teacher, make_trial, page_of
 
 from kdsweep.analysis.by_class import WORST
 from kdsweep.config.sweep import Arm
-from kdsweep.records.writing import TrialFolder, teacher_folder, trial_folder
-from kdsweep.report import write_report
+from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.writing import TrialFolder
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import render_markdown
+from kdsweep.reporting.write import write_report
 
 POINT = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 LABELS = [0, 0, 0, 0, 1, 1, 2, 2]

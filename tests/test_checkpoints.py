@@ -10,7 +10,8 @@ import torch
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, Interrupted
-from kdsweep.records.writing import TrialFolder, read_steps, read_trial
+from kdsweep.records.reading import read_steps, read_trial
+from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import readout

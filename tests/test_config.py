@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 
 from kdsweep.config import trial as module
-from kdsweep.config.trial import (
-    FIELD_TYPES,
-    REQUIRED_FIELDS,
-    TrialConfig,
-    did_you_mean,
-    read_trial_config,
-    read_yaml,
-    to_yaml,
-    trial_yaml,
-)
+from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, TrialConfig, read_trial_config, trial_yaml
+from kdsweep.config.yaml import did_you_mean, read_yaml, to_yaml
 from kdsweep.errors import ConfigError
 
 BASE: dict[str, Any] = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}

@@ -19,7 +19,8 @@ from transformers import AutoModelForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError, Interrupted
-from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
+from kdsweep.records.reading import TrialRow, read_trial
+from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.checkpoints import Checkpointing
@@ -27,7 +28,8 @@ from kdsweep.training.data.tokens import Batch, load_tokenizer
 from kdsweep.training.fast import team
 from kdsweep.training.fast.team import ALONE, Team, check_devices
 from kdsweep.training.models import weights_sha256
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 Config = Callable[..., TrialConfig]

@@ -13,12 +13,14 @@ from transformers import BertForSequenceClassification
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
-from kdsweep.training import loop
+from kdsweep.training import loop, state
 from kdsweep.training.data.tokens import load_tokenizer, padded, training_batches
+from kdsweep.training.evaluation import evaluate
 from kdsweep.training.fast.shortcuts import shortcuts
-from kdsweep.training.loop import distill, evaluate
+from kdsweep.training.fast.vocabulary import compact_vocabulary
+from kdsweep.training.loop import distill
 from kdsweep.training.losses import LossParts, distillation_loss
-from kdsweep.training.models import compact_vocabulary, weights_sha256
+from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
@@ -207,7 +209,7 @@ def test_the_gradient_reaches_every_parameter_of_the_student_and_none_of_the_tea
 
 def test_biases_and_layer_norms_do_not_decay_and_all_else_does(tiny_config: Config, materials: Materials) -> None:
     student = materials.student(tiny_config())
-    optimizer, _ = loop._optimizer_and_schedule(student, tiny_config(weight_decay=0.07), steps=10)
+    optimizer, _ = state.optimizer_and_schedule(student, tiny_config(weight_decay=0.07), steps=10)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in student.named_parameters():
         free = name.endswith("bias") or "norm" in name.lower()

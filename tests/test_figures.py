@@ -10,10 +10,10 @@ import pytest
 from test_report import AXES, row_of, sweep_of, teacher_of
 
 from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
-from kdsweep.reporting.figures import importances, search_map, style
+from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}
 BAD = "<b>&"
@@ -38,10 +38,10 @@ def records_of(accuracies: Sequence[float], search: dict[str, Axis] | None = Non
 
 
 def every_figure(records: SweepRecords) -> list[style.Figure]:
-    drawn = [*search_map.search_maps(records), *style.learning_curves(records.trials)]
-    drawn += [importances.parameter_importances(records), search_map.parallel_coordinates(records)]
-    drawn += [style.budget_curves(records)]
-    return [*drawn, *style.accuracy_versus_cost(records)]
+    drawn = [*search_map.search_maps(records), *curves.learning_curves(records.trials)]
+    drawn += [importances.parameter_importances(records), parallel.parallel_coordinates(records)]
+    drawn += [curves.budget_curves(records)]
+    return [*drawn, *cost.accuracy_versus_cost(records)]
 
 
 def test_the_map_places_every_distilled_trial_by_temperature_and_alpha_and_colours_it() -> None:
@@ -72,9 +72,9 @@ def test_without_both_axes_every_searched_field_gets_a_slice() -> None:
 
 def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_strength() -> None:
     records = records_of([0.7, 0.9, 0.8, 0.6])
-    names = [found.name for found in style.learning_curves(records.trials)]
+    names = [found.name for found in curves.learning_curves(records.trials)]
     assert names == ["L_soft", "L_hard", "val_accuracy"]
-    lines = style.learning_curves(records.trials)[2].plot.data
+    lines = curves.learning_curves(records.trials)[2].plot.data
     assert {(line.line.color, line.line.dash) for line in lines} == {
         (style.COLOURS["distilled"], "solid"),
         (style.COLOURS["fine_tuned"], "dash"),
@@ -89,17 +89,17 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
 def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> None:
     sweep = sweep_of()
     trials = [row_of(sweep, "distilled", n, POINT, 0.7, epochs=1 if n < 5 else 3) for n in range(70)]
-    drawn = style.learning_curves(trials)[2].plot.data
-    assert len(drawn) == style.LAYERS + 2
+    drawn = curves.learning_curves(trials)[2].plot.data
+    assert len(drawn) == curves.LAYERS + 2
     marks = [line for line in drawn if line.mode == "markers"]
     assert [list(line.customdata) for line in marks] == [[0, None, 1, None, 2, None, 3, None, 4, None]]
     assert sum(list(line.x).count(3) for line in drawn if line.mode == "lines") == 65
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "MOST_POINTS", 5)
+    monkeypatch.setattr(curves, "MOST_POINTS", 5)
     trial = row_of(sweep_of(epochs=12), "distilled", 0, POINT, 0.7)
-    faint = style.learning_curves([trial])[0].plot.data[0]
+    faint = curves.learning_curves([trial])[0].plot.data[0]
     assert list(faint.x) == [1, 3, 5, 7, 9, 11, 12, None]
 
 
@@ -148,7 +148,7 @@ def test_importances_of_noise_have_whiskers_as_wide_as_what_they_do_not_know() -
 
 def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials() -> None:
     scores = [0.80, 0.81, 0.84, 0.79, 0.90, 0.85, 0.82, 0.83]
-    figure = style.budget_curves(records_of(scores, WIDE))
+    figure = curves.budget_curves(records_of(scores, WIDE))
     assert figure.plot is not None
     band, line = figure.plot.data  # the fine-tuned arm has too few
     assert line.y[0] == pytest.approx(100 * np.mean(scores)) and line.y[-1] == pytest.approx(90.0)
@@ -156,12 +156,12 @@ def test_the_budgets_curve_ends_at_the_best_score_and_needs_eight_trials() -> No
     below, above = band.y[:8], band.y[9:]
     assert all(low <= middle <= high for low, middle, high in zip(below, line.y, above, strict=True))
     assert "90 of all" in figure.description
-    few = style.budget_curves(records_of(scores[:7], WIDE))
+    few = curves.budget_curves(records_of(scores[:7], WIDE))
     assert few.plot is None and "needs 8" in few.note
 
 
 def test_parallel_coordinates_draw_a_line_for_each_complete_distilled_trial() -> None:
-    found = search_map.parallel_coordinates(records_of([0.7, 0.9, 0.8]))
+    found = parallel.parallel_coordinates(records_of([0.7, 0.9, 0.8]))
     assert found.plot
     lines = [trace for trace in found.plot.data if trace.mode == "lines"]
     assert [line.line.width for line in lines] == [1.6, 1.6, 1.6, 3], "a trace a colour, then the best"
@@ -176,7 +176,7 @@ def test_cost_shows_students_teacher_and_the_pareto_front() -> None:
         row_of(sweep, "distilled", n, {"student_layers": layers}, 0.8, parameters=parameters)
         for n, (layers, parameters) in enumerate([(2, 15_000_000), ((0, 5), 16_000_000)])
     ]
-    size, latency = style.accuracy_versus_cost(gathered(sweep, trials, teacher_of()))
+    size, latency = cost.accuracy_versus_cost(gathered(sweep, trials, teacher_of()))
     assert size.plot and latency.plot
     front, students, _, teacher = size.plot.data
     assert list(students.x) == [15.0, 16.0] and list(teacher.x) == [22.0]
@@ -186,8 +186,8 @@ def test_cost_shows_students_teacher_and_the_pareto_front() -> None:
 
 
 def test_the_pareto_front_holds_what_nothing_beats() -> None:
-    assert style.pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (3, 0.9)]
-    assert style.pareto_front([]) == []
+    assert cost.pareto_front([(3, 0.9), (1, 0.5), (2, 0.4), (1, 0.6), (4, 0.9)]) == [(1, 0.6), (3, 0.9)]
+    assert cost.pareto_front([]) == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -13,17 +13,11 @@ import pytest
 from test_lost import command, processes, started, wait_for
 
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.records.layout import trial_folder
+from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions
 from kdsweep.records.schema import FinalTest, missing_result
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import (
-    TrialFolder,
-    packed_trial,
-    read_test,
-    read_test_labels,
-    read_test_predictions,
-    trial_folder,
-    unpack_trial,
-)
+from kdsweep.records.writing import TrialFolder, unpack_trial
 from kdsweep.search.studies import Studies
 
 WriteSweep = Callable[..., Path]
@@ -205,12 +199,12 @@ def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_me
     for _ in range(4):
         mine = studies.take_from("distilled")
         assert mine is not None
-        latency = studies.agreed_latency("small", lambda: float(len(measured) or measured.append(0) or 5.0))
+        latency = studies.agreements.agreed_latency("small", lambda: float(len(measured) or measured.append(0) or 5.0))
         mine.constrain({"latency_ms_p50": latency - 5.0, "size_mb": 1.0 if mine.trial == 3 else -1.0})
         result = missing_result("distilled", mine.trial, status="complete", error="", attempt=1)
         assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
     assert measured == [0]
-    assert [trial for _, trial, _ in Studies(sweep, memory).finalists()] == [2, 1]
+    assert [trial for _, trial, _ in Studies(sweep, memory).finalists.wanted()] == [2, 1]
 
 
 @pytest.mark.slow

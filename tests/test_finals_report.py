@@ -14,12 +14,14 @@ from kdsweep.analysis.finalists import _word, read_finals
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import Arm, FinalistsConfig, SweepConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
+from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.reading import read_trial
 from kdsweep.records.schema import Finalist, FinalTest, TrialResult, missing_result
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, read_trial, teacher_folder, trial_folder, write_sweep
-from kdsweep.report import write_report
+from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import finalists_table, render_markdown, terminal_text, verdicts_table
+from kdsweep.reporting.write import write_report
 
 TEST_ROWS = 4000
 METRICS: dict[str, Any] = {"macro_f1": 0.7, "mcc": 0.6, "loss": 0.5, "ece": 0.1, "agreement": 0.9, "kl": 0.2}

@@ -48,11 +48,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
 
 ALLOWED: dict[tuple[str, str], str] = {
     ("engine.supervisor", "worker"): "the supervisor starts the command that a user starts on another host",
-    ("engine.sweep", "report"): "imports upward, until its definition moves",
     ("engine.worker_loop", "optuna"): "how a trial's twin ended is Optuna's word for it, until the assignment says it",
-    ("search.studies", "tracking.names"): "imports upward, until its definition moves",
-    ("tracking.audit", "analysis.formats"): "imports upward, until its definition moves",
-    ("tracking.names", "analysis.formats"): "imports upward, until its definition moves",
     ("training.fast.team", "training.follower"): "the leader of a team starts the others, which train as it does",
 }
 """Who may break a rule by what, and why: a module, and the module that it imports, the library, or what it starts as a process."""
@@ -142,7 +138,7 @@ def broken() -> dict[tuple[str, str], str]:
 
 
 def test_every_file_stands_in_a_room_that_has_a_floor() -> None:
-    assert len(modules()) >= 60
+    assert len(modules()) >= 70
     rooms = {room(module) for module in modules()}
     assert rooms <= {name for names in FLOORS for name in names}
     assert {path.parent for path in PACKAGE.rglob("*.py")} == {
@@ -218,11 +214,11 @@ def check(what):
     if found := {"torch", "transformers", "wandb", "datasets"} & set(sys.modules):
         sys.exit(f"{what} imports {found}")
 
-light = ("config.trial", "config.sweep", "records.writing", "tracking.audit", "engine.sweep", "run", "report", "reproduce", "worker")
+light = ("config.trial", "config.sweep", "records.reading", "tracking.audit", "engine.sweep", "run", "report", "reproduce", "worker")
 for module in light:
     import_module(f"kdsweep.{module}")
     check(module)
-import_module("kdsweep.report").write_report(Path(sys.argv[1]))
+import_module("kdsweep.reporting.write").write_report(Path(sys.argv[1]))
 check("writing a report")
 """
 

@@ -19,8 +19,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, KDSweepError, ResultsError
+from kdsweep.records.layout import study_path
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, study_path
+from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import append_lines, drafting, naming, read_lines
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root, local_path

@@ -14,18 +14,20 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import Interrupted
+from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import StepMetrics
-from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
+from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
-from kdsweep.training import loop
+from kdsweep.training import loop, state
 from kdsweep.training.checkpoints import Checkpointing
-from kdsweep.training.data.tokens import Tokens, padded
+from kdsweep.training.data.tokens import Rows, Tokens, padded
 from kdsweep.training.fast import cuda_graphs
 from kdsweep.training.fast.cuda_graphs import own_stream
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
-from kdsweep.training.loop import Rows, Training, distill, distill_epoch
+from kdsweep.training.loop import distill, distill_epoch
 from kdsweep.training.shared import Materials
+from kdsweep.training.state import Training
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -214,7 +216,7 @@ def test_a_batch_that_does_not_fit_runs_in_pieces(tiny_config: Config, replays: 
 
 
 def _training(student: Any, config: TrialConfig) -> Training:
-    optimizer, schedule = loop._optimizer_and_schedule(student, config, steps=4)
+    optimizer, schedule = state.optimizer_and_schedule(student, config, steps=4)
     return Training(
         student=student, optimizer=optimizer, schedule=schedule, graphs=cuda_graphs.Graphs(optimizer, "cuda")
     )

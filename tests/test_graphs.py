@@ -10,8 +10,9 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.training.data.tokens import Batch, training_batches
 from kdsweep.training.fast import cuda_graphs
 from kdsweep.training.fast.cuda_graphs import Graphs
-from kdsweep.training.loop import Training, _backward, _optimizer_and_schedule
+from kdsweep.training.loop import _backward
 from kdsweep.training.shared import Materials
+from kdsweep.training.state import Training, optimizer_and_schedule
 
 
 class Told:
@@ -77,7 +78,7 @@ def test_a_batch_that_fits_without_graphs_is_not_cut(
     student: Any = materials.student(config)
     told.step(4)
     told.step(4)
-    optimizer, schedule = _optimizer_and_schedule(student, config, steps=1)
+    optimizer, schedule = optimizer_and_schedule(student, config, steps=1)
     training = Training(student=student, optimizer=optimizer, schedule=schedule, graphs=told.graphs)
     plain, sizes = student.forward, []
 

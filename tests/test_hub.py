@@ -14,7 +14,8 @@ from kdsweep.errors import DataError, ModelError
 from kdsweep.training.data.splits import load_data
 from kdsweep.training.data.tokens import load_tokenizer
 from kdsweep.training.models import load_classifier
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -17,8 +17,8 @@ from servers import Postgres, Proxy, SmallDisk
 from tiny import write_tiny_teacher
 
 from kdsweep import report
+from kdsweep.records.layout import study_path
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import study_path
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from kill_storm import processes, storm_between  # noqa: E402

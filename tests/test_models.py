@@ -25,20 +25,11 @@ from transformers import (
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training import loop
+from kdsweep.training.fast.vocabulary import Vocabulary, compact_vocabulary, restore_vocabulary
 from kdsweep.training.loop import distill
-from kdsweep.training.models import (
-    Vocabulary,
-    check_task,
-    compact_vocabulary,
-    label_columns,
-    load_classifier,
-    load_student,
-    restore_vocabulary,
-    spread_layers,
-    student_from_teacher,
-    weights_sha256,
-)
+from kdsweep.training.models import check_task, label_columns, load_classifier, weights_sha256
 from kdsweep.training.shared import STUDENTS_KEPT, Materials
+from kdsweep.training.students import load_student, spread_layers, student_from_teacher
 
 NAMES = ("negative", "positive")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from test_report import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
 
-from kdsweep import report
 from kdsweep.config.sweep import ARMS
+from kdsweep.reporting.write import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: kdsweep[test]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -108,7 +108,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         folder = root / case
         if not folder.exists():
             CASES[case](folder)
-            report.write_report(folder)
+            write_report(folder)
         return folder / "report.html"
 
     return write

@@ -16,19 +16,15 @@ from test_report import make_full
 from kdsweep.config.sweep import Resolved
 from kdsweep.config.trial import trial_yaml
 from kdsweep.engine.publish import publish
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.reading import read_sweep_key, read_trials, read_verdict
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import (
-    TrialFolder,
-    keep_sweep_key,
-    read_sweep_key,
-    read_trials,
-    read_verdict,
-    teacher_folder,
-    tracked_runs,
-)
-from kdsweep.report import write_report
+from kdsweep.records.writing import TrialFolder, keep_sweep_key
 from kdsweep.reporting.build import Report, build_report
-from kdsweep.tracking.audit import audit, wandb_records
+from kdsweep.reporting.write import write_report
+from kdsweep.tracking.audit import audit
+from kdsweep.tracking.names import tracked_runs
+from kdsweep.tracking.wandb_reader import wandb_records
 
 KEY = "k3x9qz"
 

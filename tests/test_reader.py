@@ -32,7 +32,8 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Split
 from kdsweep.training.data.tokens import padded
-from kdsweep.training.loop import all_logits, distill
+from kdsweep.training.evaluation import all_logits
+from kdsweep.training.loop import distill
 from kdsweep.training.preflight import check_inputs
 from kdsweep.training.reader import Reader, reader
 from kdsweep.training.shared import Materials

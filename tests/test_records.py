@@ -14,6 +14,16 @@ from kdsweep.config.sweep import ARMS, Arm
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
+from kdsweep.records.layout import results_root, teacher_folder, trial_folder
+from kdsweep.records.reading import (
+    read_predictions,
+    read_steps,
+    read_sweep,
+    read_trial,
+    read_trials,
+    read_validation_labels,
+    torn_lines,
+)
 from kdsweep.records.schema import (
     VALIDATED,
     Attempt,
@@ -24,21 +34,7 @@ from kdsweep.records.schema import (
     TrialResult,
 )
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import (
-    TrialFolder,
-    drop_students,
-    read_predictions,
-    read_steps,
-    read_sweep,
-    read_trial,
-    read_trials,
-    read_validation_labels,
-    results_root,
-    teacher_folder,
-    torn_lines,
-    trial_folder,
-    write_sweep,
-)
+from kdsweep.records.writing import TrialFolder, drop_students, write_sweep
 from kdsweep.system.files import write_atomically, write_json
 
 Config = Callable[..., TrialConfig]

@@ -16,9 +16,12 @@ import pytest
 from kdsweep import report
 from kdsweep.analysis import leaderboard
 from kdsweep.config.sweep import ARMS, Arm, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
-from kdsweep.config.trial import plain_values
+from kdsweep.config.yaml import plain_values
+from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import EpochMetrics, TeacherResult, TrialResult
-from kdsweep.records.writing import TrialFolder, TrialRow, read_trial, teacher_folder, trial_folder, write_sweep
+from kdsweep.records.writing import TrialFolder, write_sweep
+from kdsweep.reporting import write
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures import style
 from kdsweep.reporting.markdown import render_markdown, terminal_text
@@ -160,7 +163,7 @@ def copied(full: Path, tmp_path: Path) -> Path:
 def written(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with its report written, for tests that only read."""
     folder = shutil.copytree(full, tmp_path_factory.mktemp("written") / "s")
-    report.write_report(folder)
+    write.write_report(folder)
     return folder
 
 
@@ -310,7 +313,7 @@ def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
     for trial in range(5):
         make_trial(tmp_path / "s", sweep, "distilled", trial, point, 0.7 + 0.01 * trial, parameters=trial + 1)
     make_trial(tmp_path / "s", sweep, "distilled", 5, point, 0.7, status="failed", error=bad, epochs=0)
-    built = report.write_report(tmp_path / "s")
+    built = write.write_report(tmp_path / "s")
     page = page_of(tmp_path / "s")
     assert "img" not in [tag for tag, _ in page.tags] and page.inside == []
     assert len([tag for tag, attributes in page.tags if tag == "script" and not attributes]) == 3
@@ -335,7 +338,7 @@ def test_an_unfinished_sweep_has_a_report_without_verdict(tmp_path: Path, state:
         make_teacher(folder)
     if state in ends:
         make_trial(folder, sweep, "distilled", 0, point, 0.8, **ends[state])
-    built = report.write_report(folder)
+    built = write.write_report(folder)
     assert built.comparison is None
     assert built.headline == (
         "No fine-tuned trial is complete yet, so whether distilling helps is open"
@@ -378,7 +381,7 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
     for arm in ARMS:
         make_trial(tmp_path / "s", sweep, arm, 0, point, 0.8)
     make_trial(tmp_path / "s", sweep, "distilled", 1, point, 0.0, status="failed", error="a nan " * 99, epochs=0)
-    built = report.write_report(tmp_path / "s")
+    built = write.write_report(tmp_path / "s")
     printed = terminal_text(built)
     assert "report.html" in printed and all(len(line) <= 100 for line in printed.splitlines() if line[:1] == "|")
     assert "No room here for" in printed
@@ -404,7 +407,7 @@ def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
 
 def test_json_of_a_sweep_without_answer_has_a_verdict_of_nulls(tmp_path: Path) -> None:
     make_sweep(tmp_path / "s")
-    report.write_report(tmp_path / "s")
+    write.write_report(tmp_path / "s")
     board = json.loads((tmp_path / "s" / "leaderboard.json").read_text(encoding="utf-8"))
     assert board["trials"] == [] and board["verdict"].pop("headline").startswith("No trial is complete")
     assert set(board["verdict"].values()) == {None}
@@ -413,7 +416,7 @@ def test_json_of_a_sweep_without_answer_has_a_verdict_of_nulls(tmp_path: Path) -
 def test_a_searched_field_that_is_measured_too_keeps_the_configs_value(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"epochs": Axis(choices=(2, 3))}, epochs=None)
     make_trial(tmp_path / "s", sweep, "distilled", 0, {"epochs": 3}, 0.8, epochs=1, status="pruned", error="low")
-    report.write_report(tmp_path / "s")
+    write.write_report(tmp_path / "s")
     listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert listed[0]["epochs"] == 3 and list(listed[0]).count("epochs") == 1
 
@@ -421,7 +424,7 @@ def test_a_searched_field_that_is_measured_too_keeps_the_configs_value(tmp_path:
 def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", {"student_layers": Axis(choices=(2, (0, 5)))})
     make_trial(tmp_path / "s", sweep, "distilled", 0, {"student_layers": (0, 5)}, 0.8)
-    report.write_report(tmp_path / "s")
+    write.write_report(tmp_path / "s")
     listed = json.loads((tmp_path / "s/leaderboard.json").read_text(encoding="utf-8"))["trials"]
     assert listed[0]["student_layers"] == [0, 5]
     with (tmp_path / "s/leaderboard.csv").open(encoding="utf-8", newline="") as file:
@@ -442,7 +445,7 @@ def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in
     epochs.write_bytes(lines[0] + b"\0" * 9 + b"\n" + lines[2])
     with (trial_folder(copied, "fine_tuned", 2) / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 3')  # it runs
-    built = report.write_report(copied)
+    built = write.write_report(copied)
     edited, torn = built.doubts
     assert edited.startswith("config.yaml was edited") and edited.endswith("s/trials/0000 (alpha: 0.25, now 0.75).")
     assert torn.startswith("Torn lines") and torn.endswith(" s/controls/0001/epochs.jsonl, line 2.")
@@ -494,7 +497,7 @@ def test_a_trials_page_in_w_and_b_is_a_link_and_no_other_address_is(tmp_path: Pa
     for number, url in enumerate((address, "javascript:alert(1)", None)):
         make_trial(folder, sweep, "distilled", number, point, 0.8, run_url=url)
     make_teacher(folder, run_url=address)
-    assert dict(report.write_report(folder).provenance)["teacher's W&B run"] == address
+    assert dict(write.write_report(folder).provenance)["teacher's W&B run"] == address
     links = [attributes.get("href") for tag, attributes in page_of(folder).tags if tag == "a"]
     assert [link for link in links if link and ":" in link] == [address]
     listed = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))["trials"]

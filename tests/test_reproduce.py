@@ -13,10 +13,12 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from kdsweep import reproduce
-from kdsweep.config.trial import TrialConfig, plain_values
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
+from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import Finalist
-from kdsweep.records.writing import TrialFolder, TrialRow, read_trial
+from kdsweep.records.writing import TrialFolder
 from kdsweep.reproduce import Receipt, find_trial, moved, receipt, rerun
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.models import weights_sha256

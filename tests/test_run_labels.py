@@ -8,12 +8,12 @@ import pytest
 from kdsweep.config.sweep import ARMS, LONGEST_TAG, Arm, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.layout import new_sweep_key
 from kdsweep.tracking.names import (
     RunLabel,
     attempt_of,
     is_teacher,
     key_in,
-    new_sweep_key,
     student_name,
     sweep_facts,
     teacher_label,

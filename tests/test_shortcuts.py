@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.training.data.tokens import padded
+from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
 from kdsweep.training.fast import shortcuts as shortcuts_module
 from kdsweep.training.fast.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
-from kdsweep.training.loop import all_logits, distill
+from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
 

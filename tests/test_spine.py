@@ -12,15 +12,18 @@ import torch
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
-from kdsweep.records.writing import TrialFolder, packed_trial, read_trial, trial_folder, write_sweep
-from kdsweep.report import write_report
+from kdsweep.records.layout import trial_folder
+from kdsweep.records.reading import packed_trial, read_trial
+from kdsweep.records.writing import TrialFolder, write_sweep
+from kdsweep.reporting.write import write_report
 from kdsweep.reproduce import receipt, rerun
 from kdsweep.search.studies import Studies
-from kdsweep.tracking.audit import wandb_records
 from kdsweep.tracking.names import trial_label
+from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.tracking.wandb_tracker import WandbTracker
-from kdsweep.training import loop
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training import loop, state
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 SEARCH = {
@@ -51,7 +54,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     write_sweep(folder, sweep)
     sampled: dict[str, Any] = {}
     used: dict[str, Any] = {}
-    real_loss, real_adamw = loop.distillation_loss, loop.AdamW
+    real_loss, real_adamw = loop.distillation_loss, state.AdamW
 
     def spy_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, **knobs: float) -> Any:
         used.update(knobs, batch_size=max(len(labels), used.get("batch_size", 0)))
@@ -62,7 +65,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         return real_adamw(groups, lr=lr, **options)
 
     monkeypatch.setattr(loop, "distillation_loss", spy_loss)
-    monkeypatch.setattr(loop, "AdamW", spy_adamw)
+    monkeypatch.setattr(state, "AdamW", spy_adamw)
 
     studies = Studies(sweep, folder)
     assignment = studies.take_from("distilled")
@@ -72,7 +75,9 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     record = TrialFolder(trial_folder(folder, "distilled", assignment.trial))
     watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
     tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
-    with tracker.run(trial_label(sweep, studies.sweep_key(), config, "distilled", 0, 1), asdict(config)) as run:
+    with tracker.run(
+        trial_label(sweep, studies.agreements.sweep_key(), config, "distilled", 0, 1), asdict(config)
+    ) as run:
         result = run_trial(config, Slot(arm="distilled", trial=0), record, Materials(), run, watch)
     used.update(epochs=result.epochs)
     assert studies.finish(assignment, result, packed_trial(record.path))

@@ -18,8 +18,9 @@ from servers import Postgres
 
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
+from kdsweep.records.layout import study_path
+from kdsweep.records.reading import read_sweep_key
 from kdsweep.records.schema import Status, missing_result
-from kdsweep.records.writing import read_sweep_key, study_path
 from kdsweep.search.studies import SILENCED, Assignment, Studies
 
 Point = dict[str, Any]
@@ -421,7 +422,7 @@ def test_a_sweeps_key_is_drawn_once_and_anew_for_another_folder(tmp_path: Path) 
     keys = []
     for name in ("here", "there"):  # a deleted folder begins as a new one does
         (tmp_path / name).mkdir()
-        keys.append({Studies(sweep_of(), tmp_path / name).sweep_key() for _ in range(2)})
+        keys.append({Studies(sweep_of(), tmp_path / name).agreements.sweep_key() for _ in range(2)})
         assert keys[-1] == {read_sweep_key(tmp_path / name)}
     assert keys[0] != keys[1]
 
@@ -434,7 +435,10 @@ def test_hosts_that_share_a_database_share_the_sweeps_key(tmp_path: Path, postgr
     keys = set()
     for name in ("host a", "host b"):
         (tmp_path / name).mkdir()
-        keys |= {Studies(sweep_of(storage=postgres.url), tmp_path / name).sweep_key(), read_sweep_key(tmp_path / name)}
+        keys |= {
+            Studies(sweep_of(storage=postgres.url), tmp_path / name).agreements.sweep_key(),
+            read_sweep_key(tmp_path / name),
+        }
     assert len(keys) == 1
 
 

@@ -22,8 +22,10 @@ from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import forget_refused, too_many
 from kdsweep.errors import ResultsError
+from kdsweep.records.layout import trial_folder
+from kdsweep.records.reading import read_sweep
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, read_sweep, start_sweep, trial_folder
+from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.search.studies import Studies
 from kdsweep.system.hardware import SPIN_COUNT
 

@@ -22,7 +22,8 @@ from kdsweep.config.sweep import (
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError
-from kdsweep.records.writing import read_sweep, start_sweep, write_sweep
+from kdsweep.records.reading import read_sweep
+from kdsweep.records.writing import start_sweep, write_sweep
 
 WriteSweep = Callable[..., Path]
 

@@ -24,7 +24,8 @@ from kdsweep.training import teacher
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
 from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import UNWATCHED, TeacherWatch
 
 Config = Callable[..., TrialConfig]

@@ -21,14 +21,15 @@ from kdsweep.config.sweep import LONGEST_TAG, TrackingConfig
 from kdsweep.config.sweep_file import NOT_IN_NAMES, _tracking_problems
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
+from kdsweep.records.reading import read_steps, read_sweep_key
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, read_steps, read_sweep_key
+from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking import wandb_tracker
-from kdsweep.tracking.audit import wandb_records
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
 from kdsweep.tracking.tracker import NullTracker, Tracker
+from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.tracking.wandb_tracker import STEP_METRICS, WandbTracker, stop_client
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial

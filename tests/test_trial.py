@@ -9,8 +9,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError
+from kdsweep.records.reading import read_predictions, read_steps, read_trial
 from kdsweep.records.schema import EpochMetrics, TrialResult
-from kdsweep.records.writing import TrialFolder, read_predictions, read_steps, read_trial
+from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial

@@ -20,10 +20,11 @@ from kdsweep.config.sweep import STAGES, StudyConfig, SweepConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import WeakTeacherWatch
-from kdsweep.records.writing import TrialFolder, teacher_folder, write_sweep
-from kdsweep.report import write_report
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text
+from kdsweep.reporting.write import write_report
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 

@@ -21,11 +21,12 @@ from kdsweep.engine import worker_loop
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
-from kdsweep.records.writing import TrialFolder, read_teacher, start_sweep, teacher_folder
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.reading import read_teacher
+from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.search.studies import Studies
-from kdsweep.system.imports import for_good
-from kdsweep.system.process import StopRequest
+from kdsweep.system.process import StopRequest, for_good
 from kdsweep.system.wheels import cache_root
 from kdsweep.tracking.audit import audit, audit_text
 from kdsweep.training.fast import machine
@@ -149,7 +150,7 @@ def test_a_teacher_that_the_sweeps_trials_did_not_meet_leaves_no_record(
 ) -> None:
     sweep = load_sweep(tiny_sweep_file())
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
-    Studies(sweep, folder, "first", lambda _: None).agree({"teacher weights": "other", "rows": "other"})
+    Studies(sweep, folder, "first", lambda _: None).agreements.agree({"teacher weights": "other", "rows": "other"})
     with pytest.raises(ResultsError, match="must meet the same teacher and rows"):
         Worker(sweep, folder, "second", lambda event, **fields: None, StopRequest()).prepare()
     assert not (folder / "teacher").exists()

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdsweep.analysis.formats import ARM_NAMES, points
+from kdsweep.analysis.formats import points
 from kdsweep.analysis.leaderboard import accuracy, complete
-from kdsweep.config.sweep import ARMS, Arm, Axis
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis
 from kdsweep.config.trial import FIELD_TYPES
 from kdsweep.errors import ConfigError
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
 
 FEWEST_TRIALS = 10
 """Complete trials of an arm below which it gives no advice."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, worst_first
 from kdsweep.analysis.finalists import Finals, SplitName, titled
-from kdsweep.analysis.formats import ARM_NAMES, plural
+from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import Row, best
 from kdsweep.analysis.metrics import confusion
-from kdsweep.config.sweep import ARMS, Arm
-from kdsweep.records import writing
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm
+from kdsweep.records import layout, reading
 from kdsweep.records.whole_sweep import SweepRecords
 
 FEW_CLASSES = 12
@@ -89,7 +89,7 @@ class ByClass:
 def read_by_class(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> ByClass | None:
     """The best of each arm (of the finalists once there are any), and the teacher; None where no student's predictions are here."""
     split: SplitName = finals.split if finals else "validation"
-    labels = (writing.read_test_labels if split == "test" else writing.read_validation_labels)(*found.folders)
+    labels = (reading.read_test_labels if split == "test" else reading.read_validation_labels)(*found.folders)
     if labels is None or found.teacher is None:
         return None
     classes = len(found.teacher.label_names)
@@ -110,7 +110,7 @@ class _Reader:
 
     def __init__(self, labels: np.ndarray, classes: int, split: SplitName) -> None:
         self._labels, self._classes = labels, classes
-        self._read = writing.read_test_predictions if split == "test" else writing.read_predictions
+        self._read = reading.read_test_predictions if split == "test" else reading.read_predictions
 
     def counts(self, folder: Path) -> np.ndarray | None:
         """Of the model in `folder`; None where its predictions are not here, or are of other rows."""
@@ -121,7 +121,7 @@ class _Reader:
 
 
 def _teacher(reader: _Reader, folders: Iterable[Path]) -> list[Judged]:
-    known = [counts for folder in folders if (counts := reader.counts(writing.teacher_folder(folder))) is not None]
+    known = [counts for folder in folders if (counts := reader.counts(layout.teacher_folder(folder))) is not None]
     return [Judged(name="teacher", arm=None, trial=None, seeds=(), counts=known[0])] if known else []
 
 

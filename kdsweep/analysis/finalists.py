@@ -18,15 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import complete, score
+from kdsweep.analysis.leaderboard import Row, complete, score
 from kdsweep.analysis.ranking import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
 from kdsweep.analysis.two_arms import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.config.sweep import ARMS, Arm
-from kdsweep.records import writing
+from kdsweep.records import layout, reading
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
 
 SplitName = Literal["test", "validation"]
 Place = tuple[Arm, int]
@@ -171,7 +171,7 @@ def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
 
 def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
     origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
-    tests = [test for run in runs if (test := writing.read_test(run.folder)) is not None]
+    tests = [test for run in runs if (test := reading.read_test(run.folder)) is not None]
     confirmed = float(np.mean([score(run, found.sweep) for run in runs]))
     started = sum((run.arm, run.trial) == place for run in found.finalists)
     return Finalist(
@@ -203,9 +203,9 @@ def _right(
 def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
     """Which rows the model in `folder` has right, bool [N]; None where a file is missing or does not fit."""
     if split == "test":
-        labels, predictions = writing.read_test_labels(*found.folders), writing.read_test_predictions(folder)
+        labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
     else:
-        labels, predictions = writing.read_validation_labels(*found.folders), writing.read_predictions(folder)
+        labels, predictions = reading.read_validation_labels(*found.folders), reading.read_predictions(folder)
     if labels is None or predictions is None or predictions.shape != labels.shape:
         return None
     right: np.ndarray = predictions == labels
@@ -222,7 +222,7 @@ def _verdicts(
     compared = [(row.arm, row.trial) for row in rows if row.compared]
     arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
     teacher = next(
-        (r for there in found.folders if (r := _right_rows(found, writing.teacher_folder(there), split)) is not None),
+        (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,
     )
     primary = ratio = None
@@ -325,3 +325,11 @@ def finals_json(finals: Finals) -> dict[str, Any]:
 
 def _corrected(each: Secondary) -> dict[str, Any]:
     return {"what": each.what, "adjusted_p": each.adjusted_p, "word": each.word}
+
+
+def shipped(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> TrialRow | None:
+    """The run whose student one would ship: the best confirmed one, before that the best of the search."""
+    if finals:
+        return finals.chosen.best_run(found.sweep.study.metric)
+    first = next((row for row in rows if row.rank is not None), None)
+    return first.trial if first else None

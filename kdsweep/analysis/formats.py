@@ -1,11 +1,7 @@
-"""Arms and numbers as a reader says them."""
+"""Numbers as a reader says them."""
 
 from collections.abc import Mapping
 from typing import Any
-
-from kdsweep.config.sweep import Arm
-
-ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -38,13 +38,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kdsweep.analysis.formats import ARM_NAMES
 from kdsweep.analysis.two_students import wilson_interval
-from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
 
 SCHEMA = 2
 """Of leaderboard.json."""

@@ -20,8 +20,9 @@ from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import compact, percent
 from kdsweep.analysis.leaderboard import complete, score
 from kdsweep.config.sweep import SweepConfig
-from kdsweep.records import writing
-from kdsweep.records.writing import TrialRow, teacher_folder
+from kdsweep.records import reading
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.reading import TrialRow
 
 LEVEL = 0.05
 """Two-sided p below which the teacher is called worse."""
@@ -62,10 +63,10 @@ class WeakTeacher:
 
 def read_weak_teacher(sweep_folder: Path, sweep: SweepConfig) -> WeakTeacher | None:
     """The same from a results folder as it stands; None for a folder that holds nothing yet, or another sweep."""
-    before = writing.read_sweep(sweep_folder)
+    before = reading.read_sweep(sweep_folder)
     if before is None or before.identity() != sweep.identity():
         return None
-    return weak_teacher(sweep, [sweep_folder], writing.read_trials(sweep_folder, "fine_tuned"))
+    return weak_teacher(sweep, [sweep_folder], reading.read_trials(sweep_folder, "fine_tuned"))
 
 
 def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[TrialRow]) -> WeakTeacher | None:
@@ -92,8 +93,8 @@ def _paired(
     sweep: SweepConfig, folders: Sequence[Path], best: TrialRow, controls: int
 ) -> tuple[float, float, float] | None:
     """The teacher's score, the student's and the one-sided p; None where predictions or labels are not on disk."""
-    labels, mine = writing.read_validation_labels(*folders), writing.read_predictions(best.folder)
-    known = (writing.read_predictions(teacher_folder(folder)) for folder in folders)
+    labels, mine = reading.read_validation_labels(*folders), reading.read_predictions(best.folder)
+    known = (reading.read_predictions(teacher_folder(folder)) for folder in folders)
     teacher = next((found for found in known if found is not None), None)
     if labels is None or mine is None or teacher is None or not labels.shape == mine.shape == teacher.shape:
         return None
@@ -104,7 +105,7 @@ def _paired(
 
 def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tuple[float, float, float] | None:
     """The same of two accuracies alone."""
-    known = (writing.read_teacher(teacher_folder(folder)) for folder in folders)
+    known = (reading.read_teacher(teacher_folder(folder)) for folder in folders)
     teacher = next((found for found in known if found is not None), None)
     if teacher is None or sweep.study.metric != "val_accuracy" or not teacher.validation_rows:
         return None

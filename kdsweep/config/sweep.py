@@ -7,11 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kdsweep.config.trial import (
-    RECIPE_VERSION,
-    TrialConfig,
-    to_yaml,
-)
+from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
+from kdsweep.config.yaml import to_yaml
 from kdsweep.errors import ConfigError
 
 Arm = Literal["distilled", "fine_tuned"]
@@ -35,6 +32,7 @@ UNSEARCHABLE = (
 
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
 PATH_FIELDS = ("dataset", "train_file", "validation_file", "test_file", "teacher", "student")
+ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
 @dataclass(frozen=True, kw_only=True)

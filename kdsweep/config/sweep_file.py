@@ -18,7 +18,8 @@ from kdsweep.config.sweep import (
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, converted, did_you_mean, read_yaml, spelled
+from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS
+from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
 LONGEST_NAME = 64

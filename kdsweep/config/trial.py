@@ -1,24 +1,17 @@
-"""One trial's configuration, and YAML in and out.
+"""One trial's configuration.
 
 `TrialConfig` is the only description of a trial: the sweep builds it, the training loop reads it, W&B gets it, `config.yaml`
 holds it and `python -m kdsweep.reproduce` runs it again. Defaults stand here and nowhere else.
 """
 
 import dataclasses
-import difflib
-import math
 import re
-import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import omegaconf
-import yaml
-from omegaconf import OmegaConf
-
+from kdsweep.config.yaml import converted, did_you_mean, read_yaml, to_yaml
 from kdsweep.errors import ConfigError
 
 RECIPE_VERSION = 5
@@ -234,118 +227,6 @@ def _is_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return True
-
-
-def converted(value: object, hint: Any) -> Any:
-    """`value` as the type `hint`; whole numbers become floats and lists tuples, nothing else is changed. Raises TypeError with the rule."""
-    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for member in members:
-        literals = typing.get_args(member) if typing.get_origin(member) is Literal else ()
-        if value is False and "off" in literals:
-            return "off"  # YAML 1.1 reads a bare off as false
-        if (
-            any(value == literal and isinstance(value, type(literal)) for literal in literals)
-            or (member is type(None) and value is None)
-            or (member is str and isinstance(value, str) and value)
-            or (member is bool and isinstance(value, bool))
-            or (member is int and isinstance(value, int) and not isinstance(value, bool))
-        ):
-            return value
-        if member is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        if typing.get_origin(member) is tuple and isinstance(value, list | tuple):
-            return tuple(converted(item, typing.get_args(member)[0]) for item in value)
-    way_out = ": in quotes it is one" if str in members and isinstance(value, int | float) else ""
-    raise TypeError(f"must be {_spoken(members)}, but got {value!r}{way_out}")
-
-
-def _spoken(members: Iterable[Any]) -> str:
-    words: list[str] = []
-    for member in members:
-        if typing.get_origin(member) is Literal:
-            words += [str(literal) for literal in typing.get_args(member)]
-        elif typing.get_origin(member) is tuple:
-            words.append(f"a list of {typing.get_args(member)[0].__name__}")
-        else:
-            names = {
-                type(None): "null",
-                str: "a text",
-                int: "a whole number",
-                float: "a finite number",
-                bool: "true or false",
-            }
-            words.append(names[member])
-    return " or ".join(words)
-
-
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A tail for an error about an unknown `name`: the nearest known one, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-
-
-# YAML ----------------------------------------------------------------------------------------------------------------
-
-
-def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML mapping with `key.key=value` overrides merged in and `${key}` references resolved; safe, and without resolvers.
-
-    Raises ConfigError for a missing file, bad YAML, a malformed override or a resolver such as `${oc.env:HOME}`.
-    """
-    malformed = [item for item in overrides if not re.match(r"[\w.\[\]]+=", item)]
-    if malformed:
-        raise ConfigError(
-            f"an override reads key=value, such as study.trials=50, but got {item!r}" for item in malformed
-        )
-    try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, omegaconf.DictConfig):
-            raise ConfigError(f"{path} must hold a YAML mapping (key: value), but holds a list")
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides))) if overrides else loaded
-        _refuse_resolvers(OmegaConf.to_container(merged), str(path))
-        content = OmegaConf.to_container(merged, resolve=True)
-    except OSError as error:
-        raise ConfigError(f"{path} must be a readable YAML file: {error.strerror or error}") from error
-    except (yaml.YAMLError, omegaconf.errors.OmegaConfBaseException, TypeError, ValueError) as error:
-        what = f"{path} and its overrides" if overrides else str(path)
-        raise ConfigError(f"{what} must be valid YAML: {' '.join(str(error).split())}") from error
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
-
-
-def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
-    """How the value of a top-level `key` is written, before YAML makes a number of it: 007 and 1e5 are texts too. None where it is no scalar."""
-    typed = [item for item in overrides if item.startswith(f"{key}=")]
-    text = f"{key}: {typed[-1].partition('=')[2]}" if typed else path.read_text(encoding="utf-8")
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    return next(
-        (value.value for name, value in pairs if name.value == key and isinstance(value, yaml.ScalarNode)), None
-    )
-
-
-def _refuse_resolvers(node: object, path: str) -> None:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            _refuse_resolvers(value, f"{path}: {key}")
-    elif isinstance(node, list):
-        for value in node:
-            _refuse_resolvers(value, path)
-    elif isinstance(node, str) and re.search(r"\$\{[^{}]*:", node):
-        raise ConfigError(
-            f"{path}: resolvers are refused (a shared file must not carry the environment into a tracker), but got {node!r}; write the value itself"
-        )
-
-
-def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` as YAML and JSON hold it: lists for tuples."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
-
-
-def to_yaml(content: Mapping[str, Any]) -> str:
-    """`content` as YAML; floats come back bit for bit."""
-    return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))
 
 
 def trial_yaml(config: TrialConfig) -> str:

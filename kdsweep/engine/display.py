@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.analysis.formats import ARM_NAMES, duration, plural
-from kdsweep.config.sweep import ARMS, Arm, Stage, SweepConfig
+from kdsweep.analysis.formats import duration, plural
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Stage, SweepConfig
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdsweep.analysis.finalists import Finalist, Finals, finals_json
 from kdsweep.config.sweep import Resolved
-from kdsweep.records import writing
+from kdsweep.records import layout, reading, writing
 from kdsweep.records.schema import ToldVerdict
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.build import Report
@@ -32,7 +32,7 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
     is asked.
     """
     found, summary = report.records, _as_json(verdict_summary(report, finals))
-    told, tracking = writing.read_verdict(found.folder), found.sweep.tracking
+    told, tracking = reading.read_verdict(found.folder), found.sweep.tracking
     if told and told.summary == summary:
         return
     number = told.number + 1 if told else 1
@@ -131,10 +131,10 @@ def _log_student(run: Run, found: SweepRecords, finals: Finals, say: Callable[[s
     run.log_model(f"{found.sweep.name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
 
 
-def _predictions(found: SweepRecords, finals: Finals, run: writing.TrialRow | None) -> np.ndarray | None:
+def _predictions(found: SweepRecords, finals: Finals, run: reading.TrialRow | None) -> np.ndarray | None:
     """Of a run, or of the teacher, on the split that verdicts come from."""
-    read = writing.read_test_predictions if finals.split == "test" else writing.read_predictions
-    return read(run.folder if run else writing.teacher_folder(found.folder))
+    read = reading.read_test_predictions if finals.split == "test" else reading.read_predictions
+    return read(run.folder if run else layout.teacher_folder(found.folder))
 
 
 def _text(split: Split, index: int) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +19,14 @@ from types import FrameType
 from typing import IO, Any
 
 from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.engine.dead_workers import STOP_SECONDS, record_failed
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
-from kdsweep.records.schema import missing_result
-from kdsweep.records.writing import TrialFolder, locks_folder, read_trial, trial_folder, worker_lock
-from kdsweep.search.assignment import Settled
 from kdsweep.search.studies import Studies
-from kdsweep.system.files import Lock, naming
+from kdsweep.system.files import naming
 from kdsweep.system.hardware import available_cores
-from kdsweep.system.owners import is_of_this_host, new_owner
+from kdsweep.system.process import new_owner
 
-STOP_SECONDS = 60
-"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
 LOOK_SECONDS = 2.0
 """How often the supervisor looks for dead hosts and waiting trials."""
 IN_ORDER = (0, 2, 130)
@@ -280,55 +276,3 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
-    """Record the trials that are not tried again."""
-    for each in settled:
-        if each.failed is None:
-            continue
-        seed = each.finalist.seed if each.finalist else None
-        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
-        if not (trial.path / "config.yaml").exists():
-            trial.start(sweep.trial(each.arm, each.params))
-        epochs = read_trial(trial.path).epochs
-        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
-        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
-
-
-def alone_in(folder: Path) -> Lock:
-    """The lock of an embedded sweep's only supervisor. Raises ResultsError where another one lives.
-
-    Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
-    """
-    path = locks_folder(folder) / "supervisor.lock"
-    lock = Lock(path)
-    if not lock.take():
-        raise ResultsError(
-            f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
-            "Several hosts share a sweep by study.storage"
-        )
-    with naming(path):
-        path.write_text(str(os.getpid()))
-    deadline = time.monotonic() + 2 * STOP_SECONDS
-    while living := living_workers(folder):
-        if time.monotonic() > deadline:
-            raise ResultsError(f"workers of a run that was killed must have ended, but still live: {', '.join(living)}")
-        time.sleep(0.1)
-    for dead in locks_folder(folder).glob("worker-*.lock"):
-        dead.unlink()
-    return lock
-
-
-def living_workers(folder: Path) -> list[str]:
-    """Owners whose processes live on this host."""
-    locks = locks_folder(folder).glob("worker-*.lock")
-    return [path.stem.removeprefix("worker-") for path in locks if Lock(path).is_held()]
-
-
-def is_dead_here(folder: Path, owner: str | None) -> bool:
-    """Whether a worker that ran on this host, in this results folder, is dead."""
-    if owner is None or not is_of_this_host(owner):
-        return False
-    lock = worker_lock(folder, owner)
-    return lock.exists() and not Lock(lock).is_held()

@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kdsweep.config.sweep import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
+from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.supervisor import Supervisor, alone_in, is_dead_here
-from kdsweep.records.writing import (
-    read_sweep,
-    read_teacher,
-    read_trials,
-    results_root,
-    start_sweep,
-    study_path,
-    teacher_folder,
-    trial_folder,
-    unpack_trial,
-)
+from kdsweep.engine.supervisor import Supervisor
+from kdsweep.records.layout import results_root, study_path, teacher_folder, trial_folder
+from kdsweep.records.reading import read_sweep, read_teacher, read_trials
+from kdsweep.records.writing import start_sweep, unpack_trial
 from kdsweep.search.studies import Studies
 from kdsweep.system.hardware import default_workers, device_groups
 from kdsweep.system.wheels import PREFIX, local_path
@@ -156,7 +149,7 @@ def _publish(report: "Report", studies: Studies, mode: Resolved | None, say: Cal
     if report.finals and report.records.sweep.tracking.mode != "off":
         from kdsweep.engine.publish import publish  # W&B's client and datasets take seconds to import
 
-        publish(report, report.finals, studies.sweep_key(), mode, say)
+        publish(report, report.finals, studies.agreements.sweep_key(), mode, say)
 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:
@@ -169,8 +162,8 @@ def _why_over(sweep: SweepConfig, studies: Studies) -> str:
 
 def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
     """Write the report of every host's trials; what it holds, and the terminal's share of it."""
-    from kdsweep.report import write_report  # brings SciPy and Plotly, which the workers need not wait for
     from kdsweep.reporting.markdown import terminal_text
+    from kdsweep.reporting.write import write_report  # brings SciPy and Plotly, which the workers need not wait for
 
     _gather(studies, folder)
     report = write_report(folder)

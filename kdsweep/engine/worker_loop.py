@@ -13,23 +13,12 @@ from optuna.trial import TrialState
 
 from kdsweep.config.sweep import ARMS, Arm, Resolved, Stage, SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.supervisor import record_failed
+from kdsweep.engine.dead_workers import record_failed
 from kdsweep.errors import Interrupted, Superseded
+from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
+from kdsweep.records.reading import TrialRow, packed_trial, read_teacher_config, read_test, read_trial
 from kdsweep.records.schema import EpochMetrics, TeacherResult, TrialResult, missing_result
-from kdsweep.records.writing import (
-    TrialFolder,
-    TrialRow,
-    drop_students,
-    packed_trial,
-    read_teacher_config,
-    read_test,
-    read_trial,
-    results_root,
-    start_sweep,
-    teacher_folder,
-    trial_folder,
-    worker_lock,
-)
+from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
 from kdsweep.search.assignment import Assignment
 from kdsweep.search.studies import Studies
 from kdsweep.system.files import Lock
@@ -50,7 +39,8 @@ from kdsweep.training.preflight import (
     run_teacher,
     truncation,
 )
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 from kdsweep.training.trial import Slot, Watch, final_test, run_trial
 
@@ -78,8 +68,8 @@ class Worker:
         self._mode, self._why = known or resolved_mode(sweep.tracking)
         self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say_offline)
         self._studies = Studies(sweep, folder, owner, self._say)
-        self._sweep_key = self._studies.sweep_key() if self._mode != "off" else ""
-        agreed = lambda device: self._studies.agreed_precision(
+        self._sweep_key = self._studies.agreements.sweep_key() if self._mode != "off" else ""
+        agreed = lambda device: self._studies.agreements.agreed_precision(
             machine.hardware(device), lambda: machine.best_precision(device)
         )
         self._precision_on: Callable[[str], str] = functools.cache(agreed)
@@ -102,7 +92,7 @@ class Worker:
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
             self._materials.teacher_test_rows(corners[0])
-        self._studies.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+        self._studies.agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
@@ -184,7 +174,9 @@ class Worker:
         measure = lambda: self._materials.speed(config).latency_ms_p50
         costs = {"size_mb": self._materials.size_mb(config)}
         if "latency_ms_p50" in limits:
-            costs["latency_ms_p50"] = self._studies.agreed_latency(self._materials.architecture(config), measure)
+            costs["latency_ms_p50"] = self._studies.agreements.agreed_latency(
+                self._materials.architecture(config), measure
+            )
         assignment.constrain({name: costs[name] - limit for name, limit in limits.items()})
         return tuple(f"{name} {costs[name]:.3g} > {limit:g}" for name, limit in limits.items() if costs[name] > limit)
 
@@ -254,7 +246,7 @@ class Worker:
             return known
         if self._studies.has_agreed():  # a teacher that is refused leaves no record
             met = self._materials.teacher(config, watch).weights_sha256
-            self._studies.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
+            self._studies.agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracker.run(label, asdict(teacher_trial(config))) as run:
             self._say_missing(label.name, run)
@@ -285,7 +277,7 @@ class Worker:
                 return int(read_teacher_config(folder).teacher_threads)
             return named or available_cores()
 
-        return self._studies.agreed_teacher_threads(count)
+        return self._studies.agreements.agreed_teacher_threads(count)
 
     def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
         """What is shown before the first trial."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from kdsweep.config.sweep import ARMS, SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
 from kdsweep.records.schema import TeacherResult
-from kdsweep.records.writing import TrialRow, read_sweep, read_teacher, read_trials, teacher_folder
 
 
 @dataclass(frozen=True, kw_only=True)

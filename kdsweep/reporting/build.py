@@ -10,17 +10,17 @@ import numpy as np
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
-from kdsweep.analysis.finalists import Finals, read_finals
+from kdsweep.analysis.finalists import Finals, read_finals, shipped
 from kdsweep.analysis.formats import duration, plural, truncated
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
-from kdsweep.records import writing
+from kdsweep.records import layout, reading
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.records.writing import TrialRow
-from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
-from kdsweep.reporting.questions import questions, shipped
+from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, questions, verdict_of
+from kdsweep.tracking import names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +105,15 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     """The paired test of the best of both arms; None where predictions or labels are not on disk."""
     if first is None or second is None:
         return None
-    labels = writing.read_validation_labels(*found.folders)
-    both = [writing.read_predictions(row.trial.folder) for row in (first, second)]
+    labels = reading.read_validation_labels(*found.folders)
+    both = [reading.read_predictions(row.trial.folder) for row in (first, second)]
     if labels is None or both[0] is None or both[1] is None:
         return None
     return compare_predictions(both[0], both[1], np.asarray(labels))
 
 
 def _teacher_test(found: SweepRecords) -> FinalTest | None:
-    tests = (writing.read_test(writing.teacher_folder(folder)) for folder in found.folders)
+    tests = (reading.read_test(layout.teacher_folder(folder)) for folder in found.folders)
     return next((test for test in tests if test is not None), None)
 
 
@@ -127,8 +127,8 @@ def _doubts(found: SweepRecords) -> tuple[str, ...]:
     """One line for the configs that were edited, one for the torn lines."""
     rows = (*found.trials, *found.finalists)
     edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
-    folders = [*(writing.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
-    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in writing.torn_lines(folder)]
+    folders = [*(layout.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
+    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in reading.torn_lines(folder)]
     lines = []
     if edited:
         what = "config.yaml was edited after the run: tables show what it says now, scores are of what ran"
@@ -226,9 +226,9 @@ def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str
         commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
     commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
     if found.sweep.study.storage is None:
-        address = f"sqlite:///{shlex.quote(writing.study_path(Path(_shown_path(found.folder))).as_posix())}"
+        address = f"sqlite:///{shlex.quote(layout.study_path(Path(_shown_path(found.folder))).as_posix())}"
         commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
-    runs = {shown: writing.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
+    runs = {shown: names.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
     commands += [("Browse the runs in a terminal", f"wandb leet {shown}/wandb") for shown in folders if runs[shown]]
     offline = [shown for shown in folders if any(path.parent.name.startswith("offline-") for _, path in runs[shown])]
     if offline:

@@ -6,7 +6,8 @@ from typing import Any
 
 from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import ARM_NAMES, clipped, compact, number, percent, signed, small
+from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
+from kdsweep.config.sweep import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.tables import (

@@ -8,13 +8,13 @@ from typing import Any
 import jinja2
 
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import ARM_NAMES, clipped, compact, number, percent
+from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
-from kdsweep.config.sweep import ARMS
+from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
-from kdsweep.records.writing import read_test
 from kdsweep.reporting.build import Report
-from kdsweep.reporting.figures import importances, search_map, style
+from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
 
@@ -24,13 +24,13 @@ def render_html(report: Report) -> str:
     found = report.records
     drawn = {
         "search": search_map.search_maps(found),
-        "curves": style.learning_curves(found.trials),
-        "cost": style.accuracy_versus_cost(found),
-        "budget": (style.budget_curves(found),),
-        "calibration": (style.calibration(_calibrated(report.finals)),),
+        "curves": curves.learning_curves(found.trials),
+        "cost": cost.accuracy_versus_cost(found),
+        "budget": (curves.budget_curves(found),),
+        "calibration": (cost.calibration(_calibrated(report.finals)),),
         "confusion": confusion_matrices(report.by_class),
         "importances": (importances.parameter_importances(found),),
-        "parallel": (search_map.parallel_coordinates(found),),
+        "parallel": (parallel.parallel_coordinates(found),),
     }
     ranked = [row for row in report.rows if row.rank is not None]
     return _template().render(

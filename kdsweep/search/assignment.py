@@ -50,7 +50,7 @@ class StoredTrial:
     trial: int
     finalist: Finalist | None
     record: Mapping[str, str]
-    """As `records.packed_trial` makes it."""
+    """As `reading.packed_trial` makes it."""
 
 
 class Assignment:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -33,3 +34,15 @@ def encode(value: Any) -> Any:
 def decode(axis: Axis, stored: Any) -> Any:
     """The field's value that `encode` stored."""
     return {encode(choice): choice for choice in axis.choices}[stored] if axis.choices else stored
+
+
+def suggest(trial: optuna.trial.Trial, name: str, wanted: BaseDistribution) -> Any:
+    """Ask a trial for its value of the field `name`."""
+    match wanted:
+        case FloatDistribution():
+            return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+        case IntDistribution():
+            return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+        case CategoricalDistribution():
+            return trial.suggest_categorical(name, wanted.choices)
+    raise AssertionError(wanted)

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.errors import ResultsError
-from kdsweep.records.writing import locks_folder, study_path
+from kdsweep.records.layout import locks_folder, study_path
 from kdsweep.system.files import Lock
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

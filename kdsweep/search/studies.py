@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
@@ -24,13 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 from kdsweep.config.sweep import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
 from kdsweep.records.schema import Status, TrialResult
-from kdsweep.records.writing import keep_sweep_key
 from kdsweep.search import space
+from kdsweep.search.agreements import Agreements
 from kdsweep.search.assignment import Assignment, Settled, StoredTrial, Who, who_is
 from kdsweep.search.clock import Clock
+from kdsweep.search.finalists_queue import FinalistsQueue
 from kdsweep.search.sampler import SlotSampler, known_slots, pruner
 from kdsweep.search.storage import Storage
-from kdsweep.tracking.names import new_sweep_key
 
 SILENCED = (
     "Heartbeat of storage is supposed",  # `Storage.beating` sends them
@@ -46,8 +45,6 @@ STATES: dict[Status, TrialState] = {
     "failed": TrialState.FAIL,
 }
 
-Value = TypeVar("Value", str, int, float)
-
 
 class Studies:
     """A sweep's studies. Creating them twice is harmless; another sweep under the same name is refused.
@@ -56,11 +53,14 @@ class Studies:
     """
 
     def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
-        self._sweep, self._folder, self._owner = sweep, folder, owner
+        self._sweep, self._owner = sweep, owner
         self._storage = Storage(sweep.study, folder, say)
         with self._storage.alone():
             self._studies: dict[Stage, Study] = {arm: self._create(arm) for arm in ARMS}
             self._studies["finalists"] = self._create_finalists()
+        self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
+        ranked = lambda arm: self.ranked(arm, arm)
+        self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
     # How far ----------------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Studies:
     def finished(self, stage: Stage) -> int:
         """Trials that completed, were pruned or failed by themselves; of finalists, those of the choice as it stands now."""
         if stage == "finalists":
-            return len(self.finalists()) - self._finalists_to_come()
+            return len(self.finalists.wanted()) - self.finalists.to_come()
         return sum(trial.state.is_finished() for trial in self._trials(stage))
 
     def search_is_over(self) -> bool:
@@ -85,7 +85,7 @@ class Studies:
 
     def is_complete(self) -> bool:
         """Whether nothing is left to run."""
-        return self.search_is_over() and not self._finalists_to_come()
+        return self.search_is_over() and not self.finalists.to_come()
 
     def is_open(self) -> bool:
         """Whether there are trials to take, now or when others have ended."""
@@ -94,7 +94,7 @@ class Studies:
         if not self.search_is_over():
             return any(self._open(arm) for arm in ARMS) or self._sweep.finalist_runs() > 0
         running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
-        return self._finalists_to_come() > running
+        return self.finalists.to_come() > running
 
     def target_reached(self) -> bool:
         """Whether a trial has `study.target`."""
@@ -149,8 +149,8 @@ class Studies:
         return self._storage.patiently(lambda: self._assignment(arm, trial))
 
     def _take_finalist(self) -> Assignment | None:
-        self._storage.patiently(self._enqueue_finalists)
-        trial_id = self._storage.patiently(self._pop_finalist)
+        self._storage.patiently(self.finalists.enqueue)
+        trial_id = self._storage.patiently(self.finalists.pop)
         if trial_id is None:
             return None
         study = self._studies["finalists"]
@@ -218,56 +218,9 @@ class Studies:
                     settled.append(self._settle(stage, trial, blame=True))
         return settled
 
-    def agree(self, facts: Mapping[str, str]) -> None:
-        """All hosts must bring the same teacher and rows. Raises ResultsError with what differs."""
-        study = self._studies["distilled"]
-        with self._storage.alone():
-            stored = study.user_attrs.get("materials")
-            if stored is None:
-                study.set_user_attr("materials", dict(facts))
-        changes = [
-            f"  {name}: {stored[name]}, here {facts[name]}" for name in facts if stored and stored[name] != facts[name]
-        ]
-        if changes:
-            raise ResultsError(
-                f"every trial of {self._sweep.name} must meet the same teacher and rows, but these differ from what its first "
-                "trials met:\n"
-                + "\n".join(changes)
-                + "\nBring the cache of the first run (KDSWEEP_CACHE), name a teacher "
-                "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
-            )
-
     def has_agreed(self) -> bool:
         """Whether trials have met a teacher and rows before."""
         return "materials" in self._studies["distilled"].user_attrs
-
-    def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
-        """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
-        return self._agreed("latencies", architecture, measure)
-
-    def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
-        """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
-        return self._agreed("precisions", hardware, measure)
-
-    def sweep_key(self) -> str:
-        """What the ids of the sweep's W&B runs end with, drawn once for all hosts; the results folder keeps a copy."""
-        key = self._agreed("tracking", "sweep_key", new_sweep_key)
-        keep_sweep_key(self._folder, key)
-        return key
-
-    def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
-        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
-        return self._agreed("teacher_threads", "auto", count)
-
-    def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
-        """What was measured (or drawn) first, of all workers and hosts."""
-        study = self._studies["distilled"]
-        with self._storage.alone():
-            known: dict[str, Value] = study.user_attrs.get(name, {})
-            if key not in known:
-                known = {**known, key: measure()}
-                study.set_user_attr(name, known)
-        return known[key]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -321,43 +274,6 @@ class Studies:
     def _trials(self, stage: Stage) -> list[FrozenTrial]:
         return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
 
-    # Finalists --------------------------------------------------------------------------------------------------------
-
-    def finalists(self) -> list[tuple[Arm, int, int]]:
-        """Arm, trial and fresh seed of every run that confirms the best, as the search stands now; seed by seed, best first."""
-        best = {arm: [who.trial for who, _ in self.ranked(arm, arm)[: self._sweep.finalists.top]] for arm in ARMS}
-        places = range(self._sweep.finalists.top)
-        seeds = self._sweep.finalist_seeds()
-        return [(arm, best[arm][n], seed) for seed in seeds for n in places for arm in ARMS if n < len(best[arm])]
-
-    def _finalists_to_come(self) -> int:
-        """Those that have not ended."""
-        ended = {_key(trial) for trial in self._trials("finalists") if trial.state.is_finished()}
-        return sum(place not in ended for place in self.finalists())
-
-    def _enqueue_finalists(self) -> None:
-        """Queue those that are not in the study yet: all at once after the search, more where the search has gone on."""
-        if set(self.finalists()) <= {_key(trial) for trial in self._trials("finalists")}:
-            return
-        with self._storage.alone():
-            study, there = self._studies["finalists"], self._trials("finalists")
-            turn = 1 + max((trial.user_attrs.get("round", 0) for trial in there), default=0)
-            for arm, trial, seed in self.finalists():
-                if (arm, trial, seed) not in {_key(known) for known in there}:
-                    study.enqueue_trial({}, {"arm": arm, "trial": trial, "seed": seed, "round": turn})
-
-    def _pop_finalist(self) -> int | None:
-        """The first that waits, of the choice as it stands now; ask() would invent one, and run those that the search has passed."""
-        wanted, rdb = set(self.finalists()), self._storage.rdb
-        for trial in self._trials("finalists"):
-            if trial.state == TrialState.WAITING and _key(trial) in wanted:
-                try:
-                    if rdb.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                        return trial._trial_id
-                except UpdateFinishedTrialError:  # somebody else was faster
-                    continue
-        return None
-
     # Rows -------------------------------------------------------------------------------------------------------------
 
     def _open(self, arm: Arm) -> bool:
@@ -387,7 +303,9 @@ class Studies:
             params = self._params_of(who)
         else:
             who, axes = Who(arm=stage, trial=trial.number), self._sweep.axes(stage)
-            suggested = {name: _suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()}
+            suggested = {
+                name: space.suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()
+            }
             params = {name: space.decode(axis, suggested[name]) for name, axis in axes.items()}
         return Assignment(trial, who, attempt, params, self._storage)
 
@@ -438,22 +356,6 @@ class Studies:
         who, attempt = who_is(stage, trial), int(trial.user_attrs.get("attempt", 1))
         facts: dict[str, Any] = {"arm": who.arm, "trial": who.trial, "finalist": who.finalist, "attempt": attempt}
         return Settled(**facts, params=self._params_of(who), failed=failed)
-
-
-def _key(finalist: FrozenTrial) -> tuple[Arm, int, int] | None:
-    told = finalist.user_attrs
-    return (told["arm"], told["trial"], told["seed"]) if "arm" in told else None
-
-
-def _suggest(trial: optuna.trial.Trial, name: str, wanted: BaseDistribution) -> Any:
-    match wanted:
-        case FloatDistribution():
-            return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
-        case IntDistribution():
-            return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
-        case CategoricalDistribution():
-            return trial.suggest_categorical(name, wanted.choices)
-    raise AssertionError(wanted)
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, str]:

@@ -8,9 +8,6 @@ an earlier one may have them. A gap costs nothing but the view: the results fold
 
 import json
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -20,11 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from kdsweep.analysis.formats import ARM_NAMES
-from kdsweep.config.sweep import TRIAL_DEFAULTS
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
-from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.records.writing import (
+from kdsweep.config.sweep import ARM_NAMES, TRIAL_DEFAULTS
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.reading import (
     TrialRow,
     read_steps,
     read_sweep_key,
@@ -32,32 +27,25 @@ from kdsweep.records.writing import (
     read_teacher_config,
     read_teacher_epochs,
     read_verdict,
-    teacher_folder,
     torn_lines,
-    tracked_runs,
 )
-from kdsweep.tracking.names import attempt_of, is_teacher, key_in, sweep_facts, trial_facts, verdict_number
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.records.whole_sweep import SweepRecords, read_records
+from kdsweep.tracking.names import (
+    attempt_of,
+    is_teacher,
+    key_in,
+    sweep_facts,
+    tracked_runs,
+    trial_facts,
+    verdict_number,
+)
+from kdsweep.tracking.wandb_reader import TrackedRun, Values, read_run
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
 """What an epoch's row has from its last step: the epoch's own means are not logged."""
-Values = Mapping[str, Any]
 DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
 """Of a trial's fields, as JSON gives them back: a run from before there was a field lacks it, and its record has the default."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackedRun:
-    """A W&B run on disk as read back."""
-
-    run_id: str
-    path: Path
-    config: Values
-    rows: Mapping[int, Values]
-    """By step; that of an epoch's last step has the epoch's metrics too."""
-    summary: Mapping[str, Sequence[Any]]
-    """Every value that it was given, oldest first: W&B puts the history's last values into it too."""
-    torn: str | None
-    """Why it could not be read to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,46 +133,6 @@ def audit_text(done: Audit) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'s' * (number != 1)}"
-
-
-# Runs ----------------------------------------------------------------------------------------------------------------
-
-
-def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it."""
-    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", path.name]
-    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
-    done = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, check=False)
-    records = [json.loads(line) for line in done.stdout.decode("utf-8", errors="replace").split("\n") if line]
-    told = done.stderr.decode("utf-8", errors="replace").strip().split("\n")
-    complaints = [line for line in told if re.match("wandb leet inspect: |Error: ", line)]
-    if done.returncode and not complaints:
-        complaints = [told[-1] or f"exit code {done.returncode}"]
-    return records, complaints[-1].removeprefix("wandb leet inspect: ") if complaints else None
-
-
-def read_run(path: Path) -> TrackedRun:
-    """A run's `.wandb` file; a torn one as far as it goes."""
-    config: dict[str, Any] = {}
-    rows: dict[int, dict[str, Any]] = {}
-    summary: dict[str, list[Any]] = {}
-    records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
-    for record in records:
-        content = record.get(record["type"], {})
-        if record["type"] == "run":
-            config |= content.get("config", {}).get("update", {})
-        elif record["type"] == "history":
-            rows.setdefault(int(content["item"]["_step"]), {}).update(content["item"])
-        elif record["type"] == "summary":
-            for name, value in content.get("update", {}).items():
-                summary.setdefault(name, []).append(value)
-    if torn is None and not any(record["type"] == "exit" for record in records):
-        torn = "it has no end"
-    run_id = path.stem.removeprefix("run-")
-    return TrackedRun(run_id=run_id, path=path, config=config, rows=rows, summary=summary, torn=torn)
-
-
-# Records -------------------------------------------------------------------------------------------------------------
 
 
 def _sweep_keys(found: SweepRecords) -> set[str | None]:

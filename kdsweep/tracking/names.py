@@ -7,26 +7,19 @@ is drawn once: two sweeps of one name in one project never write into each other
 """
 
 import re
-import secrets
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from kdsweep.analysis.formats import ARM_NAMES
-from kdsweep.config.sweep import LONGEST_TAG, Arm, Stage, SweepConfig
+from kdsweep.config.sweep import ARM_NAMES, LONGEST_TAG, Arm, Stage, SweepConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.records.layout import KEY_LENGTH
 
 JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
 """What W&B calls a run of each."""
 LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f"}
-KEY_LENGTH = 6
 _KEY = f"-(?P<key>[a-z0-9]{{{KEY_LENGTH}}})"
-
-
-def new_sweep_key() -> str:
-    """A sweep's part of its runs' ids: of two billion, so that a project's sweeps have different ones."""
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(KEY_LENGTH))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,3 +154,16 @@ def key_in(run_id: str) -> str | None:
 
 def _first_match(text: str, *patterns: str) -> re.Match[str] | None:
     return next((found for pattern in patterns if (found := re.fullmatch(pattern, text))), None)
+
+
+def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
+    """Every W&B run on disk, oldest first: its id and its file, such as `offline-run-20260102_030405-ID/run-ID.wandb`.
+
+    W&B adds a number to a folder whose name is taken, so the file has the id; a folder without file names the one it should have.
+    """
+    named = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)")
+    folders = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]
+    files = []
+    for match, path in sorted(folders, key=lambda pair: (pair[0][1], pair[1].name)):
+        files.append(next(path.glob("run-*.wandb"), path / f"run-{match[2]}.wandb"))
+    return [(file.stem.removeprefix("run-"), file) for file in files]

@@ -11,8 +11,7 @@ from pathlib import Path
 from kdsweep.config.trial import read_trial_config
 from kdsweep.errors import TrialFailed
 from kdsweep.records.writing import TrialFolder
-from kdsweep.system.imports import for_good
-from kdsweep.system.process import stop_with_parent
+from kdsweep.system.process import for_good, stop_with_parent
 
 
 def follow(folder: TrialFolder, *, rank: int, port: int) -> None:

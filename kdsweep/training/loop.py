@@ -1,4 +1,4 @@
-"""The training loop: `distill_epoch`, `evaluate`, and `distill`, which alternates them.
+"""The training loop: `distill_epoch`, and `distill`, which alternates it with `evaluate`.
 
 The student sees each batch with the teacher's cached logits of the same rows. A teacher is fine-tuned by this same loop,
 with alpha 0. Shapes: B batch, C classes, N rows.
@@ -7,127 +7,34 @@ with alpha 0. Shapes: B batch, C classes, N rows.
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from kdsweep.analysis import metrics
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
-from kdsweep.records.schema import VALIDATED, EpochMetrics, StepMetrics
+from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.checkpoints import NOT_KEPT, Checkpoints
-from kdsweep.training.data.tokens import Batch, Tokens, evaluation_batches, split_batch, training_batches
+from kdsweep.training.data.tokens import Batch, Rows, split_batch, training_batches
+from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
 from kdsweep.training.fast.shortcuts import is_known, shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
+from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
 from kdsweep.training.losses import distillation_loss
-from kdsweep.training.models import compact_vocabulary, restore_vocabulary
 from kdsweep.training.readout import Readout, Taken
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """One split as a model meets it, on the device: tokens, classes [N] and the teacher's logits [N, C]."""
-
-    tokens: Tokens
-    labels: Tensor
-    teacher_logits: Tensor
-
-    def take(self, rows: np.ndarray) -> "Rows":
-        """The named rows, in that order."""
-        index = torch.from_numpy(rows)
-        return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], teacher_logits=self.teacher_logits[index])
-
-    def renumbered(self, pieces: Tensor) -> "Rows":
-        """The same rows in the ids of a compact vocabulary."""
-        return replace(self, tokens=self.tokens.renumbered(pieces))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A model on a split, run in float32: logits [N, C], and what they are worth at T = 1 (see `metrics` for each)."""
-
-    accuracy: float
-    macro_f1: float
-    mcc: float
-    loss: float
-    """Mean cross-entropy in nats."""
-    ece: float
-    agreement: float
-    kl: float
-    logits: Tensor
-    seconds: float
-
-    def predictions(self) -> np.ndarray:
-        """The class of every row, int64 [N]."""
-        predicted: np.ndarray = self.logits.argmax(dim=-1).cpu().numpy()
-        return predicted
-
-
-@dataclass(kw_only=True)
-class Training:
-    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits on a CPU."""
-
-    student: nn.Module
-    optimizer: Optimizer
-    schedule: LambdaLR
-    epoch: int = 1
-    step: int = 0
-    team: Team = ALONE
-    graphs: Graphs | None = None
-    losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
-    """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
-    rows_seen: int = 0
-    micro_batches: int = 1
-    """Pieces that a batch is cut into, because a whole one did not fit in memory."""
-    history: list[EpochMetrics] = field(default_factory=list)
-    epoch_started: float = field(default_factory=time.perf_counter)
-
-    def state_dict(self) -> dict[str, Any]:
-        """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
-        device = self._device()
-        plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
-        return {
-            **plain,
-            "history": [asdict(epoch) for epoch in self.history],
-            "epoch_seconds": time.perf_counter() - self.epoch_started,
-            "student": self.student.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken."""
-        for name in ("epoch", "step", "rows_seen", "micro_batches"):
-            setattr(self, name, state[name])
-        self.losses = state["losses"].cpu()
-        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
-        self.epoch_started = time.perf_counter() - state["epoch_seconds"]
-        self.student.load_state_dict(state["student"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(self.schedule.lr_lambdas)})
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"] is not None and self._device().type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self._device())
-
-    def _device(self) -> torch.device:
-        return next(self.student.parameters()).device
-
-    def next_epoch(self, finished: EpochMetrics) -> None:
-        """Close this epoch."""
-        self.history.append(finished)
-        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
-        self.epoch_started = time.perf_counter()
+from kdsweep.training.state import (
+    Training,
+    epoch_metrics,
+    optimizer_and_schedule,
+    step_metrics,
+    steps_per_epoch,
+    weight_decay_so_far,
+)
 
 
 def distill(
@@ -150,7 +57,7 @@ def distill(
     """
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
-    optimizer, schedule = _optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
+    optimizer, schedule = optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
     graphs = Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None
     training = Training(student=student, optimizer=optimizer, schedule=schedule, team=team, graphs=graphs)
     if (state := checkpoints.latest(config.device)) is not None:
@@ -164,7 +71,7 @@ def distill(
             evaluation = evaluate(student, validation, team)
             if not np.isfinite(evaluation.loss):  # the last update can break the weights after its loss was finite
                 raise NonFiniteLoss(training.step, losses[1].item(), evaluation.loss)
-            epoch = _epoch_metrics(training, losses, evaluation, train_seconds)
+            epoch = epoch_metrics(training, losses, evaluation, train_seconds)
             stop = team.any(on_epoch(epoch))
             training.next_epoch(epoch)
             if stop:
@@ -173,7 +80,7 @@ def distill(
                 checkpoints.save(training.state_dict(), step=training.step)
         evaluation = evaluation or evaluate(student, validation, team)  # cut off between the last epoch and the result
     training.graphs = None  # with their memory
-    restore_vocabulary(student, vocabulary, decay=_weight_decay_so_far(schedule, config))
+    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(schedule, config))
     return training, evaluation
 
 
@@ -200,7 +107,7 @@ def distill_epoch(
         for step in steps:
             training.losses = training.losses + step.rows * torch.tensor(step.losses, dtype=torch.float64)
             training.rows_seen += step.rows
-        on_steps([_step_metrics(step, training.epoch) for step in steps])
+        on_steps([step_metrics(step, training.epoch) for step in steps])
 
     update = functools.partial(_update, training, rows, config)
     readout = Readout(read)
@@ -292,87 +199,3 @@ def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialC
         share = len(piece.rows) / len(whole.rows)
         (loss.total if share == 1 else share * loss.total).backward()
     return share * torch.stack(loss).detach()
-
-
-def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
-    """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
-    model.eval()
-    started = time.perf_counter()
-    logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
-    return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
-
-
-def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
-    """The metrics of `Evaluation` for a model's logits [N, C]; nan where a logit is not finite."""
-    mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
-    predicted, classes = mine.argmax(axis=1), mine.shape[1]
-    with np.errstate(invalid="ignore"):  # the caller looks at the loss
-        return {
-            "accuracy": metrics.accuracy(predicted, labels),
-            "macro_f1": metrics.macro_f1(predicted, labels, classes),
-            "mcc": metrics.matthews(predicted, labels, classes),
-            "loss": metrics.nll(mine, labels),
-            "ece": metrics.expected_calibration_error(mine, labels),
-            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)),
-            "kl": metrics.kl_to_teacher(teachers, mine),
-        }
-
-
-def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
-    """The model's logits of every row, float32 [N, C], in row order; the processes of a team take every other batch."""
-    logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
-    with torch.inference_mode(), shortcuts(model):
-        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
-            logits[batch.rows] = model(**batch.inputs).logits.float()
-    team.sum(logits)
-    return logits
-
-
-def steps_per_epoch(rows: Rows, config: TrialConfig) -> int:
-    """Steps that one pass takes."""
-    return -(-len(rows.labels) // config.batch_size)
-
-
-def _optimizer_and_schedule(model: nn.Module, config: TrialConfig, *, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """AdamW without weight decay on biases and LayerNorm; the rate rises over the warm-up and falls linearly to zero."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = AdamW(groups, lr=config.learning_rate, fused=True)
-    warmup = round(config.warmup_ratio * steps)
-    return optimizer, LambdaLR(optimizer, lambda step: _rate(step, warmup, steps))
-
-
-def _rate(step: int, warmup: int, steps: int) -> float:
-    """The share of the peak learning rate at a step, counted from 0."""
-    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
-
-
-def _weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
-    """What AdamW's decoupled decay left of a weight that never had a gradient: the product of 1 - rate · weight_decay."""
-    (share, *_), steps = schedule.lr_lambdas, schedule.last_epoch
-    rates = config.learning_rate * np.array([share(step) for step in range(steps)])
-    return float(np.prod(1 - rates * config.weight_decay))
-
-
-def _step_metrics(taken: Taken, epoch: int) -> StepMetrics:
-    total, soft, hard = taken.losses
-    if not np.isfinite([total, soft, hard]).all():
-        raise NonFiniteLoss(taken.step, soft, hard)
-    return StepMetrics(step=taken.step, epoch=epoch, L_soft=soft, L_hard=hard, L_total=total, learning_rate=taken.rate)
-
-
-def _epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
-    total, soft, hard = losses.tolist()
-    return EpochMetrics(
-        epoch=training.epoch,
-        step=training.step,
-        L_soft=soft,
-        L_hard=hard,
-        L_total=total,
-        **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
-        train_seconds=train_seconds,
-        evaluate_seconds=evaluation.seconds,
-    )

@@ -5,34 +5,25 @@ Weights come as safetensors only, no code of a checkpoint is ever run, and every
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
 )
 
 from kdsweep.errors import NAMES_SHOWN, ModelError, listed
 from kdsweep.system.wheels import local_path
-from kdsweep.training.data.tokens import EVALUATION_ROWS, Batch, Tokens, padded
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-LATENCY_PASSES = 30
-THROUGHPUT_PASSES = 3
-"""Timed forward passes whose median counts, after one to warm up."""
 
 
 def model_config(address: str, revision: str | None) -> Any:
@@ -171,149 +162,6 @@ def _plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-# Students ------------------------------------------------------------------------------------------------------------
-
-
-def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
-    """`count` of a teacher's layers from first to last, evenly: 6 of 12 are DistilBERT's 0, 2, 4, 7, 9, 11."""
-    if not 1 <= count <= teacher_layers:
-        raise ModelError(f"1 <= student_layers <= {teacher_layers} (the teacher's) must hold, but got {count}")
-    step = (teacher_layers - 1) / max(count - 1, 1)
-    return tuple(round(index * step) for index in range(count))
-
-
-def load_student(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """A named student whose logits, and id2label, are in the dataset's class order. Raises ModelError."""
-    student = load_classifier(address, revision, label_names, seed=seed)
-    config: Any = student.config
-    columns = label_columns(config, label_names, address)
-    if columns != list(range(len(columns))):
-        heads = [m for m in student.modules() if isinstance(m, nn.Linear) and m.out_features == len(columns)]
-        if not heads:
-            raise ModelError(
-                f"{address!r} must have its classes in the dataset's order, {list(label_names)}, or a linear head"
-            )
-        with torch.no_grad():
-            for tensor in heads[-1].parameters():
-                tensor.copy_(tensor[columns].clone())
-    config.id2label = dict(enumerate(label_names))
-    config.label2id = {name: index for index, name in enumerate(label_names)}
-    return student
-
-
-def student_from_teacher(
-    teacher: nn.Module, layers: int | tuple[int, ...], label_names: Sequence[str], *, seed: int
-) -> nn.Module:
-    """A `DistilBertForSequenceClassification` of the teacher's embeddings and the chosen layers; its head is fresh, from `seed`.
-
-    The teacher's segment-0 embedding is added to the position embeddings, since DistilBERT has none. With all layers it
-    gives the teacher's own last hidden states. Raises ModelError for a teacher that is no BERT.
-    """
-    config: Any = teacher.config
-    chosen = chosen_layers(config, layers)
-    torch.manual_seed(seed)
-    student: nn.Module = DistilBertForSequenceClassification(_distilbert_config(config, len(chosen), label_names))
-    student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
-    return student
-
-
-def chosen_layers(config: Any, layers: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The layers of a teacher that its from_teacher student copies, by the teacher's configuration alone. Raises ModelError."""
-    if config.model_type != "bert" or config.layer_norm_eps != 1e-12:
-        found = f"{config.model_type} with layer_norm_eps {getattr(config, 'layer_norm_eps', None)}"
-        raise ModelError(
-            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher is {found}; name a student: as that, "
-            "as for a teacher, any encoder works that transformers has a sequence classifier for"
-        )
-    chosen = spread_layers(layers, config.num_hidden_layers) if isinstance(layers, int) else layers
-    if max(chosen) >= config.num_hidden_layers:
-        last = config.num_hidden_layers - 1
-        raise ModelError(f"student_layers must lie in 0 … {last} (the teacher's layers), but got {list(chosen)}")
-    return chosen
-
-
-def _distilbert_config(config: Any, layers: int, label_names: Sequence[str]) -> DistilBertConfig:
-    return DistilBertConfig(
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_position_embeddings,
-        dim=config.hidden_size,
-        hidden_dim=config.intermediate_size,
-        n_layers=layers,
-        n_heads=config.num_attention_heads,
-        activation=config.hidden_act,
-        dropout=config.hidden_dropout_prob,
-        attention_dropout=config.attention_probs_dropout_prob,
-        initializer_range=config.initializer_range,
-        pad_token_id=config.pad_token_id,
-        id2label=dict(enumerate(label_names)),
-        label2id={name: index for index, name in enumerate(label_names)},
-    )
-
-
-_EMBEDDINGS = {"word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"}
-_BLOCK = {
-    "attention.self.query": "attention.q_lin",
-    "attention.self.key": "attention.k_lin",
-    "attention.self.value": "attention.v_lin",
-    "attention.output.dense": "attention.out_lin",
-    "attention.output.LayerNorm": "sa_layer_norm",
-    "intermediate.dense": "ffn.lin1",
-    "output.dense": "ffn.lin2",
-    "output.LayerNorm": "output_layer_norm",
-}
-"""BERT's name of each module of a layer, and DistilBERT's."""
-
-
-def _copied_weights(bert: dict[str, Tensor], layers: Sequence[int]) -> dict[str, Tensor]:
-    source, target = "bert.embeddings.", "distilbert.embeddings."
-    copied = {target + name: bert[source + name] for name in _EMBEDDINGS}
-    positions, segment = bert[source + "position_embeddings.weight"], bert[source + "token_type_embeddings.weight"][0]
-    copied[target + "position_embeddings.weight"] = positions + segment
-    for place, layer in enumerate(layers):
-        for theirs, ours in _BLOCK.items():
-            for kind in ("weight", "bias"):
-                name = f"distilbert.transformer.layer.{place}.{ours}.{kind}"
-                copied[name] = bert[f"bert.encoder.layer.{layer}.{theirs}.{kind}"]
-    return copied
-
-
-# A compact vocabulary ------------------------------------------------------------------------------------------------
-
-
-class Vocabulary(NamedTuple):
-    """A model's whole embedding table [V, H], set aside while it trains on the rows `pieces` [K] of it."""
-
-    table: nn.Embedding
-    pieces: Tensor
-
-
-def compact_vocabulary(model: nn.Module, splits: Sequence[Tokens]) -> Vocabulary:
-    """Let `model` train on the word pieces that `splits` hold: all others get no gradient, yet cost every optimizer step.
-
-    Exact: `restore_vocabulary` puts the trained rows back. Pieces up to the padding keep their numbers, because some
-    models know the padding by its number.
-    """
-    table: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-    first = torch.arange(splits[0].pad_id + 1, device=table.weight.device)
-    pieces = torch.cat([first, *(tokens.ids for tokens in splits)]).unique()
-    rows = table.weight.detach()[pieces].clone()
-    small = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=table.padding_idx)
-    model.set_input_embeddings(small)  # type: ignore[operator]
-    return Vocabulary(table, pieces)
-
-
-def restore_vocabulary(model: nn.Module, vocabulary: Vocabulary, *, decay: float) -> None:
-    """Put the trained rows back into the whole table, whose other rows only weight decay would have changed: times `decay`."""
-    trained: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
-    with torch.no_grad():
-        vocabulary.table.weight.mul_(decay)
-        vocabulary.table.weight[vocabulary.pieces] = trained.weight
-    model.set_input_embeddings(vocabulary.table)  # type: ignore[operator]
-
-
-# Facts about a model -------------------------------------------------------------------------------------------------
-
-
 def freeze(model: nn.Module) -> nn.Module:
     """Dropout off and no gradients, for good."""
     return model.eval().requires_grad_(False)
@@ -344,34 +192,3 @@ def parameter_count(model: nn.Module) -> int:
 def size_mb(model: nn.Module) -> float:
     """Megabytes (10⁶ bytes) of the weights as saved."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6
-
-
-class Speed(NamedTuple):
-    """Of a forward pass in float32 on warm caches: milliseconds of one row (median and 95th percentile), rows a second in batches."""
-
-    latency_ms_p50: float
-    latency_ms_p95: float
-    rows_per_second: float
-
-
-def measure_speed(model: nn.Module, tokens: Tokens) -> Speed:
-    """Time `model` on one row of median length, and on the batch of rows around it."""
-    model.eval()
-    by_length = np.argsort(tokens.lengths, kind="stable")
-    middle = len(by_length) // 2
-    batch = by_length[max(0, middle - EVALUATION_ROWS // 2) :][:EVALUATION_ROWS]
-    single = 1000 * _seconds(model, padded(tokens, by_length[middle : middle + 1]), LATENCY_PASSES)
-    many = float(np.median(_seconds(model, padded(tokens, batch), THROUGHPUT_PASSES)))
-    middle_ms, slow_ms = (float(value) for value in np.percentile(single, [50, 95]))
-    return Speed(latency_ms_p50=middle_ms, latency_ms_p95=slow_ms, rows_per_second=len(batch) / many)
-
-
-def _seconds(model: nn.Module, batch: Batch, passes: int) -> np.ndarray:
-    """Of each of `passes` forward passes, after one that is not counted."""
-    times = []
-    with torch.inference_mode():
-        for _ in range(passes + 1):
-            started = time.perf_counter()
-            model(**batch.inputs).logits.cpu()
-            times.append(time.perf_counter() - started)
-    return np.array(times[1:])

@@ -13,8 +13,9 @@ from kdsweep.analysis.formats import truncated
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
+from kdsweep.records.reading import read_teacher
 from kdsweep.records.schema import TeacherEpoch, TeacherResult
-from kdsweep.records.writing import TrialFolder, read_teacher
+from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import evaluation_batches

@@ -31,10 +31,12 @@ from kdsweep.system.files import Lock, disk_said
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Data
-from kdsweep.training.data.tokens import Tokens, load_tokenizer
-from kdsweep.training.loop import Rows, Training, all_logits, distill
+from kdsweep.training.data.tokens import Rows, Tokens, load_tokenizer
+from kdsweep.training.evaluation import all_logits
+from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.training.reader import check_forward
+from kdsweep.training.state import Training
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}
 """Of a teacher's fine-tuning, whatever the students search."""

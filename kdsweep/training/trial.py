@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from kdsweep.analysis import metrics
 from kdsweep.config.sweep import Arm
-from kdsweep.config.trial import TrialConfig, plain_values
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.records.schema import (
     Attempt,
@@ -30,12 +31,14 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import drafting
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.training.data.tokens import load_tokenizer
+from kdsweep.training.data.tokens import Rows, load_tokenizer
+from kdsweep.training.evaluation import evaluate, measured
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.team import leading
-from kdsweep.training.loop import Rows, Training, distill, evaluate, measured
+from kdsweep.training.loop import distill
 from kdsweep.training.models import parameter_count, weights_sha256
 from kdsweep.training.shared import Materials, student_source
+from kdsweep.training.state import Training
 
 
 @dataclass(frozen=True, kw_only=True)

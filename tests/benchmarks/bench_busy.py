@@ -25,7 +25,7 @@ def step_ms(role: str, threads: int, options: argparse.Namespace) -> float:
     from transformers import BertConfig, BertForSequenceClassification
 
     from kdsweep.config.trial import TrialConfig
-    from kdsweep.training import loop
+    from kdsweep.training import loop, state
     from kdsweep.training.fast import machine
 
     precision = machine.best_precision("cpu")
@@ -37,7 +37,7 @@ def step_ms(role: str, threads: int, options: argparse.Namespace) -> float:
         shape = {"hidden_size": options.width, "intermediate_size": 4 * options.width, "num_labels": options.classes}
         facts = BertConfig(vocab_size=options.vocabulary, num_hidden_layers=6, num_attention_heads=12, **shape)
         training.student = BertForSequenceClassification(facts)
-        training.optimizer, training.schedule = loop._optimizer_and_schedule(training.student, config, steps=10**6)
+        training.optimizer, training.schedule = state.optimizer_and_schedule(training.student, config, steps=10**6)
     rows, taken = synthetic_rows(options.batch, options, "cpu"), []
 
     def epoch() -> None:

@@ -25,11 +25,11 @@ import numpy as np
 import optuna
 
 from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.records.reading import read_trials
 from kdsweep.records.schema import missing_result
-from kdsweep.records.writing import read_trials, write_sweep
+from kdsweep.records.writing import write_sweep
 from kdsweep.search.studies import Studies
-from kdsweep.system.imports import for_good
-from kdsweep.system.process import StopRequest
+from kdsweep.system.process import StopRequest, for_good
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_report import make_predictions, make_sweep, make_teacher, make_trial  # noqa: E402

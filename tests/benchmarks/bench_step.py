@@ -25,12 +25,13 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.system.hardware import available_cores, default_workers
-from kdsweep.training import loop
-from kdsweep.training.data.tokens import Tokens
+from kdsweep.training import loop, state
+from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream
 from kdsweep.training.fast.team import ALONE
-from kdsweep.training.loop import Rows, Training, distill_epoch
+from kdsweep.training.loop import distill_epoch
+from kdsweep.training.state import Training
 
 PRODUCTS = (
     *("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"),
@@ -114,7 +115,7 @@ def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
         num_labels=options.classes,
     )
     student = DistilBertForSequenceClassification(facts).to(config.device)
-    optimizer, schedule = loop._optimizer_and_schedule(student, config, steps=10**6)
+    optimizer, schedule = state.optimizer_and_schedule(student, config, steps=10**6)
     graphs = Graphs(optimizer, config.device) if loop._can_be_recorded(student, config, ALONE) else None
     return Training(student=student, optimizer=optimizer, schedule=schedule, graphs=graphs)
 

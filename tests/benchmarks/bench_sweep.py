@@ -75,7 +75,8 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from kdsweep.training.data.tokens import load_tokenizer
     from kdsweep.training.fast import machine
     from kdsweep.training.models import weights_sha256
-    from kdsweep.training.shared import Materials, resolve
+    from kdsweep.training.resolve import resolve
+    from kdsweep.training.shared import Materials
 
     fields = {"dataset": None, "dataset_config": None, "validation_split": None, "test_split": None}
     fields |= {"train_file": options.data[0], "validation_file": options.data[1], "label_column": "label"}
@@ -141,7 +142,7 @@ def ours(
     folder: Path, trials: int, epochs: int, *, weights: str, name: str, workers: str = "auto", **study: Any
 ) -> Side:
     """`python -m kdsweep.run`, as its user runs it, nothing in its cache."""
-    from kdsweep.records.writing import read_trials
+    from kdsweep.records.reading import read_trials
 
     for left in (f"results/{name}", f"cache of {name}"):  # of a run that was cut off
         shutil.rmtree(folder / left, ignore_errors=True)

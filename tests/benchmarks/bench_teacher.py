@@ -18,9 +18,10 @@ from bench_step import Catch, again, replay, seconds
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.system.hardware import available_cores
 from kdsweep.training.data.tokens import Tokens, padded
+from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
-from kdsweep.training.loop import all_logits
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import Teacher, teacher_logits
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"

@@ -32,12 +32,13 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.open import open_tracker
 from kdsweep.training import loop
-from kdsweep.training.data.tokens import Tokens
+from kdsweep.training.data.tokens import Rows, Tokens
+from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
-from kdsweep.training.loop import Rows, all_logits
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.reader import reader
-from kdsweep.training.shared import Materials, resolve
+from kdsweep.training.resolve import resolve
+from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"

@@ -1,4 +1,4 @@
-"""Where the search looked and what it found: the map of T and alpha, slices, and every trial as a line."""
+"""Where the search looked and what it found: the map of T and alpha, and slices."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,14 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale
 
-from kdsweep.analysis.formats import compact, plural
+from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import accuracy, complete
 from kdsweep.config.sweep import ARMS, Axis
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
 from kdsweep.reporting.figures.style import (
-    CLEAR,
     COLOUR_BAR,
-    GRID,
     NEUTRAL,
     SCALE,
     Figure,
@@ -27,14 +24,11 @@ from kdsweep.reporting.figures.style import (
     placed,
     scatter,
     short,
-    word,
 )
 
 FEWEST_FOR_DENSITY = 20
 """Distilled trials from which the map shades where they lie thick; fewer are seen one by one."""
 SHADE = ((0.0, "rgba(128,128,128,0)"), (1.0, "rgba(128,128,128,0.26)"))
-BINS = 12
-"""Colours of the lines in parallel coordinates: one trace each."""
 
 
 def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
@@ -98,7 +92,7 @@ def _shade(tried: Sequence[TrialRow], search: Mapping[str, Axis]) -> list[go.Con
     places = np.array([[unit(t.config.temperature, axes[0]), unit(t.config.alpha, axes[1])] for t in tried])
     grid = np.linspace(0, 1, 41)
     heights = density(places, grid)
-    x, y = ([_value(share, axis) for share in grid] for axis in axes)
+    x, y = ([value_at(share, axis) for share in grid] for axis in axes)
     contours = {"coloring": "fill", "start": 0.125, "end": 1, "size": 0.125}
     z = np.round(heights / heights.max(), 3).tolist()
     style = {"colorscale": SHADE, "showscale": False, "hoverinfo": "skip", "line": {"width": 0}, "name": "density"}
@@ -125,7 +119,7 @@ def unit(value: Any, axis: Axis) -> float:
     return float(value - axis.low) / (axis.high - axis.low)
 
 
-def _value(share: float, axis: Axis) -> float:
+def value_at(share: float, axis: Axis) -> float:
     """The value at a share of an interval: the inverse of `unit`."""
     assert axis.low is not None and axis.high is not None
     if axis.log:
@@ -147,75 +141,3 @@ def axis_slice(records: SweepRecords, name: str) -> Figure:
     plot.update_xaxes(**axis_scale(axis))
     described = f"val_accuracy of {plural(len(done), 'complete trial')} over {name}, {axis.text()}."
     return Figure(name=f"slice-{name}", title=name, description=described, plot=plot)
-
-
-# Parallel coordinates -------------------------------------------------------------------------------------------------
-
-
-def parallel_coordinates(records: SweepRecords) -> Figure:
-    """Every complete distilled trial as a line through its searched values to its val_accuracy; the best is strong."""
-    title, axes = "Every trial as a line", records.sweep.axes("distilled")
-    done = sorted((t for t in complete(records.trials) if t.arm == "distilled"), key=accuracy)
-    if not done:
-        return missing("parallel", title, "No distilled trial is complete yet.")
-    low, high = accuracy(done[0]), accuracy(done[-1])
-    quality = Axis(low=low, high=high) if high > low else Axis(choices=(low,))
-    shares = [unit(accuracy(trial), quality) if high > low else 1.0 for trial in done]
-    plot = new_plot(height=400, x_title="", y_title="")
-    for number in range(BINS):
-        inside = [
-            trial for trial, share in zip(done, shares, strict=True) if min(int(share * BINS), BINS - 1) == number
-        ]
-        if inside:
-            plot.add_trace(_strands(inside, axes, quality, (number + 0.5) / BINS, many=len(done) > 100))
-    best = max(done, key=lambda trial: (accuracy(trial), -trial.trial))
-    plot.add_trace(_strands([best], axes, quality, 1.0))
-    plot.data[-1].update(name="best", opacity=1.0, line_width=3)
-    _draw_axes(plot, axes, quality)
-    described = f"{plural(len(done), 'complete distilled trial')} across {', '.join([*axes, 'val_accuracy'])}."
-    return Figure(name="parallel", title=title, description=described, plot=plot, wide=True)
-
-
-def _strands(
-    trials: Sequence[TrialRow], axes: Mapping[str, Axis], quality: Axis, share: float, *, many: bool = False
-) -> go.Scatter:
-    """Trials as one trace with gaps, in the colour of a share of the accuracies' range."""
-    x: list[int | None] = []
-    y: list[float | None] = []
-    text: list[str | None] = []
-    numbers: list[int | None] = []
-    for trial in trials:
-        values = {name: getattr(trial.config, name) for name in axes}
-        heights = [unit(values[name], axis) for name, axis in axes.items()] + [unit(accuracy(trial), quality)]
-        x += [*range(len(heights)), None]
-        y += [*map(short, heights), None]
-        text += [f"{name} {word(compact(value))}" for name, value in values.items()]
-        text += [f"val_accuracy {100 * accuracy(trial):.2f} %", None]
-        numbers += [trial.trial] * len(heights) + [None]
-    (colour,) = sample_colorscale([list(step) for step in SCALE], [share])
-    line = {"color": colour, "width": 1 if many else 1.6}
-    style: dict[str, Any] = {"mode": "lines", "line": line, "opacity": 0.4 if many else 0.7, "name": "trials"}
-    hover = "<b>trial %{customdata}</b><br>%{text}<extra></extra>"
-    return go.Scatter(x=x, y=y, text=text, customdata=numbers, hovertemplate=hover, **style)
-
-
-def _draw_axes(plot: go.Figure, axes: Mapping[str, Axis], quality: Axis) -> None:
-    """An upright line a field with its name below and its values beside."""
-    names = [*axes, "val_accuracy"]
-    for place, axis in enumerate([*axes.values(), quality]):
-        plot.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": NEUTRAL, "width": 1}, layer="below")
-        percent = place == len(axes)
-        for height, label in _labels(axis, percent=percent):
-            beside = {"xanchor": "left", "xshift": 6, "showarrow": False, "font": {"size": 11}}
-            plot.add_annotation(x=place, y=height, text=label, **beside)
-    plot.update_layout(margin={"l": 52, "r": 70, "t": 16, "b": 36}, hovermode="closest")
-    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "ticks": ""}
-    plot.update_xaxes(showgrid=False, range=[-0.08, len(names) - 1 + 0.08], linecolor=CLEAR, gridcolor=GRID, **ticks)
-    plot.update_yaxes(visible=False, range=[-0.04, 1.04])
-
-
-def _labels(axis: Axis, *, percent: bool) -> list[tuple[float, str]]:
-    """Heights and texts beside an axis: each choice, or five values."""
-    values = list(axis.choices) or [_value(share, axis) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    texts = [f"{100 * value:.1f} %" if percent else word(compact(value)) for value in values]
-    return list(zip([unit(value, axis) for value in values], texts, strict=True))

@@ -1,4 +1,4 @@
-"""The report's figures: each function takes trials and gives a `Figure`, drawn or with the reason why there is none.
+"""What the report's figures share: a `Figure`, drawn or with the reason why there is none, and how it looks.
 
 Colours, dashes and backgrounds read on light and on dark pages; the page colours text, axes, and the traces whose
 `meta` names an arm. Thousands of points lie in few traces, curves as one line with gaps: a browser draws that at once.
@@ -13,13 +13,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
-from kdsweep.analysis.budget import tuning_curve
-from kdsweep.analysis.formats import ARM_NAMES, plural
-from kdsweep.analysis.leaderboard import accuracy, complete, score
-from kdsweep.config.sweep import ARMS, Arm, Axis
-from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.records.writing import TrialRow
+from kdsweep.analysis.leaderboard import accuracy
+from kdsweep.config.sweep import ARM_NAMES, Arm, Axis
+from kdsweep.records.reading import TrialRow
 
 COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
 DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}
@@ -33,10 +29,6 @@ GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
 FEW_CURVES = 60
 """Trials of an arm up to which each epoch has its mark."""
-LAYERS = 8
-"""Traces that share an arm's faint curves beyond that."""
-MOST_POINTS = 5000
-"""Points of one trace beyond which epochs are left out of it, never a curve's ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,193 +61,6 @@ class Figure:
 def plotly_js() -> str:
     """The library that draws the figures on the page, to be inlined once."""
     return str(get_plotlyjs())
-
-
-# The training --------------------------------------------------------------------------------------------------------
-
-
-def learning_curves(trials: Sequence[TrialRow]) -> tuple[Figure, ...]:
-    """L_soft, L_hard and val_accuracy over the epochs: all trials faint, the best of each arm strong."""
-    return tuple(_curve(trials, metric) for metric in ("L_soft", "L_hard", "val_accuracy"))
-
-
-def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
-    with_epochs = [trial for trial in trials if trial.epochs]
-    if not with_epochs:
-        return missing(metric, metric, "No epoch is finished yet.")
-    unit = ", %" if metric == "val_accuracy" else ""
-    plot = new_plot(height=300, x_title="epoch", y_title="")
-    ends = []
-    for arm in ARMS:
-        of_arm = [trial for trial in with_epochs if trial.arm == arm]
-        plot.add_traces(_faint_lines(of_arm, metric, arm))
-        if done := complete(of_arm):
-            best = max(done, key=accuracy)
-            plot.add_trace(_lines([best], metric, arm, opacity=1.0, width=3, marker=7))
-            ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(best, metric)[-1]:.3g}{unit.strip(',')}")
-    most = max(len(trial.epochs) for trial in with_epochs)
-    plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
-    described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the epochs", *ends]) + "."
-    return Figure(name=metric, title=metric + unit, description=described, plot=plot)
-
-
-def _measured(trial: TrialRow, metric: str) -> list[float]:
-    factor = 100 if metric == "val_accuracy" else 1
-    return [short(factor * float(getattr(epoch, metric))) for epoch in trial.epochs]
-
-
-def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.Scatter]:
-    """Every trial of an arm: with its marks where there are few, else as layers of lines that darken where they meet."""
-    if len(trials) <= FEW_CURVES:
-        return [_lines(trials, metric, arm, opacity=0.28, width=1.2, marker=4)] if trials else []
-    longer = [trial for trial in trials if len(trial.epochs) > 1]
-    single = [trial for trial in trials if len(trial.epochs) == 1]
-    layers = [longer[first::LAYERS] for first in range(LAYERS) if longer[first::LAYERS]]
-    drawn = [_lines(layer, metric, arm, opacity=0.12, width=1, marker=0) for layer in layers]
-    return drawn + ([_lines(single, metric, arm, opacity=0.12, width=0, marker=4)] if single else [])
-
-
-def _lines(
-    trials: Sequence[TrialRow], metric: str, arm: Arm, *, opacity: float, width: float, marker: float
-) -> go.Scatter:
-    """Curves as one trace with gaps; width or marker 0 draws none."""
-    step = max(1, sum(len(trial.epochs) for trial in trials) // MOST_POINTS)
-    x: list[int | None] = []
-    y: list[float | None] = []
-    numbers: list[int | None] = []
-    for trial in trials:
-        last = len(trial.epochs) - 1
-        kept = [epoch for epoch in range(last + 1) if epoch % step == 0 or epoch == last]
-        measured = _measured(trial, metric)
-        x += [epoch + 1 for epoch in kept] + [None]
-        y += [measured[epoch] for epoch in kept] + [None]
-        numbers += [trial.trial] * len(kept) + [None]
-    return go.Scatter(
-        x=x,
-        y=y,
-        customdata=numbers,
-        meta=arm,
-        mode="+".join(["lines"] * bool(width) + ["markers"] * bool(marker)),
-        opacity=opacity,
-        line={"color": COLOURS[arm], "dash": DASHES[arm], "width": width},
-        marker={"size": marker, "symbol": SYMBOLS[arm], "color": COLOURS[arm]},
-        hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
-    )
-
-
-# The budget ----------------------------------------------------------------------------------------------------------
-
-
-def budget_curves(records: SweepRecords) -> Figure:
-    """The expected best of k trials against k, with its 95 % band, for each arm with enough complete trials."""
-    title, metric = "What the budget bought", records.sweep.study.metric
-    percent = metric != "val_mcc"
-    factor, unit = (100, ", %") if percent else (1, "")
-    plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {metric}{unit}"), []
-    shown: list[float] = []
-    for arm in ARMS:
-        scores = [score(trial, records.sweep) for trial in complete(records.trials) if trial.arm == arm]
-        if len(scores) < FEWEST_SCORES:
-            continue
-        curve = tuning_curve(scores, floor=min(0.0, *scores))
-        x, middle = list(range(1, len(scores) + 1)), [short(factor * value) for value in curve.expected]
-        low, high = ([short(factor * value) for value in ends] for ends in (curve.low, curve.high))
-        ends = {"color": COLOURS[arm], "dash": "dot", "width": 1}
-        both = go.Scatter(x=[*x, None, *x], y=[*low, None, *high], meta=arm, mode="lines", line=ends, hoverinfo="skip")
-        plot.add_trace(both)
-        plot.add_trace(
-            go.Scatter(
-                x=x,
-                y=middle,
-                meta=arm,
-                mode="lines",
-                line={"color": COLOURS[arm], "dash": DASHES[arm], "width": 2.5},
-                hovertemplate=f"{ARM_NAMES[arm]}, the best of %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
-            )
-        )
-        shown += middle
-        half = middle[(len(scores) + 1) // 2 - 1]
-        told.append(f"{ARM_NAMES[arm]}: {half:.4g} expected of half the {len(scores)} trials, {middle[-1]:.4g} of all")
-    if not told:
-        return missing("budget", title, f"Too few complete trials for a curve: it needs {FEWEST_SCORES} of an arm.")
-    span = max(shown) - min(shown) or 1.0
-    plot.update_yaxes(range=[min(shown) - 0.25 * span, max(shown) + 0.5 * span])
-    return Figure(name="budget", title=title, description="; ".join(told) + ".", plot=plot)
-
-
-# The price -----------------------------------------------------------------------------------------------------------
-
-
-def accuracy_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
-    """val_accuracy over parameters and over latency, students and teacher (a star), with the Pareto front."""
-    return (
-        _cost(records, "parameters", "parameters, millions", 1e-6),
-        _cost(records, "latency_ms_p50", "milliseconds a row", 1.0),
-    )
-
-
-def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure:
-    name, title, teacher = f"cost-{field}", f"val_accuracy, %, over {unit}", records.teacher
-    known = [t for t in complete(records.trials) if t.result and getattr(t.result, field) is not None]
-    if not known:
-        return missing(name, title, "No trial with a measured cost is complete yet.")
-    costs = [short(factor * getattr(trial.result, field)) for trial in known]
-    points = [(cost, 100 * accuracy(trial)) for cost, trial in zip(costs, known, strict=True)]
-    if teacher:
-        points.append((short(factor * getattr(teacher, field)), 100 * teacher.val_accuracy))
-    plot = new_plot(height=300, x_title=unit, y_title="val_accuracy, %")
-    front = pareto_front(points)
-    steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
-    plot.add_trace(
-        go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
-    )
-    for arm in ARMS:
-        of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
-        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep.search, arm))
-    if teacher:
-        star = {"size": 14, "symbol": "star", "color": NEUTRAL}
-        x, y = [points[-1][0]], [points[-1][1]]
-        text = f"<b>teacher</b><br>val_accuracy {y[0]:.2f} %<extra></extra>"
-        plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
-    ends = " to ".join(f"{quality:.1f} % at {cost:.3g}" for cost, quality in dict.fromkeys((front[0], front[-1])))
-    whose = " and the teacher" if teacher else ""
-    described = (
-        f"{plural(len(known), 'complete trial')}{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
-    )
-    return Figure(name=name, title=title, description=described, plot=plot)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) points those that no other one beats in both, cheapest first; equal ones once."""
-    front: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((cost, quality))
-    return front
-
-
-def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) -> Figure:
-    """Accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
-    title = "Accuracy over confidence"
-    if not students:
-        return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")
-    plot = new_plot(height=320, x_title="confidence of the named class, %", y_title="accuracy, %")
-    dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
-    plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
-    for name, bins in students.items():
-        arm: Arm = "fine_tuned" if name.startswith("fine-tuned") else "distilled"
-        style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
-        text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
-        x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
-        hover = "%{text}<extra></extra>"
-        plot.add_trace(go.Scatter(x=x, y=y, text=text, mode="lines+markers", line=style, hovertemplate=hover))
-    described = (
-        f"Reliability on the test split at T = 1 of {' and '.join(students)}; below the diagonal is overconfident."
-    )
-    return Figure(name="calibration", title=title, description=described, plot=plot)
-
-
-# Shared --------------------------------------------------------------------------------------------------------------
 
 
 def missing(name: str, title: str, note: str) -> Figure:

@@ -26,7 +26,7 @@ mix classes of different length. On CLINC150 50 batches cost 1.5 points of accur
 EVALUATION_ROWS = 128
 """Rows of a batch without gradients."""
 GPU_WIDTH = 8
-"""On a GPU a batch is padded to a multiple of it: attention's kernels like that, and few shapes make few graphs (`graphs`)."""
+"""On a GPU a batch is padded to a multiple of it: attention's kernels like that, and few shapes make few graphs (`fast/cuda_graphs`)."""
 
 
 _WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
@@ -214,3 +214,21 @@ def split_batch(batch: Batch, pieces: int) -> list[Batch]:
         Batch(rows, {name: parts[place] for name, parts in columns.items()})
         for place, rows in enumerate(batch.rows.split(size))
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """One split as a model meets it, on the device: tokens, classes [N] and the teacher's logits [N, C]."""
+
+    tokens: Tokens
+    labels: Tensor
+    teacher_logits: Tensor
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """The named rows, in that order."""
+        index = torch.from_numpy(rows)
+        return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], teacher_logits=self.teacher_logits[index])
+
+    def renumbered(self, pieces: Tensor) -> "Rows":
+        """The same rows in the ids of a compact vocabulary."""
+        return replace(self, tokens=self.tokens.renumbered(pieces))

@@ -1,0 +1,72 @@
+"""Workers that died: whose trials they held, what is recorded of those that are not tried again, who still lives."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.errors import ResultsError
+from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
+from kdsweep.records.reading import read_trial
+from kdsweep.records.schema import missing_result
+from kdsweep.records.writing import TrialFolder
+from kdsweep.search.assignment import Settled
+from kdsweep.system.files import Lock, naming
+from kdsweep.system.process import is_of_this_host
+
+STOP_SECONDS = 60
+"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
+
+
+def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
+    """Record the trials that are not tried again."""
+    for each in settled:
+        if each.failed is None:
+            continue
+        seed = each.finalist.seed if each.finalist else None
+        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
+        if not (trial.path / "config.yaml").exists():
+            trial.start(sweep.trial(each.arm, each.params))
+        epochs = read_trial(trial.path).epochs
+        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
+        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
+
+
+def alone_in(folder: Path) -> Lock:
+    """The lock of an embedded sweep's only supervisor. Raises ResultsError where another one lives.
+
+    Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
+    """
+    path = locks_folder(folder) / "supervisor.lock"
+    lock = Lock(path)
+    if not lock.take():
+        raise ResultsError(
+            f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
+            "Several hosts share a sweep by study.storage"
+        )
+    with naming(path):
+        path.write_text(str(os.getpid()))
+    deadline = time.monotonic() + 2 * STOP_SECONDS
+    while living := living_workers(folder):
+        if time.monotonic() > deadline:
+            raise ResultsError(f"workers of a run that was killed must have ended, but still live: {', '.join(living)}")
+        time.sleep(0.1)
+    for dead in locks_folder(folder).glob("worker-*.lock"):
+        dead.unlink()
+    return lock
+
+
+def living_workers(folder: Path) -> list[str]:
+    """Owners whose processes live on this host."""
+    locks = locks_folder(folder).glob("worker-*.lock")
+    return [path.stem.removeprefix("worker-") for path in locks if Lock(path).is_held()]
+
+
+def is_dead_here(folder: Path, owner: str | None) -> bool:
+    """Whether a worker that ran on this host, in this results folder, is dead."""
+    if owner is None or not is_of_this_host(owner):
+        return False
+    lock = worker_lock(folder, owner)
+    return lock.exists() and not Lock(lock).is_held()

@@ -1,0 +1,89 @@
+"""What a sweep leaves on disk: the truth that the report, the ranking and `reproduce` read.
+
+    results/T_alpha/
+      sweep.yaml                 the resolved sweep
+      trials/0007/               the distilled arm; controls/0003/ likewise for the fine-tuned one
+        config.yaml              the object that ran, written before it runs
+        steps.jsonl              one line a step: L_soft, L_hard, L_total, learning_rate
+        epochs.jsonl             one line an epoch: `EpochMetrics`
+        predictions.npy          the class of every validation row, int64 [N]
+        student/                 save_pretrained and tokenizer
+        result.json              `TrialResult`, written last: a folder without it is unfinished
+        attempts.jsonl           one line a time it was started: `Attempt`
+        checkpoints/ owner       only while it runs or waits to be continued
+        log.txt                  for a failed trial, the traceback
+      finalists/distilled-0007-seed1/   a trial's configuration once more on a fresh seed, likewise, and:
+        test.json                `FinalTest`, the student on the test split
+        test_predictions.npy     the class of every test row, int64 [N]
+      verdict.json               `ToldVerdict`, when W&B was told of the finalists
+      study.db                   the embedded Optuna storage
+      sweep_key                  what the ids of its W&B runs end with; the study has it too
+      worker.log                 what the worker processes printed
+      wandb/                     W&B's own folders, one a run: `tracking/names`
+      locks/                     which processes of the sweep are alive
+      teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
+                                 validation rows' true classes), test_labels.npy, result.json (`TeacherResult`); once
+                                 the test split is opened, test.json and test_predictions.npy too
+
+The modules of this room alone name those files: `schema` has what their lines hold, `writing` and `reading` write and read them. Nothing
+half-written is ever read (`system/files`).
+"""
+
+import os
+import re
+import secrets
+import string
+from pathlib import Path
+
+from kdsweep.config.sweep import ARMS, Arm, Stage
+
+FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
+KEY_LENGTH = 6
+
+
+def results_root() -> Path:
+    """Where sweeps leave their folders: `KDSWEEP_RESULTS`, or `results` here."""
+    return Path(os.environ.get("KDSWEEP_RESULTS", "results")).resolve()
+
+
+def trial_folder(sweep_folder: Path, arm: Arm, trial: int, finalist_seed: int | None = None) -> Path:
+    """The folder of one trial, or of its run as a finalist with that seed."""
+    if finalist_seed is not None:
+        return sweep_folder / FOLDERS["finalists"] / f"{arm}-{trial:04d}-seed{finalist_seed}"
+    return sweep_folder / FOLDERS[arm] / f"{trial:04d}"
+
+
+def teacher_folder(sweep_folder: Path) -> Path:
+    """The folder of the sweep's teacher."""
+    return sweep_folder / "teacher"
+
+
+def study_path(sweep_folder: Path) -> Path:
+    """The embedded Optuna storage."""
+    return sweep_folder / "study.db"
+
+
+def locks_folder(sweep_folder: Path) -> Path:
+    """Locks that say which processes of the sweep are alive."""
+    return sweep_folder / "locks"
+
+
+def worker_lock(sweep_folder: Path, owner: str) -> Path:
+    """Locked while the process of that name lives."""
+    return locks_folder(sweep_folder) / f"worker-{owner}.lock"
+
+
+def place_of(folder: Path) -> tuple[Arm, int, int | None] | None:
+    """Which trial's folder this is, by its name: arm, number and a finalist's seed; None for another folder."""
+    for arm in ARMS:
+        if folder.parent.name == FOLDERS[arm] and folder.name.isdigit():
+            return arm, int(folder.name), None
+        found = re.fullmatch(rf"{arm}-(\d+)-seed(\d+)", folder.name)
+        if folder.parent.name == FOLDERS["finalists"] and found:
+            return arm, int(found[1]), int(found[2])
+    return None
+
+
+def new_sweep_key() -> str:
+    """A sweep's part of its runs' ids: of two billion, so that a project's sweeps have different ones."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(KEY_LENGTH))

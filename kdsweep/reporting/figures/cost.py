@@ -1,0 +1,80 @@
+"""Figures of what a student costs and how far its confidence can be believed."""
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from kdsweep.analysis.formats import plural
+from kdsweep.analysis.leaderboard import accuracy, complete
+from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, marks, missing, new_plot, short
+
+
+def accuracy_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
+    """val_accuracy over parameters and over latency, students and teacher (a star), with the Pareto front."""
+    return (
+        _cost(records, "parameters", "parameters, millions", 1e-6),
+        _cost(records, "latency_ms_p50", "milliseconds a row", 1.0),
+    )
+
+
+def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure:
+    name, title, teacher = f"cost-{field}", f"val_accuracy, %, over {unit}", records.teacher
+    known = [t for t in complete(records.trials) if t.result and getattr(t.result, field) is not None]
+    if not known:
+        return missing(name, title, "No trial with a measured cost is complete yet.")
+    costs = [short(factor * getattr(trial.result, field)) for trial in known]
+    points = [(cost, 100 * accuracy(trial)) for cost, trial in zip(costs, known, strict=True)]
+    if teacher:
+        points.append((short(factor * getattr(teacher, field)), 100 * teacher.val_accuracy))
+    plot = new_plot(height=300, x_title=unit, y_title="val_accuracy, %")
+    front = pareto_front(points)
+    steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
+    plot.add_trace(
+        go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
+    )
+    for arm in ARMS:
+        of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
+        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep.search, arm))
+    if teacher:
+        star = {"size": 14, "symbol": "star", "color": NEUTRAL}
+        x, y = [points[-1][0]], [points[-1][1]]
+        text = f"<b>teacher</b><br>val_accuracy {y[0]:.2f} %<extra></extra>"
+        plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
+    ends = " to ".join(f"{quality:.1f} % at {cost:.3g}" for cost, quality in dict.fromkeys((front[0], front[-1])))
+    whose = " and the teacher" if teacher else ""
+    described = (
+        f"{plural(len(known), 'complete trial')}{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
+    )
+    return Figure(name=name, title=title, description=described, plot=plot)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) points those that no other one beats in both, cheapest first; equal ones once."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
+
+
+def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) -> Figure:
+    """Accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
+    title = "Accuracy over confidence"
+    if not students:
+        return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")
+    plot = new_plot(height=320, x_title="confidence of the named class, %", y_title="accuracy, %")
+    dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
+    plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
+    for name, bins in students.items():
+        arm: Arm = "fine_tuned" if name.startswith("fine-tuned") else "distilled"
+        style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
+        text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
+        x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
+        hover = "%{text}<extra></extra>"
+        plot.add_trace(go.Scatter(x=x, y=y, text=text, mode="lines+markers", line=style, hovertemplate=hover))
+    described = (
+        f"Reliability on the test split at T = 1 of {' and '.join(students)}; below the diagonal is overconfident."
+    )
+    return Figure(name="calibration", title=title, description=described, plot=plot)

@@ -1,0 +1,126 @@
+"""Figures over time: losses and accuracy over the epochs, and the best that each further trial of the budget brought."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
+from kdsweep.analysis.budget import tuning_curve
+from kdsweep.analysis.formats import plural
+from kdsweep.analysis.leaderboard import accuracy, complete, score
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.figures.style import COLOURS, DASHES, FEW_CURVES, SYMBOLS, Figure, missing, new_plot, short
+
+LAYERS = 8
+"""Traces that share an arm's faint curves beyond that."""
+
+MOST_POINTS = 5000
+"""Points of one trace beyond which epochs are left out of it, never a curve's ends."""
+
+
+def learning_curves(trials: Sequence[TrialRow]) -> tuple[Figure, ...]:
+    """L_soft, L_hard and val_accuracy over the epochs: all trials faint, the best of each arm strong."""
+    return tuple(_curve(trials, metric) for metric in ("L_soft", "L_hard", "val_accuracy"))
+
+
+def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
+    with_epochs = [trial for trial in trials if trial.epochs]
+    if not with_epochs:
+        return missing(metric, metric, "No epoch is finished yet.")
+    unit = ", %" if metric == "val_accuracy" else ""
+    plot = new_plot(height=300, x_title="epoch", y_title="")
+    ends = []
+    for arm in ARMS:
+        of_arm = [trial for trial in with_epochs if trial.arm == arm]
+        plot.add_traces(_faint_lines(of_arm, metric, arm))
+        if done := complete(of_arm):
+            best = max(done, key=accuracy)
+            plot.add_trace(_lines([best], metric, arm, opacity=1.0, width=3, marker=7))
+            ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(best, metric)[-1]:.3g}{unit.strip(',')}")
+    most = max(len(trial.epochs) for trial in with_epochs)
+    plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
+    described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the epochs", *ends]) + "."
+    return Figure(name=metric, title=metric + unit, description=described, plot=plot)
+
+
+def _measured(trial: TrialRow, metric: str) -> list[float]:
+    factor = 100 if metric == "val_accuracy" else 1
+    return [short(factor * float(getattr(epoch, metric))) for epoch in trial.epochs]
+
+
+def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.Scatter]:
+    """Every trial of an arm: with its marks where there are few, else as layers of lines that darken where they meet."""
+    if len(trials) <= FEW_CURVES:
+        return [_lines(trials, metric, arm, opacity=0.28, width=1.2, marker=4)] if trials else []
+    longer = [trial for trial in trials if len(trial.epochs) > 1]
+    single = [trial for trial in trials if len(trial.epochs) == 1]
+    layers = [longer[first::LAYERS] for first in range(LAYERS) if longer[first::LAYERS]]
+    drawn = [_lines(layer, metric, arm, opacity=0.12, width=1, marker=0) for layer in layers]
+    return drawn + ([_lines(single, metric, arm, opacity=0.12, width=0, marker=4)] if single else [])
+
+
+def _lines(
+    trials: Sequence[TrialRow], metric: str, arm: Arm, *, opacity: float, width: float, marker: float
+) -> go.Scatter:
+    """Curves as one trace with gaps; width or marker 0 draws none."""
+    step = max(1, sum(len(trial.epochs) for trial in trials) // MOST_POINTS)
+    x: list[int | None] = []
+    y: list[float | None] = []
+    numbers: list[int | None] = []
+    for trial in trials:
+        last = len(trial.epochs) - 1
+        kept = [epoch for epoch in range(last + 1) if epoch % step == 0 or epoch == last]
+        measured = _measured(trial, metric)
+        x += [epoch + 1 for epoch in kept] + [None]
+        y += [measured[epoch] for epoch in kept] + [None]
+        numbers += [trial.trial] * len(kept) + [None]
+    return go.Scatter(
+        x=x,
+        y=y,
+        customdata=numbers,
+        meta=arm,
+        mode="+".join(["lines"] * bool(width) + ["markers"] * bool(marker)),
+        opacity=opacity,
+        line={"color": COLOURS[arm], "dash": DASHES[arm], "width": width},
+        marker={"size": marker, "symbol": SYMBOLS[arm], "color": COLOURS[arm]},
+        hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
+    )
+
+
+def budget_curves(records: SweepRecords) -> Figure:
+    """The expected best of k trials against k, with its 95 % band, for each arm with enough complete trials."""
+    title, metric = "What the budget bought", records.sweep.study.metric
+    percent = metric != "val_mcc"
+    factor, unit = (100, ", %") if percent else (1, "")
+    plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {metric}{unit}"), []
+    shown: list[float] = []
+    for arm in ARMS:
+        scores = [score(trial, records.sweep) for trial in complete(records.trials) if trial.arm == arm]
+        if len(scores) < FEWEST_SCORES:
+            continue
+        curve = tuning_curve(scores, floor=min(0.0, *scores))
+        x, middle = list(range(1, len(scores) + 1)), [short(factor * value) for value in curve.expected]
+        low, high = ([short(factor * value) for value in ends] for ends in (curve.low, curve.high))
+        ends = {"color": COLOURS[arm], "dash": "dot", "width": 1}
+        both = go.Scatter(x=[*x, None, *x], y=[*low, None, *high], meta=arm, mode="lines", line=ends, hoverinfo="skip")
+        plot.add_trace(both)
+        plot.add_trace(
+            go.Scatter(
+                x=x,
+                y=middle,
+                meta=arm,
+                mode="lines",
+                line={"color": COLOURS[arm], "dash": DASHES[arm], "width": 2.5},
+                hovertemplate=f"{ARM_NAMES[arm]}, the best of %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
+            )
+        )
+        shown += middle
+        half = middle[(len(scores) + 1) // 2 - 1]
+        told.append(f"{ARM_NAMES[arm]}: {half:.4g} expected of half the {len(scores)} trials, {middle[-1]:.4g} of all")
+    if not told:
+        return missing("budget", title, f"Too few complete trials for a curve: it needs {FEWEST_SCORES} of an arm.")
+    span = max(shown) - min(shown) or 1.0
+    plot.update_yaxes(range=[min(shown) - 0.25 * span, max(shown) + 0.5 * span])
+    return Figure(name="budget", title=title, description="; ".join(told) + ".", plot=plot)

@@ -1,0 +1,87 @@
+"""Every trial as a line through its searched values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from kdsweep.analysis.formats import compact, plural
+from kdsweep.analysis.leaderboard import accuracy, complete
+from kdsweep.config.sweep import Axis
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.figures.search_map import unit, value_at
+from kdsweep.reporting.figures.style import CLEAR, GRID, NEUTRAL, SCALE, Figure, missing, new_plot, short, word
+
+BINS = 12
+"""Colours of the lines in parallel coordinates: one trace each."""
+
+
+def parallel_coordinates(records: SweepRecords) -> Figure:
+    """Every complete distilled trial as a line through its searched values to its val_accuracy; the best is strong."""
+    title, axes = "Every trial as a line", records.sweep.axes("distilled")
+    done = sorted((t for t in complete(records.trials) if t.arm == "distilled"), key=accuracy)
+    if not done:
+        return missing("parallel", title, "No distilled trial is complete yet.")
+    low, high = accuracy(done[0]), accuracy(done[-1])
+    quality = Axis(low=low, high=high) if high > low else Axis(choices=(low,))
+    shares = [unit(accuracy(trial), quality) if high > low else 1.0 for trial in done]
+    plot = new_plot(height=400, x_title="", y_title="")
+    for number in range(BINS):
+        inside = [
+            trial for trial, share in zip(done, shares, strict=True) if min(int(share * BINS), BINS - 1) == number
+        ]
+        if inside:
+            plot.add_trace(_strands(inside, axes, quality, (number + 0.5) / BINS, many=len(done) > 100))
+    best = max(done, key=lambda trial: (accuracy(trial), -trial.trial))
+    plot.add_trace(_strands([best], axes, quality, 1.0))
+    plot.data[-1].update(name="best", opacity=1.0, line_width=3)
+    _draw_axes(plot, axes, quality)
+    described = f"{plural(len(done), 'complete distilled trial')} across {', '.join([*axes, 'val_accuracy'])}."
+    return Figure(name="parallel", title=title, description=described, plot=plot, wide=True)
+
+
+def _strands(
+    trials: Sequence[TrialRow], axes: Mapping[str, Axis], quality: Axis, share: float, *, many: bool = False
+) -> go.Scatter:
+    """Trials as one trace with gaps, in the colour of a share of the accuracies' range."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str | None] = []
+    numbers: list[int | None] = []
+    for trial in trials:
+        values = {name: getattr(trial.config, name) for name in axes}
+        heights = [unit(values[name], axis) for name, axis in axes.items()] + [unit(accuracy(trial), quality)]
+        x += [*range(len(heights)), None]
+        y += [*map(short, heights), None]
+        text += [f"{name} {word(compact(value))}" for name, value in values.items()]
+        text += [f"val_accuracy {100 * accuracy(trial):.2f} %", None]
+        numbers += [trial.trial] * len(heights) + [None]
+    (colour,) = sample_colorscale([list(step) for step in SCALE], [share])
+    line = {"color": colour, "width": 1 if many else 1.6}
+    style: dict[str, Any] = {"mode": "lines", "line": line, "opacity": 0.4 if many else 0.7, "name": "trials"}
+    hover = "<b>trial %{customdata}</b><br>%{text}<extra></extra>"
+    return go.Scatter(x=x, y=y, text=text, customdata=numbers, hovertemplate=hover, **style)
+
+
+def _draw_axes(plot: go.Figure, axes: Mapping[str, Axis], quality: Axis) -> None:
+    """An upright line a field with its name below and its values beside."""
+    names = [*axes, "val_accuracy"]
+    for place, axis in enumerate([*axes.values(), quality]):
+        plot.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": NEUTRAL, "width": 1}, layer="below")
+        percent = place == len(axes)
+        for height, label in _labels(axis, percent=percent):
+            beside = {"xanchor": "left", "xshift": 6, "showarrow": False, "font": {"size": 11}}
+            plot.add_annotation(x=place, y=height, text=label, **beside)
+    plot.update_layout(margin={"l": 52, "r": 70, "t": 16, "b": 36}, hovermode="closest")
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "ticks": ""}
+    plot.update_xaxes(showgrid=False, range=[-0.08, len(names) - 1 + 0.08], linecolor=CLEAR, gridcolor=GRID, **ticks)
+    plot.update_yaxes(visible=False, range=[-0.04, 1.04])
+
+
+def _labels(axis: Axis, *, percent: bool) -> list[tuple[float, str]]:
+    """Heights and texts beside an axis: each choice, or five values."""
+    values = list(axis.choices) or [value_at(share, axis) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    texts = [f"{100 * value:.1f} %" if percent else word(compact(value)) for value in values]
+    return list(zip([unit(value, axis) for value in values], texts, strict=True))

@@ -1,0 +1,32 @@
+"""Write a sweep's report from its results folder alone: a page, Markdown, and the leaderboard as CSV and JSON."""
+
+from pathlib import Path
+
+from kdsweep.analysis import leaderboard
+from kdsweep.analysis.by_class import by_class_json
+from kdsweep.analysis.finalists import finals_json
+from kdsweep.reporting.answers import verdict_json
+from kdsweep.reporting.build import Report, build_report
+from kdsweep.reporting.markdown import render_markdown
+from kdsweep.reporting.page import render_html
+from kdsweep.system.files import write_atomically, write_json
+
+
+def write_report(folder: Path, *others: Path) -> Report:
+    """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
+    report = build_report(folder, *others)
+    verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
+    board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
+    board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
+    board["classes"] = by_class_json(report.by_class) if report.by_class else None
+    write_json(folder / "leaderboard.json", board)
+    write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
+    write_atomically(folder / "report.md", render_markdown(report))
+    write_atomically(folder / "report.html", render_html(report))
+    return report
+
+
+def _teacher_json(report: Report) -> dict[str, float] | None:
+    """The teacher on the test split, under the finalists' names; None where there is none."""
+    test = report.teacher_test
+    return {key: getattr(test, key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece")} if test else None

@@ -1,0 +1,62 @@
+"""Read W&B's runs back from disk with W&B's own reader."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A W&B run on disk as read back."""
+
+    run_id: str
+    path: Path
+    config: Values
+    rows: Mapping[int, Values]
+    """By step; that of an epoch's last step has the epoch's metrics too."""
+    summary: Mapping[str, Sequence[Any]]
+    """Every value that it was given, oldest first: W&B puts the history's last values into it too."""
+    torn: str | None
+    """Why it could not be read to its end."""
+
+
+def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it."""
+    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", path.name]
+    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, check=False)
+    records = [json.loads(line) for line in done.stdout.decode("utf-8", errors="replace").split("\n") if line]
+    told = done.stderr.decode("utf-8", errors="replace").strip().split("\n")
+    complaints = [line for line in told if re.match("wandb leet inspect: |Error: ", line)]
+    if done.returncode and not complaints:
+        complaints = [told[-1] or f"exit code {done.returncode}"]
+    return records, complaints[-1].removeprefix("wandb leet inspect: ") if complaints else None
+
+
+def read_run(path: Path) -> TrackedRun:
+    """A run's `.wandb` file; a torn one as far as it goes."""
+    config: dict[str, Any] = {}
+    rows: dict[int, dict[str, Any]] = {}
+    summary: dict[str, list[Any]] = {}
+    records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
+    for record in records:
+        content = record.get(record["type"], {})
+        if record["type"] == "run":
+            config |= content.get("config", {}).get("update", {})
+        elif record["type"] == "history":
+            rows.setdefault(int(content["item"]["_step"]), {}).update(content["item"])
+        elif record["type"] == "summary":
+            for name, value in content.get("update", {}).items():
+                summary.setdefault(name, []).append(value)
+    if torn is None and not any(record["type"] == "exit" for record in records):
+        torn = "it has no end"
+    run_id = path.stem.removeprefix("run-")
+    return TrackedRun(run_id=run_id, path=path, config=config, rows=rows, summary=summary, torn=torn)

@@ -1,0 +1,105 @@
+"""What a model is worth on a split, and how fast it is. Shapes: B batch, C classes, N rows."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdsweep.analysis import metrics
+from kdsweep.training.data.tokens import EVALUATION_ROWS, Batch, Rows, Tokens, evaluation_batches, padded
+from kdsweep.training.fast.shortcuts import shortcuts
+from kdsweep.training.fast.team import ALONE, Team
+
+LATENCY_PASSES = 30
+THROUGHPUT_PASSES = 3
+"""Timed forward passes whose median counts, after one to warm up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A model on a split, run in float32: logits [N, C], and what they are worth at T = 1 (see `metrics` for each)."""
+
+    accuracy: float
+    macro_f1: float
+    mcc: float
+    loss: float
+    """Mean cross-entropy in nats."""
+    ece: float
+    agreement: float
+    kl: float
+    logits: Tensor
+    seconds: float
+
+    def predictions(self) -> np.ndarray:
+        """The class of every row, int64 [N]."""
+        predicted: np.ndarray = self.logits.argmax(dim=-1).cpu().numpy()
+        return predicted
+
+
+def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
+    """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
+    model.eval()
+    started = time.perf_counter()
+    logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
+    return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
+
+
+def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
+    """The metrics of `Evaluation` for a model's logits [N, C]; nan where a logit is not finite."""
+    mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
+    predicted, classes = mine.argmax(axis=1), mine.shape[1]
+    with np.errstate(invalid="ignore"):  # the caller looks at the loss
+        return {
+            "accuracy": metrics.accuracy(predicted, labels),
+            "macro_f1": metrics.macro_f1(predicted, labels, classes),
+            "mcc": metrics.matthews(predicted, labels, classes),
+            "loss": metrics.nll(mine, labels),
+            "ece": metrics.expected_calibration_error(mine, labels),
+            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)),
+            "kl": metrics.kl_to_teacher(teachers, mine),
+        }
+
+
+def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
+    """The model's logits of every row, float32 [N, C], in row order; the processes of a team take every other batch."""
+    logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
+    with torch.inference_mode(), shortcuts(model):
+        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
+            logits[batch.rows] = model(**batch.inputs).logits.float()
+    team.sum(logits)
+    return logits
+
+
+class Speed(NamedTuple):
+    """Of a forward pass in float32 on warm caches: milliseconds of one row (median and 95th percentile), rows a second in batches."""
+
+    latency_ms_p50: float
+    latency_ms_p95: float
+    rows_per_second: float
+
+
+def measure_speed(model: nn.Module, tokens: Tokens) -> Speed:
+    """Time `model` on one row of median length, and on the batch of rows around it."""
+    model.eval()
+    by_length = np.argsort(tokens.lengths, kind="stable")
+    middle = len(by_length) // 2
+    batch = by_length[max(0, middle - EVALUATION_ROWS // 2) :][:EVALUATION_ROWS]
+    single = 1000 * _seconds(model, padded(tokens, by_length[middle : middle + 1]), LATENCY_PASSES)
+    many = float(np.median(_seconds(model, padded(tokens, batch), THROUGHPUT_PASSES)))
+    middle_ms, slow_ms = (float(value) for value in np.percentile(single, [50, 95]))
+    return Speed(latency_ms_p50=middle_ms, latency_ms_p95=slow_ms, rows_per_second=len(batch) / many)
+
+
+def _seconds(model: nn.Module, batch: Batch, passes: int) -> np.ndarray:
+    """Of each of `passes` forward passes, after one that is not counted."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(passes + 1):
+            started = time.perf_counter()
+            model(**batch.inputs).logits.cpu()
+            times.append(time.perf_counter() - started)
+    return np.array(times[1:])

@@ -1,0 +1,131 @@
+"""A student between two steps, its optimizer and schedule, and the numbers that a step or an epoch records."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import NonFiniteLoss
+from kdsweep.records.schema import VALIDATED, EpochMetrics, StepMetrics
+from kdsweep.training.data.tokens import Rows
+from kdsweep.training.evaluation import Evaluation
+from kdsweep.training.fast.cuda_graphs import Graphs
+from kdsweep.training.fast.team import ALONE, Team
+from kdsweep.training.readout import Taken
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits on a CPU."""
+
+    student: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    epoch: int = 1
+    step: int = 0
+    team: Team = ALONE
+    graphs: Graphs | None = None
+    losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
+    rows_seen: int = 0
+    micro_batches: int = 1
+    """Pieces that a batch is cut into, because a whole one did not fit in memory."""
+    history: list[EpochMetrics] = field(default_factory=list)
+    epoch_started: float = field(default_factory=time.perf_counter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
+        device = self._device()
+        plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
+        return {
+            **plain,
+            "history": [asdict(epoch) for epoch in self.history],
+            "epoch_seconds": time.perf_counter() - self.epoch_started,
+            "student": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {key: value for key, value in self.schedule.state_dict().items() if key != "lr_lambdas"},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        for name in ("epoch", "step", "rows_seen", "micro_batches"):
+            setattr(self, name, state[name])
+        self.losses = state["losses"].cpu()
+        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        self.epoch_started = time.perf_counter() - state["epoch_seconds"]
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict({**state["schedule"], "lr_lambdas": [None] * len(self.schedule.lr_lambdas)})
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None and self._device().type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self._device())
+
+    def _device(self) -> torch.device:
+        return next(self.student.parameters()).device
+
+    def next_epoch(self, finished: EpochMetrics) -> None:
+        """Close this epoch."""
+        self.history.append(finished)
+        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
+        self.epoch_started = time.perf_counter()
+
+
+def steps_per_epoch(rows: Rows, config: TrialConfig) -> int:
+    """Steps that one pass takes."""
+    return -(-len(rows.labels) // config.batch_size)
+
+
+def optimizer_and_schedule(model: nn.Module, config: TrialConfig, *, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """AdamW without weight decay on biases and LayerNorm; the rate rises over the warm-up and falls linearly to zero."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = AdamW(groups, lr=config.learning_rate, fused=True)
+    warmup = round(config.warmup_ratio * steps)
+    return optimizer, LambdaLR(optimizer, lambda step: _rate(step, warmup, steps))
+
+
+def _rate(step: int, warmup: int, steps: int) -> float:
+    """The share of the peak learning rate at a step, counted from 0."""
+    return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
+
+
+def weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
+    """What AdamW's decoupled decay left of a weight that never had a gradient: the product of 1 - rate · weight_decay."""
+    (share, *_), steps = schedule.lr_lambdas, schedule.last_epoch
+    rates = config.learning_rate * np.array([share(step) for step in range(steps)])
+    return float(np.prod(1 - rates * config.weight_decay))
+
+
+def step_metrics(taken: Taken, epoch: int) -> StepMetrics:
+    """Return a step as it is recorded. Raises NonFiniteLoss."""
+    total, soft, hard = taken.losses
+    if not np.isfinite([total, soft, hard]).all():
+        raise NonFiniteLoss(taken.step, soft, hard)
+    return StepMetrics(step=taken.step, epoch=epoch, L_soft=soft, L_hard=hard, L_total=total, learning_rate=taken.rate)
+
+
+def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
+    """Return an epoch as it is recorded."""
+    total, soft, hard = losses.tolist()
+    return EpochMetrics(
+        epoch=training.epoch,
+        step=training.step,
+        L_soft=soft,
+        L_hard=hard,
+        L_total=total,
+        **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
+        train_seconds=train_seconds,
+        evaluate_seconds=evaluation.seconds,
+    )
