@@ -226,7 +226,7 @@ def searched(folder: Path, sweep: SweepConfig, *, at_a_time: int, seed: int) -> 
     return ended
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.slow)])
 def test_trials_side_by_side_in_any_order_are_those_of_one_after_the_other(pruner: str, tmp_path: Path) -> None:
     sweep = sweep_of(pruner=pruner, trials=9)
     alone = searched(tmp_path / "alone", sweep, at_a_time=1, seed=0)

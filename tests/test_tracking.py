@@ -312,6 +312,7 @@ def test_an_online_run_goes_to_the_named_owner_has_an_address_and_is_amended_the
     assert {(each["entity"], each["project"], each["name"]) for each in asked} == {("team", "proj", "a")}
 
 
+@pytest.mark.slow
 def test_a_run_that_neither_server_nor_disk_takes_is_missing_and_the_next_one_is_kept(
     impatient: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
