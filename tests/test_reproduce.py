@@ -13,13 +13,14 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from kdsweep import reproduce
+from kdsweep.analysis.receipt import Receipt, receipt
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import Finalist
 from kdsweep.records.writing import TrialFolder
-from kdsweep.reproduce import Receipt, find_trial, moved, receipt, rerun
+from kdsweep.reproduce import find_trial, moved, rerun
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
@@ -16,7 +17,7 @@ from kdsweep.records.layout import trial_folder
 from kdsweep.records.reading import packed_trial, read_trial
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.write import write_report
-from kdsweep.reproduce import receipt, rerun
+from kdsweep.reproduce import rerun
 from kdsweep.search.studies import Studies
 from kdsweep.tracking.names import trial_label
 from kdsweep.tracking.wandb_reader import wandb_records

@@ -1,0 +1,191 @@
+"""A re-run of a trial held against its record: equal to the last bit, within a tolerance, or different, and where first.
+
+Compared are every metric of every epoch, the result, the trained weights, the class of every validation row, and for a finalist the
+test split. On a CPU the rule is equality to the last bit. On a GPU, where sums are not ordered, it is `TOLERANCE`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kdsweep.config.sweep import identity_changes
+from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_test_predictions, torn_lines
+from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
+
+TOLERANCE = 0.01
+"""On a GPU: accuracies and agreement may differ by so much (1 point), losses by so much of themselves, classes on that share of rows."""
+
+Verdict = Literal["identical", "within tolerance", "different"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Something beside the epochs that the re-run must give again."""
+
+    of: Literal["result", "student", "validation", "test"]
+    what: str
+    recorded: str
+    again: str
+    same: bool | None
+    """To the last bit; None where the record does not have it, so that nothing can be compared."""
+    close: bool | None
+    """Within `TOLERANCE`; True for weights, which no tolerance judges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a re-run gave beside the record."""
+
+    trial: str
+    verdict: Verdict
+    rule: str
+    recorded: tuple[EpochMetrics, ...]
+    again: tuple[EpochMetrics, ...]
+    compared: tuple[Compared, ...]
+    """Result, weights, predictions and test split."""
+    first_difference: str | None
+    """The first differing epoch and metric, or else what differs first of `compared`."""
+    facts: tuple[str, ...]
+    """What differs in config, places, versions, machine, data or weights; it need not have changed the result."""
+
+
+def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
+    """Compare a re-run with its record."""
+    assert trial.result is not None and again.result is not None
+    ran_on = (trial.result.config or {}).get("device", trial.config.device)
+    exact = ran_on == again.config.device == "cpu"
+    compared = (
+        _compared_results(trial.result, again.result),
+        *_compared_config(trial.result),
+        _compared_weights(trial.result, again.result),
+        _compared_classes("validation", read_predictions(trial.folder), read_predictions(again.folder)),
+        *_compared_tests(trial, again),
+    )
+    other = [f"{each.of}, {each.what}: {each.recorded}, now {each.again}" for each in compared if each.same is False]
+    difference = _first_difference(trial, again, tolerance=0.0) or next(iter(other), None)
+    near = not exact and _first_difference(trial, again, tolerance=TOLERANCE) is None
+    beyond = not near or any(each.close is False for each in compared)
+    verdict: Verdict = "identical" if difference is None else "different" if beyond else "within tolerance"
+    rule = f"accuracies within {TOLERANCE:g}, losses within {TOLERANCE:.0%}, {TOLERANCE:.0%} of the predictions, weights free"
+    return Receipt(
+        trial=f"{trial.arm} {trial.trial}" + f", seed {trial.finalist_seed}" * (trial.finalist_seed is not None),
+        verdict=verdict,
+        rule="equal to the last bit" if exact else rule,
+        recorded=trial.epochs,
+        again=again.epochs,
+        compared=compared,
+        first_difference=difference,
+        facts=tuple(_differing_facts(trial, again)),
+    )
+
+
+def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> str | None:
+    """Epochs are told by their number: a torn line of the record leaves one out."""
+    ran = {epoch.epoch: epoch.measured() for epoch in again.epochs}
+    for old in trial.epochs:
+        if old.epoch not in ran:
+            return f"epoch {old.epoch} was recorded, and did not run again"
+        if name := _first_differing(old.measured(), ran[old.epoch], tolerance=tolerance):
+            return f"epoch {old.epoch}: {name} was {old.measured()[name]!r} and is {ran[old.epoch][name]!r}"
+    return None
+
+
+def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, tolerance: float) -> str | None:
+    """The first metric that differs by more than `tolerance`, for a loss of itself; None for none."""
+    for name, value in before.items():
+        scale = abs(value) if name.startswith("L_") or name.endswith("loss") else 1.0
+        if now[name] is None or abs(now[name] - value) > tolerance * scale:
+            return name
+    return None
+
+
+def _compared_config(old: TrialResult) -> list[Compared]:
+    """Said alone where it cannot be told whether the file was edited: an edit is a fact, and what it did to the metrics is compared."""
+    unknown = Compared(
+        of="result",
+        what="config.yaml",
+        recorded="an older record does not say what ran",
+        again="-",
+        same=None,
+        close=None,
+    )
+    return [unknown] if old.config is None else []
+
+
+def _compared_results(old: TrialResult, new: TrialResult) -> Compared:
+    """What the leaderboard ranks by stands here, and in the last epoch's line."""
+    names = (*VALIDATED, "epochs", "steps", "parameters")
+    before = {name: getattr(old, name) for name in names if getattr(old, name) is not None}
+    return _compared_metrics("result", before, {name: getattr(new, name) for name in names})
+
+
+def _compared_metrics(of: Literal["result", "test"], before: Mapping[str, Any], now: Mapping[str, Any]) -> Compared:
+    first = _first_differing(before, now, tolerance=0.0)
+    shown = first or next(iter(before))
+    return Compared(
+        of=of,
+        what=shown,
+        recorded=repr(before[shown]),
+        again=repr(now[shown]),
+        same=first is None,
+        close=_first_differing(before, now, tolerance=TOLERANCE) is None,
+    )
+
+
+def _compared_weights(old: TrialResult, new: TrialResult) -> Compared:
+    known = old.weights_sha256 is not None
+    return Compared(
+        of="student",
+        what="weights",
+        recorded=f"sha256 {old.weights_sha256}" if known else "not recorded: the trial failed, or the record is older",
+        again=f"sha256 {new.weights_sha256}",
+        same=old.weights_sha256 == new.weights_sha256 if known else None,
+        close=True if known else None,
+    )
+
+
+def _compared_classes(of: Literal["validation", "test"], before: np.ndarray | None, now: np.ndarray | None) -> Compared:
+    """The class that the student gives every row."""
+    what = "predictions"
+    if before is None:
+        return Compared(of=of, what=what, recorded="not on disk", again="-", same=None, close=None)
+    if now is None or now.shape != before.shape:
+        rows = "none" if now is None else f"{len(now):,} rows"
+        return Compared(of=of, what=what, recorded=f"{len(before):,} rows", again=rows, same=False, close=False)
+    differing = int((before != now).sum())
+    return Compared(
+        of=of,
+        what=what,
+        recorded=f"{len(before):,} rows",
+        again=f"{differing:,} differ",
+        same=differing == 0,
+        close=differing <= TOLERANCE * len(before),
+    )
+
+
+def _compared_tests(trial: TrialRow, again: TrialRow) -> list[Compared]:
+    """A finalist's test result, measured once more on the same split; none for a trial that was not tested."""
+    before, now = read_test(trial.folder), read_test(again.folder)
+    if before is None:
+        return []
+    classes = read_test_predictions(trial.folder), read_test_predictions(again.folder)
+    found = _compared_classes("test", *classes)
+    return [found, _compared_metrics("test", before.measured(), now.measured())] if now else [found]
+
+
+def _differing_facts(trial: TrialRow, again: TrialRow) -> list[str]:
+    assert trial.result is not None and again.result is not None
+    old, new = trial.result, again.result
+    facts = [f"config.yaml was edited after the run, {edit}" for edit in trial.edits()]
+    facts += [f"--set {change.strip()}" for change in identity_changes(asdict(trial.config), asdict(again.config))]
+    facts += [f"{line} of the record is torn, what it held is not compared" for line in torn_lines(trial.folder)]
+    pairs: dict[str, tuple[Any, Any]] = {
+        "data": (old.data_sha256, new.data_sha256),
+        "teacher's weights": (old.teacher_weights_sha256, new.teacher_weights_sha256),
+        "student's initial weights": (old.initial_weights_sha256, new.initial_weights_sha256),
+        "pieces of a batch": (old.micro_batches, new.micro_batches),
+        **{name: (value, new.environment.get(name, "-")) for name, value in old.environment.items()},
+    }
+    return facts + [f"{name}: {before}, now {after}" for name, (before, after) in pairs.items() if before != after]
