@@ -435,10 +435,9 @@ def test_hosts_that_share_a_database_share_the_sweeps_key(tmp_path: Path, postgr
     keys = set()
     for name in ("host a", "host b"):
         (tmp_path / name).mkdir()
-        keys |= {
-            Studies(sweep_of(storage=postgres.url), tmp_path / name).agreements.sweep_key(),
-            read_sweep_key(tmp_path / name),
-        }
+        studies = Studies(sweep_of(storage=postgres.url), tmp_path / name)
+        keys |= {studies.agreements.sweep_key(), read_sweep_key(tmp_path / name)}
+        studies._storage.rdb.engine.dispose()
     assert len(keys) == 1
 
 

@@ -23,7 +23,7 @@ from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import forget_refused, too_many
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import trial_folder
-from kdsweep.records.reading import read_sweep
+from kdsweep.records.reading import read_sweep, read_sweep_key
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.search.studies import Studies
@@ -126,7 +126,7 @@ def test_a_sweep_runs_reports_and_does_nothing_when_done(tiny_sweep_file: WriteS
     assert made == {"trials/0000", "trials/0001", "controls/0000"}
     assert "val_accuracy" in first.stdout and "report.html" in first.stdout
     runs = {found.name.split("-", 3)[-1] for found in (folder / "wandb").glob("offline-run-*")}
-    assert runs == {"tiny-teacher", "tiny-trial-0000-a1", "tiny-trial-0001-a1", "tiny-control-0000-a1"}
+    assert runs == {f"{name}-{read_sweep_key(folder)}" for name in ("teacher", "d0-a1", "d1-a1", "f0-a1")}
     leaked = [found for found in folder.rglob("*") if found.is_file() and secret.encode() in found.read_bytes()]
     assert leaked == []
 
