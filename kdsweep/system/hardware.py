@@ -11,7 +11,7 @@ as fast as one with all of them."""
 SPIN_COUNT = 4000
 """Rounds that an OpenMP thread spins at a barrier before it sleeps: 0.1 to 0.2 ms. libgomp's own 300,000 are 10 ms and more, which a thread
 takes from the one that it waits for as soon as another process wants the core: a training step of two threads on two cores took
-2.5 times one thread's time beside such a process. See tests/benchmarks/bench_busy.py."""
+2.0 to 2.3 times one thread's time beside such a process, and takes 1.4 times so. See tests/benchmarks/bench_busy.py."""
 
 
 def bound_spinning() -> None:
