@@ -404,7 +404,7 @@ def test_a_lone_worker_is_refused_without_a_server_and_stops_in_order_with_one(
     trial = tmp_path / "results" / "tiny" / "trials" / "0000"
     clients = lambda: [pid for pid, line in processes(tmp_path / "results").items() if "wandb-core" in line]
     with started("worker", path) as process:
-        wait_for(lambda: steps_of(trial) > 200 and bool(clients()))
+        wait_for(lambda: steps_of(trial) > 200)  # its client may be one that this process started before, and lent
         for pid in (*clients(), process.pid):  # as Slurm does: every process of the job
             os.kill(pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
