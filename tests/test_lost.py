@@ -395,8 +395,11 @@ def test_a_worker_suspended_past_the_grace_period_lives_on_when_it_wakes(
 
 
 def test_a_lone_worker_is_refused_without_a_server_and_stops_in_order_with_one(
-    tiny_sweep_file: WriteSweep, tmp_path: Path, postgres: Postgres
+    tiny_sweep_file: WriteSweep, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(
+        "WANDB_SERVICE", raising=False
+    )  # a client that this process started: the worker is to have its own
     alone = command("worker", tiny_sweep_file())
     assert alone.returncode == 2 and "python -m kdsweep.run starts the workers" in alone.stderr
     study = {"trials": 1, "controls": 0, "storage": postgres.url}
@@ -404,7 +407,7 @@ def test_a_lone_worker_is_refused_without_a_server_and_stops_in_order_with_one(
     trial = tmp_path / "results" / "tiny" / "trials" / "0000"
     clients = lambda: [pid for pid, line in processes(tmp_path / "results").items() if "wandb-core" in line]
     with started("worker", path) as process:
-        wait_for(lambda: steps_of(trial) > 200)  # its client may be one that this process started before, and lent
+        wait_for(lambda: steps_of(trial) > 200 and bool(clients()))
         for pid in (*clients(), process.pid):  # as Slurm does: every process of the job
             os.kill(pid, signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
