@@ -10,11 +10,12 @@ from kdsweep.config.sweep_file import load_sweep
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLAN = (ROOT / "kdsweep" / "README.md").read_text(encoding="utf-8")
 
 
 def files_named() -> list[str]:
-    """Paths below kdsweep/ in the README's list of files, from the depths of its lines."""
-    (block,) = re.findall(r"```\nkdsweep/\n(.*?)^\S", README, flags=re.DOTALL | re.MULTILINE)
+    """Return the paths in kdsweep/README.md's list of files, from the depths of its lines."""
+    (block,) = re.findall(r"```\nkdsweep/\n(.*?)^```", PLAN, flags=re.DOTALL | re.MULTILINE)
     folders, found = [""], []
     for line in block.splitlines():
         depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
