@@ -31,7 +31,7 @@ from kdsweep.system.files import Lock, disk_said
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Data
-from kdsweep.training.data.tokens import Rows, Tokens, load_tokenizer
+from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens, load_tokenizer
 from kdsweep.training.evaluation import all_logits
 from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
@@ -171,7 +171,7 @@ def _fine_tune(
     for name, split in (("train", data.train), ("validation", data.validation)):
         labels = column[torch.from_numpy(split.labels).to(trial.device)]
         nobody = torch.zeros(len(split), len(columns), device=trial.device)  # alpha is 0: nobody teaches the teacher
-        rows[name] = Rows(tokens=tokens[name], labels=labels, teacher_logits=nobody)
+        rows[name] = Rows(tokens=tokens[name], labels=labels, targets={TEACHER_LOGITS: nobody})
     epochs: list[dict[str, Any]] = []
 
     def record(epoch: EpochMetrics) -> bool:
@@ -184,8 +184,16 @@ def _fine_tune(
             record(epoch)
 
     checkpoints = watch.checkpointing.of(cache_root() / "checkpoints" / folder.name, folder.name)
-    told: dict[str, Any] = {"on_start": start, "on_steps": watch.on_steps, "on_epoch": record}
-    distill(model, rows["train"], rows["validation"], trial, **told, checkpoints=checkpoints)
+    distill(
+        model,
+        rows["train"],
+        rows["validation"],
+        trial,
+        on_start=start,
+        on_steps=watch.on_steps,
+        on_epoch=record,
+        checkpoints=checkpoints,
+    )
     made = _Made(weights_sha256(model), time.perf_counter() - started, epochs)
     with _scratch(folder.parent) as scratch:
         model.save_pretrained(scratch / "teacher")  # type: ignore[operator]
@@ -232,7 +240,12 @@ def _scratch(parent: Path) -> Iterator[Path]:
         ) from error
 
 
-# Logits --------------------------------------------------------------------------------------------------------------
+# Targets -------------------------------------------------------------------------------------------------------------
+
+
+def teacher_targets(teacher: Teacher, tokens: Tokens) -> dict[str, Tensor]:
+    """Return what the teacher gives the students of every row, by name, each [N, …]: computed once a split, and cached."""
+    return {TEACHER_LOGITS: teacher_logits(teacher, tokens)}
 
 
 def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:

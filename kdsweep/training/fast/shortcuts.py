@@ -6,7 +6,7 @@ for the host, which looks whether a batch has padding.
 Shapes: B batch, L tokens, H width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -21,8 +21,11 @@ from kdsweep.training.fast import machine
 
 
 @contextmanager
-def shortcuts(model: nn.Module) -> Iterator[None]:
-    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before."""
+def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[None]:
+    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before.
+
+    Whoever reads other `outputs` than logits gets every token of the last layer.
+    """
     with ExitStack() as stack:
         if _device_type(model) == "cpu":
             stack.enter_context(attention(model, "eager"))
@@ -34,7 +37,7 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
             stack.enter_context(attention(model, "sdpa"))  # which takes a mask of that kind
             stack.enter_context(ready_mask(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
-        if (last := _last_layer(model)) is not None:
+        if not outputs and (last := _last_layer(model)) is not None:
             stack.enter_context(first_token_only(*last))
         yield
 
