@@ -22,7 +22,8 @@ from kdsweep.training.data.tokens import Batch, Rows, split_batch, training_batc
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
-from kdsweep.training.fast.shortcuts import is_known, shortcuts, weights_in_bfloat16
+from kdsweep.training.fast.families import family_of
+from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
 from kdsweep.training.objective import TOTAL, Objective, objective_of
@@ -92,7 +93,7 @@ def distill(
 
 def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
     """Whether no step waits for the host: on a GPU, of a model whose forward pass is known, without other processes."""
-    return config.device.startswith("cuda") and team.size == 1 and is_known(student)
+    return config.device.startswith("cuda") and team.size == 1 and family_of(student) is not None
 
 
 def distill_epoch(
