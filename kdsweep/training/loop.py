@@ -191,14 +191,15 @@ def _gradients(student: nn.Module) -> list[Tensor]:
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
     """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses."""
     objective, device, low = training.objective, rows.labels.device.type, config.precision == "bf16"
-    asked = {f"output_{name}": True for name in objective.student_outputs}
+    flags = {f"output_{name}": True for name in objective.student_outputs}
     with ExitStack() as stack:
         if low and device == "cuda":
             stack.enter_context(weights_in_bfloat16(training.student))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
-            outputs = training.student(**piece.inputs, **asked)
+            outputs = training.student(**piece.inputs, **flags)
+        read = {name: outputs[name] for name in ("logits", *objective.student_outputs)}
         targets = {name: rows.targets[name][piece.rows] for name in objective.targets}
-        losses = objective.loss(outputs, targets, rows.labels[piece.rows], piece.inputs["attention_mask"])
+        losses = objective.loss(read, targets, rows.labels[piece.rows], piece.inputs["attention_mask"])
         share = len(piece.rows) / len(whole.rows)
         (losses[TOTAL] if share == 1 else share * losses[TOTAL]).backward()
     return share * torch.stack([losses[name] for name in objective.names]).detach()

@@ -27,14 +27,15 @@ OUTPUTS = frozenset({"hidden_states"})
 class Loss(Protocol):
     """A pure function from a batch to named loss parts, `L_total` among them: each 0-d, and a mean over the batch's rows.
 
-    Where a batch is cut into pieces, or shared by several processes, the parts of each piece are weighed by its rows.
+    Where a batch is cut into pieces, or shared by several processes, the parts of each piece are weighed by its rows. A GPU runs it as a
+    part of a recorded step: it must not read a tensor's values on the host.
     """
 
     def __call__(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Tensor], labels: Tensor, mask: Tensor, /
     ) -> Mapping[str, Tensor]:
-        """Return the parts for the student's `outputs` by transformers' names, the batch's `targets` [B, …] and classes [B], and a `mask`
-        [B, L] that is 1 where a token is no padding."""
+        """Return the parts for the student's `outputs` by transformers' names, `logits` [B, C] and what the objective names, its `targets`
+        [B, …], the classes [B], and a `mask` [B, L] that is 1 where a token is no padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ class Objective:
     parts: Sequence[str] = ("L_soft", "L_hard")
     """Names of its parts beside `L_total`, each with a column in `StepMetrics` and `EpochMetrics`."""
     student_outputs: frozenset[str] = frozenset()
-    """What it reads of the student beside the logits, of `OUTPUTS`."""
+    """What it reads of the student beside the logits, of `OUTPUTS`; it is given nothing else."""
     targets: frozenset[str] = frozenset()
-    """What it reads of `Rows.targets`."""
+    """What it reads of `Rows.targets`; it is given nothing else."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for parts that nobody records, and for outputs that no student gives."""

@@ -83,6 +83,8 @@ def run_trial(
 
     Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
     that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
+
+    `make_objective` says what the student is trained for. The record holds the config alone: `reproduce` repeats what `objective_of` makes of it.
     """
     outcome = _Outcome()
     _check(config, make_objective)

@@ -129,6 +129,20 @@ def test_no_shortcut_changes_hidden_states_that_somebody_reads(
     assert torch.allclose(short.logits, plain.logits, atol=1e-5)
 
 
+def test_what_an_objective_does_not_name_it_does_not_get(tiny_config: Config) -> None:
+    """Whatever the student's own configuration says: the last hidden states would be of the first token alone."""
+    met: dict[str, set[str]] = {}
+
+    def loss(outputs: Any, targets: Any, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        met.update(outputs=set(outputs), targets=set(targets))
+        return {"L_total": hard_loss(outputs["logits"], labels)}
+
+    student: Any = Materials().student(tiny_config())
+    student.config.output_hidden_states = True
+    train(tiny_config(epochs=1), Objective(loss=loss, parts=()), student)
+    assert met == {"outputs": {"logits"}, "targets": set()}
+
+
 def test_a_batch_in_pieces_has_the_losses_of_a_whole_one_whatever_the_objective(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
