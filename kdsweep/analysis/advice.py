@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import difference_text, score
@@ -193,7 +194,7 @@ def span(values: Sequence[Any], share: float) -> float:
 def _shape(values: Sequence[Any]) -> np.ndarray:
     """An effect [N] of mean 0 and variance 1: a straight line over the ranks, or the commonest value against the others."""
     common = Counter(values).most_common(1)[0][0]
-    effect = _ranks(values) if _is_ordered(values) else np.array([value == common for value in values], float)
+    effect = rankdata(values) if _is_ordered(values) else np.array([value == common for value in values], float)
     return np.asarray((effect - effect.mean()) / effect.std())
 
 
@@ -214,7 +215,7 @@ def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, f
     is said to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance
     is said so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
     """
-    ranks = _ranks(scores)
+    ranks = rankdata(scores)
     centred = ranks - ranks.mean()
     if not centred.any():
         return 0.0, 1.0
@@ -226,17 +227,11 @@ def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, f
     return observed / float(centred @ centred), p_value
 
 
-def _ranks(numbers: Sequence[Any]) -> np.ndarray:
-    """Ranks from 0, ties at their mean."""
-    _, place, counts = np.unique(np.asarray(numbers, float), return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
-
-
 def _basis(values: Sequence[Any]) -> np.ndarray:
     """Orthonormal columns, each of mean 0: [N, K]."""
     distinct = list(dict.fromkeys(values))
     if _is_ordered(distinct) and len(distinct) > 5:
-        ranks = _ranks(values)
+        ranks = rankdata(values)
         columns = np.stack([ranks, ranks**2], axis=1)
     else:
         columns = np.array([[value == group for group in distinct[1:]] for value in values], float)

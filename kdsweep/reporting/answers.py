@@ -10,7 +10,7 @@ from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
-from kdsweep.analysis.formats import compact, number, percent, plural, points, signed
+from kdsweep.analysis.formats import compact, number, p_text, percent, plural, points, signed
 from kdsweep.analysis.leaderboard import ArmProgress, Row, complete
 from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.score import difference_text, majority_score, named_score, score, teacher_score
@@ -143,12 +143,11 @@ def _best_sentence(found: SweepRecords, row: Row, arm: ArmProgress) -> str:
 
 
 def _difference(comparison: Comparison, finalist_runs: int) -> str:
-    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
     return (
         f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
         f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
-        f"{signed(comparison.high)}, exact McNemar {p_value}, counting rows alone as random). "
+        f"{signed(comparison.high)}, exact McNemar {p_text(comparison.p_value)}, counting rows alone as random). "
         f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
 
@@ -182,12 +181,11 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
 
 
 def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> str:
-    p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
     of = "" if metric == "val_accuracy" else " of accuracy"
     over = "the finalists of the latest choice" if finals.earlier else "all finalists"
     said = (
         f"Over {over}, distilling makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
-        f"{signed(found.high)}, {p_value}, counting {found.counted} as random): {found.word}."
+        f"{signed(found.high)}, {p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
     )
     return f"{said} {one_seed(finals)}" if found.one_seed else said
 
