@@ -12,7 +12,7 @@ import torch
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import read_trial_config
 from kdsweep.records.layout import trial_folder
 from kdsweep.records.reading import packed_trial, read_trial
 from kdsweep.records.writing import TrialFolder, write_sweep
@@ -101,7 +101,3 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         assert row[name] == plain, f"{name}: the report"
         assert getattr(again.config, name) == value, f"{name}: the re-run"
     assert receipt(done, again).verdict == "identical"
-
-
-def test_a_fresh_config_differs_from_the_record_where_a_field_does(tiny_config: Callable[..., TrialConfig]) -> None:
-    assert tiny_config(alpha=0.25) != tiny_config(alpha=0.5)
