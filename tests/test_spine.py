@@ -12,7 +12,7 @@ import torch
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import read_trial_config
+from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.records.layout import trial_folder
 from kdsweep.records.reading import packed_trial, read_trial
 from kdsweep.records.writing import TrialFolder, write_sweep
