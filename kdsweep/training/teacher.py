@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
-from kdsweep.system.files import Lock, disk_said
+from kdsweep.system.files import disk_said, locked
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Data
@@ -119,7 +119,7 @@ def prepare_teacher(
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:
         folder = cache_root() / "teachers" / _teacher_key(config, data, tokens, columns, pretrained)
-        with _alone(folder):
+        with locked(cache_root() / "locks" / f"{folder.name}.lock"):  # one that comes second finds it made
             cached = _read_teacher(folder, data)
             from_cache = cached is not None
             if cached is None:
@@ -194,17 +194,6 @@ def _fine_tune(
         shutil.rmtree(folder, ignore_errors=True)
         (scratch / "teacher").rename(folder)
     checkpoints.clear()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside the block, no other process fine-tunes this teacher: one that comes second waits, and finds it made."""
-    lock = Lock(cache_root() / "locks" / f"{folder.name}.lock")
-    lock.take(wait=True)
-    try:
-        yield
-    finally:
-        lock.give_back()
 
 
 def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:
