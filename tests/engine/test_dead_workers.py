@@ -15,7 +15,10 @@ from kdsweep.system.process import new_owner
 
 def test_a_second_supervisor_is_refused_by_the_number_of_the_first_until_that_one_ends(tmp_path: Path) -> None:
     with alone_in(tmp_path):
-        with pytest.raises(ResultsError, match=f"one run at a time, but process {os.getpid()} works on it"), alone_in(tmp_path):
+        with (
+            pytest.raises(ResultsError, match=f"one run at a time, but process {os.getpid()} works on it"),
+            alone_in(tmp_path),
+        ):
             pass
         assert Lock(locks_folder(tmp_path) / "supervisor.lock").is_held()
     with pytest.raises(KeyError), alone_in(tmp_path):

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import tiny_bert_config
 from torch import nn
+from transformers import BertForSequenceClassification
 
 from kdsweep.errors import KDSweepError, LibraryError
 from kdsweep.system.libraries import TESTED, part_of, version
 from kdsweep.training.fast import machine
+from kdsweep.training.fast.families import BERT
 from kdsweep.training.fast.shortcuts import attention, weights_in_bfloat16
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -38,6 +41,13 @@ def test_training_says_which_private_part_its_library_lacks(monkeypatch: pytest.
         attention(model, "eager"),
     ):
         pass
+    bert = BertForSequenceClassification(tiny_bert_config(8))
+    assert BERT.last_layer(bert) is bert.bert.encoder.layer[-1]
+    del bert.bert.encoder.layer[-1].intermediate
+    with pytest.raises(
+        LibraryError, match=r"first token alone needs BertForSequenceClassification's bert\.encoder\.layer"
+    ):
+        BERT.last_layer(bert)
     monkeypatch.setattr(torch, "ops", SimpleNamespace(mkldnn=SimpleNamespace()))
     with pytest.raises(LibraryError, match=r"_linear_pointwise, .* torch has in the versions torch>="):
         machine.onednn_linear(torch.ones(2, 2), torch.ones(2, 2))
