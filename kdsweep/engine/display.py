@@ -253,7 +253,7 @@ class SweepDisplay:
         self._trial_seconds.append(event["seconds"])
         self._bars.advance(self._stages[stage])
         feasible = event["status"] == "complete" and not event["violates"]
-        if feasible and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
+        if feasible and stage == arm and (arm not in self._best or score > self._best[arm][0]):
             self._best[arm] = (score, event["trial"])
         mark = {"complete": f"{self._metric} {score or 0:.4f}"}.get(event["status"], str(event["error"]).split("\n")[0])
         mark += "".join(f", breaks {each}" for each in event["violates"])
@@ -262,7 +262,7 @@ class SweepDisplay:
         line = f"{what:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, trial) in self._best.items():
-            self._bars.update(self._stages[name], note=f"best {best:.4f} (trial {trial})")
+            self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {trial})")
 
     def _log(self, text: str) -> None:
         """What the live part shows on a terminal."""
