@@ -8,6 +8,7 @@
     write_rows         writes (text, label) or {column: value} rows to a .csv, .tsv or .jsonl in this test's folder
     memory             this test's folder in memory, gone when the test ends
     tiny_config        builds a resolved `TrialConfig` on them (CPU, float32, 1 thread); keywords change any field
+    wheel              address of a wheel in a folder that pip is told to look in; its path is left to fill in
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
 Real servers and devices for the slow tests (PostgreSQL, W&B, a small disk) are in servers.py.
@@ -16,9 +17,11 @@ hands tests out to two others needs none.
 """
 
 import gc
+import hashlib
 import os
 import socket
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,3 +218,26 @@ def tiny_sweep_file(tmp_path: Path, tiny_classifier: Path, tiny_csv: Path) -> Ca
         return path
 
     return write
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A wheel in a folder that pip is told to look in and nowhere else; its address up to the path."""
+    from samples import CSV
+
+    folder = tmp_path / "index"
+    folder.mkdir()
+    archive = folder / "some_data-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("some_data/rows.csv", CSV)
+        zipped.writestr("some_data/model/config.json", "{}")
+        zipped.writestr("some_data/model/deep/weights.bin", "w")
+        zipped.writestr("some_data/model_card.md", "# not the model")
+        info = "some_data-1.2.dist-info"
+        zipped.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.2\n")
+        zipped.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        zipped.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return f"wheel:some-data==1.2/{{path}}#sha256={hashlib.sha256(archive.read_bytes()).hexdigest()}"

@@ -10,10 +10,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from test_report import make_full
+from makers import make_full
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kdsweep"
+TESTS = ROOT / "tests"
 
 FLOORS = (
     {"commands"},
@@ -203,6 +204,15 @@ def test_the_wheel_has_every_room() -> None:
     data = listed["package-data"]
     packed = {name: PACKAGE.parent / package.replace(".", "/") for package, names in data.items() for name in names}
     assert len(beside) >= 3 and beside.items() <= packed.items()
+
+
+def test_every_test_stands_in_the_folder_of_a_room_and_imports_no_other_test() -> None:
+    """What tests share lies beside the folders: makers.py, commands.py and their like."""
+    tests = [path for path in TESTS.rglob("*.py") if path.name.startswith("test_")]
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in tests}
+    assert len(tests) > 50 and folders - {"."} <= {name.replace(".", "/") for name in rooms_of_files()}
+    found = {path: re.findall(r"^\s*(?:from|import) .*\btest_\w+", path.read_text("utf-8"), re.M) for path in tests}
+    assert {path: lines for path, lines in found.items() if lines} == {}
 
 
 WITHOUT_TORCH = """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import command, ranking, started, steps_of, wait_for
+from samples import CSV
 from servers import SmallDisk
-from test_assets import CSV, wheel  # noqa: F401
-from test_lost import command, ranking, started, steps_of, wait_for
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig

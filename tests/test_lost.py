@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
+from commands import command, processes, ranking, started, steps_of, wait_for
+from kill_storm import storm_between
 from servers import Postgres, Proxy, SmallDisk
 from tiny import write_tiny_teacher
 
@@ -20,61 +20,12 @@ from kdsweep import report
 from kdsweep.records.layout import study_path
 from kdsweep.records.whole_sweep import read_records
 
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-from kill_storm import processes, storm_between  # noqa: E402
-
 WriteSweep = Callable[..., Path]
 
 pytestmark = pytest.mark.slow
 
 LONG = {"batch_size": 1, "epochs": 40}
 """A trial of some ten seconds."""
-
-
-def line_of(module: str, *arguments: object) -> list[str]:
-    """One of kdsweep's commands; a run has one worker, unless a test says how many."""
-    alone = ["--workers", "1"] if module == "run" and "--workers" not in arguments else []
-    return [sys.executable, "-m", f"kdsweep.{module}", *map(str, arguments), *alone]
-
-
-def command(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one of kdsweep's commands to its end."""
-    line = line_of(module, *arguments)
-    return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-
-
-@contextmanager
-def started(module: str, *arguments: object, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """The same, while the test goes on; killed at the end if need be."""
-    line = line_of(module, *arguments)
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(line, **pipes, env={**os.environ, **environment}) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(holds: Callable[[], Any], seconds: float = 90) -> Any:
-    """What `holds` gives once it is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := holds():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited too long")
-
-
-def steps_of(trial: Path) -> int:
-    """Lines in a trial's steps."""
-    path = trial / "steps.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def ranking(results: Path, name: str) -> list[tuple[object, ...]]:
-    """The leaderboard without its clock."""
-    rows = json.loads((results / name / "leaderboard.json").read_text())["trials"]
-    return [(row["rank"], row["arm"], row["trial"], row["status"], row["val_accuracy"], row["alpha"]) for row in rows]
 
 
 def states(storage: str, name: str = "tiny", arm: str = "distilled") -> list[str]:

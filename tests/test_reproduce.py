@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from samples import result_of
 from transformers import AutoModelForSequenceClassification
 
 from kdsweep import reproduce
@@ -213,7 +214,6 @@ def test_a_field_that_came_later_is_no_edit(tiny_config: Config) -> None:
         folder=Path("x"), arm="distilled", trial=0, finalist_seed=None, config=config, result=None, epochs=()
     )
     assert row.edits() == []
-    from test_records import result_of
 
     assert replace(row, result=result_of("distilled", 0, config=ran)).edits() == []
     ran["student_layers"] = [0, 2]

@@ -32,7 +32,7 @@ from kdsweep.search.studies import Studies
 from kdsweep.system.process import StopRequest, for_good
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_report import make_predictions, make_sweep, make_teacher, make_trial  # noqa: E402
+from makers import make_predictions, make_sweep, make_teacher, make_trial  # noqa: E402
 from tiny import write_tiny_teacher  # noqa: E402
 
 PARTS = ("commands", "trials", "study", "report")

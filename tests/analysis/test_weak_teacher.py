@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from makers import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 from rich.console import Console
-from test_report import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 
 from kdsweep import run
 from kdsweep.analysis.metrics import accuracy

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_study import sweep_of
+from searches import sweep_of
 
 from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
 from kdsweep.engine import display

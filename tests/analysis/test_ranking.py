@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from samples import finalist
 from scipy.stats import t
-from test_finals import finalist
 
 from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
 from kdsweep.analysis.two_arms import SeedVariance, compare_finalists

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_study import run_next, sweep_of
+from searches import run_next, sweep_of
 
 import kdsweep
 from kdsweep.config.sweep import STAGES, Axis, StudyConfig, SweepConfig

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import row_of, sweep_of
+from makers import row_of, sweep_of
 
 from kdsweep.analysis.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
 from kdsweep.config.sweep import Axis

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_lost import command, processes, started, wait_for
+from commands import command, processes, started, wait_for
 
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
 from kdsweep.records.layout import trial_folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import AXES, row_of, sweep_of, teacher_of
+from makers import AXES, row_of, sweep_of, teacher_of
 
 from kdsweep.config.sweep import Axis, SweepConfig
 from kdsweep.records.reading import TrialRow

@@ -13,7 +13,7 @@ import pytest
 from kdsweep.config.shipped import find_sweep, shipped_sweeps
 from kdsweep.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = {path.stem: path for path in (ROOT / "sweeps").glob("*.yaml")}
 
 

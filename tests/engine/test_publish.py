@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
+from makers import make_finalist, make_finals, make_full, make_teacher_tested
 from servers import WandbServer
-from test_finals_report import make_finalist, make_finals, make_teacher_tested
-from test_lost import command
-from test_report import make_full
 
 from kdsweep.config.sweep import Resolved
 from kdsweep.config.trial import trial_yaml

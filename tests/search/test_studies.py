@@ -5,7 +5,7 @@ import re
 import sqlite3
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,15 @@ import optuna
 import pytest
 from alembic.script import ScriptDirectory
 from optuna.trial import TrialState
+from searches import AXES, Objective, Point, run_next, sweep_of
 from servers import Postgres
 
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.sweep import Axis, SweepConfig
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
 from kdsweep.records.layout import study_path
 from kdsweep.records.reading import read_sweep_key
 from kdsweep.records.schema import Status, missing_result
 from kdsweep.search.studies import SILENCED, Assignment, Studies
-
-Point = dict[str, Any]
-
-AXES = {
-    "temperature": Axis(low=1.0, high=16.0, log=True),
-    "alpha": Axis(low=0.0, high=1.0),
-    "learning_rate": Axis(low=1e-5, high=1e-3, log=True),
-    "batch_size": Axis(choices=(16, 32, 64)),
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,38 +38,6 @@ def migrations_read_once() -> Iterator[None]:
 @pytest.fixture
 def tmp_path(memory: Path) -> Path:
     return memory
-
-
-def sweep_of(search: dict[str, Axis] = AXES, enqueue: Sequence[Point] = (), **study: Any) -> SweepConfig:
-    """A sweep of 5 distilled trials and no control."""
-    settings = {"trials": 5, "controls": 0, "startup_trials": 2, "pruner": "none", **study}
-    fixed = {"train_file": "rows.csv", "teacher": "bert", "teacher_epochs": 1}
-    queue, none = tuple(enqueue), FinalistsConfig(top=0)
-    return SweepConfig(
-        name="s", fixed=fixed, search=search, study=StudyConfig(**settings), enqueue=queue, finalists=none
-    )
-
-
-Objective = Callable[[Assignment, Point], float]
-
-
-def run_next(studies: Studies, arm: Any, objective: Objective) -> None:
-    """Take, run, tell, as the worker does."""
-    assignment = studies.take_from(arm)
-    assert assignment is not None
-    status: Status = "complete"
-    accuracy = None
-    try:
-        accuracy = objective(assignment, dict(assignment.params))
-    except TrialFailed:
-        status = "failed"
-    except optuna.TrialPruned:
-        status = "pruned"
-    except BaseException:
-        studies.put_back(assignment)
-        raise
-    result = missing_result(arm, assignment.trial, status=status, error="", attempt=assignment.attempt)
-    assert studies.finish(assignment, replace(result, val_accuracy=accuracy), {})
 
 
 def next_arm(studies: Studies) -> Any:

@@ -14,22 +14,22 @@ from typing import Any
 
 import pytest
 import wandb
+from commands import command, config_of, inspected, processes, started, steps_of, wait_for
+from samples import TEACHER_EPOCH
 from servers import SmallDisk, WandbServer
-from test_lost import command, processes, started, steps_of, wait_for
 
 from kdsweep.config.sweep import LONGEST_TAG, TrackingConfig
 from kdsweep.config.sweep_file import NOT_IN_NAMES, _tracking_problems
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import read_steps, read_sweep_key
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking import wandb_tracker
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
 from kdsweep.tracking.tracker import NullTracker, Tracker
-from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.tracking.wandb_tracker import STEP_METRICS, WandbTracker, stop_client
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
@@ -41,20 +41,6 @@ WANDB = [str(Path(sys.executable).parent / "wandb")]
 def labelled(run_id: str, **facts: Any) -> RunLabel:
     """A trial's label with that id."""
     return RunLabel(run_id=run_id, name=run_id, job_type="trial", facts=facts)
-
-
-def inspected(path: Path) -> list[dict[str, Any]]:
-    """Every record of an offline run, by W&B's own reader."""
-    records, torn = wandb_records(path)
-    assert torn is None
-    return records
-
-
-def config_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The run's config."""
-    (run,) = [record["run"] for record in records if record["type"] == "run"]
-    config: dict[str, Any] = run["config"]["update"]
-    return config
 
 
 def history_of(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -155,7 +141,6 @@ def test_settings_of_w_and_b_that_are_not_valid_stop_the_sweep_with_one_message(
 
 
 STEP = StepMetrics(step=1, epoch=1, L_soft=0.5, L_hard=0.25, L_total=0.375, learning_rate=1e-4)
-TEACHER_EPOCH = TeacherEpoch(epoch=1, step=1, L_hard=0.5, val_accuracy=0.75, val_loss=0.6, train_seconds=1.0)
 EPOCH = EpochMetrics(
     epoch=1,
     step=1,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from samples import finalist
 from scipy.stats import t
 
 from kdsweep.analysis.two_arms import (
@@ -12,13 +13,6 @@ from kdsweep.analysis.two_arms import (
 )
 from kdsweep.analysis.two_students import compare_counts
 from kdsweep.errors import DataError
-
-
-def finalist(accuracy: float, seeds: int, rows: int = 400, seed: int = 0, sd: float = 0.0) -> np.ndarray:
-    """Students that share hard and easy rows (row noise from generator 99) and differ by their own noise."""
-    rng, shared = np.random.default_rng(seed), np.random.default_rng(99).random(rows)
-    lines = accuracy + sd * rng.standard_normal((seeds, 1))
-    return 0.8 * shared + 0.2 * rng.random((seeds, rows)) < lines
 
 
 def test_variance_is_rows_plus_seeds_less_what_both_hold() -> None:

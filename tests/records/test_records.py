@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from samples import EPOCH, STEP, result_of, write_teacher, write_trial
 
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.sweep import ARMS
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError, ResultsError
-from kdsweep.records.layout import results_root, teacher_folder, trial_folder
+from kdsweep.records.layout import results_root, trial_folder
 from kdsweep.records.reading import (
     read_predictions,
     read_steps,
@@ -27,56 +28,12 @@ from kdsweep.records.reading import (
 from kdsweep.records.schema import (
     VALIDATED,
     Attempt,
-    EpochMetrics,
-    StepMetrics,
-    TeacherEpoch,
-    TeacherResult,
-    TrialResult,
 )
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, drop_students, write_sweep
 from kdsweep.system.files import write_atomically, write_json
 
 Config = Callable[..., TrialConfig]
-
-STEP = StepMetrics(step=1, epoch=1, L_soft=0.1 + 0.2, L_hard=1e-300, L_total=2 / 3, learning_rate=5e-324)
-EPOCH = EpochMetrics(
-    epoch=1,
-    step=5,
-    L_soft=0.1 + 0.2,
-    L_hard=1 / 3,
-    L_total=2 / 3,
-    val_accuracy=0.7,
-    val_loss=0.5,
-    val_agreement=0.9,
-    val_macro_f1=0.6,
-    val_mcc=0.5,
-    val_ece=0.25,
-    val_kl=0.125,
-    train_seconds=1.5,
-    evaluate_seconds=0.5,
-)
-
-
-def result_of(arm: Arm, trial: int, **changes: Any) -> TrialResult:
-    """A complete trial's result."""
-    numbers = {field.name: 0 for field in dataclasses.fields(TrialResult)}
-    texts = dict.fromkeys(("initial_weights_sha256", "teacher_weights_sha256", "data_sha256", "started_at"), "x")
-    facts: dict[str, Any] = {"arm": arm, "trial": trial, "attempt": 1, "status": "complete", "error": None}
-    facts |= {"environment": {"torch": "2"}, "run_id": None, "val_accuracy": 0.1 + 0.2, "finalist": None}
-    return TrialResult(**{**numbers, **texts, **facts, **changes})
-
-
-def write_trial(folder: Path, config: TrialConfig, arm: Arm, trial: int, **changes: Any) -> TrialFolder:
-    """A finished trial with a student."""
-    made = TrialFolder(trial_folder(folder, arm, trial))
-    made.start(config)
-    made.add_steps([STEP])
-    made.add_epoch(EPOCH)
-    made.student.mkdir()
-    (made.student / "model.safetensors").write_text("weights")
-    made.finish(result_of(arm, trial, **changes))
-    return made
 
 
 def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> None:
@@ -252,19 +209,6 @@ def test_a_sweeps_records_come_back_by_arm_and_number(
     found = read_records(folder)
     assert found.sweep == sweep and found.teacher is None
     assert [(row.arm, row.trial) for row in found.trials] == [(arm, trial) for arm in ARMS for trial in (0, 2, 10)]
-
-
-def write_teacher(folder: Path, config: TrialConfig, **changes: Any) -> TeacherResult:
-    """A finished teacher."""
-    numbers: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(TeacherResult)}
-    facts = {"teacher": "bert", "label_names": ("no", "yes"), "environment": {}, "run_id": None, "from_cache": True}
-    result = TeacherResult(**{**numbers, **facts, "weights_sha256": "w", "data_sha256": "d", **changes})
-    teacher = TrialFolder(teacher_folder(folder))
-    teacher.start(config)
-    teacher.add_epoch(TeacherEpoch(epoch=1, step=2, L_hard=0.5, val_accuracy=0.9, val_loss=0.4, train_seconds=1.0))
-    teacher.write_labels(np.array([0, 1, 1]))
-    teacher.finish(result)
-    return result
 
 
 def test_the_teachers_record_comes_back(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
+from makers import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
 
 from kdsweep.config.sweep import ARMS
 from kdsweep.reporting.write import write_report

@@ -2,89 +2,25 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_report import make_full, make_trial, page_of
+from makers import METRICS, TEST_ROWS, make_finalist, make_finals, make_full, make_teacher_tested, make_trial, page_of
 
 from kdsweep.analysis.finalists import _word, read_finals
 from kdsweep.analysis.two_arms import compare_finalists
-from kdsweep.config.sweep import Arm, FinalistsConfig, SweepConfig
+from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
-from kdsweep.records.layout import teacher_folder, trial_folder
-from kdsweep.records.reading import read_trial
-from kdsweep.records.schema import Finalist, FinalTest, TrialResult, missing_result
+from kdsweep.records.layout import trial_folder
+from kdsweep.records.schema import Finalist, missing_result
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import finalists_table, render_markdown, terminal_text, verdicts_table
 from kdsweep.reporting.write import write_report
-
-TEST_ROWS = 4000
-METRICS: dict[str, Any] = {"macro_f1": 0.7, "mcc": 0.6, "loss": 0.5, "ece": 0.1, "agreement": 0.9, "kl": 0.2}
-
-
-def test_of(accuracy: float, rows: int, day: int = 1) -> FinalTest:
-    return FinalTest(
-        accuracy=accuracy, **METRICS, reliability=((0.9, 0.8, rows),), rows=rows, opened_at=f"2026-01-0{day}"
-    )
-
-
-test_of.__test__ = False  # type: ignore[attr-defined]
-
-
-def make_teacher_tested(folder: Path, share: float) -> None:
-    """Every test label is 1; the teacher is right on the first `share` of the rows."""
-    there = TrialFolder(teacher_folder(folder))
-    there.write_test_labels(np.ones(TEST_ROWS, np.int64))
-    there.write_test(test_of(share, TEST_ROWS), (np.arange(TEST_ROWS) < share * TEST_ROWS).astype(np.int64))
-
-
-def make_finalist(
-    folder: Path,
-    sweep: SweepConfig,
-    arm: Arm,
-    trial: int,
-    seed: int,
-    share: float,
-    *,
-    tested: bool = True,
-    round_: int = 1,
-) -> None:
-    """A finalist that is right on about `share` of the rows, a few of them by the seed's luck."""
-    rng = np.random.default_rng([seed, trial, arm == "distilled"])
-    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32, "seed": seed}
-    config = sweep.trial(arm, point)
-    there = TrialFolder(trial_folder(folder, arm, trial, seed))
-    there.start(config)
-    origin = read_trial(trial_folder(folder, arm, trial)).result
-    assert origin is not None
-
-    def right(rows: int, share: float) -> np.ndarray:
-        found = np.arange(rows) < share * rows
-        return np.where(rng.random(rows) < 0.02, ~found, found).astype(np.int64)
-
-    validation = right(200, share - 0.05 * trial)
-    there.write_predictions(validation)
-    if tested:
-        test = right(TEST_ROWS, share)
-        there.write_test(test_of(float(test.mean()), TEST_ROWS, round_), test)
-    values = {**asdict(origin), "finalist": Finalist(seed=seed, round=round_), "val_accuracy": validation.mean()}
-    there.finish(TrialResult(**values))
-
-
-def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: Any) -> SweepConfig:
-    """Two finalists an arm on three seeds."""
-    sweep = make_full(folder)
-    make_teacher_tested(folder, 0.9)
-    for trial in (0, 1):
-        for seed in (1, 2, 3):
-            make_finalist(folder, sweep, "distilled", trial, seed, distilled - 0.004 * trial, **options)
-            make_finalist(folder, sweep, "fine_tuned", trial, seed, fine_tuned - 0.004 * trial, **options)
-    return sweep
 
 
 def board_of(folder: Path) -> dict[str, Any]:

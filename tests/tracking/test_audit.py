@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import wandb
+from samples import EPOCH, STEP, TEACHER_EPOCH, result_of, write_teacher, write_trial
 from servers import WandbServer
-from test_records import EPOCH, STEP, result_of, write_teacher, write_trial
-from test_tracking import TEACHER_EPOCH
 
 from kdsweep import report
 from kdsweep.config.sweep import Arm, TrackingConfig

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import config_of, inspected
 from rich.console import Console
-from test_tracking import config_of, inspected
 
 from kdsweep.config.sweep import STAGES, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from test_finals_report import TEST_ROWS, make_finals
-from test_report import make_sweep, make_teacher, make_trial, page_of
+from makers import TEST_ROWS, make_finals, make_sweep, make_teacher, make_trial, page_of
 
 from kdsweep.analysis.by_class import WORST
 from kdsweep.config.sweep import Arm
