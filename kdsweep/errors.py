@@ -18,7 +18,7 @@
 Anything else is a bug and keeps its traceback.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NAMES_SHOWN = 10
 
@@ -68,10 +68,11 @@ class TrialFailed(Exception):
 class NonFiniteLoss(TrialFailed):
     """The training loss became nan or infinite."""
 
-    def __init__(self, step: int, soft: float, hard: float) -> None:
+    def __init__(self, step: int, losses: Mapping[str, float]) -> None:
         self.step = step
+        named = " and ".join(f"{name} was {value}" for name, value in losses.items())
         super().__init__(
-            f"the loss must stay finite, but at step {step} L_soft was {soft} and L_hard was {hard}; "
+            f"the loss must stay finite, but at step {step} {named}; "
             "a lower learning_rate or precision: fp32 usually helps"
         )
 

@@ -21,11 +21,12 @@ from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import loop, state
 from kdsweep.training.checkpoints import Checkpointing
-from kdsweep.training.data.tokens import Rows, Tokens, padded
+from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens, padded
 from kdsweep.training.fast import cuda_graphs
 from kdsweep.training.fast.cuda_graphs import own_stream
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.loop import distill, distill_epoch
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
 from kdsweep.training.trial import Slot, Watch, run_trial
@@ -183,7 +184,7 @@ def test_a_batch_that_does_not_fit_runs_in_pieces(tiny_config: Config, replays: 
         pad_id=0,
     ).to("cuda")
     labels, logits = torch.randint(0, 2, (count,), device="cuda"), torch.randn(count, 2, device="cuda")
-    rows = Rows(tokens=tokens, labels=labels, teacher_logits=logits)
+    rows = Rows(tokens=tokens, labels=labels, targets={TEACHER_LOGITS: logits})
     torch.manual_seed(0)
     initial = DistilBertForSequenceClassification(facts).state_dict()
 
@@ -218,5 +219,9 @@ def test_a_batch_that_does_not_fit_runs_in_pieces(tiny_config: Config, replays: 
 def _training(student: Any, config: TrialConfig) -> Training:
     optimizer, schedule = state.optimizer_and_schedule(student, config, steps=4)
     return Training(
-        student=student, optimizer=optimizer, schedule=schedule, graphs=cuda_graphs.Graphs(optimizer, "cuda")
+        student=student,
+        objective=objective_of(config),
+        optimizer=optimizer,
+        schedule=schedule,
+        graphs=cuda_graphs.Graphs(optimizer, "cuda"),
     )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from kdsweep.search.studies import Studies
 from kdsweep.tracking.names import trial_label
 from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.tracking.wandb_tracker import WandbTracker
-from kdsweep.training import loop, state
+from kdsweep.training import state
+from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
@@ -55,17 +56,21 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     write_sweep(folder, sweep)
     sampled: dict[str, Any] = {}
     used: dict[str, Any] = {}
-    real_loss, real_adamw = loop.distillation_loss, state.AdamW
+    real_adamw = state.AdamW
 
-    def spy_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, **knobs: float) -> Any:
-        used.update(knobs, batch_size=max(len(labels), used.get("batch_size", 0)))
-        return real_loss(student, teacher, labels, **knobs)
+    def spied(config: TrialConfig) -> Objective:
+        real: Any = objective_of(config)
+
+        def spy_loss(outputs: Any, targets: Any, labels: torch.Tensor, mask: torch.Tensor) -> Any:
+            used.update(real.loss.keywords, batch_size=max(len(labels), used.get("batch_size", 0)))
+            return real.loss(outputs, targets, labels, mask)
+
+        return replace(real, loss=spy_loss)
 
     def spy_adamw(groups: list[dict[str, Any]], *, lr: float, **options: Any) -> Any:
         used.update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
         return real_adamw(groups, lr=lr, **options)
 
-    monkeypatch.setattr(loop, "distillation_loss", spy_loss)
     monkeypatch.setattr(state, "AdamW", spy_adamw)
 
     studies = Studies(sweep, folder)
@@ -79,7 +84,9 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     with tracker.run(
         trial_label(sweep, studies.agreements.sweep_key(), config, "distilled", 0, 1), asdict(config)
     ) as run:
-        result = run_trial(config, Slot(arm="distilled", trial=0), record, Materials(), run, watch)
+        result = run_trial(
+            config, Slot(arm="distilled", trial=0), record, Materials(), run, watch, make_objective=spied
+        )
     used.update(epochs=result.epochs)
     assert studies.finish(assignment, result, packed_trial(record.path))
     config = read_trial_config(folder / "trials" / "0000" / "config.yaml")

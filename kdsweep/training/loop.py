@@ -1,7 +1,7 @@
 """The training loop: `distill_epoch`, and `distill`, which alternates it with `evaluate`.
 
-The student sees each batch with the teacher's cached logits of the same rows. A teacher is fine-tuned by this same loop,
-with alpha 0. Shapes: B batch, C classes, N rows.
+The student sees each batch with the targets of the same rows, such as the teacher's cached logits, and an `Objective` makes losses of
+both. A teacher is fine-tuned by this same loop, with alpha 0. Shapes: B batch, C classes, N rows.
 """
 
 import functools
@@ -22,10 +22,11 @@ from kdsweep.training.data.tokens import Batch, Rows, split_batch, training_batc
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
-from kdsweep.training.fast.shortcuts import is_known, shortcuts, weights_in_bfloat16
+from kdsweep.training.fast.families import family_of
+from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
-from kdsweep.training.losses import distillation_loss
+from kdsweep.training.objective import TOTAL, Objective, objective_of
 from kdsweep.training.readout import Readout, Taken
 from kdsweep.training.state import (
     Training,
@@ -46,20 +47,26 @@ def distill(
     on_steps: Callable[[Sequence[StepMetrics]], None],
     on_epoch: Callable[[EpochMetrics], bool],
     on_start: Callable[[Training], None] = lambda _: None,
+    objective: Objective | None = None,
     checkpoints: Checkpoints = NOT_KEPT,
     team: Team = ALONE,
 ) -> tuple[Training, Evaluation]:
     """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; where it stands then, and the last evaluation.
 
+    It is trained for `objective`; without one, for what `objective_of` makes of the config.
     Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss, which names the first step whose
     loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted after a checkpoint when asked to stop.
     The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
     """
+    objective = objective or objective_of(config)
+    objective.check(train)
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
     optimizer, schedule = optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
     graphs = Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None
-    training = Training(student=student, optimizer=optimizer, schedule=schedule, team=team, graphs=graphs)
+    training = Training(
+        student=student, objective=objective, optimizer=optimizer, schedule=schedule, team=team, graphs=graphs
+    )
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
@@ -70,7 +77,7 @@ def distill(
             train_seconds = time.perf_counter() - training.epoch_started
             evaluation = evaluate(student, validation, team)
             if not np.isfinite(evaluation.loss):  # the last update can break the weights after its loss was finite
-                raise NonFiniteLoss(training.step, losses[1].item(), evaluation.loss)
+                raise NonFiniteLoss(training.step, {"val_loss": evaluation.loss})
             epoch = epoch_metrics(training, losses, evaluation, train_seconds)
             stop = team.any(on_epoch(epoch))
             training.next_epoch(epoch)
@@ -86,7 +93,7 @@ def distill(
 
 def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
     """Whether no step waits for the host: on a GPU, of a model whose forward pass is known, without other processes."""
-    return config.device.startswith("cuda") and team.size == 1 and is_known(student)
+    return config.device.startswith("cuda") and team.size == 1 and family_of(student) is not None
 
 
 def distill_epoch(
@@ -97,8 +104,8 @@ def distill_epoch(
     on_steps: Callable[[Sequence[StepMetrics]], None],
     checkpoints: Checkpoints = NOT_KEPT,
 ) -> Tensor:
-    """One pass over `rows`, from where `training` stands in it; the mean L_total, L_soft and L_hard over rows, float64 [3]."""
-    student, schedule, team = training.student, training.schedule, training.team
+    """One pass over `rows`, from where `training` stands in it; the objective's losses by `names`, means over rows, float64."""
+    student, objective, schedule, team = training.student, training.objective, training.schedule, training.team
     student.train()
     if training.rows_seen == 0:  # dropout: an epoch's randomness does not hang on the ones before
         torch.manual_seed(config.seed * 1_000_003 + training.epoch)
@@ -107,13 +114,13 @@ def distill_epoch(
         for step in steps:
             training.losses = training.losses + step.rows * torch.tensor(step.losses, dtype=torch.float64)
             training.rows_seen += step.rows
-        on_steps([step_metrics(step, training.epoch) for step in steps])
+        on_steps([step_metrics(step, training.epoch, objective) for step in steps])
 
     update = functools.partial(_update, training, rows, config)
     readout = Readout(read)
     batches = training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=training.epoch)
     done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
-    with shortcuts(student):
+    with shortcuts(student, outputs=objective.student_outputs):
         for batch in itertools.islice(batches, done, None):
             if team.size > 1:  # each process drops places of its own; a checkpoint holds the generators of one alone
                 torch.manual_seed((config.seed * 1_000_003 + training.step) * team.size + team.rank)
@@ -133,7 +140,7 @@ def distill_epoch(
 
 
 def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -> Tensor:
-    """One step of the optimizer; the batch's L_total, L_soft and L_hard [3], on the device."""
+    """One step of the optimizer; the batch's losses by the objective's `names`, on the device."""
     losses = _backward(training, batch, rows, config)
     nn.utils.clip_grad_norm_(training.student.parameters(), config.max_grad_norm)
     training.optimizer.step()
@@ -142,7 +149,7 @@ def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -
 
 
 def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig) -> Tensor:
-    """Leave the gradient of the batch's mean loss in the student; L_total, L_soft and L_hard [3].
+    """Leave the gradient of the batch's mean loss in the student; its losses by the objective's `names`.
 
     A batch that does not fit is cut into twice as many pieces, weighed by their rows: the same mean gradient from less memory. The processes
     of a team take a share of it each, weighed in the same way.
@@ -150,7 +157,7 @@ def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig)
     team, mine = training.team, training.team.share(batch)
     while True:
         too_large: RuntimeError | None = None
-        losses = torch.zeros(3, device=rows.labels.device)
+        losses = torch.zeros(len(training.objective.names), device=rows.labels.device)
         try:
             pieces = split_batch(mine, training.micro_batches) if mine else []
             for piece in pieces:
@@ -182,20 +189,17 @@ def _gradients(student: nn.Module) -> list[Tensor]:
 
 
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
-    """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses [3]."""
-    device, low = rows.labels.device.type, config.precision == "bf16"
+    """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses."""
+    objective, device, low = training.objective, rows.labels.device.type, config.precision == "bf16"
+    flags = {f"output_{name}": True for name in objective.student_outputs}
     with ExitStack() as stack:
         if low and device == "cuda":
             stack.enter_context(weights_in_bfloat16(training.student))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
-            student_logits = training.student(**piece.inputs).logits
-        loss = distillation_loss(
-            student_logits,
-            rows.teacher_logits[piece.rows],
-            rows.labels[piece.rows],
-            temperature=config.temperature,
-            alpha=config.alpha,
-        )
+            outputs = training.student(**piece.inputs, **flags)
+        read = {name: outputs[name] for name in ("logits", *objective.student_outputs)}
+        targets = {name: rows.targets[name][piece.rows] for name in objective.targets}
+        losses = objective.loss(read, targets, rows.labels[piece.rows], piece.inputs["attention_mask"])
         share = len(piece.rows) / len(whole.rows)
-        (loss.total if share == 1 else share * loss.total).backward()
-    return share * torch.stack(loss).detach()
+        (losses[TOTAL] if share == 1 else share * losses[TOTAL]).backward()
+    return share * torch.stack([losses[name] for name in objective.names]).detach()

@@ -14,13 +14,13 @@ READ_EVERY = 10
 
 
 class Taken(NamedTuple):
-    """One step: its number, its rows, its learning rate, and L_total, L_soft, L_hard."""
+    """One step: its number, its rows, its learning rate, and its losses, the total first."""
 
     step: int
     rows: int
     rate: float
     losses: Any
-    """On the device a tensor [3]; once read, three numbers."""
+    """On the device one tensor; once read, a list of numbers."""
 
 
 class Readout:

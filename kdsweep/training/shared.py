@@ -21,7 +21,7 @@ from kdsweep.training.fast import machine
 from kdsweep.training.models import model_config, size_mb, weights_sha256
 from kdsweep.training.reader import Reader, check_forward, reader
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_logits
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_targets
 
 _ROWS = (
     *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
@@ -177,7 +177,7 @@ class Materials:
             tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
             labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
-                return Rows(tokens=tokens, labels=labels, teacher_logits=teacher_logits(teacher, tokens))
+                return Rows(tokens=tokens, labels=labels, targets=teacher_targets(teacher, tokens))
 
         return self._once(f"teacher_rows of {name}", config, _TEACHER, make)
 

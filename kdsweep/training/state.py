@@ -18,6 +18,7 @@ from kdsweep.training.data.tokens import Rows
 from kdsweep.training.evaluation import Evaluation
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.fast.team import ALONE, Team
+from kdsweep.training.objective import Objective
 from kdsweep.training.readout import Taken
 
 
@@ -26,19 +27,27 @@ class Training:
     """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits on a CPU."""
 
     student: nn.Module
+    objective: Objective
     optimizer: Optimizer
     schedule: LambdaLR
     epoch: int = 1
     step: int = 0
     team: Team = ALONE
     graphs: Graphs | None = None
-    losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
-    """L_total, L_soft and L_hard summed over this epoch's rows so far, float64 [3]."""
+    losses: Tensor = field(init=False)
+    """The objective's losses by `names`, summed over this epoch's rows so far, float64."""
     rows_seen: int = 0
     micro_batches: int = 1
     """Pieces that a batch is cut into, because a whole one did not fit in memory."""
     history: list[EpochMetrics] = field(default_factory=list)
     epoch_started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        """Start at the beginning of an epoch."""
+        self.losses = self._no_losses()
+
+    def _no_losses(self) -> Tensor:
+        return torch.zeros(len(self.objective.names), dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Any]:
         """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
@@ -75,7 +84,7 @@ class Training:
     def next_epoch(self, finished: EpochMetrics) -> None:
         """Close this epoch."""
         self.history.append(finished)
-        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, torch.zeros(3, dtype=torch.float64)
+        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, self._no_losses()
         self.epoch_started = time.perf_counter()
 
 
@@ -108,23 +117,20 @@ def weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
     return float(np.prod(1 - rates * config.weight_decay))
 
 
-def step_metrics(taken: Taken, epoch: int) -> StepMetrics:
+def step_metrics(taken: Taken, epoch: int, objective: Objective) -> StepMetrics:
     """Return a step as it is recorded. Raises NonFiniteLoss."""
-    total, soft, hard = taken.losses
-    if not np.isfinite([total, soft, hard]).all():
-        raise NonFiniteLoss(taken.step, soft, hard)
-    return StepMetrics(step=taken.step, epoch=epoch, L_soft=soft, L_hard=hard, L_total=total, learning_rate=taken.rate)
+    losses = objective.named(taken.losses)
+    if not np.isfinite(taken.losses).all():
+        raise NonFiniteLoss(taken.step, {name: losses[name] for name in objective.parts or objective.names})
+    return StepMetrics(step=taken.step, epoch=epoch, **losses, learning_rate=taken.rate)
 
 
 def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
     """Return an epoch as it is recorded."""
-    total, soft, hard = losses.tolist()
     return EpochMetrics(
         epoch=training.epoch,
         step=training.step,
-        L_soft=soft,
-        L_hard=hard,
-        L_total=total,
+        **training.objective.named(losses.tolist()),
         **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
         train_seconds=train_seconds,
         evaluate_seconds=evaluation.seconds,

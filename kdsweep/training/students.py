@@ -5,23 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import DistilBertConfig
 
 from kdsweep.errors import ModelError
+from kdsweep.training.fast.families import BERT, DISTILBERT
 from kdsweep.training.models import label_columns, load_classifier
 
-_EMBEDDINGS = {"word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"}
-_BLOCK = {
-    "attention.self.query": "attention.q_lin",
-    "attention.self.key": "attention.k_lin",
-    "attention.self.value": "attention.v_lin",
-    "attention.output.dense": "attention.out_lin",
-    "attention.output.LayerNorm": "sa_layer_norm",
-    "intermediate.dense": "ffn.lin1",
-    "output.dense": "ffn.lin2",
-    "output.LayerNorm": "output_layer_norm",
-}
-"""BERT's name of each module of a layer, and DistilBERT's."""
+_EMBEDDINGS = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
+"""Of both families, by the same names."""
 
 
 def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
@@ -62,7 +53,7 @@ def student_from_teacher(
     config: Any = teacher.config
     chosen = chosen_layers(config, layers)
     torch.manual_seed(seed)
-    student: nn.Module = DistilBertForSequenceClassification(_distilbert_config(config, len(chosen), label_names))
+    student: nn.Module = DISTILBERT.classifier(_distilbert_config(config, len(chosen), label_names))
     student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
     return student
 
@@ -101,13 +92,14 @@ def _distilbert_config(config: Any, layers: int, label_names: Sequence[str]) -> 
 
 
 def _copied_weights(bert: dict[str, Tensor], layers: Sequence[int]) -> dict[str, Tensor]:
-    source, target = "bert.embeddings.", "distilbert.embeddings."
-    copied = {target + name: bert[source + name] for name in _EMBEDDINGS}
-    positions, segment = bert[source + "position_embeddings.weight"], bert[source + "token_type_embeddings.weight"][0]
-    copied[target + "position_embeddings.weight"] = positions + segment
+    """Return the weights of a DistilBERT by its own names: a BERT's embeddings, and its named `layers` one after the other."""
+    source, target = BERT.embeddings, DISTILBERT.embeddings
+    copied = {f"{target}.{name}": bert[f"{source}.{name}"] for name in _EMBEDDINGS}
+    segment = bert[f"{source}.token_type_embeddings.weight"][0]
+    copied[f"{target}.position_embeddings.weight"] = bert[f"{source}.position_embeddings.weight"] + segment
     for place, layer in enumerate(layers):
-        for theirs, ours in _BLOCK.items():
+        for theirs, ours in zip(BERT.names, DISTILBERT.names, strict=True):
             for kind in ("weight", "bias"):
-                name = f"distilbert.transformer.layer.{place}.{ours}.{kind}"
-                copied[name] = bert[f"bert.encoder.layer.{layer}.{theirs}.{kind}"]
+                name = f"{DISTILBERT.layers}.{place}.{ours}.{kind}"
+                copied[name] = bert[f"{BERT.layers}.{layer}.{theirs}.{kind}"]
     return copied

@@ -30,8 +30,8 @@ from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.system.files import Lock, disk_said
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.training.data.splits import Data
-from kdsweep.training.data.tokens import Rows, Tokens, load_tokenizer
+from kdsweep.training.data.splits import Data, SplitName
+from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens, load_tokenizer
 from kdsweep.training.evaluation import all_logits
 from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
@@ -166,12 +166,7 @@ def _fine_tune(
     """Train, and save into the cache by rename, so that no half-written teacher is ever used."""
     started = time.perf_counter()
     model = load_classifier(trial.student, trial.student_revision, data.label_names, seed=trial.seed).to(trial.device)
-    column = torch.tensor(columns, device=trial.device)
-    rows = {}
-    for name, split in (("train", data.train), ("validation", data.validation)):
-        labels = column[torch.from_numpy(split.labels).to(trial.device)]
-        nobody = torch.zeros(len(split), len(columns), device=trial.device)  # alpha is 0: nobody teaches the teacher
-        rows[name] = Rows(tokens=tokens[name], labels=labels, teacher_logits=nobody)
+    train, validation = (_untaught(data, tokens, columns, name, trial.device) for name in ("train", "validation"))
     epochs: list[dict[str, Any]] = []
 
     def record(epoch: EpochMetrics) -> bool:
@@ -184,8 +179,16 @@ def _fine_tune(
             record(epoch)
 
     checkpoints = watch.checkpointing.of(cache_root() / "checkpoints" / folder.name, folder.name)
-    told: dict[str, Any] = {"on_start": start, "on_steps": watch.on_steps, "on_epoch": record}
-    distill(model, rows["train"], rows["validation"], trial, **told, checkpoints=checkpoints)
+    distill(
+        model,
+        train,
+        validation,
+        trial,
+        on_start=start,
+        on_steps=watch.on_steps,
+        on_epoch=record,
+        checkpoints=checkpoints,
+    )
     made = _Made(weights_sha256(model), time.perf_counter() - started, epochs)
     with _scratch(folder.parent) as scratch:
         model.save_pretrained(scratch / "teacher")  # type: ignore[operator]
@@ -194,6 +197,14 @@ def _fine_tune(
         shutil.rmtree(folder, ignore_errors=True)
         (scratch / "teacher").rename(folder)
     checkpoints.clear()
+
+
+def _untaught(data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], name: SplitName, device: str) -> Rows:
+    """Return a split whose classes are the model's own columns, with zeros for logits: alpha is 0, nobody teaches the teacher."""
+    split = data.split(name)
+    labels = torch.tensor(columns, device=device)[torch.from_numpy(split.labels).to(device)]
+    nobody = torch.zeros(len(split), len(columns), device=device)
+    return Rows(tokens=tokens[name], labels=labels, targets={TEACHER_LOGITS: nobody})
 
 
 @contextmanager
@@ -232,7 +243,12 @@ def _scratch(parent: Path) -> Iterator[Path]:
         ) from error
 
 
-# Logits --------------------------------------------------------------------------------------------------------------
+# Targets -------------------------------------------------------------------------------------------------------------
+
+
+def teacher_targets(teacher: Teacher, tokens: Tokens) -> dict[str, Tensor]:
+    """Return what the teacher gives the students of every row, by name, each [N, …]: computed once a split, and cached."""
+    return {TEACHER_LOGITS: teacher_logits(teacher, tokens)}
 
 
 def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:

@@ -2,12 +2,11 @@
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +31,12 @@ from kdsweep.system.files import drafting
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.tokens import Rows, load_tokenizer
-from kdsweep.training.evaluation import evaluate, measured
+from kdsweep.training.evaluation import Evaluation, Speed, evaluate, measured
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.team import leading
 from kdsweep.training.loop import distill
 from kdsweep.training.models import parameter_count, weights_sha256
+from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import Training
 
@@ -76,42 +76,39 @@ def run_trial(
     run: Run,
     watch: Watch,
     checkpointing: Checkpointing = NO_CHECKPOINTING,
+    *,
+    make_objective: Callable[[TrialConfig], Objective] = objective_of,
 ) -> TrialResult:
     """Train, evaluate and save one student; its result, which stands in `folder` too.
 
     Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
     that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
+
+    `make_objective` says what the student is trained for. The record holds the config alone: `reproduce` repeats what `objective_of` makes of it.
     """
-    started, started_at = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
-    if config.unresolved():
-        raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
+    outcome = _Outcome()
+    _check(config, make_objective)
     folder.start(config)
     machine.set_up(int(config.threads))
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
-    facts: dict[str, Any] = {}
-    status, error, tested = "complete", None, None
     try:
-        train, validation = materials.rows(config)
-        student = materials.student(config)
-        told: dict[str, Any] = {"on_start": log.start, "on_steps": log.steps, "on_epoch": log.epoch}
+        rows, student = materials.rows(config), materials.student(config)
         with leading(config, folder.path) as team:
             training, evaluation = distill(
-                student, train, validation, config, **told, checkpoints=checkpoints, team=team
+                student,
+                *rows,
+                config,
+                on_start=log.start,
+                on_steps=log.steps,
+                on_epoch=log.epoch,
+                objective=make_objective(config),
+                checkpoints=checkpoints,
+                team=team,
             )
-        speed = materials.speed(config)
-        facts = {"parameters": parameter_count(student), **speed._asdict(), "micro_batches": training.micro_batches}
-        facts["weights_sha256"] = weights_sha256(student)
-        folder.write_predictions(evaluation.predictions())
-        if log.pruned:
-            status, error = "pruned", f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
-        else:
-            facts["size_mb"] = save_student(student, config, folder.student)
-            if slot.finalist and (tested := open_test(student, config, materials, folder)):
-                run.summarise({f"test_{name}": value for name, value in tested.items()})
-        facts["truncated_rows"] = materials.student_truncated_rows(config, test=tested is not None)
+        _measure_and_save(training, evaluation, config, materials, log, outcome)
     except (TrialFailed, torch.OutOfMemoryError) as failure:
-        status, error = "failed", str(failure)
+        outcome.status, outcome.error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
     except (Superseded, KDSweepError):
         raise  # the folder is somebody else's; or the message says it all, and perhaps of a disk that takes no log
@@ -119,10 +116,60 @@ def run_trial(
         with suppress(ResultsError):
             folder.write_log(traceback.format_exc())
         raise
-    result = _result(config, slot, materials, run, log, facts, status, error, started, started_at)  # type: ignore[arg-type]
+    result = _result(config, materials, log, outcome)
     run.summarise(result.summary())
     folder.finish(result)
     return result
+
+
+@dataclass(kw_only=True)
+class _Outcome:
+    """What a running trial has found out so far; in one that fails, the rest stays as it is here."""
+
+    started: float = field(default_factory=time.perf_counter)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    status: Status = "complete"
+    error: str | None = None
+    parameters: int | None = None
+    speed: Speed | None = None
+    micro_batches: int = 1
+    weights_sha256: str | None = None
+    size_mb: float | None = None
+    truncated_rows: Mapping[str, int] = field(default_factory=dict)
+
+
+def _check(config: TrialConfig, make_objective: Callable[[TrialConfig], Objective]) -> None:
+    """Raises ConfigError for a trial that could not run, or whose processes would train for different objectives."""
+    if config.unresolved():
+        raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
+    if config.devices_per_trial > 1 and make_objective is not objective_of:
+        raise ConfigError(
+            f"devices_per_trial must be 1 for an objective that the config does not name, but got {config.devices_per_trial}: "
+            "the trial's other processes make theirs from its config.yaml"
+        )
+
+
+def _measure_and_save(
+    training: Training,
+    evaluation: Evaluation,
+    config: TrialConfig,
+    materials: Materials,
+    log: "_Log",
+    outcome: _Outcome,
+) -> None:
+    """Measure a trained student, save it unless it was pruned, and open the test split for a finalist."""
+    student, folder, tested = training.student, log.folder, None
+    outcome.speed, outcome.parameters = materials.speed(config), parameter_count(student)
+    outcome.micro_batches, outcome.weights_sha256 = training.micro_batches, weights_sha256(student)
+    folder.write_predictions(evaluation.predictions())
+    if log.pruned:
+        outcome.status = "pruned"
+        outcome.error = f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
+    else:
+        outcome.size_mb = save_student(student, config, folder.student)
+        if log.slot.finalist and (tested := open_test(student, config, materials, folder)):
+            log.run.summarise({f"test_{name}": value for name, value in tested.items()})
+    outcome.truncated_rows = materials.student_truncated_rows(config, test=tested is not None)
 
 
 def open_test(
@@ -153,39 +200,39 @@ class _Log:
     """Every number goes to the record first, then to W&B, then to whoever watches."""
 
     def __init__(self, slot: Slot, folder: TrialFolder, run: Run, watch: Watch) -> None:
-        self._slot, self._folder, self._run, self._watch = slot, folder, run, watch
+        self.slot, self.folder, self.run, self._watch = slot, folder, run, watch
         self.epochs: list[EpochMetrics] = []
         self.pruned = False
 
     def start(self, training: Training) -> None:
         """The record is cut back to where training starts; a W&B run of its own gets what came before."""
-        steps, self.epochs, again = self._folder.cut_back(step=training.step, epochs=len(training.history))
+        steps, self.epochs, again = self.folder.cut_back(step=training.step, epochs=len(training.history))
         attempt = Attempt(
-            attempt=self._slot.attempt,
-            owner=self._slot.owner,
+            attempt=self.slot.attempt,
+            owner=self.slot.owner,
             from_step=training.step,
             steps_again=again,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._folder.add_attempt(attempt)
+        self.folder.add_attempt(attempt)
         for epoch in self.epochs:
-            self._run.log_steps([step for step in steps if step.epoch == epoch.epoch])
-            self._run.log_epoch(epoch)
+            self.run.log_steps([step for step in steps if step.epoch == epoch.epoch])
+            self.run.log_epoch(epoch)
             self._watch.on_kept(epoch)
-        self._run.log_steps([step for step in steps if step.epoch > len(self.epochs)])
+        self.run.log_steps([step for step in steps if step.epoch > len(self.epochs)])
 
     def steps_again(self) -> int:
         """Trained more than once, over all attempts."""
-        return self._folder.steps_again()
+        return self.folder.steps_again()
 
     def steps(self, steps: Sequence[StepMetrics]) -> None:
-        self._folder.add_steps(steps)
-        self._run.log_steps(steps)
+        self.folder.add_steps(steps)
+        self.run.log_steps(steps)
         self._watch.on_steps(steps)
 
     def epoch(self, epoch: EpochMetrics) -> bool:
-        self._folder.add_epoch(epoch)
-        self._run.log_epoch(epoch)
+        self.folder.add_epoch(epoch)
+        self.run.log_epoch(epoch)
         self.epochs.append(epoch)
         self.pruned = self._watch.on_epoch(epoch)
         return self.pruned
@@ -203,18 +250,8 @@ def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
     return sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6
 
 
-def _result(
-    config: TrialConfig,
-    slot: Slot,
-    materials: Materials,
-    run: Run,
-    log: _Log,
-    facts: dict[str, Any],
-    status: Status,
-    error: str | None,
-    started: float,
-    started_at: str,
-) -> TrialResult:
+def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outcome) -> TrialResult:
+    slot, run, speed = log.slot, log.run, outcome.speed
     last = log.epochs[-1] if log.epochs else None
     best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
     return TrialResult(
@@ -223,32 +260,32 @@ def _result(
         finalist=slot.finalist,
         violates=slot.violates,
         attempt=slot.attempt,
-        status=status,
-        error=error,
+        status=outcome.status,
+        error=outcome.error,
         **validated(last),
         best_epoch=best.epoch if best else None,
         best_val_accuracy=best.val_accuracy if best else None,
         epochs=len(log.epochs),
         steps=last.step if last else 0,
-        parameters=facts.get("parameters"),
-        size_mb=facts.get("size_mb"),
-        latency_ms_p50=facts.get("latency_ms_p50"),
-        latency_ms_p95=facts.get("latency_ms_p95"),
-        rows_per_second=facts.get("rows_per_second"),
+        parameters=outcome.parameters,
+        size_mb=outcome.size_mb,
+        latency_ms_p50=speed.latency_ms_p50 if speed else None,
+        latency_ms_p95=speed.latency_ms_p95 if speed else None,
+        rows_per_second=speed.rows_per_second if speed else None,
         train_seconds=sum(epoch.train_seconds for epoch in log.epochs),
         evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - outcome.started,
         initial_weights_sha256=materials.initial_weights_sha256(config),
         teacher_weights_sha256=materials.teacher(config).weights_sha256,
         data_sha256=materials.data(config).sha256(),
         environment=machine.environment(config.device),
-        started_at=started_at,
+        started_at=outcome.started_at,
         run_id=run.run_id,
         run_url=run.url,
         run_missing=run.missing,
-        micro_batches=facts.get("micro_batches", 1),
+        micro_batches=outcome.micro_batches,
         steps_again=log.steps_again(),
-        weights_sha256=facts.get("weights_sha256"),
+        weights_sha256=outcome.weights_sha256,
         config=plain_values(asdict(config)),
-        truncated_rows=facts.get("truncated_rows", {}),
+        truncated_rows=outcome.truncated_rows,
     )

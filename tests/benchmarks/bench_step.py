@@ -26,11 +26,12 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from kdsweep.config.trial import TrialConfig
 from kdsweep.system.hardware import available_cores, default_workers
 from kdsweep.training import loop, state
-from kdsweep.training.data.tokens import Rows, Tokens
+from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream
 from kdsweep.training.fast.team import ALONE
 from kdsweep.training.loop import distill_epoch
+from kdsweep.training.objective import objective_of
 from kdsweep.training.state import Training
 
 PRODUCTS = (
@@ -101,7 +102,7 @@ def synthetic_rows(batch_size: int, options: argparse.Namespace, device: str) ->
     )
     labels = torch.randint(0, options.classes, (rows,), device=device)
     logits = torch.randn(rows, options.classes, device=device)
-    return Rows(tokens=tokens.to(device), labels=labels, teacher_logits=logits)
+    return Rows(tokens=tokens.to(device), labels=labels, targets={TEACHER_LOGITS: logits})
 
 
 def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
@@ -117,7 +118,9 @@ def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
     student = DistilBertForSequenceClassification(facts).to(config.device)
     optimizer, schedule = state.optimizer_and_schedule(student, config, steps=10**6)
     graphs = Graphs(optimizer, config.device) if loop._can_be_recorded(student, config, ALONE) else None
-    return Training(student=student, optimizer=optimizer, schedule=schedule, graphs=graphs)
+    return Training(
+        student=student, objective=objective_of(config), optimizer=optimizer, schedule=schedule, graphs=graphs
+    )
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:

@@ -30,12 +30,14 @@ from kdsweep.config.sweep import SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.writing import TrialFolder
+from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker
-from kdsweep.training import loop
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
+from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
+from kdsweep.training.objective import objective_of
 from kdsweep.training.reader import reader
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
@@ -159,7 +161,9 @@ def ours(materials: Materials, config: TrialConfig, folder: Path, number: int) -
     tracker = open_tracker(folder, "bench", TrackingConfig(), "offline")
     trial_folder = TrialFolder(folder / "trials" / f"{number:04d}")
     started = time.perf_counter()
-    with tracker.run(f"bench-{number:04d}", "trial", dataclasses.asdict(config)) as run:
+    name = f"bench-{number:04d}"
+    label = RunLabel(run_id=name, name=name, job_type="trial", facts={})
+    with tracker.run(label, dataclasses.asdict(config)) as run:
         result = run_trial(config, Slot(arm="distilled", trial=number), trial_folder, materials, run, QUIET)
     seconds = time.perf_counter() - started
     assert result.status == "complete" and result.val_accuracy is not None, result.error
@@ -186,14 +190,21 @@ def shares(materials: Materials, config: TrialConfig) -> dict[str, float]:
     student.forward = timed("forward", student.forward)
     with contextlib.ExitStack() as stack:
         for part, owner, name in (
-            ("forward", loop, "distillation_loss"),
             ("backward", Tensor, "backward"),
             ("step", nn.utils, "clip_grad_norm_"),
             ("step", torch.optim.AdamW, "step"),
         ):
             stack.enter_context(swapped(owner, name, timed(part, getattr(owner, name))))
-        rows = materials.rows(config)
-        training, _ = loop.distill(student, *rows, config, on_steps=QUIET.on_steps, on_epoch=QUIET.on_epoch)
+        plain = objective_of(config)
+        objective = dataclasses.replace(plain, loss=timed("forward", plain.loss))
+        training, _ = distill(
+            student,
+            *materials.rows(config),
+            config,
+            on_steps=QUIET.on_steps,
+            on_epoch=QUIET.on_epoch,
+            objective=objective,
+        )
     total = sum(epoch.train_seconds for epoch in training.history)
     return {**{part: spent / total for part, spent in seconds.items()}, "other": 1 - sum(seconds.values()) / total}
 

@@ -13,21 +13,26 @@ from transformers import BertForSequenceClassification
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
-from kdsweep.training import loop, state
+from kdsweep.training import state
 from kdsweep.training.data.tokens import load_tokenizer, padded, training_batches
 from kdsweep.training.evaluation import evaluate
 from kdsweep.training.fast.shortcuts import shortcuts
 from kdsweep.training.fast.vocabulary import compact_vocabulary
 from kdsweep.training.loop import distill
-from kdsweep.training.losses import LossParts, distillation_loss
+from kdsweep.training.losses import distillation_loss
 from kdsweep.training.models import weights_sha256
+from kdsweep.training.objective import Objective
 from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
 
 
 def train(
-    config: TrialConfig, materials: Materials, *, head_dropout: float | None = None
+    config: TrialConfig,
+    materials: Materials,
+    *,
+    head_dropout: float | None = None,
+    objective: Objective | None = None,
 ) -> tuple[list[StepMetrics], list[EpochMetrics], Any]:
     """One training; its steps, its epochs and the student."""
     rows, validation = materials.rows(config)
@@ -35,7 +40,9 @@ def train(
     student: Any = materials.student(config)
     if head_dropout is not None:
         student.dropout.p = head_dropout
-    training, _ = distill(student, rows, validation, config, on_steps=steps.extend, on_epoch=lambda _: False)
+    training, _ = distill(
+        student, rows, validation, config, on_steps=steps.extend, on_epoch=lambda _: False, objective=objective
+    )
     return steps, training.history, student
 
 
@@ -55,18 +62,15 @@ def test_the_teacher_is_unchanged_to_the_bit_and_has_no_gradient(tiny_config: Co
     assert not teacher.model.training
 
 
-def test_alpha_0_is_plain_fine_tuning_to_the_bit(
-    tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alpha_0_is_plain_fine_tuning_to_the_bit(tiny_config: Config, materials: Materials) -> None:
     config = tiny_config(alpha=0.0, temperature=3.0)
     distilled = train(config, materials)[2]
 
-    def cross_entropy_alone(student: Any, teacher: Any, labels: Any, **_: float) -> LossParts:
-        hard = functional.cross_entropy(student.float(), labels)
-        return LossParts(total=hard, soft=hard.detach(), hard=hard.detach())
+    def cross_entropy_alone(outputs: Any, _: Any, labels: Any, __: Any) -> dict[str, torch.Tensor]:
+        return {"L_total": functional.cross_entropy(outputs["logits"].float(), labels)}
 
-    monkeypatch.setattr(loop, "distillation_loss", cross_entropy_alone)
-    assert weights_sha256(train(config, materials)[2]) == weights_sha256(distilled)
+    fine_tuned = train(config, materials, objective=Objective(loss=cross_entropy_alone, parts=()))[2]
+    assert weights_sha256(fine_tuned) == weights_sha256(distilled)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 5.0}, {"alpha": 0.9}, {"learning_rate": 2e-3}, {"seed": 7}])

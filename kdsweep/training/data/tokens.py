@@ -5,7 +5,7 @@ Shapes: B batch, N rows, L tokens.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,8 @@ EVALUATION_ROWS = 128
 """Rows of a batch without gradients."""
 GPU_WIDTH = 8
 """On a GPU a batch is padded to a multiple of it: attention's kernels like that, and few shapes make few graphs (`fast/cuda_graphs`)."""
+TEACHER_LOGITS = "teacher_logits"
+"""The name of the target that every split carries."""
 
 
 _WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
@@ -218,16 +220,23 @@ def split_batch(batch: Batch, pieces: int) -> list[Batch]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One split as a model meets it, on the device: tokens, classes [N] and the teacher's logits [N, C]."""
+    """One split as a model meets it, on the device: tokens, classes [N], and what the teacher gives for each row."""
 
     tokens: Tokens
     labels: Tensor
-    teacher_logits: Tensor
+    targets: Mapping[str, Tensor]
+    """By name, each [N, …]; `TEACHER_LOGITS` is always among them."""
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The teacher's logits [N, C], in the dataset's class order."""
+        return self.targets[TEACHER_LOGITS]
 
     def take(self, rows: np.ndarray) -> "Rows":
         """The named rows, in that order."""
         index = torch.from_numpy(rows)
-        return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], teacher_logits=self.teacher_logits[index])
+        targets = {name: values[index] for name, values in self.targets.items()}
+        return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], targets=targets)
 
     def renumbered(self, pieces: Tensor) -> "Rows":
         """The same rows in the ids of a compact vocabulary."""

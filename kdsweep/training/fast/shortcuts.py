@@ -3,10 +3,9 @@
 Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads; on a CPU for
 dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU; on a GPU
 for the host, which looks whether a batch has padding.
-Shapes: B batch, L tokens, H width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -15,14 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
 
 from kdsweep.training.fast import machine
+from kdsweep.training.fast.families import family_of
 
 
 @contextmanager
-def shortcuts(model: nn.Module) -> Iterator[None]:
-    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before."""
+def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[None]:
+    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before.
+
+    Whoever reads other `outputs` than logits gets every token of the last layer.
+    """
+    family = family_of(model)
     with ExitStack() as stack:
         if _device_type(model) == "cpu":
             stack.enter_context(attention(model, "eager"))
@@ -30,22 +33,17 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
             if machine.blas_is_slow():
                 modes.append(OneDNNProducts)
             stack.enter_context(forward_inside(model, modes))
-        elif is_known(model):
+        elif family is not None:
             stack.enter_context(attention(model, "sdpa"))  # which takes a mask of that kind
             stack.enter_context(ready_mask(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
-        if (last := _last_layer(model)) is not None:
-            stack.enter_context(first_token_only(*last))
+        if family is not None and not outputs:
+            stack.enter_context(first_token_only(family.last_layer(model), family.first_token))
         yield
 
 
 def _device_type(model: nn.Module) -> str:
     return next(model.parameters()).device.type
-
-
-def is_known(model: nn.Module) -> bool:
-    """Whether this is one of the models whose forward pass this module knows: a BERT or DistilBERT."""
-    return _last_layer(model) is not None
 
 
 @contextmanager
@@ -123,17 +121,6 @@ def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> It
         yield
 
 
-def _last_layer(model: nn.Module) -> tuple[nn.Module, Callable[..., Tensor]] | None:
-    """The last layer of a BERT or DistilBERT, with what computes its first token; None of another kind, as of a decoder."""
-    if getattr(model.config, "is_decoder", False):
-        return None
-    if isinstance(model, DistilBertForSequenceClassification):
-        return model.distilbert.transformer.layer[-1], _distilbert_first_token
-    if isinstance(model, BertForSequenceClassification):
-        return model.bert.encoder.layer[-1], _bert_first_token
-    return None
-
-
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """`module.forward` is `forward` inside the block."""
@@ -145,51 +132,6 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
         del module.forward
         if before is not None:
             module.forward = before
-
-
-def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
-    """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
-    own, first = layer.attention, hidden[:, :1]
-    mixed = _first_attends(hidden, (own.q_lin, own.k_lin, own.v_lin), own.n_heads, own.dropout, attention_mask)
-    attended = layer.sa_layer_norm(own.out_lin(mixed) + first)
-    output: Tensor = layer.output_layer_norm(layer.ffn(attended) + attended)
-    return output
-
-
-def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """The same of a BERT layer."""
-    own = layer.attention.self
-    projections = own.query, own.key, own.value
-    mixed = _first_attends(hidden, projections, own.num_attention_heads, own.dropout, attention_mask)
-    output: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, hidden[:, :1]))
-    return output
-
-
-def _first_attends(
-    hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
-) -> Tensor:
-    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values.
-
-    One token asks, so no token needs a key or a value of its own: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
-    """
-    query, key, value = projections
-
-    def by_head(weight: Tensor) -> Tensor:
-        split: Tensor = weight.unflatten(0, (heads, -1))  # [heads, H / heads, H], of a bias [heads, H / heads]
-        return split
-
-    asking = query(hidden[:, 0]).unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, B, H / heads]
-    asked = (asking @ by_head(key.weight)).transpose(0, 1)  # [B, heads, H]
-    constant = asking @ by_head(key.bias).unsqueeze(-1)  # [heads, B, 1]
-    scores = (asked @ hidden.transpose(1, 2) + constant.transpose(0, 1)) * asking.shape[-1] ** -0.5  # [B, heads, L]
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask[:, 0, :1], -torch.inf)
-    elif attention_mask is not None:
-        scores = scores + attention_mask[:, 0, :1]
-    shares = dropout(scores.softmax(dim=-1))
-    gathered = (shares @ hidden).transpose(0, 1) @ by_head(value.weight).transpose(1, 2)  # [heads, B, H / heads]
-    mixed: Tensor = gathered.transpose(0, 1) + shares.sum(dim=-1, keepdim=True) * by_head(value.bias)
-    return mixed.flatten(1).unsqueeze(1)
 
 
 class CheapDropout(TorchFunctionMode):

@@ -11,6 +11,7 @@ from kdsweep.training.data.tokens import Batch, training_batches
 from kdsweep.training.fast import cuda_graphs
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.loop import _backward
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training, optimizer_and_schedule
 
@@ -79,7 +80,9 @@ def test_a_batch_that_fits_without_graphs_is_not_cut(
     told.step(4)
     told.step(4)
     optimizer, schedule = optimizer_and_schedule(student, config, steps=1)
-    training = Training(student=student, optimizer=optimizer, schedule=schedule, graphs=told.graphs)
+    training = Training(
+        student=student, objective=objective_of(config), optimizer=optimizer, schedule=schedule, graphs=told.graphs
+    )
     plain, sizes = student.forward, []
 
     def forward(input_ids: torch.Tensor, **inputs: torch.Tensor) -> Any:

@@ -1,0 +1,130 @@
+"""Encoders whose parts are known by name: what a from_teacher student copies, and what the shortcuts compute in their own way.
+
+A model of any other family trains all the same, without the shortcuts that need to know it.
+Shapes: B batch, L tokens, H width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
+
+
+def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
+    """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
+    own, first = layer.attention, hidden[:, :1]
+    mixed = _first_attends(hidden, (own.q_lin, own.k_lin, own.v_lin), own.n_heads, own.dropout, attention_mask)
+    attended = layer.sa_layer_norm(own.out_lin(mixed) + first)
+    output: Tensor = layer.output_layer_norm(layer.ffn(attended) + attended)
+    return output
+
+
+def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """The same of a BERT layer."""
+    own = layer.attention.self
+    projections = own.query, own.key, own.value
+    mixed = _first_attends(hidden, projections, own.num_attention_heads, own.dropout, attention_mask)
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed, hidden[:, :1]))
+    return output
+
+
+def _first_attends(
+    hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
+) -> Tensor:
+    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values.
+
+    One token asks, so no token needs a key or a value of its own: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
+    """
+    query, key, value = projections
+
+    def by_head(weight: Tensor) -> Tensor:
+        split: Tensor = weight.unflatten(0, (heads, -1))  # [heads, H / heads, H], of a bias [heads, H / heads]
+        return split
+
+    asking = query(hidden[:, 0]).unflatten(-1, (heads, -1)).transpose(0, 1)  # [heads, B, H / heads]
+    asked = (asking @ by_head(key.weight)).transpose(0, 1)  # [B, heads, H]
+    constant = asking @ by_head(key.bias).unsqueeze(-1)  # [heads, B, 1]
+    scores = (asked @ hidden.transpose(1, 2) + constant.transpose(0, 1)) * asking.shape[-1] ** -0.5  # [B, heads, L]
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask[:, 0, :1], -torch.inf)
+    elif attention_mask is not None:
+        scores = scores + attention_mask[:, 0, :1]
+    shares = dropout(scores.softmax(dim=-1))
+    gathered = (shares @ hidden).transpose(0, 1) @ by_head(value.weight).transpose(1, 2)  # [heads, B, H / heads]
+    mixed: Tensor = gathered.transpose(0, 1) + shares.sum(dim=-1, keepdim=True) * by_head(value.bias)
+    return mixed.flatten(1).unsqueeze(1)
+
+
+class LayerNames(NamedTuple):
+    """The modules of a layer that have weights, each by its name below the layer."""
+
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    inner: str
+    outer: str
+    output_norm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One of transformers' encoders as a sequence classifier."""
+
+    classifier: type[nn.Module]
+    embeddings: str
+    layers: str
+    """Where its embeddings and the list of its layers stand in the classifier."""
+    names: LayerNames
+    first_token: Callable[..., Tensor]
+    """A layer's output for the first token alone, [B, 1, H], from the layer and what the layer is called with."""
+
+    def last_layer(self, model: nn.Module) -> nn.Module:
+        """Return the last layer of a classifier of this family."""
+        *_, last = model.get_submodule(self.layers).children()
+        return last
+
+
+BERT = Family(
+    classifier=BertForSequenceClassification,
+    embeddings="bert.embeddings",
+    layers="bert.encoder.layer",
+    names=LayerNames(
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        attention_output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
+        inner="intermediate.dense",
+        outer="output.dense",
+        output_norm="output.LayerNorm",
+    ),
+    first_token=_bert_first_token,
+)
+DISTILBERT = Family(
+    classifier=DistilBertForSequenceClassification,
+    embeddings="distilbert.embeddings",
+    layers="distilbert.transformer.layer",
+    names=LayerNames(
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        inner="ffn.lin1",
+        outer="ffn.lin2",
+        output_norm="output_layer_norm",
+    ),
+    first_token=_distilbert_first_token,
+)
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """Return the family of a classifier; None for one that is not known, and for a decoder, whose last token answers."""
+    if getattr(model.config, "is_decoder", False):
+        return None
+    return next((family for family in (BERT, DISTILBERT) if isinstance(model, family.classifier)), None)

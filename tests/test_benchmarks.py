@@ -1,0 +1,39 @@
+"""The benchmarks that call the training loop themselves go on doing so: nobody runs them between two releases."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdsweep.config.trial import TrialConfig
+from kdsweep.tracking.tracker import NullTracker
+from kdsweep.training.loop import distill_epoch
+from kdsweep.training.shared import Materials
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+import bench_step
+import bench_trial
+
+Config = Callable[..., TrialConfig]
+
+
+def test_bench_trial_runs_a_trial_and_says_where_its_seconds_go(
+    tiny_config: Config, materials: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_trial, "open_tracker", lambda *_: NullTracker())
+    config = tiny_config(epochs=1)
+    trial = bench_trial.ours(materials, config, tmp_path, 0)
+    assert 0 < trial.side.train_seconds < trial.side.seconds and trial.overhead_seconds > 0
+    parts = bench_trial.shares(materials, config)
+    assert sum(parts.values()) == pytest.approx(1) and all(share > 0 for share in parts.values())
+
+
+def test_bench_step_trains_an_epoch_of_its_own_rows(tiny_config: Config) -> None:
+    options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6)
+    config, steps = tiny_config(batch_size=4), list[int]()
+    rows, training = bench_step.synthetic_rows(4, options, "cpu"), bench_step.training_of(config, options)
+    distill_epoch(training, rows, config, on_steps=lambda told: steps.extend(step.step for step in told))
+    assert steps == list(range(1, bench_step.STEPS + 1))
