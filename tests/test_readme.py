@@ -72,10 +72,13 @@ def kdsweep_commands() -> list[tuple[str, tuple[str, ...]]]:
     found = {}
     for line in [*help_lines(), *(line for page in PAGES for line in shell_lines(page))]:
         words = shlex.split(line, comments=True)
-        starts = [place for place, word in enumerate(words) if word.startswith("kdsweep.")]
-        if starts and words[starts[0] - 1] == "-m":
-            command = (words[starts[0]].removeprefix("kdsweep."), tuple(words[starts[0] + 1 :]))
-            found[command] = None
+        if words[:1] == ["kdsweep"] and len(words) > 1:  # the console command
+            found[words[1], tuple(words[2:])] = None
+        for place, word in enumerate(words[1:], start=1):
+            if words[place - 1] == "-m" and word.startswith("kdsweep."):
+                found[word.removeprefix("kdsweep."), tuple(words[place + 1 :])] = None
+            elif words[place - 1] == "-m" and word == "kdsweep" and words[place + 1 :]:
+                found[words[place + 1], tuple(words[place + 2 :])] = None
     return list(found)
 
 
@@ -256,3 +259,18 @@ def test_the_full_size_overrides_load() -> None:
 def test_every_python_block_is_python(page: Path) -> None:
     for block in blocks(page, "python"):
         ast.parse(block)
+
+
+def test_every_name_in_the_readmes_python_exists() -> None:
+    """What is read of kdsweep, a sweep, its results, a trial and a re-run, by what their classes have."""
+    api = pytest.importorskip("kdsweep.api")
+    has = {
+        "kdsweep": set(api.__all__),
+        "results": set(dir(api.Results)),
+        "results.best": set(dir(api.Trial)) | {field.name for field in dataclasses.fields(api.Trial)},
+        "kdsweep.reproduce(results.best)": {field.name for field in dataclasses.fields(api.Reproduction)},
+    }
+    (block,) = blocks(ROOT / "README.md", "python")
+    read_ = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Attribute)]
+    assert {ast.unparse(node.value) for node in read_} == set(has)
+    assert [ast.unparse(node) for node in read_ if node.attr not in has[ast.unparse(node.value)]] == []
