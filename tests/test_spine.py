@@ -108,7 +108,3 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         assert row[name] == plain, f"{name}: the report"
         assert getattr(again.config, name) == value, f"{name}: the re-run"
     assert receipt(done, again).verdict == "identical"
-
-
-def test_a_fresh_config_differs_from_the_record_where_a_field_does(tiny_config: Callable[..., TrialConfig]) -> None:
-    assert tiny_config(alpha=0.25) != tiny_config(alpha=0.5)
