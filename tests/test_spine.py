@@ -13,7 +13,7 @@ from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
-from kdsweep.records.layout import trial_folder
+from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import packed_trial, read_trial
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.write import write_report
@@ -85,7 +85,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         trial_label(sweep, studies.agreements.sweep_key(), config, "distilled", 0, 1), asdict(config)
     ) as run:
         result = run_trial(
-            config, Slot(arm="distilled", trial=0), record, Materials(), run, watch, make_objective=spied
+            config, Slot(id=TrialId("distilled", 0)), record, Materials(), run, watch, make_objective=spied
         )
     used.update(epochs=result.epochs)
     assert studies.finish(assignment, result, packed_trial(record.path))

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, study_path
+from kdsweep.search import attributes
 from kdsweep.system.files import Lock
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -104,9 +105,9 @@ class Storage:
                 sqlalchemy.update(models.TrialModel).where(running).values(state=TrialState.WAITING)
             )
             if back.rowcount:
-                attributes, beats = models.TrialUserAttributeModel, models.TrialHeartbeatModel
-                owner = (attributes.trial_id == trial_id) & (attributes.key == "owner")
-                connection.execute(sqlalchemy.delete(attributes).where(owner))
+                told, beats = models.TrialUserAttributeModel, models.TrialHeartbeatModel
+                owner = (told.trial_id == trial_id) & (told.key == attributes.OWNER)
+                connection.execute(sqlalchemy.delete(told).where(owner))
                 connection.execute(sqlalchemy.delete(beats).where(beats.trial_id == trial_id))
         return bool(back.rowcount)
 

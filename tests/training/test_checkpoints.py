@@ -10,6 +10,7 @@ import torch
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, Interrupted
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps, read_trial
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
@@ -33,7 +34,7 @@ def run(config: TrialConfig, folder: Path, stop: StopRequest, stop_at: int | Non
 
     watch = Watch(on_steps=on_steps, on_epoch=lambda _: False)
     keep = Checkpointing(every_seconds=every, stop=stop)
-    slot = Slot(arm="distilled", trial=0)
+    slot = Slot(id=TrialId("distilled", 0))
     return run_trial(config, slot, TrialFolder(folder, "me"), Materials(), NullRun(), watch, keep)
 
 
@@ -83,7 +84,9 @@ def test_a_killed_trial_goes_on_from_the_newest_checkpoint_that_is_whole(tiny_co
     keep = Checkpointing(every_seconds=0.0, stop=StopRequest())
     watch = Watch(on_steps=lambda _: None, on_epoch=die)
     with pytest.raises(Killed):
-        run_trial(config, Slot(arm="distilled", trial=0), TrialFolder(folder, "a"), Materials(), NullRun(), watch, keep)
+        run_trial(
+            config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "a"), Materials(), NullRun(), watch, keep
+        )
     newest, *older = sorted((folder / "checkpoints").iterdir(), reverse=True)
     assert len(older) == KEPT - 1
     newest.write_bytes(newest.read_bytes()[:-100])
