@@ -16,7 +16,7 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import readout
-from kdsweep.training.checkpoints import KEPT, Checkpointing
+from kdsweep.training.checkpoints import KEPT, NOT_KEPT, Checkpointing, Checkpoints
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
@@ -169,3 +169,21 @@ def test_weights_after_a_resumed_training_are_those_of_the_checkpointed_one(
         except Interrupted:
             pass
     assert started == [0, 0, 5] and hashes[0] == hashes[1]
+
+
+def test_a_training_without_a_folder_keeps_nothing_and_finds_nothing(tmp_path: Path) -> None:
+    """Not even where a folder of that name turns up: it would go on from another training's weights."""
+    stop = StopRequest()
+    none, kept = (
+        Checkpoints(None, "", every_seconds=0.0, stop=stop),
+        Checkpoints(tmp_path / "kept", "", every_seconds=0.0, stop=stop),
+    )
+    for each, found in ((none, None), (kept, 5)):
+        each.save({"step": 5}, step=5)
+        state = each.latest("cpu")
+        assert (state and state["step"]) == found
+        each.clear()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        none.save({"step": 6}, step=6)
+    assert NOT_KEPT._paths() == []
