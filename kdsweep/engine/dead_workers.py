@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
 from kdsweep.records.reading import read_trial
-from kdsweep.records.schema import missing_result
+from kdsweep.records.schema import finalist_of, missing_result
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.assignment import Settled
 from kdsweep.system.files import Lock, naming
@@ -26,13 +25,19 @@ def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) 
     for each in settled:
         if each.failed is None:
             continue
-        seed = each.finalist.seed if each.finalist else None
-        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
+        trial = TrialFolder(trial_folder(folder, each.id))
         if not (trial.path / "config.yaml").exists():
-            trial.start(sweep.trial(each.arm, each.params))
-        epochs = read_trial(trial.path).epochs
-        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
-        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
+            trial.start(sweep.trial(each.id.arm, each.params))
+        result = missing_result(
+            each.id.arm,
+            each.id.number,
+            status="failed",
+            error=each.failed,
+            attempt=each.attempt,
+            epochs=read_trial(trial.path).epochs,
+            finalist=finalist_of(each.id, each.round),
+        )
+        trial.finish(result)
 
 
 @contextmanager

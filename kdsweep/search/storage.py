@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, study_path
-from kdsweep.search import optuna_parts
+from kdsweep.search import attributes, optuna_parts
 from kdsweep.system.files import locked
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -107,9 +107,9 @@ class Storage:
             running = (trials.trial_id == trial_id) & (trials.state == TrialState.RUNNING)
             back = connection.execute(sqlalchemy.update(trials).where(running).values(state=TrialState.WAITING))
             if back.rowcount:
-                attributes, beats = self._rows.TrialUserAttributeModel, self._rows.TrialHeartbeatModel
-                owner = (attributes.trial_id == trial_id) & (attributes.key == "owner")
-                connection.execute(sqlalchemy.delete(attributes).where(owner))
+                told, beats = self._rows.TrialUserAttributeModel, self._rows.TrialHeartbeatModel
+                owner = (told.trial_id == trial_id) & (told.key == attributes.OWNER)
+                connection.execute(sqlalchemy.delete(told).where(owner))
                 connection.execute(sqlalchemy.delete(beats).where(beats.trial_id == trial_id))
         return bool(back.rowcount)
 

@@ -14,7 +14,7 @@ from kdsweep.analysis.finalists import _word, read_finals
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
-from kdsweep.records.layout import trial_folder
+from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.schema import Finalist, missing_result
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
@@ -217,7 +217,7 @@ def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: P
     sure = dict(report.questions)["How sure is that?"]
     assert "rows and 2 distilled and 1 fine-tuned finalists on 2 to 3 seeds finds" in sure and "an arm" not in sure
     assert "4 runs of finalists are still to come" in sure
-    failed = trial_folder(folder, "fine_tuned", 1, 1)
+    failed = trial_folder(folder, TrialId("fine_tuned", 1, 1))
     TrialFolder(failed).start(sweep.trial("fine_tuned", {"learning_rate": 2e-4, "batch_size": 32, "seed": 1}))
     finalist = Finalist(seed=1, round=1)
     TrialFolder(failed).finish(

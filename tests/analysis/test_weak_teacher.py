@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from makers import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
+from makers import ROWS, make_epoch, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 from rich.console import Console
 
 from kdsweep import run
@@ -20,9 +20,10 @@ from kdsweep.analysis.two_students import compare_predictions
 from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
 from kdsweep.config.sweep import STAGES, StudyConfig, SweepConfig
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Epoch, Plan, Prepared, TrialEnded
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import WeakTeacherWatch
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text
@@ -163,13 +164,15 @@ def test_it_is_said_once_as_soon_as_a_fine_tuned_student_passes(tmp_path: Path) 
 
 def test_the_supervisor_tells_of_every_complete_fine_tuned_trial_and_of_nothing_else(tmp_path: Path) -> None:
     sweep, heard = make(tmp_path / "s", 0.46, []), list[float]()
-    display = cast(Any, SimpleNamespace(show=lambda event: None))
+    display = cast(Any, SimpleNamespace(show=lambda event, worker: None))
     options: dict[str, Any] = {"workers": 1, "devices": [], "on_control": heard.append}
     supervisor = Supervisor(sweep, tmp_path / "s", cast(Any, None), display, **options)
     worker = WorkerProcess(place=0, owner="w", process=cast(Any, None))
-    done = {"event": "done", "arm": "fine_tuned", "finalist": None, "status": "complete", "score": 0.5}
-    for changes in ({}, {"arm": "distilled"}, {"finalist": {"seed": 1}}, {"status": "pruned"}, {"event": "epoch"}):
-        supervisor._take_in(worker, {**done, **changes})
+    done = TrialEnded(id=TrialId("fine_tuned", 0), status="complete", error=None, score=0.5, violates=(), seconds=1.0)
+    others = [TrialId("distilled", 0), TrialId("fine_tuned", 0, 1)]
+    pruned, epoch = replace(done, status="pruned"), Epoch(metrics=make_epoch(0, 0.9))
+    for event in (done, *(replace(done, id=trial) for trial in others), pruned, epoch):
+        supervisor._take_in(worker, event)
     assert heard == [0.5]
 
 
@@ -179,16 +182,16 @@ def test_the_plan_of_the_next_run_starts_with_it(
     sweep, out = make(tmp_path / "s", 0.46, [0.82]), io.StringIO()
     warning = WeakTeacherWatch(sweep, tmp_path / "s").look()
     display = SweepDisplay(Console(file=out, width=100), sweep, dict.fromkeys(STAGES, 0), warning=warning)
-    plan = {
-        "max_length": "64",
-        "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
-        "tracking": "off",
-        "tracking_why": "",
-        "seconds_per_trial": 1,
-    }
-    display.show({"event": "prepared", "teacher": asdict(teacher_of(val_accuracy=0.46)), "plan": plan})
+    plan = Plan(
+        max_length="64",
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        tracking="off",
+        tracking_why="",
+        seconds_per_trial=1.0,
+    )
+    display.show(Prepared(teacher=teacher_of(val_accuracy=0.46), plan=plan))
     assert out.getvalue().startswith("The teacher is worse than students fine-tuned without it")
     monkeypatch.setenv("KDSWEEP_RESULTS", str(tmp_path))
     file = str(tmp_path / "s" / "sweep.yaml")
