@@ -56,7 +56,7 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study=5", "study must be a mapping, but got 5"),
         ("study.storage=study.db", "study.storage must read postgresql+psycopg://"),
         ("study.storage=postgresql+psycopg://host/db?password=x", "study.storage must not hold a password"),
-        ("study.target=1.5", "study.target is an accuracy"),
+        ("study.target=1.5", "study.target is a value of study.metric"),
         ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
