@@ -120,6 +120,18 @@ def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_con
     assert len(cached_logits()) == 6
 
 
+def test_the_logits_of_the_same_weights_computed_in_another_way_are_others(tiny_config: Config) -> None:
+    config, materials = tiny_config(), Materials()
+    rows, _ = materials.teacher_rows(config)
+    mine: Any = materials.teacher(config)
+    before = cached_logits()
+    teacher.teacher_logits(mine, rows.tokens)
+    assert cached_logits() == before
+    mine.model.config.layer_norm_eps = 0.5
+    teacher.teacher_logits(mine, rows.tokens)
+    assert len(cached_logits()) == len(before) + 1
+
+
 def test_a_teacher_that_gives_nan_is_refused(tiny_config: Config, tiny_classifier: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_classifier, tmp_path / "broken")
     path = tmp_path / "broken" / "model.safetensors"
