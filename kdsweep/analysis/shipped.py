@@ -18,9 +18,9 @@ def shipped(found: SweepRecords) -> TrialRow | None:
     """Return the run to ship: the best confirmed configuration's, before any is confirmed rank 1 of the search.
 
     The configuration is the one with the best mean of `study.metric` over its fresh seeds, of both arms; ties go to the
-    smaller student, as on the leaderboard. Of its runs it is the best whose student is on disk: where none is there, the best
-    run all the same, for whoever needs the weights to see `has_student()` and run it again, rather than another
-    configuration that was found worse. A run that breaks one of `study.constraints` is never shipped, nor does its score
+    smaller student, as on the leaderboard. Of its runs it is the best whose student is on disk. Where none is there, which
+    `study.keep_students` below `finalists.top` can bring about, it is the best run all the same: who needs the weights asks
+    `has_student()` and runs it again; another configuration was found worse. A run that breaks one of `study.constraints` is never shipped, nor does its score
     count. None before the first complete trial.
     """
     for runs in confirmed(found).values():

@@ -147,7 +147,7 @@ class StudyConfig:
     storage: str | None = None
     """`postgresql+psycopg://host/database` that several hosts share; null: an SQLite file in the results folder."""
     keep_students: int = 3
-    """Students kept on disk, best of each arm; records are kept of all."""
+    """Students kept on disk, best of each arm, and of its finalists the best run of each configuration first; records are kept of all."""
     target: float | None = None
     """Stop the search when a trial has this `metric`, in (0, 1]; trials that run are checkpointed. null: run all."""
     timeout_minutes: float | None = None

@@ -140,7 +140,7 @@ def _study_problems(study: StudyConfig) -> list[str]:
         if limit <= 0
     ]
     if study.target is not None and study.target > 1:
-        problems.append(f"study.target is an accuracy, at most 1, but got {study.target}")
+        problems.append(f"study.target is a value of study.metric, at most 1, but got {study.target}")
     return problems + (_storage_problems(study.storage) if study.storage else [])
 
 

@@ -31,6 +31,7 @@ from kdsweep.records.reading import packed_trial, read_test, read_trial
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, TrialResult, missing_result
 from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
 from kdsweep.search.assignment import Assignment
+from kdsweep.search.finalists_queue import best_of_each_first
 from kdsweep.search.studies import Studies
 from kdsweep.system.files import Lock
 from kdsweep.system.process import StopRequest
@@ -142,10 +143,10 @@ class Worker:
             machine.free_memory()
 
     def _drop_students(self, stage: Stage) -> None:
-        """Keep the best of an arm's trials, and the best of its finalists."""
+        """Keep the best of an arm's trials, and of its finalists the best of each configuration first."""
         for arm in ARMS:
-            ranked = self._studies.ranked(stage, arm)[self._sweep.study.keep_students :]
-            drop_students(trial_folder(self._folder, trial) for trial, _ in ranked)
+            others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
+            drop_students(trial_folder(self._folder, trial) for trial in others)
 
     def _take(self) -> Assignment | None:
         """The next trial; waits while it hangs on others that run. None where nothing is left to take."""

@@ -141,6 +141,7 @@ class TrialResult:
     val_agreement: float | None
     val_kl: float | None
     best_epoch: int | None
+    """That of `best_val_accuracy`, whatever ranks: the leaderboard has the one of `study.metric`."""
     best_val_accuracy: float | None
     epochs: int
     steps: int

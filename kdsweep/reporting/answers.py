@@ -5,27 +5,19 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from kdsweep.analysis import two_arms as statistics
-from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
-from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
-from kdsweep.analysis.budget import next_gain
-from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
-from kdsweep.analysis.formats import compact, number, p_text, percent, plural, points, signed
-from kdsweep.analysis.leaderboard import ArmProgress, Row, complete
+from kdsweep.analysis.finalists import Finalist, Finals, SplitName
+from kdsweep.analysis.formats import compact, p_text, percent, plural, signed
+from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.ranking import Estimate
-from kdsweep.analysis.score import difference_text, majority_score, named_score, score, teacher_score
+from kdsweep.analysis.score import majority_score, named_score, score, teacher_score
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
 from kdsweep.config.sweep import ARM_NAMES, ARMS
 from kdsweep.config.trial import FROM_TEACHER
-from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
-PROVISIONAL = (
-    "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
-)
 OPENINGS: dict[Word, str] = {
     "better": "Distilling beat plain fine-tuning on the {split} rows",
     "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
@@ -224,127 +216,3 @@ def initial(found: SweepRecords) -> str:
     start = configs[0].student_init if configs else found.sweep.fixed.get("student_init", "pretrained")
     when = "before" if start == "pretrained" else "after"
     return f"Students start from the teacher's layers {when} its fine-tuning (student_init: {start})."
-
-
-def questions(
-    found: SweepRecords, finals: Finals | None, shipped: TrialRow | None, advice: Sequence[Advice]
-) -> tuple[tuple[str, str], ...]:
-    """Question and answer, in the order in which they are asked."""
-    return (
-        ("Which student to ship?", _which(found, finals, shipped)),
-        ("How sure is that?", _how_sure(found, finals)),
-        ("Which settings matter?", _what_matters(found, advice)),
-        ("Is more search worth it?", _more(found, finals)),
-    )
-
-
-def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> str:
-    if run is None or run.result is None:
-        return "None yet: no trial is complete."
-    size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
-    if run.result.latency_ms_p95 is not None:
-        size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
-    if teacher:
-        size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
-    limits = found.sweep.study.constraints.limits()
-    kept = (
-        f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""
-    )
-    if not finals:
-        what = f"{ARM_NAMES[run.arm]} trial {run.trial}"
-        return f"By the search alone {what}, the best on validation{kept}: {size}. Its score flatters it."
-    chosen = finals.chosen
-    seeds = f"the best on validation over {plural(len(chosen.runs), 'fresh seed')}{kept}"
-    load = "The command that loads it stands at the end." if run.has_student() else "Its student is not on this disk."
-    return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. {load}"
-
-
-def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
-    if not complete(found.trials):
-        return "There is nothing to be sure of yet."
-    if not finals:
-        return f"{PROVISIONAL} {_finalists_to_come(found)}"
-    sentences = []
-    if finals.primary and finals.primary.one_seed:
-        sentences.append(f"{_study_size(finals, finals.primary)} gives no verdict. {one_seed(finals)}")
-    if finals.primary and finals.detectable is not None:
-        primary = finals.primary
-        sentences.append(
-            f"{_study_size(finals, primary)} finds a true difference of "
-            f"{points(finals.detectable)} points with a chance of {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
-        )
-        ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
-        ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []
-        if ways:
-            sentences.append(f"It would take about {' or '.join(ways)} to settle a difference of this size.")
-    if finals.shrinkage:
-        lost, metric = finals.shrinkage.value, found.sweep.study.metric
-        flattered = f"had flattered its finalists: fresh seeds score {difference_text(metric, lost)} less"
-        not_so = f"had not flattered its finalists: fresh seeds score {difference_text(metric, abs(lost))} more"
-        sentences.append(f"The search {flattered if lost > 0 else not_so}.")
-    sentences += _left_out(finals)
-    if finals.split == "validation":
-        sentences.append("Provisional: there is no test split, so they were chosen and compared on the same rows.")
-    elif len(finals.opened) > 1:
-        sentences.append(f"The test split was opened {len(finals.opened)} times, so the later verdicts are not clean.")
-    elif finals.opened:
-        sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
-    return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
-
-
-def _left_out(finals: Finals) -> list[str]:
-    """Of runs and finalists that the verdict does not count: to come, failed, passed by the search."""
-    sentences = []
-    if finals.unfinished:
-        runs = plural(finals.unfinished, "run")
-        sentences.append(f"{runs} of finalists {'is' if finals.unfinished == 1 else 'are'} still to come.")
-    if finals.failed:
-        sentences.append(f"{plural(finals.failed, 'run')} of finalists failed.")
-    if finals.earlier:
-        passed = ", ".join(finals.earlier)
-        sentences.append(f"The search went on after {passed} had run and found better ones: left out of the verdict.")
-    return sentences
-
-
-def _study_size(finals: Finals, primary: FinalComparison) -> str:
-    """How large a study is: its rows, and the finalists and seeds that it compares."""
-    one, other = primary.finalists, primary.baseline_finalists
-    listed = (
-        f"{plural(one, 'finalist')} an arm" if one == other else f"{one} distilled and {other} fine-tuned finalists"
-    )
-    seeds = sorted({len(row.runs) for row in finals.rows if row.compared})
-    on = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    return f"A study of {primary.rows:,} rows and {listed} on {on}"
-
-
-def _finalists_to_come(found: SweepRecords) -> str:
-    if not found.sweep.finalists.top:
-        return "Finalists are switched off (finalists.top is 0), so nothing confirms it."
-    return "Finalists on fresh seeds will confirm it when the search is over."
-
-
-def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
-    if advice:
-        short = "; ".join(f"{item.short} ({ARM_NAMES[item.arm]})" for item in advice)
-        return f"{short[0].upper()}{short[1:]}. The numbers behind it stand under What mattered."
-    done = sum(trial.arm == "distilled" for trial in complete(found.trials))
-    if done < FEWEST_TRIALS:
-        known = f"{plural(done, 'distilled trial')} {'is' if done == 1 else 'are'} complete"
-        return f"Too few trials to say: {known}, and advice starts at {FEWEST_TRIALS}."
-    return f"No axis is visibly flat and none has its best at an end, over {done} complete distilled trials."
-
-
-def _more(found: SweepRecords, finals: Finals | None) -> str:
-    gains, metric = [], found.sweep.study.metric
-    for arm in ARMS:
-        scores = [score(trial, found.sweep) for trial in complete(found.trials) if trial.arm == arm]
-        if scores and (gain := next_gain(scores, len(scores))) is not None:
-            added = difference_text(metric, gain)
-            gains.append((f"{len(scores)} more {ARM_NAMES[arm]} trials would add about {added}", gain))
-    if not gains:
-        return f"Too few complete trials to say: an estimate needs {FEWEST_SCORES} of an arm."
-    text = f"{'; '.join(words for words, _ in gains)} (by the trials so far, as if independent)."
-    known = finals.detectable if finals and metric == "val_accuracy" else None  # a difference of accuracies
-    if known is not None and max(gain for _, gain in gains) < known:
-        return f"Hardly: {text} That is less than such a study can tell from chance."
-    return text

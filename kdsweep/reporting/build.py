@@ -20,7 +20,8 @@ from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, questions, verdict_of
+from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.reporting.questions import questions
 from kdsweep.tracking import names
 
 

@@ -67,6 +67,20 @@ class FinalistsQueue:
         return self._storage.patiently(lambda: self._study.get_trials(deepcopy=False))
 
 
+def best_of_each_first(ranked: Sequence[tuple[TrialId, float]]) -> list[TrialId]:
+    """Return an arm's runs, given best first: the best of each configuration, those by their means, then the second of each.
+
+    As many of them as there are configurations thus hold the run that is to be shipped, which a configuration that was lucky once
+    cannot crowd out. Trials of a search, one run each, keep their order.
+    """
+    runs: dict[int, list[tuple[TrialId, float]]] = {}
+    for trial, value in ranked:
+        runs.setdefault(trial.number, []).append((trial, value))
+    by_mean = sorted(runs.values(), key=lambda each: -sum(value for _, value in each) / len(each))
+    most = max(map(len, by_mean), default=0)
+    return [each[place][0] for place in range(most) for each in by_mean if place < len(each)]
+
+
 def _key(finalist: FrozenTrial) -> TrialId | None:
     """Which run a trial of the study is; None for one that is being queued at this moment."""
     return trial_id("finalists", finalist) if attributes.ARM in finalist.user_attrs else None

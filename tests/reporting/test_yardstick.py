@@ -4,7 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ from kdsweep.analysis.leaderboard import leaderboard, progress
 from kdsweep.analysis.score import majority_score, score_text, score_title, teacher_score
 from kdsweep.config.sweep import Arm, SweepConfig
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.records.layout import teacher_folder
+from kdsweep.engine.events import TrialEnded, TrialStarted
+from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
@@ -149,21 +150,10 @@ def test_the_terminal_shows_the_best_so_far_below_zero_too(metric: str) -> None:
     console = Console(file=io.StringIO(), width=160)
     sweep = by(metric, sweep_of())
     display = SweepDisplay(console, sweep, {"distilled": 0, "fine_tuned": 0, "finalists": 0})
-    done: dict[str, Any] = {"event": "done", "arm": "distilled", "finalist": None, "status": "complete", "violates": ()}
     for number, score in enumerate((-0.3, -0.1, -0.2)):
-        display.show(
-            {
-                "event": "trial",
-                "worker": 1,
-                "arm": "distilled",
-                "trial": number,
-                "finalist": None,
-                "attempt": 1,
-                "params": {},
-                "epochs": 1,
-            }
-        )
-        display.show({**done, "worker": 1, "trial": number, "score": score, "seconds": 1.0, "error": None})
+        trial = TrialId("distilled", number)
+        display.show(TrialStarted(id=trial, attempt=1, params={}, epochs=1), 1)
+        display.show(TrialEnded(id=trial, status="complete", error=None, score=score, violates=(), seconds=1.0), 1)
     notes = [task.fields["note"] for task in display._bars.tasks]
     assert f"best {metric} -0.1000 (trial 1)" in notes
 
