@@ -10,7 +10,6 @@ import pytest
 
 from kdsweep.config.sweep import (
     ARMS,
-    UNSEARCHABLE,
     Axis,
     FinalistsConfig,
     StudyConfig,
@@ -20,7 +19,7 @@ from kdsweep.config.sweep import (
     sweep_yaml,
 )
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import UNSEARCHABLE, TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import read_sweep
 from kdsweep.records.writing import start_sweep, write_sweep
@@ -56,7 +55,7 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study=5", "study must be a mapping, but got 5"),
         ("study.storage=study.db", "study.storage must read postgresql+psycopg://"),
         ("study.storage=postgresql+psycopg://host/db?password=x", "study.storage must not hold a password"),
-        ("study.target=1.5", "study.target is an accuracy"),
+        ("study.target=1.5", "0 < study.target <= 1 must hold, but got 1.5"),
         ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
