@@ -31,7 +31,7 @@ NOT_IN_NAMES = "/\\#?%:"
 def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
     """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
 
-    One that is `recorded` in a results folder may have names that W&B refuses: it ran before they were checked.
+    One that is `recorded` in a results folder may have names that W&B refuses, it ran before they were checked; and its paths stay as they are.
     """
     content = read_yaml(path, overrides)
     problems: list[str] = []
@@ -45,7 +45,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     problems += [] if recorded else _tracking_problems(tracking)
     problems += _range_problems(finalists, "finalists.")
     unbuildable: list[str] = []
-    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable)
+    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable, recorded=recorded)
     search = _search(content.get("search"), fixed, unbuildable)
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
@@ -151,8 +151,11 @@ def _storage_problems(storage: str) -> list[str]:
     return problems
 
 
-def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, Any]:
-    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values."""
+def _fixed(content: object, searched: object, problems: list[str], *, recorded: bool) -> dict[str, Any]:
+    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values.
+
+    Paths become absolute, but stay as they are where they are `recorded`: a file that is made later is another one.
+    """
     if not isinstance(content, dict):
         problems.append(
             f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
@@ -167,9 +170,12 @@ def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, 
         for key, value in content.items()
         if key in FIELD_TYPES and (value is not None or (key not in axes and _takes_null(key)))
     }
-    for key in PATH_FIELDS:
-        if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
-            values[key] = str(Path(values[key]).expanduser().resolve())
+    for key in () if recorded else PATH_FIELDS:
+        place = values.get(key)
+        if (
+            isinstance(place, str) and place and Path(place).expanduser().exists()
+        ):  # an empty one is no place, and refused
+            values[key] = str(Path(place).expanduser().resolve())
     return values
 
 
