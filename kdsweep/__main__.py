@@ -12,6 +12,7 @@ COMMANDS = {
     "report": ("FOLDER", "rank a sweep's trials again, from its records alone"),
     "reproduce": ("FOLDER", "run a trial again from its saved config, and compare"),
     "worker": ("SWEEP", "join a sweep that several hosts share"),
+    "schema": ("", "print the JSON Schema of a sweep file, for editors"),
 }
 """Every module that is a command: what it takes, and what it does."""
 

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdsweep.analysis.receipt import Receipt, receipt
-from kdsweep.config.sweep import PATH_FIELDS
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.layout import TrialId
@@ -25,10 +24,6 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import write_json
 from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import for_good
-
-REVISIONS = {"dataset": "dataset_revision", "teacher": "teacher_revision", "student": "student_revision"}
-"""Fields that say which commit of a hub name is meant."""
-
 
 # Which trial, from which places --------------------------------------------------------------------------------------
 

@@ -40,7 +40,6 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "jinja2": {"reporting"},
     "scipy": {"analysis"},
     "omegaconf": {"config"},
-    "pydantic": {"config"},
     "yaml": {"config"},
     "rich": {"commands", "engine", "tracking.audit"},
     "numpy": {"commands", "engine", "reporting", "training", "analysis", "search", "records", "system.files"},

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kdsweep.config.sweep import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import ARMS, STAGES, Resolved, SweepConfig
+from kdsweep.config.trial import PATH_FIELDS
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Note
