@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -39,8 +40,9 @@ def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) 
         trial.finish(result)
 
 
-def alone_in(folder: Path) -> Lock:
-    """The lock of an embedded sweep's only supervisor. Raises ResultsError where another one lives.
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside the block, this process is an embedded sweep's only supervisor. Raises ResultsError where another one lives.
 
     Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
     """
@@ -51,8 +53,17 @@ def alone_in(folder: Path) -> Lock:
             f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
             "Several hosts share a sweep by study.storage"
         )
-    with naming(path):
-        path.write_text(str(os.getpid()))
+    try:
+        with naming(path):
+            path.write_text(str(os.getpid()))
+        _outlive(folder)
+        yield
+    finally:
+        lock.give_back()
+
+
+def _outlive(folder: Path) -> None:
+    """Wait until workers of a supervisor that was killed have ended, and clear their locks away."""
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while living := living_workers(folder):
         if time.monotonic() > deadline:
@@ -60,7 +71,6 @@ def alone_in(folder: Path) -> Lock:
         time.sleep(0.1)
     for dead in locks_folder(folder).glob("worker-*.lock"):
         dead.unlink()
-    return lock
 
 
 def living_workers(folder: Path) -> list[str]:

@@ -271,7 +271,8 @@ class SweepDisplay:
         self._trial_seconds.append(event.seconds)
         self._bars.advance(self._stages[stage])
         complete = event.status == "complete"
-        if complete and not event.violates and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
+        feasible = complete and not event.violates
+        if feasible and stage == arm and (arm not in self._best or score > self._best[arm][0]):
             self._best[arm] = (score, event.id.number)
         mark = f"{self._metric} {score:.4f}" if complete else str(event.error).split("\n")[0]
         mark += "".join(f", breaks {each}" for each in event.violates)
@@ -279,7 +280,7 @@ class SweepDisplay:
         line = f"{what:>10} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, number) in self._best.items():
-            self._bars.update(self._stages[name], note=f"best {best:.4f} (trial {number})")
+            self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")
 
     def _log(self, text: str) -> None:
         """What the live part shows on a terminal."""

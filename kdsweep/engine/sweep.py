@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,7 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         )
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
-    lock = alone_in(folder) if embedded else None
-    try:
+    with alone_in(folder) if embedded else nullcontext():
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
         if not studies.is_done():
@@ -47,9 +47,6 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
             _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
-    finally:
-        if lock:
-            lock.give_back()
     return folder
 
 
@@ -63,8 +60,7 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
         return False
     if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
         return False
-    lock = alone_in(folder)
-    try:
+    with alone_in(folder):
         if any(Studies(before, folder).finished(stage) for stage in STAGES):
             return False
         for path in folder.glob(f"{study_path(folder).name}*"):
@@ -73,8 +69,6 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
             shutil.rmtree(path, ignore_errors=True)
         (folder / "sweep.yaml").unlink()
         return True
-    finally:
-        lock.give_back()
 
 
 def _supervise(

@@ -10,6 +10,8 @@ import jinja2
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
+from kdsweep.analysis.score import majority_score, score_text, teacher_score
+from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import ARM_NAMES, ARMS
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
@@ -24,10 +26,10 @@ def render_html(report: Report) -> str:
     found = report.records
     drawn = {
         "search": search_map.search_maps(found),
-        "curves": curves.learning_curves(found.trials),
-        "cost": cost.accuracy_versus_cost(found),
+        "curves": curves.learning_curves(found),
+        "cost": cost.score_versus_cost(found),
         "budget": (curves.budget_curves(found),),
-        "calibration": (cost.calibration(_calibrated(report.finals)),),
+        "calibration": (cost.calibration(_calibrated(report)),),
         "confusion": confusion_matrices(report.by_class),
         "importances": (importances.parameter_importances(found),),
         "parallel": (parallel.parallel_coordinates(found),),
@@ -46,6 +48,9 @@ def render_html(report: Report) -> str:
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
+        metric=found.sweep.study.metric,
+        teacher_score=teacher_score(found),
+        majority_score=majority_score(found),
         arm_names=ARM_NAMES,
         whisker=partial(_whisker, _scale(ranked)),
         css=_beside("page.css"),
@@ -54,10 +59,11 @@ def render_html(report: Report) -> str:
     )
 
 
-def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, int], ...]]:
+def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:
     """The reliability bins of each arm's best confirmed student on the test split, by its name."""
-    best = [finals.best(arm) for arm in ARMS] if finals else []
-    tested = [(row, test) for row in best if row and (test := read_test(row.best_run("val_accuracy").folder))]
+    best = [report.finals.best(arm) for arm in ARMS] if report.finals else []
+    runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
+    tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
     return {titled(row): test.reliability for row, test in tested}
 
 
@@ -83,6 +89,7 @@ def _template() -> jinja2.Template:
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
+        "scored": _scored,
         "compact": compact,
         "number": number,
         "in_percent": in_percent,
@@ -103,6 +110,10 @@ def _beside(name: str) -> str:
 def _key(value: Any) -> str:
     """What the page sorts a cell by: a number's digits, or the text."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _scored(value: float | None, metric: str, digits: int = 1) -> str:
+    return score_text(metric, value, digits)
 
 
 def _millions(value: int) -> str:

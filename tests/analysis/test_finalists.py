@@ -97,7 +97,7 @@ def test_the_command_that_loads_the_student_is_at_the_end_or_is_not_promised(cop
     promise = "The command that loads it stands at the end."
     report = build_report(copied)
     assert promise not in terminal_text(report) and "Its student is not on this disk." in terminal_text(report)
-    run = report.finals and report.finals.chosen.best_run("val_accuracy")
+    run = report.shipped
     assert run
     TrialFolder(run.folder).student.mkdir()
     report = build_report(copied)
@@ -242,6 +242,21 @@ def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(copied: Pat
     make_teacher_tested(copied, 0.79)  # no clear gap to the fine-tuned students
     report = build_report(copied)
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
+
+
+@pytest.mark.parametrize(("fine_tuned", "next_one"), [(0.70, ["distilled 0 against distilled 1"]), (0.84, [])])
+def test_the_best_is_held_against_the_next_one_once_and_each_arms_best_against_the_teacher(
+    fine_tuned: float, next_one: list[str], tmp_path: Path
+) -> None:
+    """The next one may be the other arm's best, which it is held against already."""
+    make_finals(tmp_path / "s", 0.845, fine_tuned)
+    found = read_finals(read_records(tmp_path / "s"))
+    assert found is not None and [each.what for each in found.secondary] == [
+        "distilled 0 against fine-tuned 0",
+        *next_one,
+        "distilled 0 against the teacher",
+        "fine-tuned 0 against the teacher",
+    ]
 
 
 def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_sides() -> None:

@@ -1,9 +1,11 @@
 """A teacher that is worse than students fine-tuned without it is called so: once as it happens, then first of all."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -79,6 +81,25 @@ def test_before_a_fine_tuned_student_is_complete_or_where_it_is_not_better_nothi
     make(tmp_path / "chance", 0.80, [0.82], predicted=False)
     for name in ("none", "equal", "chance"):
         assert build_report(tmp_path / name).weak_teacher is None
+
+
+@pytest.mark.parametrize("students", [1, 3])
+def test_of_accuracies_alone_p_is_two_sided_and_times_the_students(tmp_path: Path, students: int) -> None:
+    """Both accuracies' variances and, as every estimate of one from few rows needs it, one row more."""
+    sweep = make(tmp_path / "s", 0.70, [0.83, 0.5, 0.5][:students], predicted=False)
+    found = read_weak_teacher(tmp_path / "s", sweep)
+    error = math.sqrt((0.7 * 0.3 + 0.83 * 0.17 + 1 / ROWS) / ROWS)
+    assert found is not None
+    assert found.p_value == pytest.approx(2 * students * (1 - NormalDist().cdf(0.13 / error)))
+
+
+def test_two_sided_five_percent_is_the_line(tmp_path: Path) -> None:
+    """Of 200 rows 158 are one-sidedly 2.0 % from 140, and 157 are 2.6 %."""
+    found = [
+        read_weak_teacher(tmp_path / str(right), make(tmp_path / str(right), 0.70, [right / ROWS], predicted=False))
+        for right in (157, 158)
+    ]
+    assert found[0] is None and found[1] is not None and 0.035 < found[1].p_value < 0.05
 
 
 def test_the_best_of_many_must_be_ahead_by_more_than_the_best_of_one(tmp_path: Path) -> None:

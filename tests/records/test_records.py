@@ -13,7 +13,8 @@ from samples import EPOCH, STEP, result_of, write_teacher, write_trial
 
 from kdsweep.config.sweep import ARMS
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
+from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.records.layout import TrialId, results_root, trial_folder
 from kdsweep.records.reading import (
@@ -48,6 +49,17 @@ def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> 
     assert read_steps(written.path) == [STEP]
     predictions = read_predictions(written.path)
     assert predictions is not None and predictions.tolist() == [1, 0, 1] and predictions.dtype == np.int64
+
+
+def test_a_config_that_says_otherwise_than_what_ran_is_an_edit_of_that_field_alone(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    ran = plain_values(dataclasses.asdict(tiny_config()))
+    row = read_trial(write_trial(tmp_path, tiny_config(), "distilled", 0).path)
+    edits = lambda **said: dataclasses.replace(row, result=result_of("distilled", 0, config={**ran, **said})).edits()
+    assert edits() == []
+    for name in FIELD_TYPES:
+        assert [edit.split(", now ")[0] for edit in edits(**{name: "other"})] == [f"{name}: other"]
 
 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
