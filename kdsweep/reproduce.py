@@ -190,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="a sweep's results folder, or one trial's")
+    parser.add_argument(
+        "folder", type=Path, help="a sweep's results folder, for the run that its report ships, or one trial's"
+    )
     parser.add_argument(
         "--set",
         nargs="+",

@@ -117,7 +117,7 @@ def ranked(records: SweepRecords) -> list[TrialRow]:
     """Both arms' complete trials, best first, as the leaderboard has them."""
 
     def order(trial: TrialRow) -> tuple[float, int, int]:
-        return -score(trial, records.sweep), trial.result.parameters if trial.result else 0, trial.trial
+        return -score(trial, records.sweep), parameters(trial), trial.trial
 
     return sorted(complete(records.trials), key=order)
 
@@ -137,6 +137,11 @@ def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
 def score(trial: TrialRow, sweep: SweepConfig) -> float:
     """`study.metric` of a complete trial."""
     return getattr(trial.result, sweep.study.metric) or 0.0
+
+
+def parameters(trial: TrialRow) -> int:
+    """Return how many parameters a complete trial's student has."""
+    return trial.result.parameters or 0 if trial.result else 0
 
 
 def accuracy(trial: TrialRow) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import complete, ranked, score
+from kdsweep.analysis.leaderboard import complete, parameters, ranked, score
 from kdsweep.config.sweep import ARMS, Arm, SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -34,9 +34,8 @@ def confirmed(found: SweepRecords) -> dict[Place, tuple[TrialRow, ...]]:
         groups[run.arm, run.trial] = (*groups.get((run.arm, run.trial), ()), run)
 
     def order(place: Place) -> tuple[float, int, int, int]:
-        first = groups[place][0].result
-        size = first.parameters if first else 0
-        return -confirmed_score(groups[place], found.sweep), size, ARMS.index(place[0]), place[1]
+        runs = groups[place]
+        return -confirmed_score(runs, found.sweep), parameters(runs[0]), ARMS.index(place[0]), place[1]
 
     return {place: groups[place] for place in sorted(groups, key=order)}
 
