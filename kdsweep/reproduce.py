@@ -33,18 +33,18 @@ REVISIONS = {"dataset": "dataset_revision", "teacher": "teacher_revision", "stud
 
 
 def find_trial(folder: Path) -> TrialRow:
-    """A trial's folder, or the best trial of a sweep's. Raises ResultsError where there is none that finished."""
+    """Read a trial's folder, or of a sweep's the run that one ships. Raises ResultsError where there is none that finished."""
     if (folder / "config.yaml").exists():
         trial = read_trial(folder)
         if trial.result is None or not trial.result.epochs:
             raise ResultsError(f"a trial must have finished an epoch to be reproduced, but {folder} did not")
         return trial
-    from kdsweep.analysis.leaderboard import leaderboard  # brings SciPy, which one trial's folder need not wait for
+    from kdsweep.analysis.shipped import shipped  # brings SciPy, which one trial's folder need not wait for
 
-    ranked = [row for row in leaderboard(read_records(folder)) if row.rank == 1]
-    if not ranked:
+    best = shipped(read_records(folder))
+    if best is None:
         raise ResultsError(f"a sweep must have a complete trial to be reproduced, but {folder} has none")
-    return ranked[0].trial
+    return best
 
 
 def moved(config: TrialConfig, places: Sequence[str]) -> TrialConfig:
@@ -168,7 +168,7 @@ weights, the class of every validation row, and a finalist's test result. The re
 """
 EPILOG = """\
 examples:
-  python -m kdsweep.reproduce results/T_alpha                  the best trial of the search
+  python -m kdsweep.reproduce results/T_alpha                  the run that the report ships
   python -m kdsweep.reproduce results/T_alpha/trials/0007      this one; controls/0003 and finalists/… likewise
   python -m kdsweep.reproduce trials/0007 --set train_file=/data/train.csv teacher=/models/bert
                                                                one from another machine, whose files lie elsewhere here
@@ -190,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, help="a sweep's results folder, or one trial's")
+    parser.add_argument(
+        "folder", type=Path, help="a sweep's results folder, for the run that its report ships, or one trial's"
+    )
     parser.add_argument(
         "--set",
         nargs="+",

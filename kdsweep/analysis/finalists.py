@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import Row, complete, score
+from kdsweep.analysis.leaderboard import complete, score
 from kdsweep.analysis.ranking import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.config.sweep import ARMS, Arm
@@ -29,8 +30,6 @@ from kdsweep.records.schema import FinalTest
 from kdsweep.records.whole_sweep import SweepRecords
 
 SplitName = Literal["test", "validation"]
-Place = tuple[Arm, int]
-"""Arm and trial of a configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +58,6 @@ class Finalist:
         """Mean over seeds of a metric on the test split; None without one."""
         return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
 
-    def best_run(self, metric: str) -> TrialRow:
-        """The run to ship: the best on validation of those whose student is on disk."""
-        return max(self.runs, key=lambda run: (run.has_student(), getattr(run.result, metric) or 0.0))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Secondary:
@@ -83,6 +78,8 @@ class Finals:
     """The results folder."""
     rows: tuple[Finalist, ...]
     """By rank, then by confirmed score."""
+    best_first: tuple[Finalist, ...]
+    """The same by confirmed score alone; the first is the configuration that `shipped` ships a run of."""
     split: SplitName
     """Where verdicts come from; on validation they are provisional."""
     primary: FinalComparison | None
@@ -105,8 +102,7 @@ class Finals:
 
     def best(self, arm: Arm) -> Finalist | None:
         """The configuration that stands for an arm: the best on validation over the fresh seeds."""
-        mine = [row for row in self.rows if row.arm == arm]
-        return max(mine, key=lambda row: row.confirmed_score, default=None)
+        return next((row for row in self.best_first if row.arm == arm), None)
 
     def folders(self, arm: Arm) -> tuple[str, ...]:
         """Of the runs of an arm that the primary comparison counts, relative to the results folder."""
@@ -116,12 +112,12 @@ class Finals:
     @property
     def chosen(self) -> Finalist:
         """The configuration to ship by quality alone: the best on validation over the fresh seeds, of both arms."""
-        return max(self.rows, key=lambda row: row.confirmed_score)
+        return self.best_first[0]
 
 
 def read_finals(found: SweepRecords) -> Finals | None:
     """The finalists of a sweep; None before the first one is complete."""
-    groups = _groups(found)
+    groups = confirmed(found)
     if not groups:
         return None
     validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
@@ -129,9 +125,10 @@ def read_finals(found: SweepRecords) -> Finals | None:
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
     compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
-    rows = [_finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()]
-    rows.sort(key=lambda row: (row.rank, -row.confirmed_score))
-    return _verdicts(found, tuple(rows), right, split)
+    rows = tuple(
+        _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
+    )
+    return _verdicts(found, rows, right, split)
 
 
 def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
@@ -161,18 +158,10 @@ def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) ->
     return max(0, wanted - done - failed), failed
 
 
-def _groups(found: SweepRecords) -> dict[Place, list[TrialRow]]:
-    """The complete runs of each configuration that has one, by arm and trial."""
-    groups: dict[Place, list[TrialRow]] = {}
-    for run in sorted(complete(found.finalists), key=lambda run: (run.arm, run.trial, run.finalist_seed or 0)):
-        groups.setdefault((run.arm, run.trial), []).append(run)
-    return groups
-
-
 def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
     origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
     tests = [test for run in runs if (test := reading.read_test(run.folder)) is not None]
-    confirmed = float(np.mean([score(run, found.sweep) for run in runs]))
+    mean = confirmed_score(runs, found.sweep)
     started = sum((run.arm, run.trial) == place for run in found.finalists)
     return Finalist(
         arm=place[0],
@@ -182,8 +171,8 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
         wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
         compared=compared,
         rank=rank,
-        search_score=score(origin, found.sweep) if origin and origin.result else confirmed,
-        confirmed_score=confirmed,
+        search_score=score(origin, found.sweep) if origin and origin.result else mean,
+        confirmed_score=mean,
         tests=tuple(tests),
     )
 
@@ -213,12 +202,13 @@ def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarr
 
 
 def _verdicts(
-    found: SweepRecords, rows: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
+    found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
 ) -> Finals:
+    rows = tuple(sorted(best_first, key=lambda row: row.rank))
     known = seed_variance(list(right.values()))
     seeds = known if known.df else None
-    best = {arm: max((r for r in rows if r.arm == arm), key=lambda r: r.confirmed_score, default=None) for arm in ARMS}
-    pair = [right.get((row.arm, row.trial)) if row else None for row in best.values()]
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
     arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
     teacher = next(
@@ -234,9 +224,10 @@ def _verdicts(
     return Finals(
         folder=found.folder,
         rows=rows,
+        best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(rows, right, teacher, seeds),
+        secondary=_secondary(best_first, right, teacher, seeds),
         ratio=ratio,
         shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
         detectable=minimal_detectable_difference(primary.standard_error, primary.df)
@@ -250,14 +241,13 @@ def _verdicts(
 
 
 def _secondary(
-    rows: Sequence[Finalist],
+    best_first: Sequence[Finalist],
     right: Mapping[Place, np.ndarray],
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
 ) -> tuple[Secondary, ...]:
     """The best of both arms, the best of all against the next one, and the best of each arm against the teacher."""
-    known = [(row, right[row.arm, row.trial]) for row in rows if (row.arm, row.trial) in right]
-    known.sort(key=lambda each: -each[0].confirmed_score)
+    known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
     pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
     if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
@@ -325,11 +315,3 @@ def finals_json(finals: Finals) -> dict[str, Any]:
 
 def _corrected(each: Secondary) -> dict[str, Any]:
     return {"what": each.what, "adjusted_p": each.adjusted_p, "word": each.word}
-
-
-def shipped(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> TrialRow | None:
-    """The run whose student one would ship: the best confirmed one, before that the best of the search."""
-    if finals:
-        return finals.chosen.best_run(found.sweep.study.metric)
-    first = next((row for row in rows if row.rank is not None), None)
-    return first.trial if first else None

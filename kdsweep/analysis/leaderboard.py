@@ -108,13 +108,18 @@ class ArmProgress:
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
     """Both arms' trials: complete ones by `study.metric`, then fewer parameters, then lower number; then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
-    ranked = complete(records.trials)
-    ranked.sort(
-        key=lambda trial: (-score(trial, records.sweep), trial.result.parameters if trial.result else 0, trial.trial)
-    )
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
-    placed = [(rank, trial) for rank, trial in enumerate(ranked, start=1)] + [(None, trial) for trial in others]
+    placed = [*enumerate(ranked(records), start=1), *((None, trial) for trial in others)]
     return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
+
+
+def ranked(records: SweepRecords) -> list[TrialRow]:
+    """Both arms' complete trials, best first, as the leaderboard has them."""
+
+    def order(trial: TrialRow) -> tuple[float, int, int]:
+        return -score(trial, records.sweep), parameters(trial), trial.trial
+
+    return sorted(complete(records.trials), key=order)
 
 
 def status(trial: TrialRow) -> RowStatus:
@@ -132,6 +137,11 @@ def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
 def score(trial: TrialRow, sweep: SweepConfig) -> float:
     """`study.metric` of a complete trial."""
     return getattr(trial.result, sweep.study.metric) or 0.0
+
+
+def parameters(trial: TrialRow) -> int:
+    """Return how many parameters a complete trial's student has."""
+    return trial.result.parameters or 0 if trial.result else 0
 
 
 def accuracy(trial: TrialRow) -> float:

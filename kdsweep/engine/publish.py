@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdsweep.analysis.finalists import Finalist, Finals, finals_json
+from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import Resolved
 from kdsweep.records import layout, reading, writing
 from kdsweep.records.schema import ToldVerdict
@@ -42,7 +43,7 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
         run.summarise(summary)
         run.log_table("finalists", *_finalists(finals))
         if tracking.log_model:
-            _log_student(run, found, finals, say)
+            _log_student(run, report, say)
         if tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
     if run.run_id is None:  # the next time tells it
@@ -75,7 +76,7 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
         "distillation_ratio_high": ratio and ratio.high,
         "shrinkage": finals.shrinkage and finals.shrinkage.value,
         "detectable_difference": finals.detectable,
-        "ship": finals.chosen.best_run(report.records.sweep.study.metric).folder.name,
+        "ship": report.shipped and report.shipped.folder.name,
         "rank": {_name(row): row.rank for row in finals.rows},
         "test_accuracy": {
             _name(row): accuracy for row in finals.rows if (accuracy := row.mean("accuracy")) is not None
@@ -94,13 +95,12 @@ def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
 
 def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
     """The rows of the verdict's split that a finalist's best run and the teacher class differently, as `DISAGREEMENTS` names them."""
-    metric = found.sweep.study.metric
     assert found.teacher is not None, "it came before every finalist"
     names, of_teacher = found.teacher.label_names, _predictions(found, finals, None)
     split = load_data(finals.rows[0].runs[0].config).split(finals.split)
     lines: list[list[Any]] = []
     for row in finals.rows:
-        run = row.best_run(metric)
+        run = best_run(row.runs, found.sweep)
         mine = _predictions(found, finals, run)
         if mine is None or of_teacher is None or mine.shape != of_teacher.shape:
             continue
@@ -121,14 +121,15 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
     return list(flat[0]), [list(row.values()) for row in flat]
 
 
-def _log_student(run: Run, found: SweepRecords, finals: Finals, say: Callable[[str], None]) -> None:
+def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:
     """The student that the report says to ship."""
-    best = finals.chosen.best_run(found.sweep.study.metric)
-    if not best.has_student() or best.result is None:
+    best, name = report.shipped, report.records.sweep.name
+    assert best is not None and best.result is not None, "a finalist is complete"
+    if not best.has_student():
         say(f"tracking.log_model: the student of {best.folder.name} is not on this disk, so W&B does not get it")
         return
     files = {"student": best.folder / "student", "config.yaml": best.folder / "config.yaml"}
-    run.log_model(f"{found.sweep.name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
+    run.log_model(f"{name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
 
 
 def _predictions(found: SweepRecords, finals: Finals, run: reading.TrialRow | None) -> np.ndarray | None:

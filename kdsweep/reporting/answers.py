@@ -9,7 +9,7 @@ from kdsweep.analysis import two_arms as statistics
 from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
-from kdsweep.analysis.finalists import Finalist, Finals, SplitName, shipped, titled
+from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
 from kdsweep.analysis.formats import compact, number, percent, plural, points, signed
 from kdsweep.analysis.leaderboard import ArmProgress, Row, complete, score
 from kdsweep.analysis.ranking import Estimate
@@ -18,6 +18,7 @@ from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
 from kdsweep.config.sweep import ARM_NAMES, ARMS
 from kdsweep.config.trial import FROM_TEACHER
+from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
@@ -214,19 +215,18 @@ def initial(found: SweepRecords) -> str:
 
 
 def questions(
-    found: SweepRecords, finals: Finals | None, rows: Sequence[Row], advice: Sequence[Advice]
+    found: SweepRecords, finals: Finals | None, shipped: TrialRow | None, advice: Sequence[Advice]
 ) -> tuple[tuple[str, str], ...]:
     """Question and answer, in the order in which they are asked."""
     return (
-        ("Which student to ship?", _which(found, finals, rows)),
+        ("Which student to ship?", _which(found, finals, shipped)),
         ("How sure is that?", _how_sure(found, finals)),
         ("Which settings matter?", _what_matters(found, advice)),
         ("Is more search worth it?", _more(found, finals)),
     )
 
 
-def _which(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> str:
-    run = shipped(found, finals, rows)
+def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> str:
     if run is None or run.result is None:
         return "None yet: no trial is complete."
     size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher

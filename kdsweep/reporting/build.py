@@ -10,9 +10,10 @@ import numpy as np
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
-from kdsweep.analysis.finalists import Finals, read_finals, shipped
+from kdsweep.analysis.finalists import Finals, read_finals
 from kdsweep.analysis.formats import duration, plural, truncated
 from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
 from kdsweep.records import layout, reading
@@ -40,6 +41,8 @@ class Report:
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
     finals: Finals | None
     """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
+    shipped: TrialRow | None
+    """The run whose student one would ship; None before the first complete trial."""
     verdict: Verdict | None
     """The one that every format repeats, of the split that it names; None where no test is possible."""
     weak_teacher: WeakTeacher | None
@@ -72,10 +75,8 @@ def build_report(folder: Path, *others: Path) -> Report:
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
     finals, advised = read_finals(found), advice(found)
-    verdict, weak = (
-        verdict_of(first, second, comparison, finals),
-        weak_teacher(found.sweep, found.folders, found.trials),
-    )
+    verdict, ship = verdict_of(first, second, comparison, finals), shipped(found)
+    weak = weak_teacher(found.sweep, found.folders, found.trials)
     return Report(
         folder=_shown_path(folder),
         records=found,
@@ -86,18 +87,19 @@ def build_report(folder: Path, *others: Path) -> Report:
         best_fine_tuned=second,
         comparison=comparison,
         finals=finals,
+        shipped=ship,
         verdict=verdict,
         weak_teacher=weak,
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
         answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
-        questions=questions(found, finals, rows, advised),
+        questions=questions(found, finals, ship, advised),
         conventions=conventions(found),
         doubts=_doubts(found),
         advice=advised,
         provenance=_provenance(found),
-        commands=_commands(found, shipped(found, finals, rows)),
+        commands=_commands(found, ship),
     )
 
 

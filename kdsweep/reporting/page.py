@@ -10,6 +10,7 @@ import jinja2
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
+from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import ARM_NAMES, ARMS
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
@@ -27,7 +28,7 @@ def render_html(report: Report) -> str:
         "curves": curves.learning_curves(found.trials),
         "cost": cost.accuracy_versus_cost(found),
         "budget": (curves.budget_curves(found),),
-        "calibration": (cost.calibration(_calibrated(report.finals)),),
+        "calibration": (cost.calibration(_calibrated(report)),),
         "confusion": confusion_matrices(report.by_class),
         "importances": (importances.parameter_importances(found),),
         "parallel": (parallel.parallel_coordinates(found),),
@@ -54,10 +55,11 @@ def render_html(report: Report) -> str:
     )
 
 
-def _calibrated(finals: Finals | None) -> dict[str, tuple[tuple[float, float, int], ...]]:
+def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:
     """The reliability bins of each arm's best confirmed student on the test split, by its name."""
-    best = [finals.best(arm) for arm in ARMS] if finals else []
-    tested = [(row, test) for row in best if row and (test := read_test(row.best_run("val_accuracy").folder))]
+    best = [report.finals.best(arm) for arm in ARMS] if report.finals else []
+    runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
+    tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
     return {titled(row): test.reliability for row, test in tested}
 
 

@@ -1,0 +1,50 @@
+"""The one best of a sweep: the run whose student one ships. Report, reproduce, W&B's artifact and the API all ask here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdsweep.analysis.leaderboard import complete, parameters, ranked, score
+from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+
+Place = tuple[Arm, int]
+"""Arm and trial of a configuration."""
+
+
+def shipped(found: SweepRecords) -> TrialRow | None:
+    """Return the run to ship: the best confirmed configuration's, before any is confirmed rank 1 of the search.
+
+    The configuration is the one with the best mean of `study.metric` over its fresh seeds, of both arms; ties go to the
+    smaller student, as on the leaderboard. Of its runs it is the best whose student is on disk: where none is there, the best
+    run all the same, for whoever needs the weights to see `has_student()` and run it again, rather than another
+    configuration that was found worse. A run that breaks one of `study.constraints` is never shipped, nor does its score
+    count. None before the first complete trial.
+    """
+    for runs in confirmed(found).values():
+        return best_run(runs, found.sweep)
+    return next(iter(ranked(found)), None)
+
+
+def confirmed(found: SweepRecords) -> dict[Place, tuple[TrialRow, ...]]:
+    """The complete runs, by seed, of each configuration that ran on a fresh seed; the best configuration first."""
+    groups: dict[Place, tuple[TrialRow, ...]] = {}
+    for run in sorted(complete(found.finalists), key=lambda run: run.finalist_seed or 0):
+        groups[run.arm, run.trial] = (*groups.get((run.arm, run.trial), ()), run)
+
+    def order(place: Place) -> tuple[float, int, int, int]:
+        runs = groups[place]
+        return -confirmed_score(runs, found.sweep), parameters(runs[0]), ARMS.index(place[0]), place[1]
+
+    return {place: groups[place] for place in sorted(groups, key=order)}
+
+
+def confirmed_score(runs: Sequence[TrialRow], sweep: SweepConfig) -> float:
+    """Mean of `study.metric` over a configuration's fresh seeds."""
+    return float(np.mean([score(run, sweep) for run in runs]))
+
+
+def best_run(runs: Sequence[TrialRow], sweep: SweepConfig) -> TrialRow:
+    """The best of a configuration's runs by `study.metric`, of those whose student is on disk if any is."""
+    return max(runs, key=lambda run: (run.has_student(), score(run, sweep)))
