@@ -43,6 +43,8 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "pydantic": {"config"},
     "yaml": {"config"},
     "rich": {"commands", "engine", "tracking.audit"},
+    "IPython": {"engine.notebook"},
+    "pandas": {"api"},
     "numpy": {"commands", "engine", "reporting", "training", "analysis", "search", "records", "system.files"},
 }
 """Rooms (with the rooms inside them) or single files; a library that is not listed belongs nowhere yet."""
