@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -87,12 +88,10 @@ def ends_with_its_reader(command: Callable[Arguments, int]) -> Callable[Argument
 
 
 def _is_unread() -> bool:
-    """Whether nobody reads standard output any more: what was not written stays to be written."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    """Whether standard output is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager
