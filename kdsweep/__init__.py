@@ -12,6 +12,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+if sys.platform == "win32":  # before a module of POSIX's is missed by name
+    raise ImportError(
+        "kdsweep runs on Linux and macOS: its locks, signals and worker processes are POSIX's. On Windows, install it inside WSL "
+        "(https://learn.microsoft.com/windows/wsl)"
+    )
+
 if TYPE_CHECKING:
     from kdsweep.api import (
         KDSweepError,

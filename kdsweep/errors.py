@@ -6,6 +6,7 @@
     ├── DataError           a dataset: missing, empty, mislabelled, too small
     ├── ModelError          a teacher or student that cannot be used
     ├── PreflightError      a check that failed before any trial was paid for
+    ├── LibraryError        an installed library that lacks a private part that nothing public stands in for
     └── ResultsError        a results folder: another sweep's, unfinished, not writable
     TrialFailed             one trial fails, the sweep goes on
     ├── NonFiniteLoss       the loss became nan or inf; names the step
@@ -55,6 +56,10 @@ class ModelError(KDSweepError):
 
 class PreflightError(KDSweepError):
     """A check that failed before any trial was paid for."""
+
+
+class LibraryError(KDSweepError):
+    """An installed library that lacks what kdsweep needs of it, since it is newer or older than the ones that were tested."""
 
 
 class ResultsError(KDSweepError):

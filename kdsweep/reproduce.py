@@ -17,6 +17,7 @@ from kdsweep.config.sweep import PATH_FIELDS
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_test, read_trial, torn_lines
 from kdsweep.records.schema import EpochMetrics, TrialResult
 from kdsweep.records.whole_sweep import read_records
@@ -100,8 +101,9 @@ def rerun(
     if same_content:
         machine.set_up(int(trial.config.threads))
         _check_content(trial.config, trial.result, materials)
-    tested = trial.result.finalist if read_test(trial.folder) else None  # a test split that it never saw stays closed
-    slot = Slot(arm=trial.arm, trial=trial.trial, finalist=tested)
+    finalist = trial.result.finalist if read_test(trial.folder) else None  # a test split that it never saw stays closed
+    again = TrialId(trial.arm, trial.trial, finalist.seed if finalist else None)
+    slot = Slot(id=again, round=finalist.round if finalist else 0)
     watch = Watch(on_steps=lambda _: None, on_epoch=stop_after)
     run_trial(trial.config, slot, folder, materials, NullRun(), watch)
     return read_trial(folder.path)

@@ -21,7 +21,7 @@ examples:
   python -m kdsweep.run sweeps/T_alpha.yaml                    run it, or continue it where it stopped
   python -m kdsweep.run T_alpha                                the shipped sweep of that name, from anywhere
   python -m kdsweep.run sweeps/T_alpha.yaml --dry-run          show the plan, load nothing
-  python -m kdsweep.run sweeps/T_alpha.yaml study.trials=50 fixed.epochs=4 search.alpha.high=0.9 name=longer
+  python -m kdsweep.run sweeps/T_alpha.yaml study.trials=50 fixed.epochs=4 search.alpha.low=0.1 name=longer
   python -m kdsweep.run sweeps/T_alpha.yaml fixed.epochs=null search.epochs.low=1 search.epochs.high=4    search what was fixed
   python -m kdsweep.run sweeps/T_alpha.yaml search.batch_size=null fixed.batch_size=32                    fix what was searched
 

@@ -5,15 +5,14 @@ joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints th
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
-from typing import Any, get_args
+from typing import get_args
 
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from kdsweep.config.shipped import find_sweep
 from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Crash, Event, Problem, Send, encode
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
 from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import StopRequest, ends_with_its_reader, for_good, new_owner, stop_with_parent
@@ -28,14 +28,14 @@ from kdsweep.system.process import StopRequest, ends_with_its_reader, for_good, 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 
 
-def pipe_to(descriptor: int) -> Callable[..., None]:
+def pipe_to(descriptor: int) -> Send:
     """Events as JSON lines on a pipe."""
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
     os.set_inheritable(descriptor, False)
 
-    def send(event: str, **fields: Any) -> None:
+    def send(event: Event) -> None:
         try:
-            print(json.dumps({"event": event, **fields}), file=pipe, flush=True)
+            print(encode(event), file=pipe, flush=True)
         except BrokenPipeError:
             raise Interrupted("the parent process is gone") from None
 
@@ -54,10 +54,10 @@ def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopReque
     except Interrupted:
         return 130
     except KDSweepError as error:
-        send("error", message=str(error))
+        send(Problem(str(error)))
         return 2
     except Exception:
-        send("crash", traceback=traceback.format_exc())
+        send(Crash(traceback.format_exc()))
         raise
     return 0
 
@@ -74,8 +74,7 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
-            send = lambda event, **fields: display.show({"event": event, "worker": 0, **fields})
-            run_worker(sweep, owner, send, stop)
+            run_worker(sweep, owner, display.show, stop)
     except Interrupted:
         print("Stopped; the running trial is checkpointed and goes on wherever it is taken next.", file=sys.stderr)
         return 130

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdsweep.config.sweep import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
-from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TeacherResult, TrialResult
 from kdsweep.records.writing import TrialFolder, write_sweep
@@ -82,8 +82,8 @@ def row_of(
     values |= {"environment": ENVIRONMENT, "started_at": "2025-01-01T00:00:00", "run_id": None, **changes}
     place: dict[str, Any] = {"arm": arm, "trial": trial}
     result = TrialResult(**place, **values) if values["status"] is not None else None
-    path = trial_folder(folder, arm, trial)
-    return TrialRow(**place, folder=path, finalist_seed=None, config=config, result=result, epochs=epochs)
+    path = trial_folder(folder, TrialId(arm, trial))
+    return TrialRow(id=TrialId(arm, trial), folder=path, config=config, result=result, epochs=epochs)
 
 
 def make_trial(
@@ -108,7 +108,7 @@ def make_epoch(epoch: int, accuracy: float) -> EpochMetrics:
 
 def make_predictions(folder: Path, arm: Arm, trial: int, right: np.ndarray) -> None:
     """Predictions that are right on the given rows; every label is 1."""
-    TrialFolder(trial_folder(folder, arm, trial)).write_predictions(right.astype(np.int64))
+    TrialFolder(trial_folder(folder, TrialId(arm, trial))).write_predictions(right.astype(np.int64))
 
 
 def make_full(folder: Path, *, gain: int = 20) -> SweepConfig:
@@ -161,9 +161,9 @@ def make_finalist(
     rng = np.random.default_rng([seed, trial, arm == "distilled"])
     point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32, "seed": seed}
     config = sweep.trial(arm, point)
-    there = TrialFolder(trial_folder(folder, arm, trial, seed))
+    there = TrialFolder(trial_folder(folder, TrialId(arm, trial, seed)))
     there.start(config)
-    origin = read_trial(trial_folder(folder, arm, trial)).result
+    origin = read_trial(trial_folder(folder, TrialId(arm, trial))).result
     assert origin is not None
 
     def right(rows: int, share: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdsweep.config.sweep import Arm
 from kdsweep.config.trial import TrialConfig
-from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
 from kdsweep.records.writing import TrialFolder
 
@@ -46,7 +46,7 @@ def result_of(arm: Arm, trial: int, **changes: Any) -> TrialResult:
 
 def write_trial(folder: Path, config: TrialConfig, arm: Arm, trial: int, **changes: Any) -> TrialFolder:
     """A finished trial with a student."""
-    made = TrialFolder(trial_folder(folder, arm, trial))
+    made = TrialFolder(trial_folder(folder, TrialId(arm, trial)))
     made.start(config)
     made.add_steps([STEP])
     made.add_epoch(EPOCH)

@@ -48,5 +48,5 @@ def run_next(studies: Studies, arm: Any, objective: Objective) -> None:
     except BaseException:
         studies.put_back(assignment)
         raise
-    result = missing_result(arm, assignment.trial, status=status, error="", attempt=assignment.attempt)
+    result = missing_result(arm, assignment.id.number, status=status, error="", attempt=assignment.attempt)
     assert studies.finish(assignment, replace(result, val_accuracy=accuracy), {})

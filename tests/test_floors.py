@@ -51,7 +51,6 @@ THIRD_PARTIES: dict[str, set[str]] = {
 
 ALLOWED: dict[tuple[str, str], str] = {
     ("engine.supervisor", "worker"): "the supervisor starts the command that a user starts on another host",
-    ("engine.worker_loop", "optuna"): "how a trial's twin ended is Optuna's word for it, until the assignment says it",
     ("training.fast.team", "training.follower"): "the leader of a team starts the others, which train as it does",
 }
 """Who may break a rule by what, and why: a module, and the module that it imports, the library, or what it starts as a process."""

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, KDSweepError, ResultsError
-from kdsweep.records.layout import study_path
+from kdsweep.records.layout import TrialId, study_path
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import append_lines, drafting, naming, read_lines
@@ -183,7 +183,7 @@ def test_a_download(
 def test_a_trial_is_raised_not_failed_and_goes_on(tiny_config: Config, small_disk: MakeDisk, tmp_path: Path) -> None:
     disk, config = small_disk(2), tiny_config()
     folder = TrialFolder(disk.path / "tiny" / "trials" / "0000")
-    slot, watch = Slot(arm="distilled", trial=0), Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
+    slot, watch = Slot(id=TrialId("distilled", 0)), Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
     result = refused(disk, 65536, lambda: run_trial(config, slot, folder, Materials(), NullRun(), watch))
     elsewhere = TrialFolder(tmp_path / "tiny" / "trials" / "0000")
     undisturbed = run_trial(config, slot, elsewhere, Materials(), NullRun(), watch)

@@ -14,6 +14,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import Interrupted
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.writing import TrialFolder
@@ -147,7 +148,7 @@ def trial(config: TrialConfig, folder: Path, materials: Materials, stop_at: int 
         stop.requested |= stop_at is not None and len(told) >= stop_at
 
     watch, keep = Watch(on_steps=on_steps, on_epoch=lambda _: False), Checkpointing(every_seconds=1e9, stop=stop)
-    run_trial(config, Slot(arm="distilled", trial=0), TrialFolder(folder, "me"), materials, NullRun(), watch, keep)
+    run_trial(config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "me"), materials, NullRun(), watch, keep)
     return read_trial(folder)
 
 

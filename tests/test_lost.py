@@ -243,9 +243,9 @@ sweep = SweepConfig(
 )
 studies = Studies(sweep, folder, owner)
 while (assignment := studies.take()) is not None:
-    with (folder / f"{assignment.trial:04d}-{owner}").open("x") as file:
+    with (folder / f"{assignment.id.number:04d}-{owner}").open("x") as file:
         file.write(str(assignment.params["alpha"]))
-    result = missing_result("distilled", assignment.trial, status="complete", error="", attempt=1)
+    result = missing_result("distilled", assignment.id.number, status="complete", error="", attempt=1)
     assert studies.finish(assignment, replace(result, val_accuracy=0.5), {})
 """
 """A process that runs queued trials by leaving a file for each."""

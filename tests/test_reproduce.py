@@ -17,6 +17,7 @@ from kdsweep.analysis.receipt import Receipt, receipt
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import Finalist
 from kdsweep.records.writing import TrialFolder
@@ -31,7 +32,8 @@ Config = Callable[..., TrialConfig]
 
 def train(config: TrialConfig, folder: Path, finalist: Finalist | None = None, stop_after: int | None = None) -> Path:
     watch = Watch(on_steps=lambda _: None, on_epoch=lambda epoch: epoch.epoch == stop_after)
-    slot = Slot(arm="distilled", trial=7, finalist=finalist)
+    trial = TrialId("distilled", 7, finalist.seed if finalist else None)
+    slot = Slot(id=trial, round=finalist.round if finalist else 0)
     run_trial(config, slot, TrialFolder(folder), Materials(), NullRun(), watch)
     return folder
 
@@ -209,9 +211,7 @@ def test_a_field_that_came_later_is_no_edit(tiny_config: Config) -> None:
     config = tiny_config()
     ran = plain_values(dataclasses.asdict(config))
     del ran["warmup_ratio"]
-    row = TrialRow(
-        folder=Path("x"), arm="distilled", trial=0, finalist_seed=None, config=config, result=None, epochs=()
-    )
+    row = TrialRow(id=TrialId("distilled", 0), folder=Path("x"), config=config, result=None, epochs=())
     assert row.edits() == []
 
     assert replace(row, result=result_of("distilled", 0, config=ran)).edits() == []

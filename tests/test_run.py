@@ -22,7 +22,7 @@ from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import forget_refused, too_many
 from kdsweep.errors import ResultsError
-from kdsweep.records.layout import trial_folder
+from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import read_sweep, read_sweep_key
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, start_sweep
@@ -371,7 +371,7 @@ def test_a_file_that_was_refused_before_its_first_trial_can_be_mended_and_run_un
     (folder / "wandb" / "offline-run-20260102_030405-teacher-k3x9qz").mkdir(parents=True)
     if ran:
         config = refused.trial("distilled", {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-3})
-        TrialFolder(trial_folder(folder, "distilled", 0)).start(config)
+        TrialFolder(trial_folder(folder, TrialId("distilled", 0))).start(config)
     forget_refused(folder, mended)
     if ran:
         with pytest.raises(ResultsError, match="batch_size: 1000, now 16"):

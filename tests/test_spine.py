@@ -2,31 +2,30 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
 from kdsweep.analysis.receipt import receipt
-from kdsweep.config.sweep import TrackingConfig
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
-from kdsweep.records.layout import trial_folder
-from kdsweep.records.reading import packed_trial, read_trial
-from kdsweep.records.writing import TrialFolder, write_sweep
+from kdsweep.engine.events import Event, TrialStarted
+from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.layout import TrialId, study_path, trial_folder
+from kdsweep.records.reading import read_trial
+from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.reporting.write import write_report
 from kdsweep.reproduce import rerun
-from kdsweep.search.studies import Studies
-from kdsweep.tracking.names import trial_label
+from kdsweep.system.process import StopRequest
+from kdsweep.tracking.names import tracked_runs
 from kdsweep.tracking.wandb_reader import wandb_records
-from kdsweep.tracking.wandb_tracker import WandbTracker
 from kdsweep.training import state
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.resolve import resolve
-from kdsweep.training.shared import Materials
-from kdsweep.training.trial import Slot, Watch, run_trial
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True},
@@ -37,78 +36,104 @@ SEARCH = {
     "weight_decay": {"low": 0.0, "high": 0.1},
     "student_layers": {"choices": [2, [0, 2]]},
 }
+LAYERS: list[Any] = [[0, 2], 2]
+"""What the first trials try; the other fields are the sampler's."""
 
 
-def wandb_config(folder: Path) -> dict[str, Any]:
-    """The config of the one offline run below `folder`, read back with W&B's own tool."""
-    (path,) = folder.rglob("*.wandb")
-    (run,) = [record["run"] for record in wandb_records(path)[0] if record["type"] == "run"]
+@dataclass
+class Consumers:
+    """What loss, batches and optimizer were given, a dictionary a trial."""
+
+    used: list[dict[str, Any]] = field(default_factory=list)
+
+    def objective(self, config: TrialConfig) -> Objective:
+        """Today's, which notes what its loss is given."""
+        real: Any = objective_of(config)
+        used: dict[str, Any] = {"batch_size": 0}
+        self.used.append(used)
+
+        def loss(outputs: Any, targets: Any, labels: torch.Tensor, mask: torch.Tensor) -> Any:
+            used.update(real.loss.keywords, batch_size=max(len(labels), used["batch_size"]))
+            return real.loss(outputs, targets, labels, mask)
+
+        return replace(real, loss=loss)
+
+    def adamw(self, groups: list[dict[str, Any]], *, lr: float, **options: Any) -> torch.optim.AdamW:
+        """Torch's, after a note of what it is given."""
+        self.used[-1].update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
+        return torch.optim.AdamW(groups, lr=lr, **options)
+
+
+def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Event]) -> None:
+    """One worker's run of a sweep, as its process does it."""
+    start_sweep(folder, sweep)
+    worker = Worker(sweep, folder, "me", events.append, StopRequest(), make_objective=consumers.objective)
+    worker.prepare()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "AdamW", consumers.adamw)
+        worker.work()
+
+
+def sampled(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Every distilled trial's values in Optuna's own database, read by Optuna alone."""
+    study = optuna.load_study(study_name=f"{name}-distilled", storage=f"sqlite:///{study_path(folder)}")
+    decoded = lambda value: tuple(json.loads(value)) if isinstance(value, str) else value
+    return [{name: decoded(value) for name, value in trial.params.items()} for trial in study.get_trials()]
+
+
+def wandb_config(folder: Path, run_id: str | None) -> dict[str, Any]:
+    """The config of an offline run, read back with W&B's own tool."""
+    (run,) = [record["run"] for record in wandb_records(dict(tracked_runs(folder))[str(run_id)])[0] if "run" in record]
     config: dict[str, Any] = run["config"]["update"]
     return config
 
 
 def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
-    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    fixed = {"batch_size": None, "epochs": None, "student_layers": None}
-    sweep = load_sweep(tiny_sweep_file(search=SEARCH, fixed=fixed))
-    folder = tmp_path / "results" / sweep.name
-    write_sweep(folder, sweep)
-    sampled: dict[str, Any] = {}
-    used: dict[str, Any] = {}
-    real_adamw = state.AdamW
+    made_by_hand = tiny_sweep_file(
+        search=SEARCH,
+        fixed={"batch_size": None, "epochs": None, "student_layers": None},
+        study={"trials": 1, "controls": 0, "keep_students": 2},
+        enqueue=[{"student_layers": layers} for layers in LAYERS],
+        tracking={"mode": "offline"},
+    )
+    first = load_sweep(made_by_hand)
+    folder, consumers, events = tmp_path / "results" / first.name, Consumers(), list[Event]()
+    work(first, folder, consumers, events)
+    assert load_sweep(folder / "sweep.yaml") == first
+    work(load_sweep(folder / "sweep.yaml", ["study.trials=2"]), folder, consumers, events)  # the sweep goes on from it
 
-    def spied(config: TrialConfig) -> Objective:
-        real: Any = objective_of(config)
-
-        def spy_loss(outputs: Any, targets: Any, labels: torch.Tensor, mask: torch.Tensor) -> Any:
-            used.update(real.loss.keywords, batch_size=max(len(labels), used.get("batch_size", 0)))
-            return real.loss(outputs, targets, labels, mask)
-
-        return replace(real, loss=spy_loss)
-
-    def spy_adamw(groups: list[dict[str, Any]], *, lr: float, **options: Any) -> Any:
-        used.update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
-        return real_adamw(groups, lr=lr, **options)
-
-    monkeypatch.setattr(state, "AdamW", spy_adamw)
-
-    studies = Studies(sweep, folder)
-    assignment = studies.take_from("distilled")
-    assert assignment is not None
-    sampled.update(assignment.params)
-    config = resolve(sweep.trial("distilled", sampled), threads=1)
-    record = TrialFolder(trial_folder(folder, "distilled", assignment.trial))
-    watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
-    tracker = WandbTracker(folder, sweep.name, TrackingConfig(), "offline")
-    with tracker.run(
-        trial_label(sweep, studies.agreements.sweep_key(), config, "distilled", 0, 1), asdict(config)
-    ) as run:
-        result = run_trial(
-            config, Slot(arm="distilled", trial=0), record, Materials(), run, watch, make_objective=spied
-        )
-    used.update(epochs=result.epochs)
-    assert studies.finish(assignment, result, packed_trial(record.path))
-    config = read_trial_config(folder / "trials" / "0000" / "config.yaml")
-    tracked = wandb_config(folder / "wandb")
+    proposed = sampled(folder, first.name)
+    shown = [dict(event.params) for event in events if isinstance(event, TrialStarted)]
     write_report(folder)
-    (row,) = json.loads((folder / "leaderboard.json").read_text())["trials"]
-    done = read_trial(folder / "trials" / "0000")
-    again = rerun(done, TrialFolder(tmp_path / "again" / "trials" / "0000"), lambda _: None)
-    student = json.loads((folder / "trials" / "0000" / "student" / "config.json").read_text())
-    used["student_layers"] = student["n_layers"]
+    ranked = {row["trial"]: row for row in json.loads((folder / "leaderboard.json").read_text())["trials"]}
+    assert [
+        list(params["student_layers"]) if number == 0 else params["student_layers"]
+        for number, params in enumerate(proposed)
+    ] == LAYERS
+    assert len(proposed) == len(consumers.used) == len(ranked) == 2
+    for number, params in enumerate(proposed):
+        assert set(params) == set(SEARCH) and shown[number] == params
+        check_spine(params, consumers.used[number], trial_folder(folder, TrialId("distilled", number)), ranked[number])
 
-    assert set(sampled) == set(SEARCH)
-    for name, value in sampled.items():
+
+def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: dict[str, Any]) -> None:
+    """One trial's values, from what the sampler proposed to what a re-run does."""
+    done = read_trial(there)
+    assert done.result is not None
+    written = read_trial_config(there / "config.yaml")
+    tracked = wandb_config(there.parent.parent, done.result.run_id)
+    again = rerun(done, TrialFolder(there.parent.parent / "again" / "trials" / there.name), lambda _: None)
+    used["epochs"] = len(done.epochs)
+    used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
+    for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value
-        layers = value if isinstance(value, int) or name != "student_layers" else len(value)
-        assert used[name] == layers, f"{name}: its consumer got another value"
-        assert getattr(config, name) == value, f"{name}: config.yaml"
+        assert used[name] == (len(value) if isinstance(value, tuple) else value), (
+            f"{name}: its consumer got another value"
+        )
+        assert getattr(written, name) == value, f"{name}: config.yaml"
         assert tracked[name] == plain, f"{name}: W&B"
         assert row[name] == plain, f"{name}: the report"
         assert getattr(again.config, name) == value, f"{name}: the re-run"
     assert receipt(done, again).verdict == "identical"
-
-
-def test_a_fresh_config_differs_from_the_record_where_a_field_does(tiny_config: Callable[..., TrialConfig]) -> None:
-    assert tiny_config(alpha=0.25) != tiny_config(alpha=0.5)

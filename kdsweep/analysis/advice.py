@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
-from kdsweep.analysis.formats import points
-from kdsweep.analysis.leaderboard import accuracy, complete
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis
+from kdsweep.analysis.leaderboard import ranked
+from kdsweep.analysis.score import difference_text, score
+from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis, SweepConfig
 from kdsweep.config.trial import FIELD_TYPES
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow
@@ -54,11 +55,12 @@ class Advice:
 def advice(records: SweepRecords) -> tuple[Advice, ...]:
     """Of both arms, edges first."""
     found: list[Advice] = []
+    sweep = records.sweep
     for arm in ARMS:
-        trials = sorted((t for t in complete(records.trials) if t.arm == arm), key=lambda t: (-accuracy(t), t.trial))
+        trials = [trial for trial in ranked(records.trials, sweep) if trial.arm == arm]
         if len(trials) >= FEWEST_TRIALS:
-            for name, axis in records.sweep.axes(arm).items():
-                found += [item for item in (_edge(trials, arm, name, axis), _flat(trials, arm, name, axis)) if item]
+            for name, axis in sweep.axes(arm).items():
+                found += [item for item in (_edge(trials, arm, name, axis), _flat(trials, sweep, name)) if item]
     return tuple(sorted(found, key=lambda item: item.kind))
 
 
@@ -136,28 +138,29 @@ def _can_go_on(trial: TrialRow, name: str, axis: Axis, end: Literal["low", "high
 # Flat axes -----------------------------------------------------------------------------------------------------------
 
 
-def _flat(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice | None:
+def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str) -> Advice | None:
+    arm, metric = trials[0].arm, sweep.study.metric
     values = [getattr(trial.config, name) for trial in trials]
     if len(set(values)) < 2:
         return None
-    accuracies = [accuracy(trial) for trial in trials]
-    share, p_value = dependence(values, accuracies)
+    scores = [score(trial, sweep) for trial in trials]
+    share, p_value = dependence(values, scores)
     least = least_share(values)
     if p_value < FLAT_P or least is None:
         return None
-    if len(set(accuracies)) == 1:
-        why = f"All {len(trials)} complete {ARM_NAMES[arm]} trials have the same accuracy."
+    if len(set(scores)) == 1:
+        why = f"All {len(trials)} complete {ARM_NAMES[arm]} trials have the same {metric}."
         return Advice(kind="flat", arm=arm, name=name, short=f"{len(trials)} trials show no effect of {name}", why=why)
-    missed = points(span(values, least) * float(np.std(accuracies, ddof=1)))
+    missed = difference_text(metric, span(values, least) * float(np.std(scores, ddof=1)))
     straight, apart = "from one end to the other in a straight line", "between the commonest value and the others"
     shape = straight if _is_ordered(values) else apart
     why = (
         f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
         f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with a chance of {100 * CHANCE:.0f} % if it makes "
-        f"{100 * least:.0f} % of the variance of their accuracies, here about {missed} points {shape} (simulated); a smaller one, or one that "
+        f"{100 * least:.0f} % of the variance of their {metric}, here about {missed} {shape} (simulated); a smaller one, or one that "
         "other axes hide, may be there."
     )
-    short = f"{len(trials)} trials show no effect of {name}, but may have missed one below {missed} points"
+    short = f"{len(trials)} trials show no effect of {name}, but may have missed one below {missed}"
     return Advice(kind="flat", arm=arm, name=name, short=short, why=why)
 
 
@@ -191,7 +194,7 @@ def span(values: Sequence[Any], share: float) -> float:
 def _shape(values: Sequence[Any]) -> np.ndarray:
     """An effect [N] of mean 0 and variance 1: a straight line over the ranks, or the commonest value against the others."""
     common = Counter(values).most_common(1)[0][0]
-    effect = _ranks(values) if _is_ordered(values) else np.array([value == common for value in values], float)
+    effect = rankdata(values) if _is_ordered(values) else np.array([value == common for value in values], float)
     return np.asarray((effect - effect.mean()) / effect.std())
 
 
@@ -204,15 +207,15 @@ def _is_ordered(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[float, float]:
-    """Share of the variance of the accuracies' ranks that the values explain, and its permutation p-value.
+def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, float]:
+    """Share of the variance of the scores' ranks that the values explain, and its permutation p-value.
 
     Numbers enter as a parabola of their ranks, so that an optimum in the middle is seen as well as a slope; up to five
     distinct values, and what is not a number, enter as groups. p is the share of shuffles that explain as much. An axis
     is said to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance
     is said so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
     """
-    ranks = _ranks(accuracies)
+    ranks = rankdata(scores)
     centred = ranks - ranks.mean()
     if not centred.any():
         return 0.0, 1.0
@@ -224,17 +227,11 @@ def dependence(values: Sequence[Any], accuracies: Sequence[float]) -> tuple[floa
     return observed / float(centred @ centred), p_value
 
 
-def _ranks(numbers: Sequence[Any]) -> np.ndarray:
-    """Ranks from 0, ties at their mean."""
-    _, place, counts = np.unique(np.asarray(numbers, float), return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts + 1) / 2)[place])
-
-
 def _basis(values: Sequence[Any]) -> np.ndarray:
     """Orthonormal columns, each of mean 0: [N, K]."""
     distinct = list(dict.fromkeys(values))
     if _is_ordered(distinct) and len(distinct) > 5:
-        ranks = _ranks(values)
+        ranks = rankdata(values)
         columns = np.stack([ranks, ranks**2], axis=1)
     else:
         columns = np.array([[value == group for group in distinct[1:]] for value in values], float)

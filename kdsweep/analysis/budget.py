@@ -51,7 +51,7 @@ def tuning_curve(scores: Sequence[float], *, floor: float = 0.0, ceiling: float 
 
 
 def next_gain(scores: Sequence[float], trials: int) -> float | None:
-    """What `trials` more trials would add to the best score in expectation, in points; None below 8 scores.
+    """What `trials` more trials would add to the best score in expectation; None below 8 scores.
 
     The curve's slope against log k between n / 2 and n trials, carried on to n + trials: rather too much where scores
     approach a ceiling, and all that `tuning_curve` says about TPE holds here too.
@@ -61,7 +61,7 @@ def next_gain(scores: Sequence[float], trials: int) -> float | None:
         return None
     curve = tuning_curve(scores, floor=min(scores), ceiling=max(scores)).expected
     slope = (curve[-1] - curve[n // 2 - 1]) / np.log(n / (n // 2))
-    return float(100 * slope * np.log((n + trials) / n))
+    return float(slope * np.log((n + trials) / n))
 
 
 def _best_weights(n: int) -> np.ndarray:

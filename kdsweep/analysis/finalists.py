@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import complete, score
+from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.ranking import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.score import score
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
 from kdsweep.analysis.two_students import CONFIDENCE, Word
@@ -134,7 +135,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
 
 
 def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
-    """The best `finalists.top` by the search, as it chooses them; all where finalists were switched off since."""
+    """Return the best `finalists.top` by the search, ties by number as the study chooses them; all where finalists were switched off since."""
     scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
     ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
     return ranked[: found.sweep.finalists.top or None]

@@ -28,6 +28,11 @@ def small(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def p_text(p_value: float) -> str:
+    """Say a p-value in a sentence: `p = 0.034`, `p < 0.001`."""
+    return f"p {small(p_value)}" if p_value < 0.001 else f"p = {small(p_value)}"
+
+
 def plural(count: int, what: str) -> str:
     """`3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"

@@ -38,6 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
 from kdsweep.config.trial import TrialConfig
@@ -71,6 +72,10 @@ class Row:
     """Why it failed, was pruned or has no end yet; None for a complete trial."""
     searched: Mapping[str, Any]
     """The searched fields, with the values that the trial ran with."""
+    score: float | None
+    """`study.metric`, which ranks; None before the trial's first epoch ends."""
+    best_epoch: int | None
+    """The epoch with the best `study.metric`."""
     val_accuracy: float | None
     interval: tuple[float, float] | None
     """95 % interval of val_accuracy; None where it or the number of validation rows is not known."""
@@ -106,20 +111,16 @@ class ArmProgress:
 
 
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
-    """Both arms' trials: complete ones by `study.metric`, then fewer parameters, then lower number; then the others."""
+    """Return both arms' trials as rows: the ranked ones, then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
-    placed = [*enumerate(ranked(records), start=1), *((None, trial) for trial in others)]
+    placed = [*enumerate(ranked(records.trials, records.sweep), start=1), *((None, trial) for trial in others)]
     return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
 
 
-def ranked(records: SweepRecords) -> list[TrialRow]:
-    """Both arms' complete trials, best first, as the leaderboard has them."""
-
-    def order(trial: TrialRow) -> tuple[float, int, int]:
-        return -score(trial, records.sweep), parameters(trial), trial.trial
-
-    return sorted(complete(records.trials), key=order)
+def ranked(trials: Iterable[TrialRow], sweep: SweepConfig) -> list[TrialRow]:
+    """Return the complete ones, best first, as the leaderboard has them: by `study.metric`, then fewer parameters, then lower number."""
+    return sorted(complete(trials), key=lambda trial: (-score(trial, sweep), parameters(trial), trial.trial))
 
 
 def status(trial: TrialRow) -> RowStatus:
@@ -134,19 +135,9 @@ def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
     return [trial for trial in trials if status(trial) == "complete"]
 
 
-def score(trial: TrialRow, sweep: SweepConfig) -> float:
-    """`study.metric` of a complete trial."""
-    return getattr(trial.result, sweep.study.metric) or 0.0
-
-
 def parameters(trial: TrialRow) -> int:
     """Return how many parameters a complete trial's student has."""
     return trial.result.parameters or 0 if trial.result else 0
-
-
-def accuracy(trial: TrialRow) -> float:
-    """val_accuracy of a complete trial, in [0, 1]."""
-    return trial.result.val_accuracy or 0.0 if trial.result else 0.0
 
 
 def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) -> Row:
@@ -156,6 +147,8 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
         status=status(trial),
         reason=_reason(trial),
         searched={name: getattr(trial.config, name) for name in records.sweep.search},
+        score=getattr(trial.result, records.sweep.study.metric, None),
+        best_epoch=best_epoch(trial, records.sweep) if trial.result else None,
         val_accuracy=measured,
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
         folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
@@ -178,7 +171,8 @@ def columns(row: Row) -> dict[str, Any]:
     known["val_accuracy"] = row.val_accuracy
     known |= row.searched
     for name in MEASURED:
-        known.setdefault(name, getattr(row.trial.result, name) if row.trial.result else None)
+        of = row if name == "best_epoch" else row.trial.result  # the record's is that of val_accuracy
+        known.setdefault(name, getattr(of, name) if of else None)
     return known | {
         "val_accuracy_low": low,
         "val_accuracy_high": high,

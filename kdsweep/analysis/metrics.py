@@ -3,11 +3,16 @@
 Every function is pure. Shapes: C classes, N rows (at least one). Probabilities are softmax(logits) at temperature 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from kdsweep.errors import DataError
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+"""A metric of predictions and labels, both int [N]."""
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -50,6 +55,13 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
         if values.min() < 0 or values.max() >= classes:
             raise DataError(f"{name} must lie in 0 .. {classes - 1}, but reach {values.min()} .. {values.max()}")
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def measure(metric: str, classes: int) -> Measure:
+    """Return the function of predictions and labels, both int [N], that `study.metric` names."""
+    if metric == "val_accuracy":
+        return accuracy
+    return partial({"val_macro_f1": macro_f1, "val_mcc": matthews}[metric], classes=classes)
 
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import complete, parameters, ranked, score
+from kdsweep.analysis.leaderboard import complete, parameters, ranked
+from kdsweep.analysis.score import score
 from kdsweep.config.sweep import ARMS, Arm, SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -24,7 +25,7 @@ def shipped(found: SweepRecords) -> TrialRow | None:
     """
     for runs in confirmed(found).values():
         return best_run(runs, found.sweep)
-    return next(iter(ranked(found)), None)
+    return next(iter(ranked(found.trials, found.sweep)), None)
 
 
 def confirmed(found: SweepRecords) -> dict[Place, tuple[TrialRow, ...]]:

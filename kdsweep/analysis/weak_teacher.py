@@ -8,17 +8,17 @@ on disk, both accuracies' standard errors stand in.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
 from kdsweep.analysis import metrics
-from kdsweep.analysis.formats import compact, percent
-from kdsweep.analysis.leaderboard import complete, score
+from kdsweep.analysis.formats import compact
+from kdsweep.analysis.leaderboard import ranked
+from kdsweep.analysis.score import score, score_text
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.records import reading
 from kdsweep.records.layout import teacher_folder
@@ -27,9 +27,6 @@ from kdsweep.records.reading import TrialRow
 LEVEL = 0.05
 """Two-sided p below which the teacher is called worse."""
 LEAST_SWAPS = 2000
-
-Measure = Callable[[np.ndarray, np.ndarray], float]
-"""`study.metric` of predictions and labels, both int [N]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,8 @@ class WeakTeacher:
 
     def text(self) -> str:
         """What was found and what to do, without a full stop."""
-        shown = percent if self.metric == "val_accuracy" else lambda value: f"{self.metric} {value:.3f}"
+        name = "" if self.metric == "val_accuracy" else f"{self.metric} "
+        teacher, student = (name + score_text(self.metric, value) for value in (self.teacher, self.student))
         way = (
             f"train it longer (teacher_epochs, now {self.teacher_epochs}) or at another rate (teacher_learning_rate, now "
             f"{compact(self.teacher_learning_rate)})"
@@ -56,7 +54,7 @@ class WeakTeacher:
         if self.teacher_epochs == 0:
             way = "name a better one, or fine-tune it on these rows (teacher_epochs, now 0)"
         return (
-            f"The teacher is worse than students fine-tuned without it ({shown(self.teacher)} against {shown(self.student)} on "
+            f"The teacher is worse than students fine-tuned without it ({teacher} against {student} on "
             f"validation): {way}, in a new sweep (--fork NEW_NAME)"
         )
 
@@ -71,10 +69,10 @@ def read_weak_teacher(sweep_folder: Path, sweep: SweepConfig) -> WeakTeacher | N
 
 def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[TrialRow]) -> WeakTeacher | None:
     """The teacher of `folders`, if the best complete fine-tuned one of `trials` is better; None if not, or not known yet."""
-    controls = [trial for trial in complete(trials) if trial.arm == "fine_tuned"]
+    controls = ranked((trial for trial in trials if trial.arm == "fine_tuned"), sweep)
     if not controls:
         return None
-    best = max(controls, key=lambda trial: score(trial, sweep))
+    best = controls[0]
     scores = _paired(sweep, folders, best, len(controls)) or _unpaired(sweep, folders, best)
     if scores is None or min(1.0, 2 * scores[2] * len(controls)) >= LEVEL:
         return None
@@ -98,7 +96,7 @@ def _paired(
     teacher = next((found for found in known if found is not None), None)
     if labels is None or mine is None or teacher is None or not labels.shape == mine.shape == teacher.shape:
         return None
-    measure = _measure(sweep.study.metric, 1 + int(max(labels.max(), mine.max(), teacher.max())))
+    measure = metrics.measure(sweep.study.metric, 1 + int(max(labels.max(), mine.max(), teacher.max())))
     p_value = swap_test(mine, teacher, labels, measure, swaps=max(LEAST_SWAPS, 80 * controls))
     return measure(teacher, labels), measure(mine, labels), p_value
 
@@ -114,13 +112,7 @@ def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tu
     return *scores, 1 - NormalDist().cdf((scores[1] - scores[0]) / error)
 
 
-def _measure(metric: str, classes: int) -> Measure:
-    if metric == "val_accuracy":
-        return metrics.accuracy
-    return partial(metrics.macro_f1 if metric == "val_macro_f1" else metrics.matthews, classes=classes)
-
-
-def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: Measure, *, swaps: int) -> float:
+def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: metrics.Measure, *, swaps: int) -> float:
     """One-sided p of `one` being no better than `other`, each int [N]: the share of random swaps that put it as far ahead."""
     ahead = measure(one, labels) - measure(other, labels)
     if ahead <= 0:

@@ -247,9 +247,13 @@ class SweepConfig:
         points = [axis.points() or axis.ends() for axis in axes.values()]
         return [dict(zip(axes, point, strict=True)) for point in itertools.product(*points)]
 
+    def fields(self, arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a trial's config is built of: what is fixed, what was sampled, and the arm."""
+        return {**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})}
+
     def trial(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
-        """The config of one trial: what is fixed, what was sampled, and the arm. Raises ConfigError."""
-        return TrialConfig(**{**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})})
+        """The config of one trial as the sweep file has it: `auto` stays `auto`. Raises ConfigError."""
+        return TrialConfig(**self.fields(arm, params))
 
     def values(self, name: str) -> tuple[Any, ...]:
         """Every value a field can take, or the ends of its interval; its fixed or default value where it is not searched."""

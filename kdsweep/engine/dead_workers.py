@@ -2,15 +2,15 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
 from kdsweep.records.reading import read_trial
-from kdsweep.records.schema import missing_result
+from kdsweep.records.schema import finalist_of, missing_result
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.assignment import Settled
 from kdsweep.system.files import Lock, naming
@@ -25,17 +25,24 @@ def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) 
     for each in settled:
         if each.failed is None:
             continue
-        seed = each.finalist.seed if each.finalist else None
-        trial = TrialFolder(trial_folder(folder, each.arm, each.trial, seed))
+        trial = TrialFolder(trial_folder(folder, each.id))
         if not (trial.path / "config.yaml").exists():
-            trial.start(sweep.trial(each.arm, each.params))
-        epochs = read_trial(trial.path).epochs
-        facts: dict[str, Any] = {"attempt": each.attempt, "epochs": epochs, "finalist": each.finalist}
-        trial.finish(missing_result(each.arm, each.trial, status="failed", error=each.failed, **facts))
+            trial.start(sweep.trial(each.id.arm, each.params))
+        result = missing_result(
+            each.id.arm,
+            each.id.number,
+            status="failed",
+            error=each.failed,
+            attempt=each.attempt,
+            epochs=read_trial(trial.path).epochs,
+            finalist=finalist_of(each.id, each.round),
+        )
+        trial.finish(result)
 
 
-def alone_in(folder: Path) -> Lock:
-    """The lock of an embedded sweep's only supervisor. Raises ResultsError where another one lives.
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside the block, this process is an embedded sweep's only supervisor. Raises ResultsError where another one lives.
 
     Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
     """
@@ -46,8 +53,17 @@ def alone_in(folder: Path) -> Lock:
             f"{folder} must have one run at a time, but process {path.read_text() or '?'} works on it; wait for it or stop it. "
             "Several hosts share a sweep by study.storage"
         )
-    with naming(path):
-        path.write_text(str(os.getpid()))
+    try:
+        with naming(path):
+            path.write_text(str(os.getpid()))
+        _outlive(folder)
+        yield
+    finally:
+        lock.give_back()
+
+
+def _outlive(folder: Path) -> None:
+    """Wait until workers of a supervisor that was killed have ended, and clear their locks away."""
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while living := living_workers(folder):
         if time.monotonic() > deadline:
@@ -55,7 +71,6 @@ def alone_in(folder: Path) -> Lock:
         time.sleep(0.1)
     for dead in locks_folder(folder).glob("worker-*.lock"):
         dead.unlink()
-    return lock
 
 
 def living_workers(folder: Path) -> list[str]:

@@ -16,7 +16,21 @@ from rich.table import Table
 
 from kdsweep.analysis.formats import duration, plural
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Stage, SweepConfig
+from kdsweep.engine.events import (
+    Epoch,
+    Event,
+    Note,
+    Offline,
+    Phase,
+    Prepared,
+    Step,
+    TeacherEpoch,
+    TeacherStep,
+    TrialEnded,
+    TrialStarted,
+)
 from kdsweep.engine.notebook import NotebookLive
+from kdsweep.records.schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 
@@ -60,9 +74,9 @@ def _chosen(sweep: SweepConfig) -> str:
     return " and ".join(f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count)
 
 
-def _oddities(teacher: Mapping[str, Any]) -> str:
+def _oddities(teacher: TeacherResult) -> str:
     """What else the reader of the rows met, where it met something."""
-    empty, conflicting = teacher["empty_texts_dropped"], teacher["conflicting_texts"]
+    empty, conflicting = teacher.empty_texts_dropped, teacher.conflicting_texts
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
     said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
     return "".join(f"; {each}" for each in said)
@@ -112,6 +126,22 @@ class Pace:
         return f"   about {duration(self.seconds_left)} to go" if self.seconds_left else ""
 
 
+class _Running:
+    """What a worker runs, and how far it is."""
+
+    def __init__(self, told: TrialStarted) -> None:
+        self.told, self.started, self.metrics = told, time.monotonic(), ""
+        self.pace, self.epochs_pace = Pace(), Pace()
+
+    def text(self) -> str:
+        """The trial, its parameters and its last metrics on one line."""
+        told = self.told
+        again = f" (attempt {told.attempt})" if told.attempt > 1 else ""
+        what = "finalist, " if told.id.stage == "finalists" else ""
+        name = f"{what}{ARM_NAMES[told.id.arm]} trial {told.id.number}{again}"
+        return f"{name}: {shown_params(told.params)}   {self.metrics}"
+
+
 class SweepDisplay:
     """Live progress of one sweep, fed with its workers' events."""
 
@@ -143,8 +173,8 @@ class SweepDisplay:
         self._metrics = ""
         self._teacher_pace = Pace()
         self._best: dict[Arm, tuple[float, int]] = {}
-        self._trials: dict[int, dict[str, Any]] = {}
-        """What each worker runs: the `trial` event, when it started, its metrics as text, the pace of its steps and of its epochs."""
+        self._trials: dict[int, _Running] = {}
+        """By the worker's place."""
         self._trial_seconds: list[float] = []
         self._expected_seconds = 0.0
         self._is_live = console.is_terminal or console.is_jupyter
@@ -160,22 +190,28 @@ class SweepDisplay:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._live.stop()
 
-    def show(self, event: Mapping[str, Any]) -> None:
-        """Take in one event."""
-        handlers = {
-            "phase": self._phase,
-            "note": self._note,
-            "offline": self._note,
-            "teacher_step": self._teacher_step,
-            "teacher_epoch": self._teacher_epoch,
-            "prepared": self._prepared,
-            "trial": self._trial_started,
-            "step": self._step,
-            "epoch": self._epoch,
-            "done": self._done,
-        }
-        if event["event"] in handlers:
-            handlers[event["event"]](event)
+    def show(self, event: Event, worker: int = 0) -> None:
+        """Take in what a worker told; `worker` is its place among those that run side by side."""
+        match event:
+            case Phase():
+                self._phase(event)
+            case Note(text) | Offline(text):
+                self._console.print(escape(text), style="yellow", soft_wrap=True)
+            case TeacherStep():
+                self._teacher_step(event)
+            case TeacherEpoch():
+                self._console.print(f"teacher, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+            case Prepared():
+                self._prepared(event)
+            case TrialStarted():
+                self._now = ""
+                self._trials[worker] = _Running(event)
+            case Step():
+                self._step(self._trials[worker], event)
+            case Epoch():
+                self._epoch(self._trials[worker], event)
+            case TrialEnded():
+                self._done(self._trials.pop(worker), event)
         if isinstance(self._live, NotebookLive):
             self._live.refresh()
 
@@ -188,87 +224,69 @@ class SweepDisplay:
         """A worker is gone."""
         self._trials.pop(worker, None)
 
-    def _phase(self, event: Mapping[str, Any]) -> None:
-        self._now, self._metrics, self._teacher_pace = event["text"], "", Pace()
+    def _phase(self, event: Phase) -> None:
+        self._now, self._metrics, self._teacher_pace = event.text, "", Pace()
         if not self._is_live:
-            self._console.print(f"{event['text']} …")
+            self._console.print(f"{event.text} …")
 
-    def _note(self, event: Mapping[str, Any]) -> None:
-        self._console.print(escape(event["text"]), style="yellow", soft_wrap=True)
-
-    def _teacher_step(self, event: Mapping[str, Any]) -> None:
+    def _teacher_step(self, event: TeacherStep) -> None:
         pace = self._teacher_pace
-        pace.reach(event["step"], event["steps"])
-        self._metrics = f"step {event['step']}/{event['steps']}   L_hard {event['L_hard']:.3f}{pace.text()}"
+        pace.reach(event.step, event.steps)
+        self._metrics = f"step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {self._metrics}")
 
-    def _teacher_epoch(self, event: Mapping[str, Any]) -> None:
-        self._console.print(f"teacher, epoch {event['epoch']}: val_accuracy {event['val_accuracy']:.4f}")
-
-    def _prepared(self, event: Mapping[str, Any]) -> None:
-        teacher, facts = event["teacher"], event["plan"]
-        source = "from the cache" if teacher["from_cache"] else "ready"
-        accuracy, majority = teacher["val_accuracy"], teacher["majority_accuracy"]
-        rows = f"{teacher['train_rows']} training, {teacher['validation_rows']} validation, {teacher['test_rows']} test"
-        self._expected_seconds = facts["seconds_per_trial"]
+    def _prepared(self, event: Prepared) -> None:
+        teacher, facts = event.teacher, event.plan
+        source = "from the cache" if teacher.from_cache else "ready"
+        rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
+        each = facts.seconds_per_trial
+        self._expected_seconds = each
         lines = {
-            "rows": f"{rows}; {teacher['duplicates_dropped']} duplicates kept from crossing splits{_oddities(teacher)}",
-            "max_length": facts["max_length"],
-            "teacher": f"{source}: val_accuracy {accuracy:.4f} (majority class {majority:.4f})",
-            "machine": f"{facts['device']}, {facts['precision']}, {plural(self._workers, 'worker')} of "
-            f"{plural(facts['threads'], 'thread')}",
-            "tracking": f"{facts['tracking']} ({facts['tracking_why']})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {facts['seconds_per_trial']:.1f} s",
+            "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
+            "max_length": facts.max_length,
+            "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
+            "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
+            f"{plural(facts.threads, 'thread')}",
+            "tracking": f"{facts.tracking} ({facts.tracking_why})",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s",
         }
         plan(self._console, self._sweep, lines, self._warning)
 
-    def _trial_started(self, event: Mapping[str, Any]) -> None:
-        self._now = ""
-        paces = {"pace": Pace(), "epochs_pace": Pace()}
-        self._trials[event["worker"]] = {**event, "started": time.monotonic(), "metrics": "", **paces}
-
-    def _step(self, event: Mapping[str, Any]) -> None:
-        trial = self._trials[event["worker"]]
-        epoch = f"epoch {event['epoch']}/{trial['epochs']}   step {event['step']}/{event['steps']}"
-        trial["metrics"] = f"{epoch}   L_soft {event['L_soft']:.3f}   L_hard {event['L_hard']:.3f}"
-        pace: Pace = trial["pace"]
-        pace.reach(event["step"], event["steps"])
+    def _step(self, trial: "_Running", event: Step) -> None:
+        losses = event.losses
+        epoch = f"epoch {losses.epoch}/{trial.told.epochs}   step {losses.step}/{event.steps}"
+        trial.metrics = f"{epoch}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}"
+        pace = trial.pace
+        pace.reach(losses.step, event.steps)
         if pace.seconds_left and pace.is_due():
-            sweep = (
-                f", the whole sweep about {duration(max(pace.seconds_left, self._left()))}"
-                if self._expected_seconds
-                else ""
-            )
-            self._log(f"{_running(trial)}{pace.text()}{sweep}")
+            longest = max(pace.seconds_left, self._left())
+            sweep = f", the whole sweep about {duration(longest)}" if self._expected_seconds else ""
+            self._log(f"{trial.text()}{pace.text()}{sweep}")
 
-    def _epoch(self, event: Mapping[str, Any]) -> None:
-        trial = self._trials[event["worker"]]
-        trial["metrics"] = f"epoch {event['epoch']}/{trial['epochs']}   {self._metric} {event[self._metric]:.4f}"
-        elapsed = time.monotonic() - trial["started"]
-        self._expected_seconds = elapsed * trial["epochs"] / event["epoch"]
-        pace: Pace = trial["epochs_pace"]
-        pace.reach(event["epoch"], trial["epochs"])
-        if pace.is_due():
-            self._log(_running(trial))
+    def _epoch(self, trial: "_Running", event: Epoch) -> None:
+        done, epochs = event.metrics.epoch, trial.told.epochs
+        trial.metrics = f"epoch {done}/{epochs}   {self._metric} {getattr(event.metrics, self._metric):.4f}"
+        self._expected_seconds = (time.monotonic() - trial.started) * epochs / done
+        trial.epochs_pace.reach(done, epochs)
+        if trial.epochs_pace.is_due():
+            self._log(trial.text())
 
-    def _done(self, event: Mapping[str, Any]) -> None:
-        arm: Arm = event["arm"]
-        stage: Stage = "finalists" if event["finalist"] else arm
-        score = event["score"]
-        self._trial_seconds.append(event["seconds"])
+    def _done(self, trial: "_Running", event: TrialEnded) -> None:
+        arm, stage, score = event.id.arm, event.id.stage, event.score or 0.0
+        self._trial_seconds.append(event.seconds)
         self._bars.advance(self._stages[stage])
-        feasible = event["status"] == "complete" and not event["violates"]
-        if feasible and stage == arm and score > self._best.get(arm, (0.0, 0))[0]:
-            self._best[arm] = (score, event["trial"])
-        mark = {"complete": f"{self._metric} {score or 0:.4f}"}.get(event["status"], str(event["error"]).split("\n")[0])
-        mark += "".join(f", breaks {each}" for each in event["violates"])
-        params = shown_params(self._trials.pop(event["worker"])["params"])
-        what = f"{ARM_NAMES[event['arm']]}{', finalist' if event['finalist'] else ''}"
-        line = f"{what:>10} {event['trial']:4d}  {mark}  ({params}; {event['seconds']:.1f} s)"
+        complete = event.status == "complete"
+        feasible = complete and not event.violates
+        if feasible and stage == arm and (arm not in self._best or score > self._best[arm][0]):
+            self._best[arm] = (score, event.id.number)
+        mark = f"{self._metric} {score:.4f}" if complete else str(event.error).split("\n")[0]
+        mark += "".join(f", breaks {each}" for each in event.violates)
+        what = f"{ARM_NAMES[arm]}{', finalist' if stage == 'finalists' else ''}"
+        line = f"{what:>10} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
-        for name, (best, trial) in self._best.items():
-            self._bars.update(self._stages[name], note=f"best {best:.4f} (trial {trial})")
+        for name, (best, number) in self._best.items():
+            self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")
 
     def _log(self, text: str) -> None:
         """What the live part shows."""
@@ -286,11 +304,5 @@ class SweepDisplay:
     def _view(self) -> Group:
         left = f"about {duration(self._left())} to go" if self._expected_seconds else ""
         now = [escape(f"{self._now}   {self._metrics}")] if self._now else []
-        running = [escape(_running(trial)) for trial in self._trials.values()]
+        running = [escape(trial.text()) for trial in self._trials.values()]
         return Group(self._bars, *now, *running, left)
-
-
-def _running(trial: Mapping[str, Any]) -> str:
-    again = f" (attempt {trial['attempt']})" if trial["attempt"] > 1 else ""
-    what = "finalist, " if trial["finalist"] else ""
-    return f"{what}{ARM_NAMES[trial['arm']]} trial {trial['trial']}{again}: {shown_params(trial['params'])}   {trial['metrics']}"

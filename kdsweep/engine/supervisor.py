@@ -3,7 +3,6 @@
 A worker tells what happens in JSON lines on a pipe, and stops by itself when this process ends, however it ends.
 """
 
-import json
 import os
 import queue
 import signal
@@ -16,11 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
 from kdsweep.engine.dead_workers import STOP_SECONDS, record_failed
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import (
+    Crash,
+    Event,
+    Note,
+    Offline,
+    Phase,
+    Prepared,
+    Problem,
+    TrialEnded,
+    TrialStarted,
+    decode,
+)
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.search.studies import Studies
 from kdsweep.system.files import naming
@@ -72,7 +83,7 @@ class Supervisor:
         self._on_control = on_control
         """Hears the score of every fine-tuned trial of the search that is complete."""
         self._workers: dict[str, WorkerProcess] = {}
-        self._events: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+        self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._prepared = False
         self.tracking: Resolved | None = None
         """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
@@ -120,28 +131,30 @@ class Supervisor:
             self._take_in(self._workers[owner], event)
         return problem
 
-    def _take_in(self, worker: WorkerProcess, event: dict[str, Any]) -> None:
-        if event["event"] == "error":
-            worker.problem = KDSweepError(event["message"])
-        elif event["event"] == "crash":
-            worker.problem = WorkerCrashed(event["traceback"])
-        elif event["event"] == "offline":
-            told, self.tracking = self.tracking == "offline", "offline"
-            if told:
-                return
-        elif event["event"] == "prepared":
-            first, self._prepared = not self._prepared, True
-            self.tracking = self.tracking or event["plan"]["tracking"]
-            if not first:
-                return
-        if event["event"] in ("trial", "done"):
-            worker.searching = event["event"] == "trial" and event["finalist"] is None
-        worker.has_had_a_trial |= event["event"] == "trial"
-        worker.has_run_a_trial |= event["event"] == "done"
-        self._display.show({**event, "worker": worker.place})
-        is_control = event["event"] == "done" and event["arm"] == "fine_tuned" and event["finalist"] is None
-        if is_control and event["status"] == "complete":
-            self._on_control(event["score"])
+    def _take_in(self, worker: WorkerProcess, event: Event) -> None:
+        match event:
+            case Problem(message):
+                worker.problem = KDSweepError(message)
+            case Crash(traceback):
+                worker.problem = WorkerCrashed(traceback)
+            case Offline():
+                told, self.tracking = self.tracking == "offline", "offline"
+                if told:
+                    return
+            case Prepared():
+                first, self._prepared = not self._prepared, True
+                self.tracking = self.tracking or event.plan.tracking
+                if not first:
+                    return
+            case TrialStarted():
+                worker.has_had_a_trial = True
+                worker.searching = event.id.seed is None
+            case TrialEnded():
+                worker.has_run_a_trial, worker.searching = True, False
+        self._display.show(event, worker.place)
+        if isinstance(event, TrialEnded) and event.id.stage == "fine_tuned" and event.status == "complete":
+            assert event.score is not None
+            self._on_control(event.score)
 
     def _ended(self, worker: WorkerProcess) -> Exception | None:
         """Settle what a worker left; what stops the sweep, if anything does."""
@@ -158,9 +171,9 @@ class Supervisor:
             return worker.problem
         self._deaths_in_a_row = 1 if worker.has_run_a_trial else self._deaths_in_a_row + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        what = ", ".join(f"trial {each.trial}" for each in settled if not each.failed)
+        what = ", ".join(f"trial {each.id.number}" for each in settled if not each.failed)
         again = f"{what} is tried again" if what else "no trial was running"
-        self._display.show({"event": "note", "text": f"a worker died ({how}); {again}"})
+        self._display.show(Note(f"a worker died ({how}); {again}"))
         if self._deaths_in_a_row < self._sweep.study.max_attempts + len(settled):
             return None
         return ResultsError(
@@ -207,7 +220,7 @@ class Supervisor:
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
         arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
         if not self._prepared:
-            self._display.show({"event": "phase", "text": "starting a worker (it imports torch and transformers)"})
+            self._display.show(Phase("starting a worker (it imports torch and transformers)"))
         path = self._folder / "worker.log"
         with naming(path), path.open("ab") as log:
             process = subprocess.Popen(
@@ -234,7 +247,7 @@ class Supervisor:
         with pipe:
             for line in pipe:
                 try:
-                    self._events.put((owner, json.loads(line)))
+                    self._events.put((owner, decode(line)))
                 except ValueError:  # the last words of a worker that was killed while it spoke
                     break
         self._events.put((owner, None))

@@ -2,14 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from kdsweep.config.sweep import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Note
 from kdsweep.engine.supervisor import Supervisor
 from kdsweep.records.layout import results_root, study_path, teacher_folder, trial_folder
 from kdsweep.records.reading import read_sweep, read_teacher, read_trials
@@ -35,8 +37,7 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         )
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
-    lock = alone_in(folder) if embedded else None
-    try:
+    with alone_in(folder) if embedded else nullcontext():
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
         if not studies.is_done():
@@ -48,9 +49,6 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
             print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
             _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
-    finally:
-        if lock:
-            lock.give_back()
     return folder
 
 
@@ -64,8 +62,7 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
         return False
     if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
         return False
-    lock = alone_in(folder)
-    try:
+    with alone_in(folder):
         if any(Studies(before, folder).finished(stage) for stage in STAGES):
             return False
         for path in folder.glob(f"{study_path(folder).name}*"):
@@ -74,8 +71,6 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
             shutil.rmtree(path, ignore_errors=True)
         (folder / "sweep.yaml").unlink()
         return True
-    finally:
-        lock.give_back()
 
 
 def _supervise(
@@ -96,16 +91,23 @@ def _supervise(
             if sweep.finalist_runs():
                 _report(studies, folder)
                 text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
-                display.show({"event": "note", "text": text})
+                display.show(Note(text))
 
         def look_at_teacher(score: float) -> None:
             """Students that pass their teacher are said as soon as they do."""
             if text := watch.look(score):
-                display.show({"event": "note", "text": text})
+                display.show(Note(text))
 
-        options: dict[str, Any] = {"workers": workers, "devices": devices, "on_search_over": report_search}
-        options["on_control"] = look_at_teacher
-        supervisor = Supervisor(sweep, folder, studies, display, **options)
+        supervisor = Supervisor(
+            sweep,
+            folder,
+            studies,
+            display,
+            workers=workers,
+            devices=devices,
+            on_search_over=report_search,
+            on_control=look_at_teacher,
+        )
         supervisor.run()
     return supervisor.tracking
 
@@ -175,7 +177,7 @@ def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
 def _gather(studies: Studies, folder: Path) -> None:
     """Trials that other hosts ran and this results folder lacks: their studies carry what the ranking needs."""
     for stored in studies.stored():
-        path = trial_folder(folder, stored.arm, stored.trial, stored.finalist.seed if stored.finalist else None)
+        path = trial_folder(folder, stored.id)
         if not (path / "result.json").exists():
             unpack_trial(path, stored.record)
 

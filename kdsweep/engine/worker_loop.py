@@ -1,28 +1,38 @@
 """A worker's work: prepare as its first job, then take a trial, run it, tell how it ended, again."""
 
-import functools
 import gc
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
-
-from kdsweep.config.sweep import ARMS, Arm, Resolved, Stage, SweepConfig
+from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
+from kdsweep.engine.events import (
+    Epoch,
+    Note,
+    Offline,
+    Phase,
+    Plan,
+    Prepared,
+    Send,
+    Step,
+    TeacherEpoch,
+    TeacherStep,
+    TrialEnded,
+    TrialStarted,
+)
+from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
-from kdsweep.records.reading import TrialRow, packed_trial, read_teacher_config, read_test, read_trial
-from kdsweep.records.schema import EpochMetrics, TeacherResult, TrialResult, missing_result
+from kdsweep.records.reading import packed_trial, read_test, read_trial
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, TrialResult, missing_result
 from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
 from kdsweep.search.assignment import Assignment
 from kdsweep.search.studies import Studies
 from kdsweep.system.files import Lock
-from kdsweep.system.hardware import available_cores
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import teacher_label, trial_label
 from kdsweep.tracking.open import open_tracker, resolved_mode
@@ -31,6 +41,7 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.team import check_devices
+from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.preflight import (
     check_inputs,
     estimated_seconds,
@@ -39,13 +50,10 @@ from kdsweep.training.preflight import (
     run_teacher,
     truncation,
 )
-from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 from kdsweep.training.trial import Slot, Watch, final_test, run_trial
 
-Send = Callable[..., None]
-"""`send("epoch", epoch=3, val_accuracy=0.9)`: tells whoever shows the sweep what happens."""
 WAIT_SECONDS = 0.5
 """Between two looks at whether a trial can start."""
 STOP_TOGETHER_SECONDS = 0.5
@@ -53,13 +61,21 @@ STOP_TOGETHER_SECONDS = 0.5
 
 
 class Worker:
-    """The trials of one sweep, one after the other, in one process."""
+    """The trials of one sweep, one after the other, in one process; `make_objective` says what their students are trained for."""
 
     def __init__(
-        self, sweep: SweepConfig, folder: Path, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None
+        self,
+        sweep: SweepConfig,
+        folder: Path,
+        owner: str,
+        send: Send,
+        stop: StopRequest,
+        mode: Resolved | None = None,
+        *,
+        make_objective: Callable[[TrialConfig], Objective] = objective_of,
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
-        self._threads = int(os.environ.get("OMP_NUM_THREADS") or available_cores())
+        self._make_objective = make_objective
         self._materials = Materials()
         self._is_first = mode is None
         """Whether no worker of this run has prepared the sweep before."""
@@ -69,11 +85,7 @@ class Worker:
         self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say_offline)
         self._studies = Studies(sweep, folder, owner, self._say)
         self._sweep_key = self._studies.agreements.sweep_key() if self._mode != "off" else ""
-        agreed = lambda device: self._studies.agreements.agreed_precision(
-            machine.hardware(device), lambda: machine.best_precision(device)
-        )
-        self._precision_on: Callable[[str], str] = functools.cache(agreed)
-        self._teacher_threads: Callable[[int | None], int] = functools.cache(self._agreed_teacher_threads)
+        self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
@@ -84,7 +96,7 @@ class Worker:
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
         self._phase("reading the rows")
-        corners = self._corners()
+        corners = self._configs.corners()
         check_devices(corners[0])
         if self._is_first:
             self._check_inputs(corners)
@@ -101,7 +113,7 @@ class Worker:
             for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
                 for note in preflight(self._materials, corner, self._sweep.study):
                     self._say(note)
-            self._send("prepared", teacher=asdict(teacher), plan=self._plan(corners))
+            self._send(Prepared(teacher=teacher, plan=self._plan(corners)))
 
     def _check_inputs(self, corners: list[TrialConfig]) -> None:
         """Everything that can be refused before the teacher is fine-tuned."""
@@ -119,11 +131,13 @@ class Worker:
                 with self._studies.alive(assignment):
                     self._run(assignment)
             except Superseded:
-                self._say(f"trial {assignment.trial} was taken over while this worker did not answer; on to the next")
+                self._say(
+                    f"trial {assignment.id.number} was taken over while this worker did not answer; on to the next"
+                )
             except BaseException:
                 self._studies.put_back(assignment)
                 raise
-            self._drop_students(assignment.stage)
+            self._drop_students(assignment.id.stage)
             gc.collect()
             machine.free_memory()
 
@@ -131,8 +145,7 @@ class Worker:
         """Keep the best of an arm's trials, and the best of its finalists."""
         for arm in ARMS:
             ranked = self._studies.ranked(stage, arm)[self._sweep.study.keep_students :]
-            seeds = [(who.trial, who.finalist.seed if who.finalist else None) for who, _ in ranked]
-            drop_students(trial_folder(self._folder, arm, trial, seed) for trial, seed in seeds)
+            drop_students(trial_folder(self._folder, trial) for trial, _ in ranked)
 
     def _take(self) -> Assignment | None:
         """The next trial; waits while it hangs on others that run. None where nothing is left to take."""
@@ -150,21 +163,34 @@ class Worker:
             time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
-        config = self._resolved(assignment.arm, assignment.params)
-        place: dict[str, Any] = {name: getattr(assignment, name) for name in ("arm", "trial", "finalist", "attempt")}
-        slot = Slot(**place, owner=self._owner, violates=self._violated(assignment, config))
-        params = {name: getattr(config, name) for name in (*self._sweep.search, *({"seed"} if slot.finalist else ()))}
-        self._send("trial", **asdict(slot), params=params, epochs=config.epochs)
-        path = trial_folder(self._folder, slot.arm, slot.trial, slot.finalist.seed if slot.finalist else None)
+        trial, config = assignment.id, self._configs.of(assignment.id.arm, assignment.params)
+        slot = Slot(
+            id=trial,
+            round=assignment.round,
+            attempt=assignment.attempt,
+            owner=self._owner,
+            violates=self._violated(assignment, config),
+        )
+        names = [*self._sweep.search, *(["seed"] if trial.seed is not None else [])]
+        params = {name: getattr(config, name) for name in names}
+        self._send(TrialStarted(id=trial, attempt=slot.attempt, params=params, epochs=config.epochs))
+        path = trial_folder(self._folder, trial)
         result = self._recorded(path, config) or self._duplicate(assignment, path, config, slot)
         if result is None:
             result = self._train(assignment, TrialFolder(path, f"{self._owner} attempt {slot.attempt}"), config, slot)
         if result.status != "duplicate":
             mine = self._studies.finish(assignment, result, packed_trial(path))
             if not mine:
-                self._say(f"trial {slot.trial} was told by another attempt; this one stays in {path} as a spare")
-        how = {"status": result.status, "error": result.error, "score": getattr(result, self._sweep.study.metric)}
-        self._send("done", **asdict(slot), **how, seconds=result.seconds)
+                self._say(f"trial {trial.number} was told by another attempt; this one stays in {path} as a spare")
+        ended = TrialEnded(
+            id=trial,
+            status=result.status,
+            error=result.error,
+            score=getattr(result, self._sweep.study.metric),
+            violates=slot.violates,
+            seconds=result.seconds,
+        )
+        self._send(ended)
 
     def _violated(self, assignment: Assignment, config: TrialConfig) -> tuple[str, ...]:
         """Tell the search by how much the student breaks each constraint; those that it breaks."""
@@ -182,21 +208,21 @@ class Worker:
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
         """The result that an attempt before wrote, but was killed before it told the study: nothing finished is run again."""
-        row: TrialRow | None = read_trial(path) if (path / "config.yaml").exists() else None
-        if row is None or row.result is None or row.config != config:
+        there = read_trial(path) if (path / "config.yaml").exists() else None
+        if there is None or there.result is None or there.config != config:
             return None
         TrialFolder(path).tidy()
-        return row.result
+        return there.result
 
     def _duplicate(self, assignment: Assignment, path: Path, config: TrialConfig, slot: Slot) -> TrialResult | None:
         """The answer from the record to a configuration that has been run; None for a new one."""
         twin = self._studies.twin(assignment)
         if twin is None:
             return None
-        why = f"the same configuration as trial {twin.number}, which ended {twin.state.name.lower()}"
-        result = missing_result(slot.arm, slot.trial, status="duplicate", error=why, attempt=slot.attempt)
-        if twin.state == TrialState.COMPLETE:
-            score: dict[str, Any] = {self._sweep.study.metric: twin.value}
+        why = f"the same configuration as trial {twin.number}, which ended {twin.status}"
+        result = missing_result(slot.id.arm, slot.id.number, status="duplicate", error=why, attempt=slot.attempt)
+        if twin.status == "complete":
+            score: dict[str, Any] = {self._sweep.study.metric: twin.score}
             result = replace(result, **score)
         folder = TrialFolder(path)
         folder.start(config)
@@ -208,23 +234,33 @@ class Worker:
         metric = self._sweep.study.metric
 
         def on_epoch(epoch: EpochMetrics) -> bool:
-            self._send("epoch", **epoch.measured())
+            self._send(Epoch(metrics=epoch))
             assignment.report(getattr(epoch, metric), epoch.epoch)
             return epoch.epoch < config.epochs and assignment.should_prune()
 
+        def on_steps(steps: Sequence[StepMetrics]) -> None:
+            self._send(Step(losses=steps[-1], steps=self._steps(config)))
+
         watch = Watch(
-            on_steps=lambda steps: self._send("step", **asdict(steps[-1]), steps=self._steps(config)),
+            on_steps=on_steps,
             on_epoch=on_epoch,
             on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
-        if slot.finalist:
+        if slot.id.seed is not None:
             self._test_teacher(config)
-        seed = slot.finalist.seed if slot.finalist else None
-        place = (slot.arm, slot.trial, slot.attempt, seed)
-        label = trial_label(self._sweep, self._sweep_key, config, *place)
+        label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt)
         with self._tracker.run(label, asdict(config)) as run:
             self._say_missing(label.name, run)
-            return run_trial(config, slot, folder, self._materials, run, watch, self._checkpointing)
+            return run_trial(
+                config,
+                slot,
+                folder,
+                self._materials,
+                run,
+                watch,
+                self._checkpointing,
+                make_objective=self._make_objective,
+            )
 
     def _test_teacher(self, config: TrialConfig) -> None:
         """The teacher on the test split, once, when the first finalist opens it."""
@@ -234,17 +270,20 @@ class Worker:
             TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
-        total = functools.partial(self._steps, teacher_trial(config))
+        def on_steps(steps: Sequence[StepMetrics]) -> None:
+            last, total = steps[-1], self._steps(teacher_trial(config))
+            self._send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
+
         watch = TeacherWatch(
-            on_steps=lambda told: self._send("teacher_step", step=told[-1].step, L_hard=told[-1].L_hard, steps=total()),
-            on_epoch=lambda epoch: self._send("teacher_epoch", **asdict(epoch)),
+            on_steps=on_steps,
+            on_epoch=lambda epoch: self._send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)),
             checkpointing=self._checkpointing,
         )
         folder = teacher_folder(self._folder)
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        if self._studies.has_agreed():  # a teacher that is refused leaves no record
+        if self._studies.agreements.has_agreed():  # a teacher that is refused leaves no record
             met = self._materials.teacher(config, watch).weights_sha256
             self._studies.agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
@@ -256,57 +295,34 @@ class Worker:
         """Steps of a whole training."""
         return config.epochs * -(-len(self._materials.data(config).train) // config.batch_size)
 
-    def _corners(self) -> list[TrialConfig]:
-        """Configs that between them need every teacher and student that the sweep can ask for."""
-        base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
-        others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        made = [self._resolved("distilled", point) for point in (base, *others)]
-        return list(dict.fromkeys(made))
-
-    def _resolved(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
-        """A trial's config without any `auto`."""
-        config, threads = self._sweep.trial(arm, params), self._threads
-        return resolve(config, threads=threads, precision_on=self._precision_on, teacher_threads=self._teacher_threads)
-
-    def _agreed_teacher_threads(self, named: int | None) -> int:
-        """As the record has it, where an older version made the teacher: with all cores, whatever `threads` said."""
-        folder = teacher_folder(self._folder)
-
-        def count() -> int:
-            if (folder / "config.yaml").exists():
-                return int(read_teacher_config(folder).teacher_threads)
-            return named or available_cores()
-
-        return self._studies.agreements.agreed_teacher_threads(count)
-
-    def _plan(self, corners: list[TrialConfig]) -> dict[str, Any]:
+    def _plan(self, corners: list[TrialConfig]) -> Plan:
         """What is shown before the first trial."""
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._say(f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more")
-        return {
-            "max_length": "; ".join(cuts),
-            "device": config.device,
-            "precision": config.precision,
-            "threads": config.threads,
-            "tracking": self._mode,
-            "tracking_why": self._why,
-            "seconds_per_trial": sum(seconds) / len(seconds),
-        }
+        return Plan(
+            max_length="; ".join(cuts),
+            device=config.device,
+            precision=config.precision,
+            threads=int(config.threads),
+            tracking=self._mode,
+            tracking_why=self._why,
+            seconds_per_trial=sum(seconds) / len(seconds),
+        )
 
     def _phase(self, text: str) -> None:
         if self._is_first:
-            self._send("phase", text=text)
+            self._send(Phase(text))
 
     def _say(self, text: str) -> None:
-        self._send("note", text=text)
+        self._send(Note(text))
 
     def _say_offline(self, text: str) -> None:
         """Not where this worker is stopped: Slurm ends W&B's client together with it, perhaps a moment before."""
         time.sleep(STOP_TOGETHER_SECONDS)
         if not self._stop.requested:
-            self._send("offline", text=text)
+            self._send(Offline(text))
 
     def _say_missing(self, name: str, run: Run) -> None:
         if run.missing and not self._stop.requested:

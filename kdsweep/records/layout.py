@@ -33,6 +33,7 @@ import os
 import re
 import secrets
 import string
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdsweep.config.sweep import ARMS, Arm, Stage
@@ -41,16 +42,32 @@ FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "f
 KEY_LENGTH = 6
 
 
+@dataclass(frozen=True)
+class TrialId:
+    """Names a trial of a sweep, or its run as a finalist."""
+
+    arm: Arm
+    number: int
+    """From 0 in each arm; Optuna's number of the trial."""
+    seed: int | None = None
+    """A finalist's fresh seed; None for the trial of the search."""
+
+    @property
+    def stage(self) -> Stage:
+        """The study that it belongs to, and the folder that it lies in."""
+        return self.arm if self.seed is None else "finalists"
+
+
 def results_root() -> Path:
     """Where sweeps leave their folders: `KDSWEEP_RESULTS`, or `results` here."""
     return Path(os.environ.get("KDSWEEP_RESULTS", "results")).resolve()
 
 
-def trial_folder(sweep_folder: Path, arm: Arm, trial: int, finalist_seed: int | None = None) -> Path:
-    """The folder of one trial, or of its run as a finalist with that seed."""
-    if finalist_seed is not None:
-        return sweep_folder / FOLDERS["finalists"] / f"{arm}-{trial:04d}-seed{finalist_seed}"
-    return sweep_folder / FOLDERS[arm] / f"{trial:04d}"
+def trial_folder(sweep_folder: Path, trial: TrialId) -> Path:
+    """The folder of one trial, or of its run as a finalist."""
+    number = f"{trial.number:04d}"
+    name = number if trial.seed is None else f"{trial.arm}-{number}-seed{trial.seed}"
+    return sweep_folder / FOLDERS[trial.stage] / name
 
 
 def teacher_folder(sweep_folder: Path) -> Path:
@@ -73,14 +90,14 @@ def worker_lock(sweep_folder: Path, owner: str) -> Path:
     return locks_folder(sweep_folder) / f"worker-{owner}.lock"
 
 
-def place_of(folder: Path) -> tuple[Arm, int, int | None] | None:
-    """Which trial's folder this is, by its name: arm, number and a finalist's seed; None for another folder."""
+def trial_in(folder: Path) -> TrialId | None:
+    """Return which trial's folder this is, by its name; None for another folder."""
     for arm in ARMS:
         if folder.parent.name == FOLDERS[arm] and folder.name.isdigit():
-            return arm, int(folder.name), None
+            return TrialId(arm, int(folder.name))
         found = re.fullmatch(rf"{arm}-(\d+)-seed(\d+)", folder.name)
         if folder.parent.name == FOLDERS["finalists"] and found:
-            return arm, int(found[1]), int(found[2])
+            return TrialId(arm, int(found[1]), int(found[2]))
     return None
 
 

@@ -15,7 +15,7 @@ from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ResultsError
-from kdsweep.records.layout import FOLDERS, place_of, teacher_folder
+from kdsweep.records.layout import FOLDERS, TrialId, teacher_folder, trial_in
 from kdsweep.records.schema import (
     REPEATABLE,
     EpochMetrics,
@@ -36,14 +36,26 @@ Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict)
 class TrialRow:
     """One trial's folder as read back; `result` is None while it runs or after it was cut off."""
 
+    id: TrialId
     folder: Path
-    arm: Arm
-    trial: int
-    finalist_seed: int | None
-    """Of a finalist, which is `trial` once more; None for a trial of the search."""
     config: TrialConfig
     result: TrialResult | None
     epochs: tuple[EpochMetrics, ...]
+
+    @property
+    def arm(self) -> Arm:
+        """The trial's arm."""
+        return self.id.arm
+
+    @property
+    def trial(self) -> int:
+        """The trial's number in its arm."""
+        return self.id.number
+
+    @property
+    def finalist_seed(self) -> int | None:
+        """Of a finalist, which is `trial` once more; None for a trial of the search."""
+        return self.id.seed
 
     def has_student(self) -> bool:
         """Whether the student is still on disk."""
@@ -106,24 +118,21 @@ def read_verdict(sweep_folder: Path) -> ToldVerdict | None:
 
 def read_trials(sweep_folder: Path, stage: Stage) -> list[TrialRow]:
     """All trials of an arm by number, or all finalists."""
-    folders = sorted(path for path in (sweep_folder / FOLDERS[stage]).glob("*") if place_of(path))
+    folders = sorted(path for path in (sweep_folder / FOLDERS[stage]).glob("*") if trial_in(path))
     return [read_trial(folder) for folder in folders if (folder / "config.yaml").exists()]
 
 
 def read_trial(folder: Path) -> TrialRow:
     """One trial's folder. Raises ResultsError for a folder that is none."""
-    place = place_of(folder)
-    if place is None or not (folder / "config.yaml").exists():
+    trial = trial_in(folder)
+    if trial is None or not (folder / "config.yaml").exists():
         raise ResultsError(
             "a trial's folder reads results/NAME/trials/0007, results/NAME/controls/0007 or "
             f"results/NAME/finalists/distilled-0007-seed1 and holds config.yaml, but got {folder}"
         )
-    arm, trial, finalist_seed = place
     return TrialRow(
+        id=trial,
         folder=folder,
-        arm=arm,
-        trial=trial,
-        finalist_seed=finalist_seed,
         config=read_trial_config(folder / "config.yaml"),
         result=_read_json(folder / "result.json", TrialResult),
         epochs=tuple(EpochMetrics(**line) for line in sifted_lines(folder / "epochs.jsonl").whole),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from kdsweep.config.sweep import Arm
+from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
 VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
@@ -240,6 +241,11 @@ class ToldVerdict:
     """For the how many-th time: more trials can change it."""
     summary: Mapping[str, Any]
     """Of its run."""
+
+
+def finalist_of(trial: TrialId, round_: int) -> Finalist | None:
+    """Return what the record says of a finalist; None for a trial of the search."""
+    return None if trial.seed is None else Finalist(seed=trial.seed, round=round_)
 
 
 def validated(last: EpochMetrics | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdsweep.config.sweep import ARMS, SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
 from kdsweep.records.schema import TeacherResult
 
@@ -90,10 +90,11 @@ def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
 
 def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Path, ...]]:
     """One row a trial, by arm and number, and the folders of other results; of several rows the first that is the fullest."""
-    same: dict[tuple[int, int, int], list[TrialRow]] = {}
+    same: dict[TrialId, list[TrialRow]] = {}
     for row in rows:
-        same.setdefault((ARMS.index(row.arm), row.trial, row.finalist_seed or 0), []).append(row)
-    trials = [(_fullest(same[place]), same[place]) for place in sorted(same)]
+        same.setdefault(row.id, []).append(row)
+    in_order = sorted(same, key=lambda trial: (ARMS.index(trial.arm), trial.number, trial.seed or 0))
+    trials = [(_fullest(same[trial]), same[trial]) for trial in in_order]
     spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
     return tuple(trial for trial, _ in trials), tuple(spares)
 

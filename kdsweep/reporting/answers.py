@@ -10,9 +10,10 @@ from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
-from kdsweep.analysis.formats import compact, number, percent, plural, points, signed
-from kdsweep.analysis.leaderboard import ArmProgress, Row, complete, score
+from kdsweep.analysis.formats import compact, number, p_text, percent, plural, points, signed
+from kdsweep.analysis.leaderboard import ArmProgress, Row, complete
 from kdsweep.analysis.ranking import Estimate
+from kdsweep.analysis.score import difference_text, majority_score, named_score, score, teacher_score
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
@@ -109,37 +110,44 @@ def answer(
     arms: Sequence[ArmProgress],
 ) -> str:
     """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
-    sentences = [_best_sentence(row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    sentences = [_best_sentence(found, row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
     if comparison:
         sentences.append(_difference(comparison, found.sweep.finalist_runs()))
     elif first and second:
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
-    if found.teacher:
-        sentences.append(
-            f"The teacher reaches {percent(found.teacher.val_accuracy)}; always naming the commonest class gives "
-            f"{percent(found.teacher.majority_accuracy)}."
-        )
-    else:
-        sentences.append("The teacher has not been measured yet.")
-    return " ".join(sentences)
+    return " ".join([*sentences, _yardsticks(found)])
 
 
-def _best_sentence(row: Row, arm: ArmProgress) -> str:
+def _yardsticks(found: SweepRecords) -> str:
+    """Return what the teacher and always naming one class reach, as a sentence."""
+    if found.teacher is None:
+        return "The teacher has not been measured yet."
+    metric, teacher = found.sweep.study.metric, teacher_score(found)
+    majority = f"always naming the commonest class gives {named_score(metric, majority_score(found))}."
+    if teacher is None:
+        return f"The teacher's {metric} is not known, for its predictions are not on this disk; {majority}"
+    return f"The teacher reaches {named_score(metric, teacher)}; {majority}"
+
+
+def _best_sentence(found: SweepRecords, row: Row, arm: ArmProgress) -> str:
+    metric = found.sweep.study.metric
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items())
     interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
     complete = arm.counts["complete"]
     kind = ARM_NAMES[arm.arm]
     which = f"The best of {complete} {kind} trials" if complete > 1 else f"The only complete {kind} trial"
-    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {percent(row.val_accuracy)}{interval}."
+    accuracy = f"{percent(row.val_accuracy)}{interval}"
+    if metric != "val_accuracy":
+        accuracy = f"{named_score(metric, score(row.trial, found.sweep))} and an accuracy of {accuracy}"
+    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {accuracy}."
 
 
 def _difference(comparison: Comparison, finalist_runs: int) -> str:
-    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
     return (
         f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
         f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
-        f"{signed(comparison.high)}, exact McNemar {p_value}, counting rows alone as random). "
+        f"{signed(comparison.high)}, exact McNemar {p_text(comparison.p_value)}, counting rows alone as random). "
         f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
 
@@ -147,33 +155,37 @@ def _difference(comparison: Comparison, finalist_runs: int) -> str:
 # Finalists -----------------------------------------------------------------------------------------------------------
 
 
-def final_answer(finals: Finals) -> str:
+def final_answer(finals: Finals, metric: str) -> str:
     """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
-    sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm)))]
+    sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
     if finals.primary:
-        sentences.append(_final_difference(finals, finals.primary))
+        sentences.append(_final_difference(finals, finals.primary, metric))
         sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio)]
     return " ".join(sentences)
 
 
-def _finalist_sentence(finals: Finals, best: Finalist | None) -> str | None:
+def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> str | None:
     if best is None:
         return None
-    accuracy = best.mean("accuracy") if finals.split == "test" else best.confirmed_score
+    reached = named_score(metric, best.confirmed_score)
+    if finals.split == "test":
+        metric = metric.removeprefix("val_")
+        reached = named_score(metric, best.mean(metric))
+        reached += "" if metric == "accuracy" else f" and an accuracy of {percent(best.mean('accuracy'))}"
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items())
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
     return (
-        f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {percent(accuracy)} on the "
+        f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {reached} on the "
         f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')})."
     )
 
 
-def _final_difference(finals: Finals, found: FinalComparison) -> str:
-    p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> str:
+    of = "" if metric == "val_accuracy" else " of accuracy"
     over = "the finalists of the latest choice" if finals.earlier else "all finalists"
     said = (
-        f"Over {over}, distilling makes {signed(found.difference)} points (95 % interval {signed(found.low)} to "
-        f"{signed(found.high)}, {p_value}, counting {found.counted} as random): {found.word}."
+        f"Over {over}, distilling makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
+        f"{signed(found.high)}, {p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
     )
     return f"{said} {one_seed(finals)}" if found.one_seed else said
 
@@ -266,9 +278,9 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         if ways:
             sentences.append(f"It would take about {' or '.join(ways)} to settle a difference of this size.")
     if finals.shrinkage:
-        lost = finals.shrinkage.value
-        flattered = f"had flattered its finalists: fresh seeds score {points(lost)} points less"
-        not_so = f"had not flattered its finalists: fresh seeds score {points(abs(lost))} points more"
+        lost, metric = finals.shrinkage.value, found.sweep.study.metric
+        flattered = f"had flattered its finalists: fresh seeds score {difference_text(metric, lost)} less"
+        not_so = f"had not flattered its finalists: fresh seeds score {difference_text(metric, abs(lost))} more"
         sentences.append(f"The search {flattered if lost > 0 else not_so}.")
     sentences += _left_out(finals)
     if finals.split == "validation":
@@ -323,14 +335,16 @@ def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
 
 
 def _more(found: SweepRecords, finals: Finals | None) -> str:
-    gains = []
+    gains, metric = [], found.sweep.study.metric
     for arm in ARMS:
         scores = [score(trial, found.sweep) for trial in complete(found.trials) if trial.arm == arm]
         if scores and (gain := next_gain(scores, len(scores))) is not None:
-            gains.append((f"{len(scores)} more {ARM_NAMES[arm]} trials would add about {gain:.1f} points", gain / 100))
+            added = difference_text(metric, gain)
+            gains.append((f"{len(scores)} more {ARM_NAMES[arm]} trials would add about {added}", gain))
     if not gains:
         return f"Too few complete trials to say: an estimate needs {FEWEST_SCORES} of an arm."
     text = f"{'; '.join(words for words, _ in gains)} (by the trials so far, as if independent)."
-    if finals and finals.detectable is not None and max(gain for _, gain in gains) < finals.detectable:
+    known = finals.detectable if finals and metric == "val_accuracy" else None  # a difference of accuracies
+    if known is not None and max(gain for _, gain in gains) < known:
         return f"Hardly: {text} That is less than such a study can tell from chance."
     return text

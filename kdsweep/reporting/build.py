@@ -93,7 +93,9 @@ def build_report(folder: Path, *others: Path) -> Report:
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
-        answer=final_answer(finals) if finals else answer(found, first, second, comparison, arms),
+        answer=final_answer(finals, found.sweep.study.metric)
+        if finals
+        else answer(found, first, second, comparison, arms),
         questions=questions(found, finals, ship, advised),
         conventions=conventions(found),
         doubts=_doubts(found),

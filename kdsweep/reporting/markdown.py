@@ -7,6 +7,7 @@ from typing import Any
 from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
+from kdsweep.analysis.score import score_text, teacher_score
 from kdsweep.config.sweep import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
@@ -31,15 +32,19 @@ def _shown(value: Any) -> str:
 
 
 def _ranked_table(report: Report) -> list[list[str]]:
-    header = ["rank", "arm", "trial", "val_accuracy", *report.searched, "95 % interval"]
+    """Return the ranked rows: what they are ranked by, where that is no accuracy, then the accuracy with its interval."""
+    metric = report.records.sweep.study.metric
+    own = [] if metric == "val_accuracy" else [metric]
+    header = ["rank", "arm", "trial", *own, "val_accuracy", *report.searched, "95 % interval"]
     lines = [[*header, "parameters", "ms a row", "agreement", "seconds"]]
     for row in report.rows:
         result = row.trial.result
         if row.rank is None or result is None:
             continue
         interval = f"{percent(row.interval[0])} to {percent(row.interval[1])}" if row.interval else "–"
-        cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial), percent(row.val_accuracy, 2)]
-        cells += [*map(_shown, row.searched.values()), interval]
+        cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial)]
+        cells += [score_text(name, row.score, 2) for name in own]
+        cells += [percent(row.val_accuracy, 2), *map(_shown, row.searched.values()), interval]
         cells += [f"{result.parameters:,}", number(result.latency_ms_p50), percent(result.val_agreement)]
         lines.append([*cells, number(result.seconds)])
     return lines
@@ -52,14 +57,15 @@ def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
     """Means over the fresh seeds, what the search had said before them; the teacher's scores stand last."""
     lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds", "test accuracy"]]
     lines[0] += [f"test {name}" for name in TESTED]
+    metric = report.records.sweep.study.metric
     for row in finals.rows:
-        cells = [str(row.rank), titled(row), percent(row.search_score, 2), percent(row.confirmed_score, 2)]
+        scores = [score_text(metric, value, 2) for value in (row.search_score, row.confirmed_score)]
+        cells = [str(row.rank), titled(row), *scores]
         cells += [*map(_shown, row.searched.values()), f"{len(row.runs)} of {row.wanted}"]
         lines.append([*cells, percent(row.mean("accuracy"), 2), *(number(row.mean(name), 3) for name in TESTED)])
-    teacher = report.records.teacher
-    if teacher:
-        confirmed = teacher.val_accuracy if report.records.sweep.study.metric == "val_accuracy" else None
-        cells = ["–", "teacher", "–", percent(confirmed, 2), *("–" for _ in finals.rows[0].searched), "–"]
+    if report.records.teacher:
+        confirmed = score_text(metric, teacher_score(report.records), 2)
+        cells = ["–", "teacher", "–", confirmed, *("–" for _ in finals.rows[0].searched), "–"]
         lines.append([*cells, *_teacher_test(report.teacher_test)])
     return lines
 

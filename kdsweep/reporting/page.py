@@ -10,6 +10,7 @@ import jinja2
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
+from kdsweep.analysis.score import majority_score, score_text, teacher_score
 from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import ARM_NAMES, ARMS
 from kdsweep.records.reading import read_test
@@ -25,8 +26,8 @@ def render_html(report: Report) -> str:
     found = report.records
     drawn = {
         "search": search_map.search_maps(found),
-        "curves": curves.learning_curves(found.trials),
-        "cost": cost.accuracy_versus_cost(found),
+        "curves": curves.learning_curves(found),
+        "cost": cost.score_versus_cost(found),
         "budget": (curves.budget_curves(found),),
         "calibration": (cost.calibration(_calibrated(report)),),
         "confusion": confusion_matrices(report.by_class),
@@ -47,6 +48,9 @@ def render_html(report: Report) -> str:
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         drawn=drawn,
+        metric=found.sweep.study.metric,
+        teacher_score=teacher_score(found),
+        majority_score=majority_score(found),
         arm_names=ARM_NAMES,
         whisker=partial(_whisker, _scale(ranked)),
         css=_beside("page.css"),
@@ -85,6 +89,7 @@ def _template() -> jinja2.Template:
     )
     filters: dict[str, Callable[..., Any]] = {
         "percent": percent,
+        "scored": _scored,
         "compact": compact,
         "number": number,
         "in_percent": in_percent,
@@ -105,6 +110,10 @@ def _beside(name: str) -> str:
 def _key(value: Any) -> str:
     """What the page sorts a cell by: a number's digits, or the text."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _scored(value: float | None, metric: str, digits: int = 1) -> str:
+    return score_text(metric, value, digits)
 
 
 def _millions(value: int) -> str:

@@ -10,6 +10,7 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import new_sweep_key
 from kdsweep.records.writing import keep_sweep_key
+from kdsweep.search import attributes
 from kdsweep.search.storage import Storage
 
 Value = TypeVar("Value", str, int, float)
@@ -25,9 +26,9 @@ class Agreements:
         """All hosts must bring the same teacher and rows. Raises ResultsError with what differs."""
         study = self._study
         with self._storage.alone():
-            stored = study.user_attrs.get("materials")
+            stored = study.user_attrs.get(attributes.MATERIALS)
             if stored is None:
-                study.set_user_attr("materials", dict(facts))
+                study.set_user_attr(attributes.MATERIALS, dict(facts))
         changes = [
             f"  {name}: {stored[name]}, here {facts[name]}" for name in facts if stored and stored[name] != facts[name]
         ]
@@ -40,21 +41,25 @@ class Agreements:
                 "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
             )
 
+    def has_agreed(self) -> bool:
+        """Whether trials have met a teacher and rows before."""
+        return attributes.MATERIALS in self._study.user_attrs
+
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
         """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
-        return self._agreed("latencies", architecture, measure)
+        return self._agreed(attributes.LATENCIES, architecture, measure)
 
     def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
         """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
-        return self._agreed("precisions", hardware, measure)
+        return self._agreed(attributes.PRECISIONS, hardware, measure)
 
     def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
         """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
-        return self._agreed("teacher_threads", "auto", count)
+        return self._agreed(attributes.TEACHER_THREADS, "auto", count)
 
     def sweep_key(self) -> str:
         """What the ids of the sweep's W&B runs end with, drawn once for all hosts; the results folder keeps a copy."""
-        key = self._agreed("tracking", "sweep_key", new_sweep_key)
+        key = self._agreed(attributes.TRACKING, "sweep_key", new_sweep_key)
         keep_sweep_key(self._folder, key)
         return key
 

@@ -1,41 +1,41 @@
-"""A row of a study as the rest of the sweep knows it: which trial it means, and the one that this process is to run."""
+"""Translates Optuna's trials into the sweep's terms: arm, number, finalist's seed. `Assignment` is the one that this process trains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
-from kdsweep.config.sweep import Arm, Stage
-from kdsweep.records.schema import Finalist
+from kdsweep.config.sweep import Stage
+from kdsweep.records.layout import TrialId
+from kdsweep.records.schema import Status
+from kdsweep.search import attributes
 from kdsweep.search.storage import OUTAGES, Storage
 
-
-@dataclass(frozen=True, kw_only=True)
-class Who:
-    """Which trial of the sweep a row of a study means."""
-
-    arm: Arm
-    trial: int
-    finalist: Finalist | None = None
+STATES: dict[Status, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""Optuna's word for how a trial ended."""
 
 
-def who_is(stage: Stage, row: FrozenTrial | Trial) -> Who:
-    """What a row of a study means."""
+def trial_id(stage: Stage, trial: FrozenTrial | optuna.trial.Trial) -> TrialId:
+    """Return which trial of the sweep a trial of a study is; a finalist's says it in its attributes."""
     if stage != "finalists":
-        return Who(arm=stage, trial=row.number)
-    told = row.user_attrs
-    finalist = Finalist(seed=told["seed"], round=told["round"])
-    return Who(arm=told["arm"], trial=told["trial"], finalist=finalist)
+        return TrialId(stage, trial.number)
+    said = trial.user_attrs
+    return TrialId(said[attributes.ARM], said[attributes.TRIAL], said[attributes.SEED])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
     """A trial whose worker is dead: back in the queue, or failed where that happened too often."""
 
-    arm: Arm
-    trial: int
-    finalist: Finalist | None
+    id: TrialId
+    round: int
+    """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
     attempt: int
     params: Mapping[str, Any]
     failed: str | None
@@ -46,25 +46,49 @@ class Settled:
 class StoredTrial:
     """A finished trial as the study itself carries it, for a host that does not have its folder."""
 
-    arm: Arm
-    trial: int
-    finalist: Finalist | None
+    id: TrialId
     record: Mapping[str, str]
     """As `reading.packed_trial` makes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """An earlier trial of the same arm with the same parameters, and how it ended."""
+
+    number: int
+    status: Status
+    score: float | None
+    """By the study's metric; None where it did not complete."""
+    scores: Mapping[int, float]
+    """Of its epochs."""
+
+
+def twin_of(trial: FrozenTrial) -> Twin:
+    """Return a finished trial as a twin."""
+    status = next(status for status, state in STATES.items() if state == trial.state)
+    score = trial.value if status == "complete" else None
+    return Twin(number=trial.number, status=status, score=score, scores=trial.intermediate_values)
 
 
 class Assignment:
     """A trial that this process is to run."""
 
-    def __init__(self, trial: Trial, who: Who, attempt: int, params: Mapping[str, Any], storage: Storage) -> None:
+    def __init__(
+        self, trial: optuna.trial.Trial, id_: TrialId, attempt: int, params: Mapping[str, Any], storage: Storage
+    ) -> None:
         self._trial, self._storage = trial, storage
-        self.arm, self.trial, self.finalist = who.arm, who.trial, who.finalist
-        self.stage: Stage = who.arm if who.finalist is None else "finalists"
-        self.attempt, self.params = attempt, params
+        self.id, self.attempt, self.params = id_, attempt, params
+        self.round: int = trial.user_attrs.get(attributes.ROUND, 0)
+        """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
         self._untold: list[tuple[float, int]] = []
 
     @property
-    def id(self) -> int:
+    def number(self) -> int:
+        """Optuna's number of the trial in its study, which a finalist shares with nobody in the search."""
+        return self._trial.number
+
+    @property
+    def storage_id(self) -> int:
         """Optuna's id of the trial, over all studies of its storage."""
         return self._trial._trial_id
 
@@ -91,3 +115,13 @@ class Assignment:
         except OUTAGES as error:
             self._storage.note_outage(error)
             return False
+
+    def answer_like(self, twin: Twin) -> None:
+        """Report a twin's epochs as its own, and say whose they are."""
+        for epoch, score in twin.scores.items():
+            self._trial.report(score, epoch)
+        self._trial.set_user_attr(attributes.TWIN, twin.number)
+
+    def keep(self, record: Mapping[str, str]) -> None:
+        """Let the study carry the finished trial."""
+        self._trial.set_user_attr(attributes.RECORD, dict(record))

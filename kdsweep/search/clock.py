@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from optuna.study import Study
 
 from kdsweep.errors import ResultsError
+from kdsweep.search import attributes
 from kdsweep.search.storage import Storage
 
 TICK_SECONDS = 5.0
 GAP_SECONDS = 60.0
 """A longer silence between two ticks is a pause, and not counted."""
-ATTRIBUTE = "clock"
 
 
 class Clock:
@@ -40,7 +40,7 @@ class Clock:
         passed = now - last
         counted = passed if 0 < passed < GAP_SECONDS else 0.0
         entry = [seconds + counted, max(now, last)]
-        self._storage.patiently(lambda: self._study.set_user_attr(ATTRIBUTE, entry))
+        self._storage.patiently(lambda: self._study.set_user_attr(attributes.CLOCK, entry))
 
     @contextmanager
     def going(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -68,5 +68,5 @@ class Clock:
                 return
 
     def _read(self) -> tuple[float, float]:
-        seconds, last = self._storage.patiently(lambda: self._study.user_attrs).get(ATTRIBUTE, (0.0, 0.0))
+        seconds, last = self._storage.patiently(lambda: self._study.user_attrs).get(attributes.CLOCK, (0.0, 0.0))
         return float(seconds), float(last)

@@ -36,13 +36,13 @@ def decode(axis: Axis, stored: Any) -> Any:
     return {encode(choice): choice for choice in axis.choices}[stored] if axis.choices else stored
 
 
-def suggest(trial: optuna.trial.Trial, name: str, wanted: BaseDistribution) -> Any:
+def suggest(trial: optuna.trial.Trial, name: str, axis: Axis) -> Any:
     """Ask a trial for its value of the field `name`."""
-    match wanted:
-        case FloatDistribution():
+    match distribution(name, axis):
+        case FloatDistribution() as wanted:
             return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
-        case IntDistribution():
+        case IntDistribution() as wanted:
             return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
-        case CategoricalDistribution():
-            return trial.suggest_categorical(name, wanted.choices)
-    raise AssertionError(wanted)
+        case CategoricalDistribution() as wanted:
+            return decode(axis, trial.suggest_categorical(name, wanted.choices))
+    raise AssertionError(axis)

@@ -17,13 +17,13 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, study_path
-from kdsweep.system.files import Lock
+from kdsweep.search import attributes, optuna_parts
+from kdsweep.system.files import locked
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=ExperimentalWarning)
@@ -40,7 +40,10 @@ Answer = TypeVar("Answer")
 
 
 class Storage:
-    """Optuna's storage with what it lacks for trials that must not be lost. `say` hears of outages."""
+    """Optuna's storage with what it lacks for trials that must not be lost. `say` hears of outages.
+
+    Raises LibraryError for an Optuna without the private parts that it takes.
+    """
 
     def __init__(self, study: StudyConfig, folder: Path, say: Callable[[str], None] = print) -> None:
         self.embedded = study.storage is None
@@ -48,6 +51,7 @@ class Storage:
         self._folder, self._say = folder, say
         self._grace_seconds = 2 * study.heartbeat_seconds
         self._answering_since = time.monotonic()
+        self._rows = optuna_parts.rows()
         with self.alone():
             self.rdb = self._open(study)
 
@@ -70,7 +74,7 @@ class Storage:
         """Inside the block, no other process opens or creates studies here. Raises ResultsError for no database."""
         try:
             if self.embedded:
-                with _file_lock(Lock(locks_folder(self._folder) / "study.lock")):
+                with locked(locks_folder(self._folder) / "study.lock"):
                     yield
             else:
                 with _advisory_lock(self._url):
@@ -98,15 +102,14 @@ class Storage:
 
     def put_back(self, trial_id: int) -> bool:
         """Give a running trial back to the queue under its own number; False where it does not run any more."""
+        trials = self._rows.TrialModel
         with self.rdb.engine.begin() as connection:
-            running = (models.TrialModel.trial_id == trial_id) & (models.TrialModel.state == TrialState.RUNNING)
-            back = connection.execute(
-                sqlalchemy.update(models.TrialModel).where(running).values(state=TrialState.WAITING)
-            )
+            running = (trials.trial_id == trial_id) & (trials.state == TrialState.RUNNING)
+            back = connection.execute(sqlalchemy.update(trials).where(running).values(state=TrialState.WAITING))
             if back.rowcount:
-                attributes, beats = models.TrialUserAttributeModel, models.TrialHeartbeatModel
-                owner = (attributes.trial_id == trial_id) & (attributes.key == "owner")
-                connection.execute(sqlalchemy.delete(attributes).where(owner))
+                told, beats = self._rows.TrialUserAttributeModel, self._rows.TrialHeartbeatModel
+                owner = (told.trial_id == trial_id) & (told.key == attributes.OWNER)
+                connection.execute(sqlalchemy.delete(told).where(owner))
                 connection.execute(sqlalchemy.delete(beats).where(beats.trial_id == trial_id))
         return bool(back.rowcount)
 
@@ -158,15 +161,6 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-
-
-@contextmanager
-def _file_lock(lock: Lock) -> Iterator[None]:
-    lock.take(wait=True)
-    try:
-        yield
-    finally:
-        lock.give_back()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ sampler is built anew for each slot from (study seed, slot), so that a resumed s
 Trials are asked for and told here, not by `study.optimize`, which dies with its database and fails what was merely cut off.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,20 +14,18 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import NopPruner
-from optuna.samplers import RandomSampler
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsweep.config.sweep import ARMS, STAGES, Arm, Stage, SweepConfig, identity_changes
-from kdsweep.errors import ResultsError
+from kdsweep.config.sweep import ARMS, STAGES, Arm, Stage, SweepConfig
+from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import Status, TrialResult
-from kdsweep.search import space
+from kdsweep.search import attributes, space
 from kdsweep.search.agreements import Agreements
-from kdsweep.search.assignment import Assignment, Settled, StoredTrial, Who, who_is
+from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, Twin, trial_id, twin_of
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
-from kdsweep.search.sampler import SlotSampler, known_slots, pruner
+from kdsweep.search.opening import open_studies
+from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
 SILENCED = (
@@ -38,12 +35,6 @@ SILENCED = (
 """How Optuna's warnings about what is meant here begin."""
 for _message in SILENCED:
     warnings.filterwarnings("ignore", message=_message)
-
-STATES: dict[Status, TrialState] = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
 
 
 class Studies:
@@ -55,11 +46,9 @@ class Studies:
     def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
         self._sweep, self._owner = sweep, owner
         self._storage = Storage(sweep.study, folder, say)
-        with self._storage.alone():
-            self._studies: dict[Stage, Study] = {arm: self._create(arm) for arm in ARMS}
-            self._studies["finalists"] = self._create_finalists()
+        self._studies = open_studies(sweep, self._storage)
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
-        ranked = lambda arm: self.ranked(arm, arm)
+        ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
         self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
@@ -101,26 +90,26 @@ class Studies:
         target = self._sweep.study.target
         return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
 
-    def ranked(self, stage: Stage, arm: Arm) -> list[tuple[Who, float]]:
+    def ranked(self, stage: Stage, arm: Arm) -> list[tuple[TrialId, float]]:
         """An arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
         done = [
             trial
             for trial in self._trials(stage)
             if trial.state == TrialState.COMPLETE
-            and "twin" not in trial.user_attrs
+            and attributes.TWIN not in trial.user_attrs
             and max(trial.constraints.values(), default=0.0) <= 0
         ]
-        mine = [(who, t) for t in done if (who := who_is(stage, t)).arm == arm]
+        mine = [(id_, trial) for trial in done if (id_ := trial_id(stage, trial)).arm == arm]
         mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
-        return [(who, trial.values[0]) for who, trial in mine]
+        return [(id_, trial.values[0]) for id_, trial in mine]
 
     def stored(self) -> list[StoredTrial]:
         """Finished trials with all that ranking and verdicts need."""
-        found = [(who_is(stage, t), t) for stage in STAGES for t in self._trials(stage) if "record" in t.user_attrs]
         return [
-            StoredTrial(arm=who.arm, trial=who.trial, finalist=who.finalist, record=trial.user_attrs["record"])
-            for who, trial in found
-            if trial.state.is_finished()
+            StoredTrial(id=trial_id(stage, trial), record=trial.user_attrs[attributes.RECORD])
+            for stage in STAGES
+            for trial in self._trials(stage)
+            if attributes.RECORD in trial.user_attrs and trial.state.is_finished()
         ]
 
     # Taking and telling -----------------------------------------------------------------------------------------------
@@ -159,40 +148,38 @@ class Studies:
     @contextmanager
     def alive(self, assignment: Assignment) -> Iterator[None]:
         """Inside the block, other hosts see that the trial is being run."""
-        with self._storage.beating(assignment.id):
+        with self._storage.beating(assignment.storage_id):
             yield
 
     def finish(self, assignment: Assignment, result: TrialResult, record: Mapping[str, str]) -> bool:
         """Tell how a trial ended, and its `record`; False where somebody else runs or ran it by now: this is a spare attempt."""
-        return self._storage.patiently(lambda: self._tell(assignment, result, record))
+        value = getattr(result, self._sweep.study.metric)
+        return self._storage.patiently(lambda: self._tell(assignment, result.status, value, record))
 
-    def twin(self, assignment: Assignment) -> FrozenTrial | None:
+    def twin(self, assignment: Assignment) -> Twin | None:
         """An earlier trial of the same arm with the same parameters that has ended."""
-        if assignment.finalist:
+        arm, number = assignment.id.arm, assignment.id.number
+        if assignment.id.stage == "finalists" or not self._sweep.axes(arm):
             return None
-        axes = self._sweep.axes(assignment.arm)
         wanted = {name: space.encode(value) for name, value in assignment.params.items()}
-        known = self._trials(assignment.arm)[: known_slots(self._sweep.study, assignment.trial)]
-        ended = [t for t in known if t.state.is_finished() and "twin" not in t.user_attrs]
-        return next((t for t in ended if t.number != assignment.trial and t.params == wanted and axes), None)
+        known = self._trials(arm)[: known_slots(self._sweep.study, number)]
+        ended = [t for t in known if t.state.is_finished() and attributes.TWIN not in t.user_attrs]
+        same = (trial for trial in ended if trial.number != number and trial.params == wanted)
+        return next(map(twin_of, same), None)
 
-    def finish_like(
-        self, assignment: Assignment, twin: FrozenTrial, result: TrialResult, record: Mapping[str, str]
-    ) -> bool:
+    def finish_like(self, assignment: Assignment, twin: Twin, result: TrialResult, record: Mapping[str, str]) -> bool:
         """Answer a duplicate from the record: it ends as its twin did."""
 
         def tell() -> bool:
-            for epoch, value in twin.intermediate_values.items():
-                assignment._trial.report(value, epoch)
-            assignment._trial.set_user_attr("twin", twin.number)
-            return self._tell(assignment, result, record, like=twin)
+            assignment.answer_like(twin)
+            return self._tell(assignment, twin.status, twin.score, record)
 
         return self._storage.patiently(tell)
 
     def put_back(self, assignment: Assignment) -> None:
         """Give up a trial that is to be continued by whoever takes it next."""
         if self._is_mine(assignment):
-            self._storage.put_back(assignment.id)
+            self._storage.put_back(assignment.storage_id)
 
     # Dead workers -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +189,7 @@ class Studies:
         With `blame`, the death counts against the trial, which fails at the `study.max_attempts`th: it may be the cause.
         """
         running = [(stage, t) for stage in STAGES for t in self._trials(stage) if t.state == TrialState.RUNNING]
-        dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get("owner"))]
+        dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
         return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
 
     def settle_stale(self) -> list[Settled]:
@@ -212,69 +199,20 @@ class Studies:
             stale = self._storage.stale(study._study_id)
             before = datetime.now() - timedelta(seconds=4 * self._sweep.study.heartbeat_seconds)
             for trial in self._trials(stage):
-                nameless = "owner" not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before
+                nameless = (
+                    attributes.OWNER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before
+                )
                 silent = trial._trial_id in stale or (nameless and not self._storage.embedded)
                 if trial.state == TrialState.RUNNING and silent:
                     settled.append(self._settle(stage, trial, blame=True))
         return settled
 
-    def has_agreed(self) -> bool:
-        """Whether trials have met a teacher and rows before."""
-        return "materials" in self._studies["distilled"].user_attrs
-
     # Inside -----------------------------------------------------------------------------------------------------------
-
-    def _create(self, arm: Arm) -> Study:
-        study = optuna.create_study(
-            study_name=f"{self._sweep.name}-{arm}",
-            storage=self._storage.rdb,
-            direction="maximize",
-            sampler=SlotSampler(self._sweep.study, ARMS.index(arm)),
-            pruner=pruner(self._sweep),
-            load_if_exists=True,
-        )
-        self._check_identity(study)
-        for point in self._queue(arm)[len(study.get_trials(deepcopy=False)) :]:
-            study.enqueue_trial({name: space.encode(value) for name, value in point.items()})
-        return study
-
-    def _create_finalists(self) -> Study:
-        return optuna.create_study(
-            study_name=f"{self._sweep.name}-finalists",
-            storage=self._storage.rdb,
-            direction="maximize",
-            sampler=RandomSampler(seed=0),  # asked for nothing: every finalist is queued with its configuration
-            pruner=NopPruner(),
-            load_if_exists=True,
-        )
-
-    def _check_identity(self, study: Study) -> None:
-        stored = study.user_attrs.get("identity")
-        if stored is None:
-            study.set_user_attr("identity", json.dumps(_plain(self._sweep.identity())))
-            return
-        changes = identity_changes(json.loads(stored), _plain(self._sweep.identity()))
-        if changes:
-            raise ResultsError(
-                f"the study {study.study_name!r} was made by another sweep file:\n" + "\n".join(changes) + "\n"
-                "Undo the change to continue that sweep, or start a new one beside it with --fork NEW_NAME"
-            )
-
-    def _queue(self, arm: Arm) -> list[Mapping[str, Any]]:
-        """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole, each point once."""
-        known = self._sweep.enqueue if arm == "distilled" else ()
-        if self._sweep.study.sampler != "grid":
-            return list(known)
-
-        def place(point: Mapping[str, Any]) -> int:
-            return next((index for index, item in enumerate(known) if item.items() <= point.items()), len(known))
-
-        return sorted(self._sweep.grid(arm), key=place)
 
     def _trials(self, stage: Stage) -> list[FrozenTrial]:
         return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
 
-    # Rows -------------------------------------------------------------------------------------------------------------
+    # Trials -----------------------------------------------------------------------------------------------------------
 
     def _open(self, arm: Arm) -> bool:
         return self._started(arm) < self._sweep.budget(arm)
@@ -292,59 +230,46 @@ class Studies:
         return all(trial.state.is_finished() for trial in trials[: known_slots(self._sweep.study, slot)])
 
     def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
-        attributes = trial.user_attrs
-        attempt = int(attributes.get("attempt", 0)) + (
-            attributes.get("owner") != self._owner
-        )  # asked again in an outage
-        trial.set_user_attr("attempt", attempt)
-        trial.set_user_attr("owner", self._owner)
+        told, id_ = trial.user_attrs, trial_id(stage, trial)
+        asked_again = told.get(attributes.OWNER) == self._owner  # in an outage
+        attempt = int(told.get(attributes.ATTEMPT, 0)) + (not asked_again)
+        trial.set_user_attr(attributes.ATTEMPT, attempt)
+        trial.set_user_attr(attributes.OWNER, self._owner)
         if stage == "finalists":
-            who = who_is(stage, trial)
-            params = self._params_of(who)
+            params = self._params_of(id_)
         else:
-            who, axes = Who(arm=stage, trial=trial.number), self._sweep.axes(stage)
-            suggested = {
-                name: space.suggest(trial, name, space.distribution(name, axis)) for name, axis in axes.items()
-            }
-            params = {name: space.decode(axis, suggested[name]) for name, axis in axes.items()}
-        return Assignment(trial, who, attempt, params, self._storage)
+            params = {name: space.suggest(trial, name, axis) for name, axis in self._sweep.axes(stage).items()}
+        return Assignment(trial, id_, attempt, params, self._storage)
 
-    def _params_of(self, who: Who) -> dict[str, Any]:
+    def _params_of(self, trial: TrialId) -> dict[str, Any]:
         """What the search sampled for a trial; a finalist has its own seed."""
-        sampled = self._trials(who.arm)[who.trial].params
+        sampled = self._trials(trial.arm)[trial.number].params
         params = {name: space.decode(self._sweep.search[name], value) for name, value in sampled.items()}
-        return params | ({"seed": who.finalist.seed} if who.finalist else {})
+        return params if trial.seed is None else params | {"seed": trial.seed}
 
     def _is_mine(self, assignment: Assignment) -> bool:
-        now = self._storage.patiently(lambda: self._storage.rdb.get_trial(assignment.id))
-        mine = (now.user_attrs.get("owner"), now.user_attrs.get("attempt")) == (self._owner, assignment.attempt)
-        return now.state == TrialState.RUNNING and mine
+        now = self._storage.patiently(lambda: self._storage.rdb.get_trial(assignment.storage_id))
+        told = (now.user_attrs.get(attributes.OWNER), now.user_attrs.get(attributes.ATTEMPT))
+        return now.state == TrialState.RUNNING and told == (self._owner, assignment.attempt)
 
-    def _tell(
-        self,
-        assignment: Assignment,
-        result: TrialResult,
-        record: Mapping[str, str],
-        like: FrozenTrial | None = None,
-    ) -> bool:
+    def _tell(self, assignment: Assignment, status: Status, value: float | None, record: Mapping[str, str]) -> bool:
         if not self._is_mine(assignment):
             return False
-        assignment._trial.set_user_attr("record", dict(record))
-        state = like.state if like else STATES[result.status]
-        value = like.value if like else getattr(result, self._sweep.study.metric)
+        assignment.keep(record)
+        study, state = self._studies[assignment.id.stage], STATES[status]
         try:
-            complete = state == TrialState.COMPLETE
-            number = assignment._trial.number
-            self._studies[assignment.stage].tell(number, value if complete else None, state=state)
+            study.tell(assignment.number, value if status == "complete" else None, state=state)
         except (UpdateFinishedTrialError, ValueError):  # settled between the two lines above: "Cannot tell a … trial"
             return False
         return True
 
     def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled:
-        deaths = int(trial.user_attrs.get("deaths", 0)) + blame
+        deaths = int(trial.user_attrs.get(attributes.DEATHS, 0)) + blame
         failed = None
         if blame:
-            self._storage.patiently(lambda: self._storage.rdb.set_trial_user_attr(trial._trial_id, "deaths", deaths))
+            self._storage.patiently(
+                lambda: self._storage.rdb.set_trial_user_attr(trial._trial_id, attributes.DEATHS, deaths)
+            )
         if deaths >= self._sweep.study.max_attempts:
             failed = (
                 f"a worker must live through a trial, but died with this one {deaths} times (study.max_attempts); "
@@ -353,10 +278,11 @@ class Studies:
             self._storage.patiently(lambda: self._studies[stage].tell(trial.number, state=TrialState.FAIL))
         else:
             self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
-        who, attempt = who_is(stage, trial), int(trial.user_attrs.get("attempt", 1))
-        facts: dict[str, Any] = {"arm": who.arm, "trial": who.trial, "finalist": who.finalist, "attempt": attempt}
-        return Settled(**facts, params=self._params_of(who), failed=failed)
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in identity.items()}
+        id_ = trial_id(stage, trial)
+        return Settled(
+            id=id_,
+            round=trial.user_attrs.get(attributes.ROUND, 0),
+            attempt=int(trial.user_attrs.get(attributes.ATTEMPT, 1)),
+            params=self._params_of(id_),
+            failed=failed,
+        )

@@ -198,3 +198,14 @@ class Lock:
         free = self._path.exists() and other.take()
         other.give_back()
         return self._path.exists() and not free
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside the block, no other process is in a block of the same `path`: one that comes second waits."""
+    lock = Lock(path)
+    lock.take(wait=True)
+    try:
+        yield
+    finally:
+        lock.give_back()

@@ -184,8 +184,8 @@ def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
 def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
     findings = []
     for trial in (*found.trials, *found.finalists):
-        place = (found.sweep.name, trial.arm, trial.trial, trial.finalist_seed)
-        numbered = [(attempt, run) for run in runs if (attempt := attempt_of(run.run_id, *place)) is not None]
+        told = ((attempt_of(run.run_id, found.sweep.name, trial.id), run) for run in runs)
+        numbered = [(attempt, run) for attempt, run in told if attempt is not None]
         attempts = [run for _, run in sorted(numbered, key=lambda pair: pair[0])]
         again = "" if trial.finalist_seed is None else f", seed {trial.finalist_seed}"
         what = f"{ARM_NAMES[trial.arm]} trial {trial.trial}{again}"
@@ -206,7 +206,7 @@ def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
 def _record(found: SweepRecords, trial: TrialRow, result: TrialResult, what: str) -> _Record:
     steps, key, config = read_steps(trial.folder), key_in(result.run_id or ""), asdict(trial.config)
     if key:
-        config |= trial_facts(found.sweep, key, trial.config, trial.arm, trial.trial)
+        config |= trial_facts(found.sweep, key, trial.config, trial.id)
     facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
     facts |= {"steps": steps, "epochs": trial.epochs}
     return _Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)

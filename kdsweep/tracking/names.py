@@ -14,7 +14,7 @@ from typing import Any
 
 from kdsweep.config.sweep import ARM_NAMES, LONGEST_TAG, Arm, Stage, SweepConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
-from kdsweep.records.layout import KEY_LENGTH
+from kdsweep.records.layout import KEY_LENGTH, TrialId
 
 JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
 """What W&B calls a run of each."""
@@ -35,25 +35,19 @@ class RunLabel:
     tags: tuple[str, ...] = ()
 
 
-def trial_label(
-    sweep: SweepConfig,
-    key: str,
-    config: TrialConfig,
-    arm: Arm,
-    trial: int,
-    attempt: int,
-    finalist_seed: int | None = None,
-) -> RunLabel:
-    """Of an attempt at a trial, or at its run as a finalist with that seed."""
+def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int) -> RunLabel:
+    """Of an attempt at a trial, or at its run as a finalist."""
     again = f" a{attempt}" if attempt > 1 else ""
-    name = f"{ARM_NAMES[arm]} {trial}" if finalist_seed is None else f"finalist {_place(arm, trial)} s{finalist_seed}"
-    facts = trial_facts(sweep, key, config, arm, trial)
+    of_search = _short_name(TrialId(trial.arm, trial.number))
+    arm = ARM_NAMES[trial.arm]
+    name = f"{arm} {trial.number}" if trial.seed is None else f"finalist {of_search} s{trial.seed}"
+    facts = trial_facts(sweep, key, config, trial)
     return RunLabel(
-        run_id=f"{_place(arm, trial, finalist_seed)}-a{attempt}-{key}",
+        run_id=trial_run_id(trial, attempt, key),
         name=name + again,
-        job_type=JOB_TYPES[arm if finalist_seed is None else "finalists"],
+        job_type=JOB_TYPES[trial.stage],
         facts=facts,
-        tags=_tags(sweep.name, ARM_NAMES[arm], f"trial {trial}", facts["student_name"], facts["data_name"]),
+        tags=_tags(sweep.name, arm, f"trial {trial.number}", facts["student_name"], facts["data_name"]),
     )
 
 
@@ -85,9 +79,9 @@ def sweep_facts(sweep: SweepConfig, key: str) -> dict[str, Any]:
     return {"sweep": sweep.name, "sweep_key": key, "data_name": data_name(data, subset, file)}
 
 
-def trial_facts(sweep: SweepConfig, key: str, config: TrialConfig, arm: Arm, trial: int) -> dict[str, Any]:
+def trial_facts(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId) -> dict[str, Any]:
     """What a trial's run has in its config too."""
-    return {**sweep_facts(sweep, key), "arm": arm, "trial": trial, "student_name": student_name(config)}
+    return {**sweep_facts(sweep, key), "arm": trial.arm, "trial": trial.number, "student_name": student_name(config)}
 
 
 def data_name(dataset: str | None, subset: str | None, train_file: str | None) -> str:
@@ -120,17 +114,22 @@ def _tags(*texts: str) -> tuple[str, ...]:
 # Ids -----------------------------------------------------------------------------------------------------------------
 
 
-def _place(arm: Arm, trial: int, finalist_seed: int | None = None) -> str:
-    return f"{LETTERS[arm]}{trial}" + ("" if finalist_seed is None else f"s{finalist_seed}")
+def trial_run_id(trial: TrialId, attempt: int, key: str) -> str:
+    """Return the id of an attempt's run."""
+    return f"{_short_name(trial)}-a{attempt}-{key}"
 
 
-def attempt_of(run_id: str, sweep: str, arm: Arm, trial: int, finalist_seed: int | None = None) -> int | None:
+def _short_name(trial: TrialId) -> str:
+    return f"{LETTERS[trial.arm]}{trial.number}" + ("" if trial.seed is None else f"s{trial.seed}")
+
+
+def attempt_of(run_id: str, sweep: str, trial: TrialId) -> int | None:
     """Which attempt at a trial a run of this id is; None for another trial's run."""
-    job = f"{JOB_TYPES[arm]}-{trial:04d}"
-    if finalist_seed is not None:
-        job = f"{JOB_TYPES['finalists']}-{arm}-{trial:04d}-seed{finalist_seed}"
-    place = _place(arm, trial, finalist_seed)
-    found = _first_match(run_id, rf"{place}-a(?P<number>\d+){_KEY}", rf"{re.escape(sweep)}-{job}-a(?P<number>\d+)")
+    job = f"{JOB_TYPES[trial.arm]}-{trial.number:04d}"
+    if trial.seed is not None:
+        job = f"{JOB_TYPES['finalists']}-{trial.arm}-{trial.number:04d}-seed{trial.seed}"
+    now = rf"{_short_name(trial)}-a(?P<number>\d+){_KEY}"
+    found = _first_match(run_id, now, rf"{re.escape(sweep)}-{job}-a(?P<number>\d+)")
     return int(found["number"]) if found else None
 
 

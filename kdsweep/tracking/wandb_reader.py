@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdsweep.errors import LibraryError
+from kdsweep.system.libraries import TESTED, version
+
 Values = Mapping[str, Any]
+READER = ("leet", "inspect", "--json")
+WRONG_USAGE = 2
+"""What W&B's command line exits with where it does not know a command or an option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +35,46 @@ class TrackedRun:
 
 
 def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it."""
-    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", path.name]
+    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it.
+
+    Raises LibraryError where this W&B has no such reader.
+    """
+    command = [sys.executable, "-P", "-m", "wandb", *READER, path.name]
     environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
     done = subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, check=False)
-    records = [json.loads(line) for line in done.stdout.decode("utf-8", errors="replace").split("\n") if line]
     told = done.stderr.decode("utf-8", errors="replace").strip().split("\n")
+    if done.returncode == WRONG_USAGE or any(line.endswith("No module named wandb") for line in told):
+        raise _unreadable(told[-1])
+    try:
+        records = [json.loads(line) for line in done.stdout.decode("utf-8", errors="replace").split("\n") if line]
+    except ValueError as error:
+        raise _unreadable(f"no JSON: {error}") from error
     complaints = [line for line in told if re.match("wandb leet inspect: |Error: ", line)]
     if done.returncode and not complaints:
         complaints = [told[-1] or f"exit code {done.returncode}"]
     return records, complaints[-1].removeprefix("wandb leet inspect: ") if complaints else None
 
 
+def _unreadable(said: str) -> LibraryError:
+    return LibraryError(
+        f"runs are read by `wandb {' '.join(READER)}`, which {TESTED['wandb']} has, but this W&B, {version('wandb')}, has it otherwise "
+        f"({said}); only the audit needs it: pip install '{TESTED['wandb']}'"
+    )
+
+
 def read_run(path: Path) -> TrackedRun:
-    """A run's `.wandb` file; a torn one as far as it goes."""
+    """A run's `.wandb` file; a torn one as far as it goes. Raises LibraryError where this W&B writes it otherwise."""
+    records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
+    try:
+        return _as_run(path, records, torn)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(f"a record without {error}") from error
+
+
+def _as_run(path: Path, records: Sequence[Mapping[str, Any]], torn: str | None) -> TrackedRun:
     config: dict[str, Any] = {}
     rows: dict[int, dict[str, Any]] = {}
     summary: dict[str, list[Any]] = {}
-    records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
     for record in records:
         content = record.get(record["type"], {})
         if record["type"] == "run":

@@ -11,19 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import wandb
-from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
-from wandb.sdk.lib.module import unset_globals
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
-from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
-from wandb.sdk.mailbox.mailbox import MailboxClosedError
-from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.system.libraries import TESTED
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.tracker import NullRun, Run
 
@@ -35,12 +30,28 @@ OFFLINE: Mode = "offline"
 INIT_SECONDS = 30
 FINISH_SECONDS = 30
 STOP_CLIENT_SECONDS = 5
-TROUBLE = (
-    *(wandb.errors.Error, OSError),  # OSError: a full disk, a client that is gone, and the TimeoutError of finish
-    *(WandbApiFailedError, WandbServiceConnectionError, ServerResponseError),
-    *(MailboxClosedError, HandleAbandonedError, RunCancelledError, AlreadyJoinedError),
+SETTINGS: Mapping[str, Any] = dict(
+    silent=True,
+    console="off",
+    disable_git=True,
+    save_code=False,
+    init_timeout=INIT_SECONDS,
+    finish_timeout=FINISH_SECONDS,
+    finish_timeout_raises=True,
+    x_disable_meta=True,
+    x_disable_stats=True,
+    x_disable_machine_info=True,
+    x_save_requirements=False,
 )
-"""What W&B raises when it is in trouble itself; most of it is no wandb.errors.Error."""
+"""Quiet, and nothing of the machine: no command line, no git remote, no host statistics, no console. Those that begin with x_ are
+W&B's own, which may rename them."""
+
+
+def is_trouble(error: BaseException) -> TypeGuard[Exception]:
+    """Whether W&B is in trouble itself: the system's errors (a full disk, a client that is gone, and the TimeoutError of finish), and any
+    whose class W&B defines. Most of those are private and no wandb.errors.Error, so they are known by where they come from."""
+    its_own = any(kind.__module__.split(".")[0] == "wandb" for kind in type(error).__mro__)
+    return isinstance(error, OSError) or (its_own and isinstance(error, Exception))
 
 
 class WandbRun:
@@ -97,7 +108,9 @@ class WandbRun:
     def _sending(self) -> Iterator[None]:
         try:
             yield
-        except TROUBLE as error:
+        except Exception as error:
+            if not is_trouble(error):
+                raise
             self.is_whole = False
             self._trouble(error)
 
@@ -136,7 +149,9 @@ class WandbTracker:
         try:
             run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{owner}{self._tracking.project}/{run_id}")
             run.summary.update(dict(values))
-        except (*TROUBLE, ValueError) as error:  # ValueError: no key
+        except Exception as error:
+            if not (is_trouble(error) or isinstance(error, ValueError)):  # ValueError: no key
+                raise
             self.mode = "offline"
             self._say(
                 f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
@@ -149,12 +164,12 @@ class WandbTracker:
             made = self._folders_from_here(label.run_id)
             try:
                 opened = self._init(label, config, mode)
-            except TROUBLE as error:
+            except BaseException as error:
+                if not is_trouble(error):  # a request to stop, which must not wait for a server at exit
+                    stop_client()
+                    raise
                 missing = _one_line(error)
                 self._went_offline, self.mode = self._went_offline or (error if mode == "online" else None), OFFLINE
-            except BaseException:  # a request to stop, which must not wait for a server at exit
-                stop_client()
-                raise
             else:
                 if self._went_offline:
                     self._tell(self._went_offline)
@@ -228,12 +243,15 @@ def stop_client() -> None:
     stopping = threading.Thread(target=_teardown, daemon=True)
     stopping.start()
     stopping.join(STOP_CLIENT_SECONDS)
-    unset_globals()  # type: ignore[no-untyped-call] # finish() leaves wandb.run behind where the client died before it began
+    wandb.run = None  # finish() leaves it behind where the client died before it began
 
 
 def _teardown() -> None:
-    with suppress(*TROUBLE):
+    try:
         wandb.teardown()
+    except Exception as error:
+        if not is_trouble(error):
+            raise
 
 
 def _one_line(error: Exception) -> str:
@@ -241,33 +259,34 @@ def _one_line(error: Exception) -> str:
 
 
 def _settings() -> wandb.Settings:
-    """Quiet, and nothing of the machine: no command line, no git remote, no host statistics, no console."""
-    return wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        save_code=False,
-        init_timeout=INIT_SECONDS,
-        finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-    )
+    """Those that this W&B has; `reach` says which it lacks."""
+    return wandb.Settings(**{name: value for name, value in SETTINGS.items() if name in wandb.Settings.model_fields})
 
 
 def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
-    """How W&B can be reached, and why in a few words. Raises ConfigError where its own settings are not valid."""
+    """How W&B can be reached, and why in a few words. Raises ConfigError where its own settings are not valid.
+
+    A W&B without some of our settings writes runs to this disk alone: they might tell of the machine, which wandb sync leaves to the user.
+    """
     _check_settings()
+    lacked = [name for name in SETTINGS if name not in wandb.Settings.model_fields]
+    if lacked:
+        return "offline", f"{_lacks(lacked)}, so runs may tell of this machine: none is sent before wandb sync"
     if mode == "offline":
         return "offline", "as the sweep file says"
     try:
         if wandb.login(prompt=False, verify=True):
             return "online", "the server answered"
         return "offline", "no W&B key is configured"
-    except TROUBLE as error:
+    except Exception as error:
+        if not is_trouble(error):
+            raise
         return "offline", f"W&B did not let us in: {_one_line(error)}"
+
+
+def _lacks(settings: Sequence[str]) -> str:
+    known = f"{TESTED['wandb']} has {'it' if len(settings) == 1 else 'them'}"
+    return f"wandb {wandb.__version__} has no setting {', '.join(settings)} ({known})"
 
 
 def _check_settings() -> None:

@@ -36,9 +36,9 @@ class Checkpointing:
 
 
 class Checkpoints:
-    """One training's checkpoints on disk."""
+    """One training's checkpoints on disk; without a folder none is kept, and none found."""
 
-    def __init__(self, folder: Path, identity: str, *, every_seconds: float, stop: StopRequest) -> None:
+    def __init__(self, folder: Path | None, identity: str, *, every_seconds: float, stop: StopRequest) -> None:
         self._folder, self._every_seconds, self._stop = folder, every_seconds, stop
         self._identity = hashlib.sha256(identity.encode()).hexdigest()
         self._saved_at = time.monotonic()
@@ -60,6 +60,8 @@ class Checkpoints:
 
     def save(self, state: Mapping[str, Any], *, step: int) -> None:
         """Write a checkpoint. Raises Interrupted afterwards where somebody asked to stop, ResultsError for a full disk."""
+        if self._folder is None:
+            return self.stop_if_asked()
         buffer = io.BytesIO()
         torch.save({**state, "identity": self._identity}, buffer)
         content = buffer.getvalue()
@@ -84,13 +86,16 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all: the training is over."""
-        for path in self._folder.glob("*") if self._folder.exists() else ():
+        if self._folder is None or not self._folder.exists():
+            return
+        for path in self._folder.glob("*"):
             path.unlink(missing_ok=True)
-        if self._folder.exists():
-            self._folder.rmdir()
+        self._folder.rmdir()
 
     def _paths(self) -> list[Path]:
         """Newest first."""
+        if self._folder is None:
+            return []
         names = re.compile(r"\d{9,}-[0-9a-f]{32}\.pt")
         found = [path for path in self._folder.glob("*.pt") if names.fullmatch(path.name)]
         return sorted(found, key=lambda path: int(path.name.split("-")[0]), reverse=True)
@@ -98,4 +103,4 @@ class Checkpoints:
 
 NO_CHECKPOINTING = Checkpointing(every_seconds=math.inf, stop=StopRequest())
 """For a training that is run again from the start when it is cut off."""
-NOT_KEPT = NO_CHECKPOINTING.of(Path("/nonexistent"), "")
+NOT_KEPT = Checkpoints(None, "", every_seconds=math.inf, stop=StopRequest())

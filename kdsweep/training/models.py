@@ -80,7 +80,7 @@ def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
         return said + _conversion(path, "AutoModelForSequenceClassification" if classifies else "AutoModel", is_folder)
     return said + (
         "Check the name and the network, or name a local folder; any encoder works that transformers has a sequence classifier for "
-        "(README: which were tried); pickled weights (.bin) are refused: convert them first"
+        "(kdsweep/training/README.md: which were tried); pickled weights (.bin) are refused: convert them first"
     )
 
 

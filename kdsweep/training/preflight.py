@@ -195,10 +195,7 @@ def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: st
 
 
 def _score(metric: str, predicted: np.ndarray, data: Data) -> float:
-    labels, classes = data.validation.labels, len(data.label_names)
-    if metric == "val_accuracy":
-        return metrics.accuracy(predicted, labels)
-    return {"val_macro_f1": metrics.macro_f1, "val_mcc": metrics.matthews}[metric](predicted, labels, classes)
+    return metrics.measure(metric, len(data.label_names))(predicted, data.validation.labels)
 
 
 def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> str | None:

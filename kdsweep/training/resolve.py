@@ -1,8 +1,9 @@
-"""Replace every `auto` of a trial's configuration by what it means on this machine."""
+"""Build a trial's configuration: every `auto` is replaced by what it means on this machine, before the config is made."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.system.hardware import available_cores
 from kdsweep.training.data.rows import resolved_dataset_revision
@@ -11,31 +12,34 @@ from kdsweep.training.models import resolved_revision
 
 
 def resolve(
-    config: TrialConfig,
+    fields: Mapping[str, Any],
     *,
     threads: int,
     precision_on: Callable[[str], str] = machine.best_precision,
     teacher_threads: Callable[[int | None], int] = lambda named: named or available_cores(),
 ) -> TrialConfig:
-    """`config` with every `auto` replaced by what it means here: the one place where that happens, before anything runs.
+    """Return the config that `fields` (`SweepConfig.fields`) make here: the one place where it is built without any `auto`.
 
     `precision_on(device)` is what its precision means, `teacher_threads(named)` how many fine-tune the teacher where its own are not
-    named, but perhaps a trial's.
+    named, but perhaps a trial's. Raises ConfigError.
     """
-    device = machine.best_device() if config.device == "auto" else config.device
-    precision = precision_on(device) if config.precision == "auto" else config.precision
-    student = FROM_TEACHER if config.student == FROM_TEACHER else config.student
-    revisions: dict[str, Callable[[], str | None]] = {
-        "teacher_revision": lambda: resolved_revision(config.teacher),
-        "student_revision": lambda: None if student == FROM_TEACHER else resolved_revision(student),
-        "dataset_revision": lambda: resolved_dataset_revision(config),
+    given = {**TRIAL_DEFAULTS, **fields}
+    device = machine.best_device() if given["device"] == "auto" else given["device"]
+    named = None if given["threads"] == "auto" else int(given["threads"])
+    meanings: dict[str, Callable[[], Any]] = {
+        "device": lambda: device,
+        "precision": lambda: precision_on(device),
+        "threads": lambda: max(1, threads // given["devices_per_trial"]),
+        "teacher_threads": lambda: teacher_threads(named),
+        "teacher_revision": lambda: resolved_revision(given["teacher"]),
+        "student_revision": lambda: _student_revision(given["student"]),
+        "dataset_revision": lambda: resolved_dataset_revision(
+            given["dataset"], given["dataset_config"], given["train_split"]
+        ),
     }
-    found = {name: look_up() for name, look_up in revisions.items() if getattr(config, name) == "auto"}
-    named = None if config.threads == "auto" else int(config.threads)
-    machines = {
-        "device": device,
-        "precision": precision,
-        "teacher_threads": teacher_threads(named) if config.teacher_threads == "auto" else config.teacher_threads,
-        "threads": max(1, threads // config.devices_per_trial) if config.threads == "auto" else config.threads,
-    }
-    return dataclasses.replace(config, **machines, **found)  # type: ignore[arg-type]
+    found = {name: look_up() for name, look_up in meanings.items() if given[name] == "auto"}
+    return TrialConfig(**{**fields, **found})
+
+
+def _student_revision(student: str) -> str | None:
+    return None if student == FROM_TEACHER else resolved_revision(student)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
-from kdsweep.system.files import Lock, disk_said
+from kdsweep.system.files import disk_said, locked
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Data, SplitName
@@ -119,7 +119,7 @@ def prepare_teacher(
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:
         folder = cache_root() / "teachers" / _teacher_key(config, data, tokens, columns, pretrained)
-        with _alone(folder):
+        with locked(cache_root() / "locks" / f"{folder.name}.lock"):  # one that comes second finds it made
             cached = _read_teacher(folder, data)
             from_cache = cached is not None
             if cached is None:
@@ -205,17 +205,6 @@ def _untaught(data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], 
     labels = torch.tensor(columns, device=device)[torch.from_numpy(split.labels).to(device)]
     nobody = torch.zeros(len(split), len(columns), device=device)
     return Rows(tokens=tokens[name], labels=labels, targets={TEACHER_LOGITS: nobody})
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Inside the block, no other process fine-tunes this teacher: one that comes second waits, and finds it made."""
-    lock = Lock(cache_root() / "locks" / f"{folder.name}.lock")
-    lock.take(wait=True)
-    try:
-        yield
-    finally:
-        lock.give_back()
 
 
 def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from kdsweep.analysis import metrics
-from kdsweep.config.sweep import Arm
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
+from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import (
     Attempt,
     EpochMetrics,
-    Finalist,
     FinalTest,
     Status,
     StepMetrics,
     TrialResult,
+    finalist_of,
     validated,
 )
 from kdsweep.records.writing import TrialFolder
@@ -43,12 +43,11 @@ from kdsweep.training.state import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Which trial of a sweep this is, and for which time it is tried."""
+    """Identifies one run: arm, trial number, finalist's seed, attempt."""
 
-    arm: Arm
-    trial: int
-    finalist: Finalist | None = None
-    """A trial of the search, once more with another seed and on the test split."""
+    id: TrialId
+    round: int = 0
+    """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
     attempt: int = 1
     owner: str = "-"
     """The process that runs it."""
@@ -167,7 +166,7 @@ def _measure_and_save(
         outcome.error = f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
     else:
         outcome.size_mb = save_student(student, config, folder.student)
-        if log.slot.finalist and (tested := open_test(student, config, materials, folder)):
+        if log.slot.id.seed is not None and (tested := open_test(student, config, materials, folder)):
             log.run.summarise({f"test_{name}": value for name, value in tested.items()})
     outcome.truncated_rows = materials.student_truncated_rows(config, test=tested is not None)
 
@@ -255,9 +254,9 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
     last = log.epochs[-1] if log.epochs else None
     best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
     return TrialResult(
-        arm=slot.arm,
-        trial=slot.trial,
-        finalist=slot.finalist,
+        arm=slot.id.arm,
+        trial=slot.id.number,
+        finalist=finalist_of(slot.id, slot.round),
         violates=slot.violates,
         attempt=slot.attempt,
         status=outcome.status,

@@ -125,7 +125,7 @@ def test_what_cannot_be_compared_is_not_called_without_effect() -> None:
 
 def test_trials_that_all_score_the_same_show_no_effect_and_no_number() -> None:
     (temperature, alpha) = advice_on([0.1 * n for n in range(10)], [4.0 + n for n in range(10)], [0.8] * 10)
-    assert temperature.short == "10 trials show no effect of temperature" and "the same accuracy" in alpha.why
+    assert temperature.short == "10 trials show no effect of temperature" and "the same val_accuracy" in alpha.why
 
 
 def test_alpha_is_not_to_be_widened_beyond_1() -> None:

@@ -37,7 +37,7 @@ def test_the_curve_is_unbiased() -> None:
 
 
 def test_scores_outside_their_range_and_no_scores_are_refused() -> None:
-    for scores in ([], [1.2], [float("nan")]):
+    for scores in ([], [1.2], [0.5, -0.1], [float("nan")]):
         with pytest.raises(DataError, match="a tuning curve needs"):
             tuning_curve(scores)
 
@@ -47,3 +47,11 @@ def test_the_next_trials_add_nothing_to_a_flat_search_and_little_to_a_long_one()
     assert next_gain([0.7] * 8, 10) == pytest.approx(0)
     short, long = (next_gain(list(np.linspace(0.6, 0.8, n)), 10) for n in (10, 40))
     assert short is not None and long is not None and 0 < long < short
+
+
+def test_the_gain_is_the_last_slope_of_the_curve_carried_on_as_far_again() -> None:
+    """From n / 2 to n trials and from n to 2 n, log k rises by the same."""
+    scores = [0.61, 0.7, 0.55, 0.83, 0.64, 0.72, 0.5, 0.8]
+    half, whole = (np.mean([max(drawn) for drawn in combinations(scores, k)]) for k in (4, 8))
+    assert next_gain(scores, 8) == pytest.approx(100 * (whole - half))
+    assert next_gain(scores, 24) == pytest.approx(200 * (whole - half))

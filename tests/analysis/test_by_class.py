@@ -8,7 +8,7 @@ from makers import TEST_ROWS, make_finals, make_sweep, make_teacher, make_trial,
 
 from kdsweep.analysis.by_class import WORST
 from kdsweep.config.sweep import Arm
-from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.writing import TrialFolder
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures.confusion import confusion_matrices
@@ -30,7 +30,7 @@ def make_classes(folder: Path, names: tuple[str, ...], labels: list[int], predic
     teacher.write_predictions(np.array(labels))
     for arm, classes in predicted.items():
         make_trial(folder, sweep, arm, 0, POINT, float(np.mean(np.array(classes) == labels)))
-        TrialFolder(trial_folder(folder, arm, 0)).write_predictions(np.array(classes))
+        TrialFolder(trial_folder(folder, TrialId(arm, 0))).write_predictions(np.array(classes))
 
 
 def test_the_search_is_judged_class_by_class_on_validation_with_the_teacher_beside_it(tmp_path: Path) -> None:

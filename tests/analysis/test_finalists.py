@@ -14,7 +14,7 @@ from kdsweep.analysis.finalists import _word, read_finals
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
-from kdsweep.records.layout import trial_folder
+from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.schema import Finalist, missing_result
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
@@ -217,7 +217,7 @@ def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: P
     sure = dict(report.questions)["How sure is that?"]
     assert "rows and 2 distilled and 1 fine-tuned finalists on 2 to 3 seeds finds" in sure and "an arm" not in sure
     assert "4 runs of finalists are still to come" in sure
-    failed = trial_folder(folder, "fine_tuned", 1, 1)
+    failed = trial_folder(folder, TrialId("fine_tuned", 1, 1))
     TrialFolder(failed).start(sweep.trial("fine_tuned", {"learning_rate": 2e-4, "batch_size": 32, "seed": 1}))
     finalist = Finalist(seed=1, round=1)
     TrialFolder(failed).finish(
@@ -242,6 +242,21 @@ def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(copied: Pat
     make_teacher_tested(copied, 0.79)  # no clear gap to the fine-tuned students
     report = build_report(copied)
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
+
+
+@pytest.mark.parametrize(("fine_tuned", "next_one"), [(0.70, ["distilled 0 against distilled 1"]), (0.84, [])])
+def test_the_best_is_held_against_the_next_one_once_and_each_arms_best_against_the_teacher(
+    fine_tuned: float, next_one: list[str], tmp_path: Path
+) -> None:
+    """The next one may be the other arm's best, which it is held against already."""
+    make_finals(tmp_path / "s", 0.845, fine_tuned)
+    found = read_finals(read_records(tmp_path / "s"))
+    assert found is not None and [each.what for each in found.secondary] == [
+        "distilled 0 against fine-tuned 0",
+        *next_one,
+        "distilled 0 against the teacher",
+        "fine-tuned 0 against the teacher",
+    ]
 
 
 def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_sides() -> None:

@@ -80,5 +80,7 @@ def test_agreement_is_the_share_of_equal_predictions() -> None:
 def test_other_rows_and_unknown_classes_are_refused() -> None:
     with pytest.raises(DataError, match=r"\(3,\) and \(2,\)"):
         metrics.agreement(np.zeros(3), np.zeros(2))
+    with pytest.raises(DataError, match=r"\(1, 2\) and \(3, 2\)"):
+        metrics.kl_to_teacher(np.zeros((1, 2)), np.zeros((3, 2)))  # NumPy would take the one row for all three
     with pytest.raises(DataError, match="labels must lie in 0 .. 1, but reach 0 .. 2"):
         metrics.macro_f1(np.zeros(6, int), LABELS, 2)

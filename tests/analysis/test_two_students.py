@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multinomial
+from scipy.stats import binomtest, multinomial
 
-from kdsweep.analysis.two_students import compare_counts, compare_predictions, standard_error, wilson_interval
+from kdsweep.analysis.two_students import compare_counts, compare_predictions, wilson_interval
 from kdsweep.errors import DataError
 
 
@@ -20,8 +20,11 @@ def test_wilson_interval_stays_in_the_unit_interval_and_keeps_a_width(accuracy: 
     assert high - low == pytest.approx(0.2775, abs=5e-4)
 
 
-def test_standard_error_is_that_of_a_share() -> None:
-    assert standard_error(0.9, 900) == pytest.approx(0.01)
+@pytest.mark.parametrize("rows", [1, 7, 200, 3202])
+def test_wilson_interval_is_scipys(rows: int) -> None:
+    for right in {0, 1, rows // 3, rows - 1, rows}:
+        expected = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+        assert wilson_interval(right / rows, rows) == pytest.approx((expected.low, expected.high), abs=1e-15)
 
 
 def test_p_value_is_the_exact_binomial_one() -> None:

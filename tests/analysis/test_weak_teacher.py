@@ -1,15 +1,17 @@
 """A teacher that is worse than students fine-tuned without it is called so: once as it happens, then first of all."""
 
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from makers import ROWS, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
+from makers import ROWS, make_epoch, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 from rich.console import Console
 
 from kdsweep.analysis.metrics import accuracy
@@ -17,9 +19,10 @@ from kdsweep.analysis.two_students import compare_predictions
 from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
 from kdsweep.config.sweep import STAGES, StudyConfig, SweepConfig
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Epoch, Plan, Prepared, TrialEnded
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
 from kdsweep.engine.sweep import WeakTeacherWatch
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text
@@ -78,6 +81,25 @@ def test_before_a_fine_tuned_student_is_complete_or_where_it_is_not_better_nothi
     make(tmp_path / "chance", 0.80, [0.82], predicted=False)
     for name in ("none", "equal", "chance"):
         assert build_report(tmp_path / name).weak_teacher is None
+
+
+@pytest.mark.parametrize("students", [1, 3])
+def test_of_accuracies_alone_p_is_two_sided_and_times_the_students(tmp_path: Path, students: int) -> None:
+    """Both accuracies' variances and, as every estimate of one from few rows needs it, one row more."""
+    sweep = make(tmp_path / "s", 0.70, [0.83, 0.5, 0.5][:students], predicted=False)
+    found = read_weak_teacher(tmp_path / "s", sweep)
+    error = math.sqrt((0.7 * 0.3 + 0.83 * 0.17 + 1 / ROWS) / ROWS)
+    assert found is not None
+    assert found.p_value == pytest.approx(2 * students * (1 - NormalDist().cdf(0.13 / error)))
+
+
+def test_two_sided_five_percent_is_the_line(tmp_path: Path) -> None:
+    """Of 200 rows 158 are one-sidedly 2.0 % from 140, and 157 are 2.6 %."""
+    found = [
+        read_weak_teacher(tmp_path / str(right), make(tmp_path / str(right), 0.70, [right / ROWS], predicted=False))
+        for right in (157, 158)
+    ]
+    assert found[0] is None and found[1] is not None and 0.035 < found[1].p_value < 0.05
 
 
 def test_the_best_of_many_must_be_ahead_by_more_than_the_best_of_one(tmp_path: Path) -> None:
@@ -142,13 +164,15 @@ def test_it_is_said_once_as_soon_as_a_fine_tuned_student_passes(tmp_path: Path) 
 
 def test_the_supervisor_tells_of_every_complete_fine_tuned_trial_and_of_nothing_else(tmp_path: Path) -> None:
     sweep, heard = make(tmp_path / "s", 0.46, []), list[float]()
-    display = cast(Any, SimpleNamespace(show=lambda event: None))
+    display = cast(Any, SimpleNamespace(show=lambda event, worker: None))
     options: dict[str, Any] = {"workers": 1, "devices": [], "on_control": heard.append}
     supervisor = Supervisor(sweep, tmp_path / "s", cast(Any, None), display, **options)
     worker = WorkerProcess(place=0, owner="w", process=cast(Any, None))
-    done = {"event": "done", "arm": "fine_tuned", "finalist": None, "status": "complete", "score": 0.5}
-    for changes in ({}, {"arm": "distilled"}, {"finalist": {"seed": 1}}, {"status": "pruned"}, {"event": "epoch"}):
-        supervisor._take_in(worker, {**done, **changes})
+    done = TrialEnded(id=TrialId("fine_tuned", 0), status="complete", error=None, score=0.5, violates=(), seconds=1.0)
+    others = [TrialId("distilled", 0), TrialId("fine_tuned", 0, 1)]
+    pruned, epoch = replace(done, status="pruned"), Epoch(metrics=make_epoch(0, 0.9))
+    for event in (done, *(replace(done, id=trial) for trial in others), pruned, epoch):
+        supervisor._take_in(worker, event)
     assert heard == [0.5]
 
 
@@ -158,16 +182,16 @@ def test_the_plan_of_the_next_run_starts_with_it(
     sweep, out = make(tmp_path / "s", 0.46, [0.82]), io.StringIO()
     warning = WeakTeacherWatch(sweep, tmp_path / "s").look()
     display = SweepDisplay(Console(file=out, width=100), sweep, dict.fromkeys(STAGES, 0), warning=warning)
-    plan = {
-        "max_length": "64",
-        "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
-        "tracking": "off",
-        "tracking_why": "",
-        "seconds_per_trial": 1,
-    }
-    display.show({"event": "prepared", "teacher": asdict(teacher_of(val_accuracy=0.46)), "plan": plan})
+    plan = Plan(
+        max_length="64",
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        tracking="off",
+        tracking_why="",
+        seconds_per_trial=1.0,
+    )
+    display.show(Prepared(teacher=teacher_of(val_accuracy=0.46), plan=plan))
     assert out.getvalue().startswith("The teacher is worse than students fine-tuned without it")
     monkeypatch.setenv("KDSWEEP_RESULTS", str(tmp_path))
     file = str(tmp_path / "s" / "sweep.yaml")

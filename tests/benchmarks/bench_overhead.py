@@ -174,7 +174,7 @@ def measure_study(finished: int) -> dict[str, float]:
             found: list[Any] = []
             taken.append(seconds(lambda: found.append(studies.take())))  # noqa: B023
             (assignment,) = found
-            result = missing_result("distilled", assignment.trial, status="complete", error="", attempt=1)
+            result = missing_result("distilled", assignment.id.number, status="complete", error="", attempt=1)
             told.append(seconds(lambda: studies.finish(assignment, replace(result, val_accuracy=0.7), {})))  # noqa: B023
             looked.append(seconds(lambda: (studies.is_open(), studies.is_done())))
     names = ("take the next trial", "tell its end", "the supervisor's look")

@@ -85,7 +85,7 @@ def made(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     fields |= {"train_limit": options.rows, "teacher_epochs": options.teacher_epochs, "max_length": 128}
     overrides = [f"fixed.{name}={'null' if value is None else value}" for name, value in fields.items()]
     sweep = load_sweep(SWEEP, overrides)
-    config = resolve(sweep.trial("distilled", TRIALS[0]), threads=available_cores())
+    config = resolve(sweep.fields("distilled", TRIALS[0]), threads=available_cores())
     machine.set_up(int(config.threads))
     materials = Materials()
     data = materials.data(config)

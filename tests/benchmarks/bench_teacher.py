@@ -44,7 +44,7 @@ def measure(rows: int, repeats: int) -> None:
     overrides = [f"fixed.train_limit={rows}", "fixed.teacher_epochs=0", "fixed.student_init=finetuned"]
     sweep = load_sweep(SWEEP, overrides)
     point = {name: axis.ends()[0] for name, axis in sweep.search.items()}
-    config = resolve(sweep.trial("distilled", point), threads=available_cores())
+    config = resolve(sweep.fields("distilled", point), threads=available_cores())
     machine.set_up(int(config.threads))
     materials = Materials()
     teacher = materials.teacher(config)

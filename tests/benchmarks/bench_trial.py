@@ -29,6 +29,7 @@ from transformers import get_linear_schedule_with_warmup
 from kdsweep.config.sweep import SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.layout import TrialId
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker
@@ -164,7 +165,7 @@ def ours(materials: Materials, config: TrialConfig, folder: Path, number: int) -
     name = f"bench-{number:04d}"
     label = RunLabel(run_id=name, name=name, job_type="trial", facts={})
     with tracker.run(label, dataclasses.asdict(config)) as run:
-        result = run_trial(config, Slot(arm="distilled", trial=number), trial_folder, materials, run, QUIET)
+        result = run_trial(config, Slot(id=TrialId("distilled", number)), trial_folder, materials, run, QUIET)
     seconds = time.perf_counter() - started
     assert result.status == "complete" and result.val_accuracy is not None, result.error
     side = Side(result.train_seconds, result.evaluate_seconds, result.val_accuracy)
@@ -226,7 +227,7 @@ def swapped(owner: Any, name: str, new: object) -> Iterator[None]:
 def compare(sweep: SweepConfig, batch_sizes: Sequence[int], repeats: int, folder: Path) -> None:
     """Print what is paid once, then both sides at every batch size."""
     materials, numbers = Materials(), itertools.count()
-    config = resolve(sweep.trial("distilled", {}), threads=os.cpu_count() or 1)
+    config = resolve(sweep.fields("distilled", {}), threads=os.cpu_count() or 1)
     machine.set_up(int(config.threads))
     prepare(materials, config)
     for batch_size in batch_sizes:

@@ -46,12 +46,13 @@ def test_what_is_neither_file_nor_name_is_told_what_there_is(tmp_path: Path, mon
 
 
 def test_every_file_of_the_package_that_is_no_module_goes_into_the_wheel() -> None:
+    """Pages (README.md) excepted: they are read in the clone, and link to each other there."""
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     assert {"kdsweep", "kdsweep.sweeps"} <= set(setup["packages"]) and setup["package-dir"] == {
         "kdsweep.sweeps": "sweeps"
     }
     for package, folder in (("kdsweep.reporting", ROOT / "kdsweep" / "reporting"), ("kdsweep.sweeps", ROOT / "sweeps")):
-        data = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+        data = [path.name for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".md")]
         patterns = setup["package-data"][package]
         assert data and all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in data)
 

@@ -2,15 +2,18 @@
 
 import io
 from dataclasses import replace
-from typing import Any
 
 import pytest
+from makers import make_epoch
 from rich.console import Console
 from searches import sweep_of
 
 from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialStarted
+from kdsweep.records.layout import TrialId
+from kdsweep.records.schema import StepMetrics
 
 
 class Clock:
@@ -31,9 +34,9 @@ class Log:
         console = Console(file=self._file, force_terminal=terminal, width=100)
         self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0))
 
-    def show(self, event: str, *, after_seconds: float = 0.0, **fields: Any) -> None:
+    def show(self, event: Event, *, after_seconds: float = 0.0) -> None:
         self._clock.now += after_seconds
-        self.display.show({"event": event, "worker": 0, **fields})
+        self.display.show(event)
 
     def lines(self) -> list[str]:
         """What was said since the last call."""
@@ -42,10 +45,17 @@ class Log:
         self._file.truncate()
         return said
 
-    def train(self, event: str, *, steps: int, seconds_per_step: float, first: int = 0, **fields: Any) -> list[str]:
+    def train_teacher(self, *, steps: int, seconds_per_step: float, first: int = 0) -> list[str]:
         """Ten steps an event, as a worker tells them; the lines."""
         for step in range(first + 10, steps + 1, 10):
-            self.show(event, after_seconds=10 * seconds_per_step, step=step, steps=steps, L_hard=0.5, **fields)
+            self.show(TeacherStep(step=step, steps=steps, L_hard=0.5), after_seconds=10 * seconds_per_step)
+        return self.lines()
+
+    def train_trial(self, *, steps: int, seconds_per_step: float, first: int = 0) -> list[str]:
+        """The same of a trial's first epoch."""
+        for step in range(first + 10, steps + 1, 10):
+            losses = StepMetrics(step=step, epoch=1, L_soft=1.25, L_hard=0.5, L_total=1.0, learning_rate=1e-3)
+            self.show(Step(losses=losses, steps=steps), after_seconds=10 * seconds_per_step)
         return self.lines()
 
 
@@ -57,50 +67,50 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-TRIAL: dict[str, Any] = {"arm": "distilled", "trial": 3, "attempt": 1, "finalist": None, "params": {"alpha": 0.5}}
+TRIAL = TrialStarted(id=TrialId("distilled", 3), attempt=1, params={"alpha": 0.5}, epochs=2)
 
 
 def test_a_log_shows_a_long_teachers_steps_and_time_left_now_and_then(clock: Clock) -> None:
     log = Log(clock)
-    log.show("phase", text="preparing the teacher on 1600 rows")
+    log.show(Phase("preparing the teacher on 1600 rows"))
     log.lines()
-    told = log.train("teacher_step", steps=1000, seconds_per_step=1)
+    told = log.train_teacher(steps=1000, seconds_per_step=1)
     assert told[0] == "teacher, step 30/1000   L_hard 0.500   about 16 min 10 s to go"
     assert [line.split()[2] for line in told] == [f"{step}/1000" for step in range(30, 1000, 100)]
 
 
 def test_no_silence_is_longer_than_five_minutes_and_no_two_lines_are_nearer_than_half_a_minute(clock: Clock) -> None:
-    assert len(Log(clock).train("teacher_step", steps=1000, seconds_per_step=30)) == 98  # each 5 min, once two are seen
-    assert len(Log(clock).train("teacher_step", steps=1000, seconds_per_step=0.1)) == 3  # 100 s
-    assert Log(clock).train("teacher_step", steps=200, seconds_per_step=0.1) == []
+    assert len(Log(clock).train_teacher(steps=1000, seconds_per_step=30)) == 98  # each 5 min, once two are seen
+    assert len(Log(clock).train_teacher(steps=1000, seconds_per_step=0.1)) == 3  # 100 s
+    assert Log(clock).train_teacher(steps=200, seconds_per_step=0.1) == []
 
 
 def test_a_teacher_that_goes_on_from_a_checkpoint_is_timed_by_the_steps_seen_here(clock: Clock) -> None:
-    told = Log(clock).train("teacher_step", steps=1000, seconds_per_step=2, first=900)
+    told = Log(clock).train_teacher(steps=1000, seconds_per_step=2, first=900)
     assert told[0] == "teacher, step 920/1000   L_hard 0.500   about 2 min 40 s to go"
 
 
 def test_a_log_shows_a_long_trials_steps_epochs_and_time_left(clock: Clock) -> None:
     log = Log(clock)
-    log.show("trial", **TRIAL, epochs=2)
-    told = log.train("step", steps=100, seconds_per_step=2, epoch=1, L_soft=1.25)
+    log.show(TRIAL)
+    told = log.train_trial(steps=100, seconds_per_step=2)
     assert told[0] == (
         "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go"
     )
     log.display._expected_seconds = 600.0  # by the plan
-    told = log.train("step", steps=200, seconds_per_step=20, first=100, epoch=1, L_soft=1.25)
+    told = log.train_trial(steps=200, seconds_per_step=20, first=100)
     assert told[0].endswith("to go, the whole sweep about 40 min 0 s")
-    log.show("epoch", epoch=1, val_accuracy=0.8125)
+    log.show(Epoch(metrics=make_epoch(0, 0.8125)))
     assert log.lines() == ["distilled trial 3: alpha 0.5   epoch 1/2   val_accuracy 0.8125"]
-    log.show("epoch", epoch=2, val_accuracy=0.9, after_seconds=200)
+    log.show(Epoch(metrics=make_epoch(1, 0.9)), after_seconds=200)
     assert log.lines() == []  # the line of a finished trial says it
 
 
 def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     log = Log(clock, terminal=True)
-    log.show("phase", text="preparing the teacher")
-    assert log.train("teacher_step", steps=500, seconds_per_step=5) == []
-    log.show("teacher_step", step=100, steps=500, L_hard=0.25)
+    log.show(Phase("preparing the teacher"))
+    assert log.train_teacher(steps=500, seconds_per_step=5) == []
+    log.show(TeacherStep(step=100, steps=500, L_hard=0.25))
     console = Console(file=io.StringIO(), width=100)
     console.print(log.display._view())
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from searches import run_next, sweep_of
 from kdsweep.config.sweep import STAGES
 from kdsweep.engine import notebook
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Phase
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.supervisor import Supervisor
 from kdsweep.search.studies import Studies
@@ -43,8 +44,8 @@ def test_bars_and_the_running_trial_are_one_output_that_is_replaced_now_and_then
     console = Console(file=io.StringIO(), force_jupyter=True)
     with SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0)) as display:
         assert "distilled" in cell.shown[0] and "0/4" in cell.shown[0]
-        display.show({"event": "phase", "text": "looking around"})
-        display.show({"event": "phase", "text": "fetching"})
+        display.show(Phase("looking around"))
+        display.show(Phase("fetching"))
         assert len(cell.shown) == 2 and "looking around" in cell.shown[1]
     assert "fetching" in cell.shown[-1], "what came last is shown at the end"
     assert "…" not in console.file.getvalue(), "a line a phase is for log files"  # type: ignore[attr-defined]
@@ -64,7 +65,7 @@ def test_a_moment_later_it_is_replaced_again(cell: Cell, monkeypatch: pytest.Mon
 def test_a_quiet_console_shows_nothing_live(cell: Cell) -> None:
     console = Console(file=io.StringIO(), force_jupyter=True, quiet=True)
     with SweepDisplay(console, sweep_of(), dict.fromkeys(STAGES, 0)) as display:
-        display.show({"event": "phase", "text": "fetching"})
+        display.show(Phase("fetching"))
     assert cell.shown == []
 
 

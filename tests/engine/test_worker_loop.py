@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from commands import config_of, inspected
@@ -17,8 +16,9 @@ from rich.console import Console
 from kdsweep.config.sweep import STAGES, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
-from kdsweep.engine import worker_loop
+from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
+from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.records.layout import teacher_folder
@@ -50,8 +50,8 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     for measured in ("bf16", "fp32"):
         monkeypatch.setattr(machine, "best_precision", lambda _: measured)  # noqa: B023
-        worker = Worker(sweep, folder, measured, lambda event, **fields: None, StopRequest())
-        assert {corner.precision for corner in worker._corners()} == {"bf16"}
+        worker = Worker(sweep, folder, measured, lambda event: None, StopRequest())
+        assert {corner.precision for corner in worker._configs.corners()} == {"bf16"}
 
 
 def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
@@ -68,8 +68,7 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     console = Console(record=True, width=300, file=io.StringIO())
     display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
-    send = lambda event, **fields: display.show({"event": event, **fields})
-    Worker(sweep, folder, "me", send, StopRequest()).prepare()
+    Worker(sweep, folder, "me", display.show, StopRequest()).prepare()
     told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
     assert teacher is not None
     assert (teacher.empty_texts_dropped, teacher.conflicting_texts) == (2, 3)
@@ -92,10 +91,10 @@ def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_
 ) -> None:
     stop, sweep = StopRequest(), load_sweep(tiny_sweep_file(tracking={"mode": "offline"}))
     monkeypatch.setattr(time, "sleep", lambda _: setattr(stop, "requested", stopping))
-    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
-    worker = Worker(sweep, folder, "me", lambda event, **fields: events.append(event), stop)
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
+    worker = Worker(sweep, folder, "me", events.append, stop)
     worker._say_offline("W&B is in trouble")
-    assert events == ([] if stopping else ["offline"])
+    assert events == ([] if stopping else [Offline("W&B is in trouble")])
 
 
 def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
@@ -105,10 +104,11 @@ def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     sweep = replace(
         sweep, tracking=TrackingConfig(project="team/proj", mode="offline")
     )  # which no file may say any more
-    folder, said = start_sweep(tmp_path / "results" / "tiny", sweep), list[str]()
-    worker = Worker(sweep, folder, "me", lambda event, **fields: said.append(fields.get("text", "")), StopRequest())
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
+    worker = Worker(sweep, folder, "me", events.append, StopRequest())
     worker.prepare()
     worker.work()
+    said = [event.text for event in events if isinstance(event, Phase | Note | Offline)]
     missing = [text for text in said if text.startswith("W&B has no run of ")]
     assert [text.split(" (")[0].removeprefix("W&B has no run of ") for text in missing] == [
         "teacher",
@@ -130,9 +130,9 @@ def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
     sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": "auto"}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     for cores in (6, 2):
-        monkeypatch.setattr(worker_loop, "available_cores", lambda: cores)  # noqa: B023
-        worker = Worker(sweep, folder, str(cores), lambda event, **fields: None, StopRequest())
-        assert {corner.teacher_threads for corner in worker._corners()} == {6}
+        monkeypatch.setattr(trial_configs, "available_cores", lambda: cores)  # noqa: B023
+        worker = Worker(sweep, folder, str(cores), lambda event: None, StopRequest())
+        assert {corner.teacher_threads for corner in worker._configs.corners()} == {6}
 
 
 def test_a_sweep_that_an_older_version_began_keeps_its_teachers_threads(
@@ -141,8 +141,8 @@ def test_a_sweep_that_an_older_version_began_keeps_its_teachers_threads(
     sweep = load_sweep(tiny_sweep_file(fixed={"teacher_threads": "auto", "threads": 1}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     TrialFolder(teacher_folder(folder)).start(tiny_config(teacher_threads=2))  # all cores, whatever threads said
-    worker = Worker(sweep, folder, "newer", lambda event, **fields: None, StopRequest())
-    assert {(corner.teacher_threads, corner.threads) for corner in worker._corners()} == {(2, 1)}
+    worker = Worker(sweep, folder, "newer", lambda event: None, StopRequest())
+    assert {(corner.teacher_threads, corner.threads) for corner in worker._configs.corners()} == {(2, 1)}
 
 
 def test_a_teacher_that_the_sweeps_trials_did_not_meet_leaves_no_record(
@@ -152,7 +152,7 @@ def test_a_teacher_that_the_sweeps_trials_did_not_meet_leaves_no_record(
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     Studies(sweep, folder, "first", lambda _: None).agreements.agree({"teacher weights": "other", "rows": "other"})
     with pytest.raises(ResultsError, match="must meet the same teacher and rows"):
-        Worker(sweep, folder, "second", lambda event, **fields: None, StopRequest()).prepare()
+        Worker(sweep, folder, "second", lambda event: None, StopRequest()).prepare()
     assert not (folder / "teacher").exists()
 
 
@@ -184,25 +184,22 @@ def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
     sweep = load_sweep(tiny_sweep_file(fixed=fixed, finalists={"top": 1}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     with pytest.raises(KDSweepError, match=message):
-        Worker(sweep, folder, "me", lambda event, **fields: None, StopRequest()).prepare()
+        Worker(sweep, folder, "me", lambda event: None, StopRequest()).prepare()
     assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
 
 
 def test_a_worker_says_what_it_goes_on_with_all_the_same(
     tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
 ) -> None:
-    told: list[str] = []
-
-    def send(event: str, **fields: Any) -> None:
-        told.extend([fields["text"]] if event == "note" else [])
-
+    events: list[Event] = []
     path = tiny_sweep_file(fixed={"teacher": str(tiny_body)}, study={"accept_weak_teacher": True})
     sweep, refusing = load_sweep(path), load_sweep(path, ["study.accept_weak_teacher=false"])
     assert sweep.identity() == refusing.identity()
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     with pytest.raises(KDSweepError, match="it has nothing to teach"):
-        Worker(refusing, folder, "me", send, StopRequest()).prepare()
-    Worker(sweep, folder, "me", send, StopRequest()).prepare()
+        Worker(refusing, folder, "me", events.append, StopRequest()).prepare()
+    Worker(sweep, folder, "me", events.append, StopRequest()).prepare()
+    told = [event.text for event in events if isinstance(event, Note)]
     assert len(told) == 1 and "this teacher is taken: the teacher must close 4%" in told[0]
 
 
@@ -215,11 +212,9 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     fixed |= {"teacher_learning_rate": 3e-3, "teacher_batch_size": 8}
     sweep = load_sweep(tiny_sweep_file(fixed=fixed, tracking={"mode": "offline"}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
-    told: list[dict[str, Any]] = []
-    Worker(
-        sweep, folder, "me", lambda event, **fields: told.append({"event": event, **fields}), StopRequest()
-    ).prepare()
-    steps = [(event["step"], event["steps"]) for event in told if event["event"] == "teacher_step"]
+    events: list[Event] = []
+    Worker(sweep, folder, "me", events.append, StopRequest()).prepare()
+    steps = [(event.step, event.steps) for event in events if isinstance(event, TeacherStep)]
     assert steps[-1:] == (
         [(54, 54)] if epochs else []
     )  # 72 rows, 8 a step: what a display says the teacher still takes

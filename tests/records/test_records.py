@@ -13,9 +13,10 @@ from samples import EPOCH, STEP, result_of, write_teacher, write_trial
 
 from kdsweep.config.sweep import ARMS
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
+from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, ResultsError
-from kdsweep.records.layout import results_root, trial_folder
+from kdsweep.records.layout import TrialId, results_root, trial_folder
 from kdsweep.records.reading import (
     read_predictions,
     read_steps,
@@ -48,6 +49,17 @@ def test_a_trial_comes_back_bit_for_bit(tmp_path: Path, tiny_config: Config) -> 
     assert read_steps(written.path) == [STEP]
     predictions = read_predictions(written.path)
     assert predictions is not None and predictions.tolist() == [1, 0, 1] and predictions.dtype == np.int64
+
+
+def test_a_config_that_says_otherwise_than_what_ran_is_an_edit_of_that_field_alone(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    ran = plain_values(dataclasses.asdict(tiny_config()))
+    row = read_trial(write_trial(tmp_path, tiny_config(), "distilled", 0).path)
+    edits = lambda **said: dataclasses.replace(row, result=result_of("distilled", 0, config={**ran, **said})).edits()
+    assert edits() == []
+    for name in FIELD_TYPES:
+        assert [edit.split(", now ")[0] for edit in edits(**{name: "other"})] == [f"{name}: other"]
 
 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
@@ -86,7 +98,7 @@ def test_numbers_that_json_does_not_know_are_refused_and_the_old_file_stays(tmp_
 
 
 def test_a_folder_without_result_is_unfinished_and_keeps_what_was_done(tmp_path: Path, tiny_config: Config) -> None:
-    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder = TrialFolder(trial_folder(tmp_path, TrialId("distilled", 0)))
     folder.start(tiny_config())
     folder.add_epoch(EPOCH)
     (row,) = read_trials(tmp_path, "distilled")
@@ -94,7 +106,7 @@ def test_a_folder_without_result_is_unfinished_and_keeps_what_was_done(tmp_path:
 
 
 def test_the_unfinished_last_line_of_a_cut_off_trial_is_left_out(tmp_path: Path, tiny_config: Config) -> None:
-    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder = TrialFolder(trial_folder(tmp_path, TrialId("distilled", 0)))
     folder.start(tiny_config())
     folder.add_steps([STEP, dataclasses.replace(STEP, step=2)])
     folder.add_epoch(EPOCH)
@@ -108,7 +120,7 @@ def test_the_unfinished_last_line_of_a_cut_off_trial_is_left_out(tmp_path: Path,
 def test_torn_lines_are_named_and_left_out_and_a_half_written_last_one_only_once_the_trial_is_over(
     tmp_path: Path, tiny_config: Config
 ) -> None:
-    folder = TrialFolder(trial_folder(tmp_path, "distilled", 0))
+    folder = TrialFolder(trial_folder(tmp_path, TrialId("distilled", 0)))
     folder.start(tiny_config())
     folder.add_steps([dataclasses.replace(STEP, step=step) for step in range(1, 4)])
     folder.add_epoch(EPOCH)
@@ -177,7 +189,7 @@ def test_results_that_cannot_be_written_are_named(tmp_path: Path, tiny_config: C
     blocked = tmp_path / "a_file"
     blocked.touch()
     with pytest.raises(ResultsError, match=f"{blocked}.* must be writable, but: Not a directory"):
-        TrialFolder(trial_folder(blocked, "distilled", 0)).start(tiny_config())
+        TrialFolder(trial_folder(blocked, TrialId("distilled", 0))).start(tiny_config())
     with pytest.raises(ResultsError, match=f"{blocked} must be writable, but: File exists"):
         write_sweep(blocked, load_sweep(tiny_sweep_file()))
     with pytest.raises(ResultsError, match="gone.* must be writable, but: No such file"):
@@ -188,7 +200,7 @@ def test_dropped_students_are_gone_and_every_record_stays(tmp_path: Path, tiny_c
     for trial in range(3):
         write_trial(tmp_path, tiny_config(), "distilled", trial)
         write_trial(tmp_path, tiny_config(), "fine_tuned", trial)
-    drop_students(trial_folder(tmp_path, "distilled", trial) for trial in (0, 2, 7))
+    drop_students(trial_folder(tmp_path, TrialId("distilled", trial)) for trial in (0, 2, 7))
     rows = read_trials(tmp_path, "distilled")
     assert [row.trial for row in rows if row.has_student()] == [1]
     assert all(row.result for row in rows) and len(rows) == 3
@@ -236,10 +248,10 @@ def test_another_hosts_folder_adds_trials_that_are_missing_or_unfinished_here(
 ) -> None:
     here, there = hosts
     write_trial(here, tiny_config(), "distilled", 0)
-    TrialFolder(trial_folder(here, "distilled", 1)).start(tiny_config())
+    TrialFolder(trial_folder(here, TrialId("distilled", 1))).start(tiny_config())
     write_trial(there, tiny_config(), "distilled", 1, attempt=2)
     write_trial(there, tiny_config(), "fine_tuned", 3)
-    TrialFolder(trial_folder(there, "distilled", 0)).start(tiny_config())
+    TrialFolder(trial_folder(there, TrialId("distilled", 0))).start(tiny_config())
     found = read_records(here, there)
     assert [(row.arm, row.trial, row.folder.parent.parent) for row in found.trials] == [
         ("distilled", 0, here),

@@ -29,7 +29,7 @@ from kdsweep import report
 from kdsweep.analysis import leaderboard
 from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig
 from kdsweep.config.yaml import plain_values
-from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting import write
@@ -116,7 +116,7 @@ def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional
 
 
 def test_without_predictions_there_is_no_verdict(copied: Path) -> None:
-    (trial_folder(copied, "fine_tuned", 0) / "predictions.npy").unlink()
+    (trial_folder(copied, TrialId("fine_tuned", 0)) / "predictions.npy").unlink()
     built = build_report(copied)
     assert built.comparison is None
     assert "No paired test" in built.answer
@@ -298,14 +298,14 @@ def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in
 ) -> None:
     monkeypatch.chdir(copied.parent)
     assert build_report(copied).doubts == ()
-    there = trial_folder(copied, "distilled", 0)
+    there = trial_folder(copied, TrialId("distilled", 0))
     result = json.loads((there / "result.json").read_text(encoding="utf-8"))
     result["config"] = plain_values(asdict(read_trial(there).config)) | {"alpha": 0.25}
     (there / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    epochs = trial_folder(copied, "fine_tuned", 1) / "epochs.jsonl"
+    epochs = trial_folder(copied, TrialId("fine_tuned", 1)) / "epochs.jsonl"
     lines = epochs.read_bytes().splitlines(keepends=True)
     epochs.write_bytes(lines[0] + b"\0" * 9 + b"\n" + lines[2])
-    with (trial_folder(copied, "fine_tuned", 2) / "epochs.jsonl").open("a") as file:
+    with (trial_folder(copied, TrialId("fine_tuned", 2)) / "epochs.jsonl").open("a") as file:
         file.write('{"epoch": 3')  # it runs
     built = write.write_report(copied)
     edited, torn = built.doubts
@@ -320,7 +320,7 @@ def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in
 def test_many_doubtful_trials_make_one_short_line(copied: Path) -> None:
     for number in range(20):
         make_trial(copied, sweep_of(), "fine_tuned", number, POINT, 0.7)
-        (trial_folder(copied, "fine_tuned", number) / "steps.jsonl").write_text("x")
+        (trial_folder(copied, TrialId("fine_tuned", number)) / "steps.jsonl").write_text("x")
     (torn,) = build_report(copied).doubts
     assert torn.endswith("controls/0004/steps.jsonl, line 1; and 15 more.")
 
@@ -331,7 +331,7 @@ def make_run(folder: Path, name: str) -> None:
 
 
 def test_commands_name_the_best_trial_and_load_a_student_that_is_on_disk(copied: Path) -> None:
-    TrialFolder(trial_folder(copied, "distilled", 0)).student.mkdir()
+    TrialFolder(trial_folder(copied, TrialId("distilled", 0))).student.mkdir()
     make_run(copied, "offline-run-20260102_030405-d0-a1-k3x9qz")
     commands = "\n".join(text for _, text in build_report(copied).commands)
     assert "kdsweep.reproduce" in commands and "trials/0000" in commands
@@ -379,7 +379,7 @@ def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists
     make_predictions(here, "fine_tuned", 0, np.arange(ROWS) < 150)
     make_trial(there, sweep, "distilled", 0, point, 0.85)
     make_predictions(there, "distilled", 0, np.arange(ROWS) < 170)
-    TrialFolder(trial_folder(there, "distilled", 0)).student.mkdir()
+    TrialFolder(trial_folder(there, TrialId("distilled", 0))).student.mkdir()
     make_trial(there, sweep, "fine_tuned", 0, point, 0.7)
     for folder in (here, there):
         make_run(folder, "offline-run-20260102_030405-d0-a1-k3x9qz")

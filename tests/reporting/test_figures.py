@@ -38,10 +38,10 @@ def records_of(accuracies: Sequence[float], search: dict[str, Axis] | None = Non
 
 
 def every_figure(records: SweepRecords) -> list[style.Figure]:
-    drawn = [*search_map.search_maps(records), *curves.learning_curves(records.trials)]
+    drawn = [*search_map.search_maps(records), *curves.learning_curves(records)]
     drawn += [importances.parameter_importances(records), parallel.parallel_coordinates(records)]
     drawn += [curves.budget_curves(records)]
-    return [*drawn, *cost.accuracy_versus_cost(records)]
+    return [*drawn, *cost.score_versus_cost(records)]
 
 
 def test_the_map_places_every_distilled_trial_by_temperature_and_alpha_and_colours_it() -> None:
@@ -57,7 +57,7 @@ def test_the_map_places_every_distilled_trial_by_temperature_and_alpha_and_colou
     for place, name in enumerate(AXES, start=1):
         assert f"{name} %{{customdata[{place}]}}" in discs.hovertemplate
     best = discs.customdata[list(discs.x).index(2.0)]
-    assert [str(value) for value in best] == ["1", "2", "0.5", "0.0001", "32", "90.00"]
+    assert [str(value) for value in best] == ["1", "2", "0.5", "0.0001", "32", "90.00\N{NO-BREAK SPACE}%"]
 
 
 def test_without_both_axes_every_searched_field_gets_a_slice() -> None:
@@ -72,9 +72,9 @@ def test_without_both_axes_every_searched_field_gets_a_slice() -> None:
 
 def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_strength() -> None:
     records = records_of([0.7, 0.9, 0.8, 0.6])
-    names = [found.name for found in curves.learning_curves(records.trials)]
+    names = [found.name for found in curves.learning_curves(records)]
     assert names == ["L_soft", "L_hard", "val_accuracy"]
-    lines = curves.learning_curves(records.trials)[2].plot.data
+    lines = curves.learning_curves(records)[2].plot.data
     assert {(line.line.color, line.line.dash) for line in lines} == {
         (style.COLOURS["distilled"], "solid"),
         (style.COLOURS["fine_tuned"], "dash"),
@@ -89,7 +89,7 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
 def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> None:
     sweep = sweep_of()
     trials = [row_of(sweep, "distilled", n, POINT, 0.7, epochs=1 if n < 5 else 3) for n in range(70)]
-    drawn = curves.learning_curves(trials)[2].plot.data
+    drawn = curves.learning_curves(gathered(sweep, trials))[2].plot.data
     assert len(drawn) == curves.LAYERS + 2
     marks = [line for line in drawn if line.mode == "markers"]
     assert [list(line.customdata) for line in marks] == [[0, None, 1, None, 2, None, 3, None, 4, None]]
@@ -98,8 +98,9 @@ def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> N
 
 def test_long_curves_are_thinned_and_keep_their_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "MOST_POINTS", 5)
-    trial = row_of(sweep_of(epochs=12), "distilled", 0, POINT, 0.7)
-    faint = curves.learning_curves([trial])[0].plot.data[0]
+    sweep = sweep_of(epochs=12)
+    trial = row_of(sweep, "distilled", 0, POINT, 0.7)
+    faint = curves.learning_curves(gathered(sweep, [trial]))[0].plot.data[0]
     assert list(faint.x) == [1, 3, 5, 7, 9, 11, 12, None]
 
 
@@ -176,12 +177,12 @@ def test_cost_shows_students_teacher_and_the_pareto_front() -> None:
         row_of(sweep, "distilled", n, {"student_layers": layers}, 0.8, parameters=parameters)
         for n, (layers, parameters) in enumerate([(2, 15_000_000), ((0, 5), 16_000_000)])
     ]
-    size, latency = cost.accuracy_versus_cost(gathered(sweep, trials, teacher_of()))
+    size, latency = cost.score_versus_cost(gathered(sweep, trials, teacher_of()))
     assert size.plot and latency.plot
     front, students, _, teacher = size.plot.data
     assert list(students.x) == [15.0, 16.0] and list(teacher.x) == [22.0]
     assert list(front.x) == [15.0, 22.0] and size.description.endswith(
-        "the Pareto front of 2 goes from 80.0 % at 15 to 88.0 % at 22 parameters, millions."
+        "the Pareto front of 2 goes from 80.0\N{NO-BREAK SPACE}% at 15 to 88.0\N{NO-BREAK SPACE}% at 22 parameters, millions."
     )
 
 

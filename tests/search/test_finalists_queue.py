@@ -13,9 +13,9 @@ import pytest
 from commands import command, processes, started, wait_for
 
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
-from kdsweep.records.layout import trial_folder
+from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions
-from kdsweep.records.schema import FinalTest, missing_result
+from kdsweep.records.schema import FinalTest, finalist_of, missing_result
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, unpack_trial
 from kdsweep.search.studies import Studies
@@ -41,10 +41,10 @@ def run_out(studies: Studies) -> list[Told]:
     """Take and tell until nothing is left; trial n of an arm has value n / 100, finalists theirs plus a little."""
     told: list[Told] = []
     while (mine := studies.take()) is not None:
-        seed, turn = (mine.finalist.seed, mine.finalist.round) if mine.finalist else (None, None)
-        told.append((mine.arm, mine.trial, seed, turn))
-        result = missing_result(mine.arm, mine.trial, status="complete", error="", attempt=1, finalist=mine.finalist)
-        assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+        told.append((mine.id.arm, mine.id.number, mine.id.seed, mine.round or None))
+        finalist = finalist_of(mine.id, mine.round)
+        result = missing_result(mine.id.arm, mine.id.number, status="complete", error="", attempt=1, finalist=finalist)
+        assert studies.finish(mine, replace(result, val_accuracy=mine.id.number / 100), {})
     return told
 
 
@@ -72,7 +72,7 @@ def test_a_finalist_has_the_configuration_of_its_trial_and_another_seed(memory: 
         first, replace(missing_result("distilled", 0, status="complete", error="", attempt=1), val_accuracy=0.5), {}
     )
     second = studies.take()
-    assert second is not None and second.finalist is not None
+    assert second is not None and second.id.seed is not None
     assert second.params == {**first.params, "seed": 6}
 
 
@@ -95,10 +95,10 @@ def test_finalists_that_wait_when_the_search_goes_on_do_not_run_once_it_has_pass
     while not first.search_is_over():
         mine = first.take()
         assert mine is not None
-        result = missing_result(mine.arm, mine.trial, status="complete", error="", attempt=1)
-        assert first.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+        result = missing_result(mine.id.arm, mine.id.number, status="complete", error="", attempt=1)
+        assert first.finish(mine, replace(result, val_accuracy=mine.id.number / 100), {})
     mine = first.take()  # queues all four
-    assert mine is not None and (mine.arm, mine.trial) == ("distilled", 3)
+    assert mine is not None and (mine.id.arm, mine.id.number) == ("distilled", 3)
     first.put_back(mine)
     assert first.finished("finalists") == 0
     more = Studies(sweep_of(top=1, seeds=2, trials=6), memory)
@@ -117,10 +117,10 @@ def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(memory: Path
     cut_off = studies.take()
     assert cut_off is not None and not studies.is_open() and not studies.is_done()
     (settled,) = studies.settle(lambda _: True)
-    assert (settled.arm, settled.trial, settled.finalist) == ("distilled", 0, cut_off.finalist)
+    assert (settled.id, settled.round) == (cut_off.id, cut_off.round)
     assert studies.is_open()
     again = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory, owner="b").take()
-    assert again is not None and (again.id, again.attempt, again.finalist) == (cut_off.id, 2, cut_off.finalist)
+    assert again is not None and (again.storage_id, again.attempt, again.id) == (cut_off.storage_id, 2, cut_off.id)
 
 
 def test_without_finalists_the_search_is_all(memory: Path) -> None:
@@ -129,7 +129,7 @@ def test_without_finalists_the_search_is_all(memory: Path) -> None:
 
 
 def test_a_packed_trial_comes_back_whole_on_another_host(tmp_path: Path, tiny_config: Callable[..., Any]) -> None:
-    there = trial_folder(tmp_path / "there", "distilled", 7, 1)
+    there = trial_folder(tmp_path / "there", TrialId("distilled", 7, 1))
     folder = TrialFolder(there)
     folder.start(tiny_config(seed=1))
     folder.write_predictions(np.array([0, 149, 3]))
@@ -137,7 +137,7 @@ def test_a_packed_trial_comes_back_whole_on_another_host(tmp_path: Path, tiny_co
     final = FinalTest(**measured, reliability=((0.5, 0.25, 3),), rows=2, opened_at="2026-01-01")
     folder.write_test(final, np.array([1, 0]))
     folder.finish(missing_result("distilled", 7, status="failed", error="", attempt=1))
-    here = trial_folder(tmp_path / "here", "distilled", 7, 1)
+    here = trial_folder(tmp_path / "here", TrialId("distilled", 7, 1))
     unpack_trial(here, json.loads(json.dumps(packed_trial(there))))
     assert read_test(here) == final
     predictions = read_test_predictions(here)
@@ -200,11 +200,11 @@ def test_a_student_that_breaks_a_constraint_is_no_finalist_and_its_latency_is_me
         mine = studies.take_from("distilled")
         assert mine is not None
         latency = studies.agreements.agreed_latency("small", lambda: float(len(measured) or measured.append(0) or 5.0))
-        mine.constrain({"latency_ms_p50": latency - 5.0, "size_mb": 1.0 if mine.trial == 3 else -1.0})
-        result = missing_result("distilled", mine.trial, status="complete", error="", attempt=1)
-        assert studies.finish(mine, replace(result, val_accuracy=mine.trial / 100), {})
+        mine.constrain({"latency_ms_p50": latency - 5.0, "size_mb": 1.0 if mine.id.number == 3 else -1.0})
+        result = missing_result("distilled", mine.id.number, status="complete", error="", attempt=1)
+        assert studies.finish(mine, replace(result, val_accuracy=mine.id.number / 100), {})
     assert measured == [0]
-    assert [trial for _, trial, _ in Studies(sweep, memory).finalists.wanted()] == [2, 1]
+    assert [trial.number for trial in Studies(sweep, memory).finalists.wanted()] == [2, 1]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def next_arm(studies: Studies) -> Any:
     if assignment is None:
         return None
     studies.put_back(assignment)
-    return assignment.arm
+    return assignment.id.arm
 
 
 def everybody(_: str | None) -> bool:
@@ -180,9 +180,9 @@ def searched(folder: Path, sweep: SweepConfig, *, at_a_time: int, seed: int) -> 
             running.append((assignment, epoch))
             continue
         status: Status = "pruned" if pruned else "complete"
-        result = missing_result("distilled", assignment.trial, status=status, error="", attempt=1)
+        result = missing_result("distilled", assignment.id.number, status=status, error="", attempt=1)
         assert studies.finish(assignment, replace(result, val_accuracy=None if pruned else score), {})
-        ended[assignment.trial] = (dict(assignment.params), epoch, status)
+        ended[assignment.id.number] = (dict(assignment.params), epoch, status)
     return ended
 
 
@@ -200,15 +200,15 @@ def test_trials_side_by_side_in_any_order_are_those_of_one_after_the_other(prune
 def test_a_trial_waits_for_those_that_it_learns_from(tmp_path: Path) -> None:
     studies = Studies(sweep_of(lag=1), tmp_path)
     first, second = studies.take_from("distilled"), studies.take_from("distilled")
-    assert first and second and (first.trial, second.trial) == (0, 1)
+    assert first and second and (first.id.number, second.id.number) == (0, 1)
     assert studies.take_from("distilled") is None and studies.take() is None and studies.is_open()
     result = replace(missing_result("distilled", 1, status="complete", error="", attempt=1), val_accuracy=0.5)
     assert studies.finish(second, result, {}) and studies.take() is None  # trial 2 learns from trial 0
     studies.put_back(first)
     again = studies.take()
-    assert again and again.trial == 0 and studies.finish(again, replace(result, trial=0), {})
+    assert again and again.id.number == 0 and studies.finish(again, replace(result, trial=0), {})
     following = studies.take()
-    assert following and following.trial == 2
+    assert following and following.id.number == 2
 
 
 def test_a_duplicate_is_answered_from_trials_that_it_may_know(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_duplicate_is_answered_from_trials_that_it_may_know(tmp_path: Path) ->
     twins = []
     for number in range(4):
         assignment = studies.take_from("distilled")
-        assert assignment and assignment.trial == number
+        assert assignment and assignment.id.number == number
         twins.append(studies.twin(assignment))
         result = replace(missing_result("distilled", number, status="complete", error="", attempt=1), val_accuracy=0.5)
         assert studies.finish(assignment, result, {})

@@ -51,7 +51,27 @@ def test_one_worker_for_each_group_of_gpus_and_two_on_a_cpu_that_has_the_cores(
 
 
 def test_the_cores_are_those_that_this_process_may_use() -> None:
-    assert 1 <= hardware.available_cores() <= (os.cpu_count() or 1)
+    before = os.sched_getaffinity(0)
+    assert hardware.available_cores() == len(before)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert hardware.available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_the_gpus_are_those_that_nvidia_smi_lists_where_the_environment_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware.cuda_devices() == []
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\n[ \"$1\" = --list-gpus ] && echo 'GPU 0: one' && echo 'GPU 1: two' && echo '  MIG 1g'\n"
+    )
+    tool.chmod(0o755)
+    assert hardware.cuda_devices() == ["0", "1"]
 
 
 @pytest.mark.parametrize(

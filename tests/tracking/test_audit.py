@@ -17,7 +17,7 @@ from kdsweep.config.sweep import Arm, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.worker_loop import Worker
-from kdsweep.records.layout import teacher_folder, trial_folder
+from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_sweep
 from kdsweep.records.schema import Attempt, TeacherResult, TrialResult
 from kdsweep.records.writing import TrialFolder, keep_sweep_key, start_sweep, write_sweep
@@ -36,12 +36,12 @@ def track_trial(
     folder: Path, config: TrialConfig, arm: Arm, *, attempt: int = 1, finished: bool = True, mode: Mode = "offline"
 ) -> None:
     """A trial's record and its W&B run; an attempt that is not finished was stopped before its second step."""
-    record = TrialFolder(trial_folder(folder, arm, 0))
+    record = TrialFolder(trial_folder(folder, TrialId(arm, 0)))
     record.start(config)
     record.add_attempt(Attempt(attempt=attempt, owner="me", from_step=0, steps_again=0, started_at="x"))
     sweep = read_sweep(folder)
     assert sweep is not None
-    label = trial_label(sweep, KEY, config, arm, 0, attempt)
+    label = trial_label(sweep, KEY, config, TrialId(arm, 0), attempt)
     with WandbTracker(folder, "tiny", TrackingConfig(), mode).run(label, asdict(config)) as run:
         run.log_steps(STEPS if finished else STEPS[:1])
         if finished:
@@ -166,10 +166,10 @@ def test_a_run_that_is_gone_is_a_gap_of_its_record(swept: Path) -> None:
 def test_a_trial_of_another_host_is_accounted_for_by_that_hosts_folder(swept: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(swept, other, symlinks=True)
-    for path in (run_folder(swept, CONTROL), trial_folder(other, "distilled", 0)):
+    for path in (run_folder(swept, CONTROL), trial_folder(other, TrialId("distilled", 0))):
         shutil.rmtree(path)
     for name in ("steps.jsonl", "attempts.jsonl"):  # what comes out of the study has neither
-        (trial_folder(swept, "fine_tuned", 0) / name).unlink()
+        (trial_folder(swept, TrialId("fine_tuned", 0)) / name).unlink()
     ((run_id, gap),) = gaps(audit(swept))
     assert run_id == CONTROL and "ran on another host, whose folder can be named too" in gap
     assert gaps(audit(swept, other)) == []
@@ -177,7 +177,7 @@ def test_a_trial_of_another_host_is_accounted_for_by_that_hosts_folder(swept: Pa
 
 @pytest.mark.slow
 def test_a_step_that_differs_and_one_that_the_record_lacks_are_named(swept: Path) -> None:
-    steps = trial_folder(swept, "distilled", 0) / "steps.jsonl"
+    steps = trial_folder(swept, TrialId("distilled", 0)) / "steps.jsonl"
     edit(steps, '"L_soft": 0.2,', '"L_soft": 0.25,')
     lines = steps.read_text().splitlines(keepends=True)
     steps.write_text("".join(lines[:2] + lines[3:]))
@@ -189,7 +189,7 @@ def test_a_step_that_differs_and_one_that_the_record_lacks_are_named(swept: Path
 
 @pytest.mark.slow
 def test_steps_and_epochs_that_the_run_lacks_are_named(swept: Path) -> None:
-    record = TrialFolder(trial_folder(swept, "fine_tuned", 0))
+    record = TrialFolder(trial_folder(swept, TrialId("fine_tuned", 0)))
     record.add_steps([replace(STEP, step=step) for step in (5, 6, 8)])
     record.add_epoch(replace(EPOCH, epoch=2, step=8))
     TrialFolder(teacher_folder(swept)).add_epoch(replace(TEACHER_EPOCH, epoch=2, step=4))
@@ -202,7 +202,7 @@ def test_steps_and_epochs_that_the_run_lacks_are_named(swept: Path) -> None:
 
 @pytest.mark.slow
 def test_an_epoch_a_config_and_a_summary_that_differ_are_named(swept: Path) -> None:
-    there = trial_folder(swept, "distilled", 0)
+    there = trial_folder(swept, TrialId("distilled", 0))
     edit(there / "epochs.jsonl", '"val_accuracy": 0.7,', '"val_accuracy": 0.8,')
     edit(there / "config.yaml", "weight_decay: 0.01\n", "weight_decay: 0.02\n")
     edit(there / "result.json", '"best_epoch": null', '"best_epoch": 1')
@@ -224,8 +224,8 @@ def test_a_run_whose_folder_name_was_taken_is_known_by_its_file(swept: Path) -> 
 
 @pytest.mark.slow
 def test_a_run_that_no_record_knows_is_named_and_an_unfinished_trial_is_not_compared(swept: Path) -> None:
-    shutil.rmtree(trial_folder(swept, "distilled", 0))
-    (trial_folder(swept, "fine_tuned", 0) / "result.json").unlink()
+    shutil.rmtree(trial_folder(swept, TrialId("distilled", 0)))
+    (trial_folder(swept, TrialId("fine_tuned", 0)) / "result.json").unlink()
     done = audit(swept)
     unknown = "no record knows this run: its trial's folder is gone, or never was here"
     assert gaps(done) == [(FIRST, unknown), (SECOND, unknown)]
@@ -244,11 +244,11 @@ def test_runs_of_another_sweep_of_that_name_are_no_attempts_of_this_one(swept: P
 @pytest.mark.slow
 def test_a_folder_from_before_runs_had_a_key_has_no_gap(swept: Path, tiny_config: Callable[..., TrialConfig]) -> None:
     shutil.rmtree(swept / "wandb")
-    shutil.rmtree(trial_folder(swept, "distilled", 0))
+    shutil.rmtree(trial_folder(swept, TrialId("distilled", 0)))
     (swept / "sweep_key").unlink()
     teacher = teacher_folder(swept) / "result.json"
     edit(teacher, f'"{TEACHER}"', '"tiny-teacher"')
-    trial = trial_folder(swept, "fine_tuned", 0) / "result.json"
+    trial = trial_folder(swept, TrialId("fine_tuned", 0)) / "result.json"
     edit(trial, f'"{CONTROL}"', '"tiny-control-0000-a2"')
     runs = {"tiny-teacher": teacher, "tiny-control-0000-a2": trial, "tiny-control-0000-a1": None}
     tracker = WandbTracker(swept, "tiny", TrackingConfig(), "offline")

@@ -8,7 +8,7 @@ import pytest
 from kdsweep.config.sweep import ARMS, LONGEST_TAG, Arm, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
-from kdsweep.records.layout import new_sweep_key
+from kdsweep.records.layout import TrialId, new_sweep_key
 from kdsweep.tracking.names import (
     RunLabel,
     attempt_of,
@@ -36,7 +36,9 @@ def labels(sweep: SweepConfig, config: TrialConfig, key: str) -> Iterator[RunLab
     for arm in ARMS:
         for attempt in (1, 2, 3):
             for trial in (0, 1, 7, 17, 71, 100, 999):
-                yield from (trial_label(sweep, key, config, arm, trial, attempt, seed) for seed in (None, 1, 12))
+                yield from (
+                    trial_label(sweep, key, config, TrialId(arm, trial, seed), attempt) for seed in (None, 1, 12)
+                )
     yield teacher_label(sweep, key)
     yield from (verdict_label(sweep, key, number) for number in (1, 2, 12))
 
@@ -53,8 +55,10 @@ def test_ids_differ_over_runs_and_sweeps_of_one_name_and_names_within_twenty_let
 
 
 def test_names_read_well(sweep: SweepConfig, tiny_config: Config) -> None:
-    named = [trial_label(sweep, KEY, tiny_config(), "distilled", 7, *again) for again in ((1,), (2,), (1, 12))]
-    named += [trial_label(sweep, KEY, tiny_config(), "fine_tuned", 3, 1, 12), verdict_label(sweep, KEY, 2)]
+    named = [trial_label(sweep, KEY, tiny_config(), TrialId("distilled", 7), attempt) for attempt in (1, 2)]
+    confirming = (TrialId("distilled", 7, 12), TrialId("fine_tuned", 3, 12))
+    named += [trial_label(sweep, KEY, tiny_config(), finalist, 1) for finalist in confirming]
+    named.append(verdict_label(sweep, KEY, 2))
     assert [label.name for label in named] == [
         "distilled 7",
         "distilled 7 a2",
@@ -69,7 +73,7 @@ def test_the_list_of_wandb_leet_which_shows_three_letters_of_an_id_tells_a_hundr
     sweep: SweepConfig, tiny_config: Config
 ) -> None:
     for arm in ARMS:
-        shown = {trial_label(sweep, KEY, tiny_config(), arm, trial, 1).run_id[:3] for trial in range(100)}
+        shown = {trial_label(sweep, KEY, tiny_config(), TrialId(arm, trial), 1).run_id[:3] for trial in range(100)}
         assert len(shown) == 100 and {text[0] for text in shown} == {arm[0]}
 
 
@@ -78,13 +82,13 @@ def test_the_list_of_wandb_leet_which_shows_three_letters_of_an_id_tells_a_hundr
 def test_an_id_says_which_attempt_at_which_trial_it_is(
     arm: Arm, seed: int | None, sweep: SweepConfig, tiny_config: Config
 ) -> None:
-    mine = trial_label(sweep, KEY, tiny_config(), arm, 7, 3, seed).run_id
+    mine = trial_label(sweep, KEY, tiny_config(), TrialId(arm, 7, seed), 3).run_id
     job = {"distilled": "trial", "fine_tuned": "control"}[arm] if seed is None else f"finalist-{arm}"
     old = f"tiny-{job}-0007" + ("" if seed is None else f"-seed{seed}") + "-a3"
     for run_id in (mine, old):
-        assert attempt_of(run_id, "tiny", arm, 7, seed) == 3
+        assert attempt_of(run_id, "tiny", TrialId(arm, 7, seed)) == 3
         others = [(ARMS[arm == ARMS[0]], 7, seed), (arm, 77, seed), (arm, 7, 5), (arm, 0, seed)]
-        assert {attempt_of(run_id, "tiny", *place) for place in others} == {None}
+        assert {attempt_of(run_id, "tiny", TrialId(*place)) for place in others} == {None}
         assert not is_teacher(run_id, "tiny") and verdict_number(run_id, "tiny") is None
     assert (key_in(mine), key_in(old)) == (KEY, None)
 
@@ -107,7 +111,7 @@ def test_facts_to_group_by_stand_beside_the_config_and_in_tags_that_w_and_b_take
 ) -> None:
     fixed = {"train_file": None, "dataset": "nyu-mll/glue", "dataset_config": "sst2", "validation_fraction": None}
     sweep = load_sweep(tiny_sweep_file("s" * 64, fixed=fixed, tracking={"mode": "off", "tags": ["t" * 64]}))
-    label = trial_label(sweep, KEY, tiny_config(), "fine_tuned", 7, 1, 12)
+    label = trial_label(sweep, KEY, tiny_config(), TrialId("fine_tuned", 7, 12), 1)
     wanted = {"sweep": "s" * 64, "sweep_key": KEY, "arm": "fine_tuned", "trial": 7}
     wanted |= {"student_name": "from_teacher 2 layers", "data_name": "nyu-mll/glue sst2"}
     assert label.facts == wanted and not set(label.facts) & set(vars(tiny_config()))

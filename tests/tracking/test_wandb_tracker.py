@@ -22,6 +22,7 @@ from kdsweep.config.sweep import LONGEST_TAG, TrackingConfig
 from kdsweep.config.sweep_file import NOT_IN_NAMES, _tracking_problems
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps, read_sweep_key
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.records.whole_sweep import read_records
@@ -57,7 +58,7 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
     config = tiny_config(student_layers=(0, 2), learning_rate=0.00123456789012345)
     folder = TrialFolder(tmp_path / "trials" / "0000")
     tracker = open_tracker(tmp_path, "group", TrackingConfig(tags=("a", "b")), "offline")
-    slot = Slot(arm="distilled", trial=0)
+    slot = Slot(id=TrialId("distilled", 0))
     with tracker.run(labelled("tiny-trial-0000-a1"), asdict(config)) as run:
         result = run_trial(
             config, slot, folder, Materials(), run, Watch(on_steps=lambda _: None, on_epoch=lambda _: False)

@@ -10,12 +10,13 @@ import torch
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, Interrupted
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps, read_trial
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import readout
-from kdsweep.training.checkpoints import KEPT, Checkpointing
+from kdsweep.training.checkpoints import KEPT, NOT_KEPT, Checkpointing, Checkpoints
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
@@ -33,7 +34,7 @@ def run(config: TrialConfig, folder: Path, stop: StopRequest, stop_at: int | Non
 
     watch = Watch(on_steps=on_steps, on_epoch=lambda _: False)
     keep = Checkpointing(every_seconds=every, stop=stop)
-    slot = Slot(arm="distilled", trial=0)
+    slot = Slot(id=TrialId("distilled", 0))
     return run_trial(config, slot, TrialFolder(folder, "me"), Materials(), NullRun(), watch, keep)
 
 
@@ -83,7 +84,9 @@ def test_a_killed_trial_goes_on_from_the_newest_checkpoint_that_is_whole(tiny_co
     keep = Checkpointing(every_seconds=0.0, stop=StopRequest())
     watch = Watch(on_steps=lambda _: None, on_epoch=die)
     with pytest.raises(Killed):
-        run_trial(config, Slot(arm="distilled", trial=0), TrialFolder(folder, "a"), Materials(), NullRun(), watch, keep)
+        run_trial(
+            config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "a"), Materials(), NullRun(), watch, keep
+        )
     newest, *older = sorted((folder / "checkpoints").iterdir(), reverse=True)
     assert len(older) == KEPT - 1
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -166,3 +169,21 @@ def test_weights_after_a_resumed_training_are_those_of_the_checkpointed_one(
         except Interrupted:
             pass
     assert started == [0, 0, 5] and hashes[0] == hashes[1]
+
+
+def test_a_training_without_a_folder_keeps_nothing_and_finds_nothing(tmp_path: Path) -> None:
+    """Not even where a folder of that name turns up: it would go on from another training's weights."""
+    stop = StopRequest()
+    none, kept = (
+        Checkpoints(None, "", every_seconds=0.0, stop=stop),
+        Checkpoints(tmp_path / "kept", "", every_seconds=0.0, stop=stop),
+    )
+    for each, found in ((none, None), (kept, 5)):
+        each.save({"step": 5}, step=5)
+        state = each.latest("cpu")
+        assert (state and state["step"]) == found
+        each.clear()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        none.save({"step": 6}, step=6)
+    assert NOT_KEPT._paths() == []

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def hub_teacher(tiny_classifier: Path) -> str:
 def test_a_hub_teacher_is_pinned_to_the_commit_that_its_name_means_today(
     hub_teacher: str, tiny_config: Callable[..., TrialConfig]
 ) -> None:
-    config = resolve(tiny_config(teacher=hub_teacher, teacher_revision="auto"), threads=1)
+    config = resolve(asdict(tiny_config(teacher=hub_teacher, teacher_revision="auto")), threads=1)
     assert config.teacher_revision == COMMIT and config.unresolved() == ()
     by_name, by_path = Materials().teacher(config), Materials().teacher(tiny_config())
     assert by_name.weights_sha256 == by_path.weights_sha256
@@ -72,9 +73,9 @@ def test_a_hub_dataset_is_pinned_too(tiny_config: Callable[..., TrialConfig]) ->
     (repository / "snapshots" / COMMIT).mkdir(parents=True, exist_ok=True)
     (repository / "snapshots" / COMMIT / ".gitattributes").touch()
     config = tiny_config(train_file=None, dataset="somebody/reviews", dataset_revision="auto")
-    assert resolve(config, threads=1).dataset_revision == COMMIT
+    assert resolve(asdict(config), threads=1).dataset_revision == COMMIT
     with pytest.raises(DataError, match="Check the name, split and network"):
-        resolve(tiny_config(train_file=None, dataset="somebody/else", dataset_revision="auto"), threads=1)
+        resolve(asdict(tiny_config(train_file=None, dataset="somebody/else", dataset_revision="auto")), threads=1)
 
 
 def test_a_dataset_by_name_is_read_by_its_splits(
@@ -86,7 +87,7 @@ def test_a_dataset_by_name_is_read_by_its_splits(
         rows = [(f"{split} {number}", "good" if number % 2 else "bad") for number in range(count)]
         write_rows(f"{split}.csv", rows).rename(folder / f"{split}.csv")
     named = {"train_file": None, "dataset": str(folder), "validation_split": "validation", "test_split": "test"}
-    data = load_data(resolve(tiny_config(**named, dataset_revision="auto"), threads=1))
+    data = load_data(resolve(asdict(tiny_config(**named, dataset_revision="auto")), threads=1))
     assert data.test is not None
     assert (len(data.train), len(data.validation), len(data.test)) == (12, 6, 4)
     assert data.validation.texts[0] == "validation 0"

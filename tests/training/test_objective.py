@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError, NonFiniteLoss
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.writing import TrialFolder
@@ -172,7 +173,7 @@ def test_a_trial_of_another_objective_is_recorded_in_the_same_columns(tiny_confi
 
         return Objective(loss=loss, parts=("L_hard",))
 
-    folder, slot = TrialFolder(tmp_path / "trials" / "0000"), Slot(arm="distilled", trial=0)
+    folder, slot = TrialFolder(tmp_path / "trials" / "0000"), Slot(id=TrialId("distilled", 0))
     result = run_trial(tiny_config(), slot, folder, Materials(), NullRun(), QUIET, make_objective=fine_tuning)
     steps = read_steps(folder.path)
     assert result.status == "complete" and len(steps) == 10

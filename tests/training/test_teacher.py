@@ -209,7 +209,11 @@ def test_a_teachers_checkpoint_is_not_gone_on_with_by_other_threads(tiny_config:
 
 def test_a_teacher_has_the_threads_of_the_trials_where_they_alone_are_named(tiny_config: Config) -> None:
     def threads(**named: Any) -> tuple[Any, Any]:
-        found = resolve(tiny_config(**{"threads": "auto", "teacher_threads": "auto"} | named), threads=3, **counted)
+        found = resolve(
+            dataclasses.asdict(tiny_config(**{"threads": "auto", "teacher_threads": "auto"} | named)),
+            threads=3,
+            **counted,
+        )
         return found.threads, found.teacher_threads
 
     counted: Any = {"teacher_threads": lambda named: named or 5}

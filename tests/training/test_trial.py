@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.errors import ConfigError
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_predictions, read_steps, read_trial
 from kdsweep.records.schema import EpochMetrics, TrialResult
 from kdsweep.records.writing import TrialFolder
@@ -38,7 +39,7 @@ def run(
     config: TrialConfig, folder: Path, on_epoch: Callable[[EpochMetrics], bool] = lambda _: False, **noting: Any
 ) -> TrialResult:
     watch = Watch(on_steps=lambda _: None, on_epoch=on_epoch)
-    slot = Slot(arm="distilled", trial=7, attempt=2)
+    slot = Slot(id=TrialId("distilled", 7), attempt=2)
     return run_trial(config, slot, TrialFolder(folder), Materials(), noting.get("run", NullRun()), watch)
 
 
@@ -120,7 +121,7 @@ def test_materials_shared_by_trials_change_no_result(tiny_config: Config, tmp_pa
     done = []
     for number, each in enumerate((tiny_config(seed=3, batch_size=8), config, config)):
         folder = TrialFolder(tmp_path / "trials" / f"{number:04d}")
-        run_trial(each, Slot(arm="distilled", trial=number), folder, materials, NullRun(), watch)
+        run_trial(each, Slot(id=TrialId("distilled", number)), folder, materials, NullRun(), watch)
         done.append([epoch.measured() for epoch in read_trial(folder.path).epochs])
     run(config, tmp_path / "trials" / "0009")
     alone = [epoch.measured() for epoch in read_trial(tmp_path / "trials" / "0009").epochs]

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from kdsweep.analysis.formats import plural
-from kdsweep.analysis.leaderboard import accuracy, complete
+from kdsweep.analysis.leaderboard import complete
+from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
 from kdsweep.config.sweep import ARMS, Arm
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, marks, missing, new_plot, short
+from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short
 
 
-def accuracy_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
-    """val_accuracy over parameters and over latency, students and teacher (a star), with the Pareto front."""
+def score_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
+    """Draw `study.metric` over parameters and over latency, students and teacher (a star), with the Pareto front."""
     return (
         _cost(records, "parameters", "parameters, millions", 1e-6),
         _cost(records, "latency_ms_p50", "milliseconds a row", 1.0),
@@ -20,15 +21,17 @@ def accuracy_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
 
 
 def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure:
-    name, title, teacher = f"cost-{field}", f"val_accuracy, %, over {unit}", records.teacher
+    metric = records.sweep.study.metric
+    name, title = f"cost-{field}", f"{score_title(metric)}, over {unit}"
     known = [t for t in complete(records.trials) if t.result and getattr(t.result, field) is not None]
     if not known:
         return missing(name, title, "No trial with a measured cost is complete yet.")
     costs = [short(factor * getattr(trial.result, field)) for trial in known]
-    points = [(cost, 100 * accuracy(trial)) for cost, trial in zip(costs, known, strict=True)]
-    if teacher:
-        points.append((short(factor * getattr(teacher, field)), 100 * teacher.val_accuracy))
-    plot = new_plot(height=300, x_title=unit, y_title="val_accuracy, %")
+    points = list(zip(costs, heights(known, records.sweep), strict=True))
+    teacher = teacher_score(records)
+    if records.teacher and teacher is not None:
+        points.append((short(factor * getattr(records.teacher, field)), short(scale(metric) * teacher)))
+    plot = new_plot(height=300, x_title=unit, y_title=score_title(metric))
     front = pareto_front(points)
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(
@@ -36,14 +39,17 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
     )
     for arm in ARMS:
         of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
-        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep.search, arm))
-    if teacher:
+        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep, arm))
+    if teacher is not None:
         star = {"size": 14, "symbol": "star", "color": NEUTRAL}
         x, y = [points[-1][0]], [points[-1][1]]
-        text = f"<b>teacher</b><br>val_accuracy {y[0]:.2f} %<extra></extra>"
+        text = f"<b>teacher</b><br>{metric} {score_text(metric, teacher, 2)}<extra></extra>"
         plot.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=star, hovertemplate=text))
-    ends = " to ".join(f"{quality:.1f} % at {cost:.3g}" for cost, quality in dict.fromkeys((front[0], front[-1])))
-    whose = " and the teacher" if teacher else ""
+    ends = " to ".join(
+        f"{score_text(metric, quality / scale(metric))} at {cost:.3g}"
+        for cost, quality in dict.fromkeys((front[0], front[-1]))
+    )
+    whose = "" if teacher is None else " and the teacher"
     described = (
         f"{plural(len(known), 'complete trial')}{whose}; the Pareto front of {len(front)} goes from {ends} {unit}."
     )

@@ -1,4 +1,4 @@
-"""Figures over time: losses and accuracy over the epochs, and the best that each further trial of the budget brought."""
+"""Figures over time: losses and `study.metric` over the epochs, and the best that each further trial of the budget brought."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import tuning_curve
 from kdsweep.analysis.formats import plural
-from kdsweep.analysis.leaderboard import accuracy, complete, score
+from kdsweep.analysis.leaderboard import complete, ranked
+from kdsweep.analysis.score import scale, score, score_title
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -20,33 +21,33 @@ MOST_POINTS = 5000
 """Points of one trace beyond which epochs are left out of it, never a curve's ends."""
 
 
-def learning_curves(trials: Sequence[TrialRow]) -> tuple[Figure, ...]:
-    """L_soft, L_hard and val_accuracy over the epochs: all trials faint, the best of each arm strong."""
-    return tuple(_curve(trials, metric) for metric in ("L_soft", "L_hard", "val_accuracy"))
+def learning_curves(records: SweepRecords) -> tuple[Figure, ...]:
+    """Draw L_soft, L_hard and `study.metric` over the epochs: all trials faint, the best of each arm strong."""
+    return tuple(_curve(records, name) for name in ("L_soft", "L_hard", records.sweep.study.metric))
 
 
-def _curve(trials: Sequence[TrialRow], metric: str) -> Figure:
-    with_epochs = [trial for trial in trials if trial.epochs]
+def _curve(records: SweepRecords, metric: str) -> Figure:
+    with_epochs = [trial for trial in records.trials if trial.epochs]
     if not with_epochs:
         return missing(metric, metric, "No epoch is finished yet.")
-    unit = ", %" if metric == "val_accuracy" else ""
+    title = score_title(metric) if metric.startswith("val_") else metric
     plot = new_plot(height=300, x_title="epoch", y_title="")
     ends = []
     for arm in ARMS:
         of_arm = [trial for trial in with_epochs if trial.arm == arm]
         plot.add_traces(_faint_lines(of_arm, metric, arm))
-        if done := complete(of_arm):
-            best = max(done, key=accuracy)
-            plot.add_trace(_lines([best], metric, arm, opacity=1.0, width=3, marker=7))
-            ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(best, metric)[-1]:.3g}{unit.strip(',')}")
+        if done := ranked(of_arm, records.sweep):
+            plot.add_trace(_lines(done[:1], metric, arm, opacity=1.0, width=3, marker=7))
+            unit = title.removeprefix(metric).strip(",")
+            ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(done[0], metric)[-1]:.3g}{unit}")
     most = max(len(trial.epochs) for trial in with_epochs)
     plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
     described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the epochs", *ends]) + "."
-    return Figure(name=metric, title=metric + unit, description=described, plot=plot)
+    return Figure(name=metric, title=title, description=described, plot=plot)
 
 
 def _measured(trial: TrialRow, metric: str) -> list[float]:
-    factor = 100 if metric == "val_accuracy" else 1
+    factor = scale(metric) if metric.startswith("val_") else 1
     return [short(factor * float(getattr(epoch, metric))) for epoch in trial.epochs]
 
 
@@ -92,9 +93,8 @@ def _lines(
 def budget_curves(records: SweepRecords) -> Figure:
     """The expected best of k trials against k, with its 95 % band, for each arm with enough complete trials."""
     title, metric = "What the budget bought", records.sweep.study.metric
-    percent = metric != "val_mcc"
-    factor, unit = (100, ", %") if percent else (1, "")
-    plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {metric}{unit}"), []
+    plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {score_title(metric)}"), []
+    factor = scale(metric)
     shown: list[float] = []
     for arm in ARMS:
         scores = [score(trial, records.sweep) for trial in complete(records.trials) if trial.arm == arm]

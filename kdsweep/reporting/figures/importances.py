@@ -8,7 +8,8 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
-from kdsweep.analysis.leaderboard import accuracy, complete
+from kdsweep.analysis.leaderboard import complete
+from kdsweep.analysis.score import score
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, NEUTRAL, Figure, calm, missing
 from kdsweep.search.space import distribution, encode
@@ -29,13 +30,15 @@ def parameter_importances(records: SweepRecords) -> Figure:
     if len(trials) < FEWEST_TRIALS:
         note = f"Too few trials for importances: {FEWEST_TRIALS} complete distilled ones are needed, there are {len(trials)}."
     elif len({trial.value for trial in trials}) == 1:
-        note = "All distilled trials have the same val_accuracy, so no field made a difference."
+        note = f"All distilled trials have the same {records.sweep.study.metric}, so no field made a difference."
     if note:
         return missing("importances", title, note)
     study, evaluator = _study(trials), PedAnovaImportanceEvaluator()
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     ends = _resampled(trials, list(shares))
-    plot = optuna.visualization.plot_param_importances(study, evaluator=evaluator, target_name="val_accuracy")
+    plot = optuna.visualization.plot_param_importances(
+        study, evaluator=evaluator, target_name=records.sweep.study.metric
+    )
     plot.update_traces(marker_color=COLOURS["distilled"], meta="distilled", width=0.5, cliponaxis=False)
     plot.update_traces(text=None, textposition="none")  # the whiskers would strike it through
     for bars in plot.data:  # Optuna draws the least important one first
@@ -72,7 +75,7 @@ def _trials(records: SweepRecords) -> list[FrozenTrial]:
         optuna.trial.create_trial(
             params={name: encode(getattr(trial.config, name)) for name in axes},
             distributions=distributions,
-            value=accuracy(trial),
+            value=score(trial, records.sweep),
         )
         for trial in complete(records.trials)
         if trial.arm == "distilled"

@@ -8,8 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kdsweep.analysis.formats import plural
-from kdsweep.analysis.leaderboard import accuracy, complete
-from kdsweep.config.sweep import ARMS, Axis
+from kdsweep.analysis.leaderboard import complete, ranked
+from kdsweep.analysis.score import score, score_text, score_title
+from kdsweep.config.sweep import ARMS, Axis, SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import (
@@ -18,6 +19,7 @@ from kdsweep.reporting.figures.style import (
     SCALE,
     Figure,
     axis_scale,
+    heights,
     marks,
     missing,
     new_plot,
@@ -39,49 +41,50 @@ def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
 
 
 def temperature_alpha_map(records: SweepRecords) -> Figure:
-    """Distilled trials by temperature and alpha, coloured by val_accuracy; crosses were pruned, shade is their density."""
-    search, title = records.sweep.search, "Temperature and alpha"
+    """Distilled trials by temperature and alpha, coloured by `study.metric`; crosses were pruned, shade is their density."""
+    sweep, search, title = records.sweep, records.sweep.search, "Temperature and alpha"
     tried = [trial for trial in records.trials if trial.arm == "distilled"]
-    done = sorted(complete(tried), key=accuracy)  # the best lie on top
+    done = ranked(tried, sweep)[::-1]  # the best lie on top
     if not done:
         return missing("map", title, "No distilled trial is complete yet.")
     pruned = [trial for trial in tried if trial.result and trial.result.status == "pruned"]
-    best = max(done, key=lambda trial: (accuracy(trial), -trial.trial))
+    best = done[-1]
     many = len(tried) > 100
     plot = new_plot(height=440, x_title="temperature", y_title="alpha (weight of the soft term)")
     plot.add_traces(_shade(tried, search))
     if pruned:
         size = 5 if many else 9
         cross: dict[str, Any] = {"symbol": "x-thin", "size": size, "line": {"color": NEUTRAL, "width": 1.2}}
-        plot.add_trace(_points(pruned, search, "pruned", cross))
-    plot.add_trace(_points(done, search, "complete", _disc(done, 8 if many else 14)))
+        plot.add_trace(_points(pruned, sweep, "pruned", cross))
+    plot.add_trace(_points(done, sweep, "complete", _disc(done, sweep, 8 if many else 14)))
     ring = {"symbol": "circle-open", "size": 24, "color": NEUTRAL, "line": {"width": 2}}
-    plot.add_trace(_points([best], search, "best", ring))
+    plot.add_trace(_points([best], sweep, "best", ring))
     plot.update_xaxes(**axis_scale(search["temperature"]))
     plot.update_yaxes(**axis_scale(search["alpha"]))
     described = (
         f"{len(done)} complete and {len(pruned)} pruned trials; the best, trial {best.trial}, has temperature "
-        f"{best.config.temperature:.3g}, alpha {best.config.alpha:.3g} and val_accuracy {100 * accuracy(best):.1f} %."
+        f"{best.config.temperature:.3g}, alpha {best.config.alpha:.3g} and {sweep.study.metric} "
+        f"{score_text(sweep.study.metric, score(best, sweep))}."
     )
     return Figure(name="map", title=title, description=described, plot=plot)
 
 
-def _disc(done: Sequence[TrialRow], size: int) -> dict[str, Any]:
-    title = {"text": "val_accuracy, %", "side": "top", "font": {"size": 13}}
+def _disc(done: Sequence[TrialRow], sweep: SweepConfig, size: int) -> dict[str, Any]:
+    title = {"text": score_title(sweep.study.metric), "side": "top", "font": {"size": 13}}
     return {
         "size": size,
-        "color": [short(100 * accuracy(trial)) for trial in done],
+        "color": heights(done, sweep),
         "colorscale": SCALE,
         "line": {"color": NEUTRAL, "width": 1 if size > 8 else 0.5},
-        "showscale": len({accuracy(trial) for trial in done}) > 1,
+        "showscale": len({score(trial, sweep) for trial in done}) > 1,
         "colorbar": {**COLOUR_BAR, "title": title},
     }
 
 
-def _points(trials: Sequence[TrialRow], search: Mapping[str, Axis], name: str, marker: Mapping[str, Any]) -> go.Scatter:
-    """Trials by temperature and alpha."""
-    x, y = ([placed(trial, axis, search[axis]) for trial in trials] for axis in ("temperature", "alpha"))
-    return scatter(trials, x, y, search, name=name, marker=marker)
+def _points(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, marker: Mapping[str, Any]) -> go.Scatter:
+    """Draw trials by temperature and alpha."""
+    x, y = ([placed(trial, axis, sweep.search[axis]) for trial in trials] for axis in ("temperature", "alpha"))
+    return scatter(trials, x, y, sweep, name=name, marker=marker)
 
 
 def _shade(tried: Sequence[TrialRow], search: Mapping[str, Axis]) -> list[go.Contour]:
@@ -128,16 +131,16 @@ def value_at(share: float, axis: Axis) -> float:
 
 
 def axis_slice(records: SweepRecords, name: str) -> Figure:
-    """val_accuracy of both arms' complete trials over one searched field."""
+    """Draw `study.metric` of both arms' complete trials over one searched field."""
     done = complete(records.trials)
     if not done:
         return missing(f"slice-{name}", name, "No trial is complete yet.")
-    axis = records.sweep.search[name]
-    plot = new_plot(height=300, x_title=name, y_title="val_accuracy, %")
+    axis, metric = records.sweep.search[name], records.sweep.study.metric
+    plot = new_plot(height=300, x_title=name, y_title=score_title(metric))
     for arm in ARMS:
         trials = [trial for trial in done if trial.arm == arm and name in records.sweep.axes(arm)]
         if trials:
-            plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep.search, arm))
+            plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep, arm))
     plot.update_xaxes(**axis_scale(axis))
-    described = f"val_accuracy of {plural(len(done), 'complete trial')} over {name}, {axis.text()}."
+    described = f"{metric} of {plural(len(done), 'complete trial')} over {name}, {axis.text()}."
     return Figure(name=f"slice-{name}", title=name, description=described, plot=plot)

@@ -6,22 +6,22 @@ Colours, dashes and backgrounds read on light and on dark pages; the page colour
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from kdsweep.analysis.leaderboard import accuracy
-from kdsweep.config.sweep import ARM_NAMES, Arm, Axis
+from kdsweep.analysis.score import scale, score, score_text
+from kdsweep.config.sweep import ARM_NAMES, Arm, Axis, SweepConfig
 from kdsweep.records.reading import TrialRow
 
 COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
 DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}
 SYMBOLS: dict[Arm, str] = {"distilled": "circle", "fine_tuned": "diamond"}
 SCALE = ((0.0, "#4a5a94"), (0.5, "#3c9a94"), (1.0, "#e3b23c"))
-"""Low to high val_accuracy; lightness rises with it, so that it survives a grey print."""
+"""Low to high scores; lightness rises with it, so that it survives a grey print."""
 COLOUR_BAR = {"thickness": 10, "len": 0.6, "outlinewidth": 0, "orientation": "h", "nticks": 5, "tickangle": 0}
 COLOUR_BAR |= {"x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
 NEUTRAL = "rgba(128,128,128,0.75)"
@@ -108,8 +108,13 @@ def told(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
 
 
-def marks(trials: Sequence[TrialRow], x: Sequence[Any], search: Mapping[str, Axis], arm: Arm) -> go.Scatter:
-    """Trials of an arm by `x` and val_accuracy."""
+def heights(trials: Sequence[TrialRow], sweep: SweepConfig) -> list[float]:
+    """Return each complete trial's `study.metric` as figures have it: a share in percent."""
+    return [short(scale(sweep.study.metric) * score(trial, sweep)) for trial in trials]
+
+
+def marks(trials: Sequence[TrialRow], x: Sequence[Any], sweep: SweepConfig, arm: Arm) -> go.Scatter:
+    """Draw trials of an arm by `x` and `study.metric`."""
     many = len(trials) > FEW_CURVES
     marker = {
         "size": 6 if many else 10,
@@ -117,25 +122,24 @@ def marks(trials: Sequence[TrialRow], x: Sequence[Any], search: Mapping[str, Axi
         "symbol": SYMBOLS[arm],
         "opacity": 0.5 if many else 0.85,
     }
-    y = [short(100 * accuracy(trial)) for trial in trials]
-    return scatter(trials, x, y, search, name=arm, meta=arm, marker=marker)
+    return scatter(trials, x, heights(trials, sweep), sweep, name=arm, meta=arm, marker=marker)
 
 
 def scatter(
-    trials: Sequence[TrialRow], x: Sequence[Any], y: Sequence[Any], search: Mapping[str, Axis], **style: Any
+    trials: Sequence[TrialRow], x: Sequence[Any], y: Sequence[Any], sweep: SweepConfig, **style: Any
 ) -> go.Scatter:
-    """Marks of one arm's trials that tell, on hovering, trial, searched values and accuracy."""
+    """Draw marks of one arm's trials that tell, on hovering, trial, searched values and `study.metric`."""
+    search, metric = sweep.search, sweep.study.metric
     lines = ["<b>" + (ARM_NAMES[trials[0].arm] if trials else "") + " trial %{customdata[0]}</b>"]
     lines += [f"{name} %{{customdata[{place}]}}" for place, name in enumerate(search, start=1)]
-    lines.append(f"val_accuracy %{{customdata[{len(search) + 1}]}} %")
-    rows = [[t.trial, *(told(getattr(t.config, name)) for name in search), _percent(t)] for t in trials]
+    lines.append(f"{metric} %{{customdata[{len(search) + 1}]}}")
+    measured = [score_text(metric, getattr(trial.result, metric, None), 2) for trial in trials]
+    rows = [
+        [trial.trial, *(told(getattr(trial.config, name)) for name in search), said]
+        for trial, said in zip(trials, measured, strict=True)
+    ]
     hover = "<br>".join(lines) + "<extra></extra>"
     return go.Scatter(x=x, y=y, mode="markers", customdata=rows, hovertemplate=hover, **style)
-
-
-def _percent(trial: TrialRow) -> str:
-    measured = trial.result.val_accuracy if trial.result else None
-    return "–" if measured is None else f"{100 * measured:.2f}"
 
 
 def short(value: float) -> float:

@@ -196,7 +196,7 @@ def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table
             config.dataset, config.dataset_config, split=split, revision=config.dataset_revision
         )
     except (OSError, ValueError, DatasetGenerationError) as error:
-        raise DataError(_unreachable(config, split, error)) from error
+        raise DataError(_unreachable(config.dataset, config.dataset_config, split, error)) from error
     check_columns(columns, found.column_names, f"{config.dataset} ({split})")
     classes = {name: found.features[name] for name in columns}
     return Table(
@@ -207,18 +207,18 @@ def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table
     )
 
 
-def resolved_dataset_revision(config: TrialConfig) -> str | None:
-    """The commit that a hub dataset means today; None for files. Raises DataError."""
-    if config.dataset is None or Path(config.dataset).exists():
+def resolved_dataset_revision(dataset: str | None, dataset_config: str | None, split: str) -> str | None:
+    """Return the commit that a hub dataset means today; None for files. Raises DataError, which names the `split`."""
+    if dataset is None or Path(dataset).exists():
         return None
     try:  # every repository has this file, and the hub's cache a folder a commit
-        return Path(hf_hub_download(config.dataset, ".gitattributes", repo_type="dataset")).parent.name
+        return Path(hf_hub_download(dataset, ".gitattributes", repo_type="dataset")).parent.name
     except (OSError, ValueError) as error:
-        raise DataError(_unreachable(config, config.train_split, error)) from error
+        raise DataError(_unreachable(dataset, dataset_config, split, error)) from error
 
 
-def _unreachable(config: TrialConfig, split: str, error: Exception) -> str:
+def _unreachable(dataset: str | None, dataset_config: str | None, split: str, error: Exception) -> str:
     return (
-        f"dataset {config.dataset!r} (config {config.dataset_config}, split {split!r}) could not be loaded: {error}\n"
+        f"dataset {dataset!r} (config {dataset_config}, split {split!r}) could not be loaded: {error}\n"
         "Check the name, split and network; or name local files: train_file, validation_file, test_file"
     )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification, DistilBertForSequenceClassification
 
+from kdsweep.system.libraries import lacks
+
 
 def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
     """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
@@ -84,8 +86,14 @@ class Family:
     """A layer's output for the first token alone, [B, 1, H], from the layer and what the layer is called with."""
 
     def last_layer(self, model: nn.Module) -> nn.Module:
-        """Return the last layer of a classifier of this family."""
-        *_, last = model.get_submodule(self.layers).children()
+        """Return the last layer of a classifier of this family. Raises LibraryError where transformers has other names for its parts."""
+        try:
+            *_, last = model.get_submodule(self.layers).children()
+            for name in self.names:
+                last.get_submodule(name)
+        except AttributeError as error:
+            part = f"{self.classifier.__name__}'s {self.layers} with {', '.join(self.names)}"
+            raise lacks("transformers", part, "a last layer that computes its first token alone") from error
         return last
 
 

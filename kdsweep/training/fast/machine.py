@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import importlib.metadata
 import os
 import platform
 import time
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdsweep import __version__
+from kdsweep.system.libraries import part_of, version
 
 PAYS = 1.5
 """A way to multiply matrices is taken where the others need this many times its seconds: CPUs lie to both sides of it (bfloat16 with AMX
@@ -77,7 +77,8 @@ def product_seconds() -> dict[str, float]:
 
 def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` by oneDNN, which torch itself asks for float32 only inside compiled code. No gradient."""
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    product = part_of(torch.ops.mkldnn, "_linear_pointwise", "torch", "a float32 product on this CPU")
+    output: Tensor = product(input, weight, bias, "none", [], "")
     return output
 
 
@@ -126,21 +127,13 @@ def environment(device: str) -> dict[str, str]:
     """Versions and hardware, for the record and the receipt."""
     return {
         "kdsweep": __version__,
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "system": platform.platform(),
         "device": device,
         "hardware": hardware(device),
     }
-
-
-def _version(package: str) -> str:
-    """A dash where a package was only put on the path: a record is worth more than its versions."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "-"
 
 
 def processor() -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from kdsweep.system.libraries import part_of
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.families import family_of
 
@@ -58,7 +59,7 @@ def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
     ]
     with torch.no_grad():
         if copies:
-            torch._foreach_copy_(copies, weights)
+            _copy_all(copies, weights)
     try:
         for (linear, name), copied in zip(places, copies, strict=True):
             setattr(linear, name, copied)
@@ -69,9 +70,13 @@ def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
     found = [(weight, copied.grad) for weight, copied in zip(weights, copies, strict=True) if copied.grad is not None]
     gradients = [torch.empty_like(weight) for weight, _ in found]
     if found:
-        torch._foreach_copy_(gradients, [gradient for _, gradient in found])
+        _copy_all(gradients, [gradient for _, gradient in found])
     for (weight, _), gradient in zip(found, gradients, strict=True):
         weight.grad = gradient if weight.grad is None else weight.grad + gradient
+
+
+def _copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    part_of(torch, "_foreach_copy_", "torch", "training in bfloat16")(targets, sources)
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None
     """Inside the block, attention is of one kind: on a CPU plain matrix products, since torch's fused one has no dropout there, and falls back
     to them in float32."""
     facts: Any = model.config
-    before = facts._attn_implementation
+    before = part_of(facts, "_attn_implementation", "transformers", "choosing a model's attention")
     model.set_attn_implementation(kind)  # type: ignore[operator]
     try:
         yield

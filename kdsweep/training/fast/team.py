@@ -21,6 +21,7 @@ from torch import Tensor, distributed
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError
+from kdsweep.system.libraries import part_of
 from kdsweep.training.data.tokens import Batch, split_batch
 from kdsweep.training.fast import machine
 
@@ -113,6 +114,7 @@ def joined(config: TrialConfig, *, rank: int, port: int) -> Iterator[Team]:
     """Inside the block, this process is one of a trial's; waits until all have come."""
     from accelerate import PartialState
 
+    forget = part_of(PartialState, "_reset_state", "accelerate", "a trial on several devices")
     size = config.devices_per_trial
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     place["OMP_NUM_THREADS"] = int(config.threads)
@@ -123,7 +125,7 @@ def joined(config: TrialConfig, *, rank: int, port: int) -> Iterator[Team]:
             yield Team(rank, size, str(state.device))
         finally:
             distributed.destroy_process_group()
-            PartialState._reset_state()
+            forget()
 
 
 def _start(config: TrialConfig, folder: Path, rank: int, port: int, over: threading.Event) -> "subprocess.Popen[bytes]":

@@ -48,7 +48,7 @@ class Told:
             return torch.zeros(3)
 
         self.graphs.step(batch, update)
-        assert self.optimizer.param_groups[0]["lr"] == rate
+        assert self.optimizer.param_groups[0]["lr"] is rate  # the number again, no tensor that equals it
 
 
 def test_the_first_batch_of_a_shape_is_launched_the_second_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

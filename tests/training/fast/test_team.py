@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError, Interrupted
+from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
@@ -44,7 +45,7 @@ def run(config: TrialConfig, folder: Path, stop_at: int | None = None) -> TrialR
 
     watch = Watch(on_steps=on_steps, on_epoch=lambda _: False)
     keep = Checkpointing(every_seconds=1e9, stop=stop)
-    run_trial(config, Slot(arm="distilled", trial=0), TrialFolder(folder, "me"), Materials(), NullRun(), watch, keep)
+    run_trial(config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "me"), Materials(), NullRun(), watch, keep)
     return read_trial(folder)
 
 
@@ -190,5 +191,5 @@ def test_what_a_shared_trial_needs_is_said(tiny_config: Config, monkeypatch: pyt
 
 
 def test_the_processes_of_a_trial_share_the_threads(tiny_config: Config) -> None:
-    assert resolve(replace(tiny_config(devices_per_trial=2), threads="auto"), threads=4).threads == 2
-    assert resolve(replace(tiny_config(devices_per_trial=2), threads="auto"), threads=1).threads == 1
+    fields = asdict(tiny_config(devices_per_trial=2, threads="auto"))
+    assert [resolve(fields, threads=threads).threads for threads in (4, 1)] == [2, 1]

@@ -1,0 +1,79 @@
+"""Creates a sweep's studies, or opens them again: one for each arm and one for the finalists. Another sweep under the same name is refused."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+
+from kdsweep.config.sweep import ARMS, Arm, Stage, SweepConfig, identity_changes
+from kdsweep.errors import ResultsError
+from kdsweep.search import attributes, space
+from kdsweep.search.sampler import SlotSampler, pruner
+from kdsweep.search.storage import Storage
+
+
+def open_studies(sweep: SweepConfig, storage: Storage) -> dict[Stage, Study]:
+    """Return every study of a sweep; doing so twice is harmless. Raises ResultsError where another sweep made them."""
+    with storage.alone():
+        studies: dict[Stage, Study] = {arm: _searching(sweep, arm, storage) for arm in ARMS}
+        studies["finalists"] = _confirming(sweep, storage)
+    return studies
+
+
+def _searching(sweep: SweepConfig, arm: Arm, storage: Storage) -> Study:
+    study = optuna.create_study(
+        study_name=f"{sweep.name}-{arm}",
+        storage=storage.rdb,
+        direction="maximize",
+        sampler=SlotSampler(sweep.study, ARMS.index(arm)),
+        pruner=pruner(sweep),
+        load_if_exists=True,
+    )
+    _check_identity(sweep, study)
+    for point in _queue(sweep, arm)[len(study.get_trials(deepcopy=False)) :]:
+        study.enqueue_trial({name: space.encode(value) for name, value in point.items()})
+    return study
+
+
+def _confirming(sweep: SweepConfig, storage: Storage) -> Study:
+    return optuna.create_study(
+        study_name=f"{sweep.name}-finalists",
+        storage=storage.rdb,
+        direction="maximize",
+        sampler=RandomSampler(seed=0),  # asked for nothing: every finalist is queued with its configuration
+        pruner=NopPruner(),
+        load_if_exists=True,
+    )
+
+
+def _check_identity(sweep: SweepConfig, study: Study) -> None:
+    stored, now = study.user_attrs.get(attributes.IDENTITY), _plain(sweep.identity())
+    if stored is None:
+        study.set_user_attr(attributes.IDENTITY, json.dumps(now))
+        return
+    changes = identity_changes(json.loads(stored), now)
+    if changes:
+        raise ResultsError(
+            f"the study {study.study_name!r} was made by another sweep file:\n" + "\n".join(changes) + "\n"
+            "Undo the change to continue that sweep, or start a new one beside it with --fork NEW_NAME"
+        )
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in identity.items()}
+
+
+def _queue(sweep: SweepConfig, arm: Arm) -> list[Mapping[str, Any]]:
+    """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole, each point once."""
+    known = sweep.enqueue if arm == "distilled" else ()
+    if sweep.study.sampler != "grid":
+        return list(known)
+
+    def place(point: Mapping[str, Any]) -> int:
+        return next((index for index, item in enumerate(known) if item.items() <= point.items()), len(known))
+
+    return sorted(sweep.grid(arm), key=place)
