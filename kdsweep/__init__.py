@@ -1,6 +1,16 @@
-"""kdsweep: sweeps of classical knowledge distillation for text classifiers."""
+"""kdsweep: sweeps of classical knowledge distillation for text classifiers.
+
+    import kdsweep
+    results = kdsweep.run(kdsweep.load("smoke"))
+    results.trials(), results.verdict, results.best
+
+The names below come from `kdsweep.api` when they are first asked for, so that importing kdsweep costs nothing.
+"""
 
 import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if sys.platform == "win32":  # before a module of POSIX's is missed by name
     raise ImportError(
@@ -8,4 +18,50 @@ if sys.platform == "win32":  # before a module of POSIX's is missed by name
         "(https://learn.microsoft.com/windows/wsl)"
     )
 
+if TYPE_CHECKING:
+    from kdsweep.api import (
+        KDSweepError,
+        Reproduction,
+        Results,
+        SweepConfig,
+        Trial,
+        TrialConfig,
+        load,
+        reproduce,
+        run,
+    )
+
 __version__ = "0.1.0"
+__all__ = [
+    "KDSweepError",
+    "Reproduction",
+    "Results",
+    "SweepConfig",
+    "Trial",
+    "TrialConfig",
+    "__version__",
+    "load",
+    "reproduce",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("kdsweep.api"), name)
+    raise AttributeError(f"module 'kdsweep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`kdsweep.run` and `kdsweep.reproduce` are functions, also after somebody has imported the commands' modules of these names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,35 +1,46 @@
-"""`python -m kdsweep`: what there is to run."""
+"""`kdsweep` and `python -m kdsweep`: what there is to run, and `kdsweep run …` runs it."""
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from kdsweep import __version__
 from kdsweep.config.shipped import shipped_sweeps
 from kdsweep.config.yaml import did_you_mean
+from kdsweep.system.process import ends_with_its_reader
 
 COMMANDS = {
     "run": ("SWEEP", "run a sweep, or continue it where it stopped"),
     "report": ("FOLDER", "rank a sweep's trials again, from its records alone"),
     "reproduce": ("FOLDER", "run a trial again from its saved config, and compare"),
     "worker": ("SWEEP", "join a sweep that several hosts share"),
+    "schema": ("", "print the JSON Schema of a sweep file, for editors"),
 }
-"""Every module that is a command: what it takes, and what it does."""
+"""Every module that is a command, with a `main` of arguments and prog: what it takes, and what it does."""
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     asked = list(sys.argv[1:] if arguments is None else arguments)
+    if asked and asked[0] in COMMANDS:
+        code: int = import_module(f"kdsweep.{asked[0]}").main(asked[1:], prog=f"{_typed()} {asked[0]}")
+        return code
     if asked and asked[0] not in ("-h", "--help", "--version"):
-        said = f"; it reads python -m kdsweep.{asked[0]}" if asked[0] in COMMANDS else did_you_mean(asked[0], COMMANDS)
-        print(f"python -m kdsweep takes no arguments, but got {asked[0]!r}{said}", file=sys.stderr)
+        print(f"{_typed()} has no command {asked[0]!r}{did_you_mean(asked[0], COMMANDS)}", file=sys.stderr)
         return 2
     print(f"kdsweep {__version__}" if asked == ["--version"] else overview())
     return 0
 
 
+def _typed() -> str:
+    """How this was started."""
+    return "python -m kdsweep" if sys.argv[0].endswith("__main__.py") else "kdsweep"
+
+
 def overview() -> str:
     """The commands, a line each, and what they take."""
-    lines = [f"  {f'python -m kdsweep.{name} {takes}':35}  {does}" for name, (takes, does) in COMMANDS.items()]
+    lines = [f"  {f'{_typed()} {name} {takes}':35}  {does}" for name, (takes, does) in COMMANDS.items()]
     return "\n".join(
         [
             f"kdsweep {__version__}: sweeps of classical knowledge distillation for text classifiers",
@@ -37,7 +48,8 @@ def overview() -> str:
             *lines,
             "",
             f"SWEEP is a file, or the name of a shipped one: {', '.join(shipped_sweeps())}.",
-            "FOLDER is a results folder, such as results/T_alpha. Each command explains itself with --help.",
+            "FOLDER is a results folder, such as results/T_alpha. Each command explains itself with --help, and can also be",
+            "started as a module: python -m kdsweep.run. From Python: import kdsweep; help(kdsweep).",
         ]
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from kdsweep.errors import KDSweepError
 from kdsweep.reporting.markdown import terminal_text
 from kdsweep.reporting.write import write_report
+from kdsweep.system.process import ends_with_its_reader
 from kdsweep.tracking.audit import audit, audit_text
 
 EPILOG = """\
@@ -32,10 +33,11 @@ exit codes: 0 done, 2 a problem that the message explains or a gap
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.report") -> int:
     """Write a sweep's report and print its summary; 0, or 2 with a message."""
     parser = argparse.ArgumentParser(
-        prog="python -m kdsweep.report",
+        prog=prog,
         description="Rank a sweep's trials and say whether distilling helped; works on a sweep that still runs.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

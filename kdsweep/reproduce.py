@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdsweep.analysis.receipt import Receipt, receipt
-from kdsweep.config.sweep import PATH_FIELDS
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.layout import TrialId
@@ -24,11 +23,7 @@ from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import write_json
 from kdsweep.system.hardware import bound_spinning
-from kdsweep.system.process import for_good
-
-REVISIONS = {"dataset": "dataset_revision", "teacher": "teacher_revision", "student": "student_revision"}
-"""Fields that say which commit of a hub name is meant."""
-
+from kdsweep.system.process import ends_with_its_reader, for_good
 
 # Which trial, from which places --------------------------------------------------------------------------------------
 
@@ -185,9 +180,9 @@ exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m kdsweep.reproduce",
+        prog=prog,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -206,9 +201,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.reproduce") -> int:
     """The command line; 0 for the same, 1 for different, 2 with a message."""
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     console = Console()
     try:
         trial = find_trial(options.folder.resolve())

@@ -14,6 +14,7 @@ from kdsweep.engine import display
 from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records.layout import results_root, teacher_folder
 from kdsweep.records.reading import read_teacher
+from kdsweep.system.process import ends_with_its_reader
 
 EPILOG = """\
 examples:
@@ -38,10 +39,11 @@ exit codes: 0 done, 1 a bug (with its traceback), 2 a problem that the message e
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.run") -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m kdsweep.run",
+        prog=prog,
         description="Search temperature, alpha and the rest for the best distilled student, against plain fine-tuning.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -23,7 +23,7 @@ from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
 from kdsweep.system.hardware import bound_spinning
-from kdsweep.system.process import StopRequest, for_good, new_owner, stop_with_parent
+from kdsweep.system.process import StopRequest, ends_with_its_reader, for_good, new_owner, stop_with_parent
 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 
@@ -91,10 +91,11 @@ it, from the checkpoint where it sees the same results folder, else from the sta
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.worker") -> int:
     """The command line; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m kdsweep.worker",
+        prog=prog,
         description="Run trials of a sweep that several hosts share.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,6 +4,7 @@ import argparse
 import ast
 import dataclasses
 import importlib
+import itertools
 import re
 import shlex
 import typing
@@ -71,7 +72,7 @@ def kdsweep_commands() -> list[tuple[str, tuple[str, ...]]]:
     """Return every kdsweep command of all pages and of --help, once: its name and its arguments."""
     found = {}
     for line in [*help_lines(), *(line for page in PAGES for line in shell_lines(page))]:
-        words = shlex.split(line, comments=True)
+        words = list(itertools.takewhile(lambda word: word not in (">", "|"), shlex.split(line, comments=True)))
         if words[:1] == ["kdsweep"] and len(words) > 1:  # the console command
             found[words[1], tuple(words[2:])] = None
         for place, word in enumerate(words[1:], start=1):
@@ -180,7 +181,7 @@ def parsed(name: str, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_pages_name_every_command() -> None:
-    assert {name for name, _ in COMMANDS} >= {"run", "report", "reproduce", "worker"}
+    assert {name for name, _ in COMMANDS} >= {"run", "report", "reproduce", "worker", "schema"}
     assert len(COMMANDS) > 20 and len(help_lines()) > 9
 
 

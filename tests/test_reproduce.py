@@ -13,7 +13,6 @@ import pytest
 from samples import result_of
 from transformers import AutoModelForSequenceClassification
 
-from kdsweep import reproduce
 from kdsweep.analysis.receipt import Receipt, receipt
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
@@ -22,7 +21,7 @@ from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import Finalist
 from kdsweep.records.writing import TrialFolder
-from kdsweep.reproduce import find_trial, moved, rerun
+from kdsweep.reproduce import find_trial, main, moved, rerun
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
@@ -196,7 +195,7 @@ def test_an_edited_config_is_said_before_it_runs_and_in_the_receipt(
     config.write_text("# my words\n" + config.read_text())
     assert read_trial(folder).edits() == []
     config.write_text(config.read_text().replace("alpha: 0.5", "alpha: 0.75"))
-    assert reproduce.main([str(folder)]) == 1
+    assert main([str(folder)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[1] == "config.yaml is not what ran, alpha: 0.5, now 0.75"
     assert "differs: config.yaml was edited after the run, alpha: 0.5, now 0.75" in said
@@ -223,11 +222,11 @@ def test_a_field_that_came_later_is_no_edit(tiny_config: Config) -> None:
 def test_a_trial_from_another_machine_runs_with_its_rows_and_teacher_elsewhere(
     brought: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert reproduce.main([str(brought)]) == 2
+    assert main([str(brought)]) == 2
     assert "'/nowhere/bert' must be" in capsys.readouterr().err
     monkeypatch.chdir(trained)
     places = ["--set", "train_file=rows.csv", f"teacher={trained / 'bert'}"]
-    assert reproduce.main([str(brought), *places]) == 0
+    assert main([str(brought), *places]) == 0
     said = capsys.readouterr().out
     assert "identical (the rule: equal to the last bit)" in said and "not what ran" not in said
     assert f"differs: --set train_file: /nowhere/rows.csv, now {trained / 'rows.csv'}" in said
@@ -241,10 +240,10 @@ def test_other_rows_or_another_teacher_there_are_refused_before_anything_is_trai
     lines = (trained / "rows.csv").read_text().splitlines(keepends=True)
     other.write_text("".join([*lines[:-1], lines[-1].replace("the", "a")]))
     teacher = f"teacher={trained / 'bert'}"
-    assert reproduce.main([str(brought), "--set", f"train_file={other}", teacher]) == 2
+    assert main([str(brought), "--set", f"train_file={other}", teacher]) == 2
     said = capsys.readouterr()
     assert "the rows must be what the trial met, data_sha256" in said.err and "epoch 1" not in said.out
-    assert reproduce.main([str(brought), "--set", f"train_file={trained / 'rows.csv'}", f"teacher={tiny_body}"]) == 2
+    assert main([str(brought), "--set", f"train_file={trained / 'rows.csv'}", f"teacher={tiny_body}"]) == 2
     said = capsys.readouterr()
     assert "the teacher must be what the trial met, teacher_weights_sha256" in said.err and "epoch 1" not in said.out
 

@@ -334,12 +334,11 @@ def test_the_package_itself_prints_every_command_and_the_shipped_sweeps(tmp_path
     package = Path(kdsweep.__file__).parent
     commands = {path.stem for path in package.glob("*.py") if 'if __name__ == "__main__":' in path.read_text()}
     for name in commands - {"__main__", "follower"}:  # a follower is started by a worker alone
-        assert len([line for line in done.stdout.splitlines() if f"python -m kdsweep.{name} " in line]) == 1
+        assert len([line for line in done.stdout.splitlines() if f"kdsweep {name} " in line]) == 1
     assert done.returncode == 0 and "T_alpha, clinc150" in done.stdout
     assert called("__main__", "--help").stdout == done.stdout
     assert called("__main__", "--version").stdout == f"kdsweep {kdsweep.__version__}\n"
     refused(called("__main__", "rum", "sweeps/T_alpha.yaml"), "did you mean 'run'?", tmp_path)
-    refused(called("__main__", "run"), "it reads python -m kdsweep.run", tmp_path)
 
 
 def taught(done: Done, module: str) -> None:

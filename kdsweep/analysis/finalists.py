@@ -31,6 +31,8 @@ from kdsweep.records.schema import FinalTest
 from kdsweep.records.whole_sweep import SweepRecords
 
 SplitName = Literal["test", "validation"]
+TEST_MEANS = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")
+"""What is shown of a finalist on the test split, as means over its seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +300,7 @@ def finals_json(finals: Finals) -> dict[str, Any]:
             "compared": row.compared,
             "seeds": [run.finalist_seed for run in row.runs],
             "run_urls": [run.result.run_url if run.result else None for run in row.runs],
-            "test": {key: row.mean(key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")},
+            "test": {key: row.mean(key) for key in TEST_MEANS},
         }
         for row in finals.rows
     ]

@@ -181,6 +181,13 @@ def columns(row: Row) -> dict[str, Any]:
     }
 
 
+def column_names(searched: Sequence[str]) -> list[str]:
+    """Name the columns in their order, also for a leaderboard without rows."""
+    names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
+    names += [name for name in MEASURED if name not in searched]
+    return [*names, "val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+
+
 def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
     """The content of leaderboard.json but for the finalists, as this module's docstring has it."""
     return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
@@ -188,11 +195,8 @@ def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any])
 
 def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
     """The rows as CSV with a header, also where there is no row; lists as JSON."""
-    header = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
-    header += [name for name in MEASURED if name not in searched]
-    header += ["val_accuracy_low", "val_accuracy_high", "reason", "folder"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer = csv.DictWriter(text, column_names(searched), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         record = columns(row).items()

@@ -5,10 +5,11 @@ import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
-from kdsweep.config.yaml import to_yaml
+from kdsweep.config.yaml import plain_values, to_yaml
 from kdsweep.errors import ConfigError
 
 Arm = Literal["distilled", "fine_tuned"]
@@ -21,17 +22,8 @@ Resolved = Literal["online", "offline", "off"]
 FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
 """What the fine-tuned arm fixes: no weight on the teacher, whose temperature is then only a unit of L_soft."""
 
-UNSEARCHABLE = (
-    *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
-    *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
-    *("text_column", "text_pair_column", "label_column", "label_names", "validation_limit"),
-    *("csv_delimiter", "encoding", "drop_empty_texts"),
-    *("device", "threads", "teacher_threads", "devices_per_trial"),
-)
-"""Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
-
+AT_LEAST_ONE = Range(least=1)
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
-PATH_FIELDS = ("dataset", "train_file", "validation_file", "test_file", "teacher", "student")
 ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
@@ -40,10 +32,15 @@ class Axis:
     """One searched field: an interval (`low`, `high`, optionally `log` or `step`) or a list of `choices`."""
 
     low: float | None = None
+    """Lower end of the interval, in it."""
     high: float | None = None
+    """Upper end of the interval, in it."""
     log: bool = False
+    """Whether the interval is searched on a logarithmic scale."""
     step: float | None = None
+    """Distance of neighbouring values, counted from low; null: any value."""
     choices: tuple[Any, ...] = ()
+    """The values themselves, in place of an interval."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
@@ -111,9 +108,9 @@ def _short(value: float) -> str:
 class Constraints:
     """What a student must keep to be ranked; a trial that does not is run (or pruned) all the same, so that the search learns."""
 
-    latency_ms_p50: float | None = None
+    latency_ms_p50: Annotated[float | None, POSITIVE] = None
     """Median milliseconds of one row, batch 1, measured once for each size of student; null: no limit."""
-    size_mb: float | None = None
+    size_mb: Annotated[float | None, POSITIVE] = None
     """Megabytes of its weights; null: no limit."""
 
     def limits(self) -> dict[str, float]:
@@ -125,39 +122,41 @@ class Constraints:
 class StudyConfig:
     """The search: how many trials, and which of Optuna's samplers and pruners."""
 
-    trials: int = 20
+    trials: Annotated[int, AT_LEAST_ONE, Trait.FREE] = 20
     """Trials of the distilled arm, in total over all runs of the sweep."""
-    controls: int | None = None
+    controls: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
     """Trials of the fine-tuned arm; null: as many as `trials`."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """tpe: Optuna's, which learns from the trials before; random; grid: every point of axes that have choices or a step."""
     metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
     """What the search maximises and the leaderboard ranks by; the last two for classes of very different size."""
-    constraints: Constraints = field(default_factory=Constraints)
+    constraints: Annotated[Constraints, Trait.FREE] = field(default_factory=Constraints)
     """Limits on latency and size; students that break one are not ranked."""
     pruner: Literal["median", "hyperband", "none"] = "median"
-    startup_trials: int = 5
+    """Which trials are stopped after an epoch. median: those below the others' median at the same epoch."""
+    startup_trials: Annotated[int, AT_LEAST_ONE] = 5
     """Random trials before TPE models anything, and before the median pruner cuts."""
-    lag: int | None = 2
+    lag: Annotated[int | None, NOT_NEGATIVE] = 2
     """Trial n is proposed and pruned by what the trials before n - lag gave, and waits for those: so up to lag + 1 trials of an arm
     run side by side, and the search does not hang on who is faster. null: by whatever has ended, in whatever order."""
-    accept_weak_teacher: bool = False
+    accept_weak_teacher: Annotated[bool, Trait.FREE] = False
     """Whether the search goes on with a teacher that is hardly better than always naming the commonest class."""
-    seed: int = 0
+    seed: Annotated[int, NOT_NEGATIVE] = 0
     """Seed of the sampler; trial n proposes the same in every resume."""
-    storage: str | None = None
+    storage: Annotated[str | None, Trait.FREE] = None
     """`postgresql+psycopg://host/database` that several hosts share; null: an SQLite file in the results folder."""
-    keep_students: int = 3
+    keep_students: Annotated[int, AT_LEAST_ONE, Trait.FREE] = 3
     """Students kept on disk, best of each arm, and of its finalists the best run of each configuration first; records are kept of all."""
-    target: float | None = None
+    target: Annotated[float | None, Range(above=0, most=1), Trait.FREE] = None
     """Stop the search when a trial has this `metric`, in (0, 1]; trials that run are checkpointed. null: run all."""
-    timeout_minutes: float | None = None
+    timeout_minutes: Annotated[float | None, POSITIVE, Trait.FREE] = None
     """Stop when the sweep has been worked on for so long, over all its runs and hosts; running trials are checkpointed, and
     go on once this is raised. null: no limit."""
-    max_attempts: int = 3
+    max_attempts: Annotated[int, AT_LEAST_ONE, Trait.FREE] = 3
     """A trial fails when its worker died so many times with it (killed for memory, say)."""
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: Annotated[float, POSITIVE, Trait.FREE] = 60.0
     """A running trial is checkpointed so often, so no more work than that is ever lost."""
-    heartbeat_seconds: int = 60
+    heartbeat_seconds: Annotated[int, AT_LEAST_ONE, Trait.FREE] = 60
     """With `storage`: how often a host says that its trials are alive; after twice as long others take them over."""
 
 
@@ -169,9 +168,9 @@ class FinalistsConfig:
     `finalists: null` switches them off.
     """
 
-    top: int = 3
+    top: Annotated[int, NOT_NEGATIVE] = 3
     """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
-    seeds: int = 3
+    seeds: Annotated[int, AT_LEAST_ONE] = 3
     """Fresh seeds for each of them, none of which the search has used; 1 gives no verdict: it cannot tell luck from recipe."""
 
 
@@ -184,11 +183,13 @@ class TrackingConfig:
     """Where the runs are shown."""
 
     project: str = "kdsweep"
+    """W&B's project."""
     entity: str | None = None
     """W&B's team or user that owns the project; null: the user's own default."""
     mode: Literal["auto", "online", "offline", "off"] = "auto"
     """auto: online with a key and a server that answers, else offline; off: no W&B at all."""
     tags: tuple[str, ...] = ()
+    """Tags of every run, beside those that the sweep gives it."""
     log_model: bool = False
     """Whether the best student goes to W&B as an artifact, weights and config, when the finalists are done."""
     log_texts: bool = False
@@ -200,10 +201,14 @@ class SweepConfig:
     """A whole sweep, checked: every end of every axis makes a valid `TrialConfig`."""
 
     name: str
+    """Names the folder in results/ and the runs in W&B: letters, digits, '.', '_' and '-'."""
     fixed: Mapping[str, Any]
+    """Fields of a trial that are the same in every trial; those neither fixed nor searched have their defaults."""
     search: Mapping[str, Axis]
+    """Fields of a trial that are searched, each with its axis."""
     study: StudyConfig = field(default_factory=StudyConfig)
     enqueue: tuple[Mapping[str, Any], ...] = ()
+    """Points that the distilled arm tries first; what one does not name is sampled."""
     finalists: FinalistsConfig = field(default_factory=FinalistsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -263,8 +268,7 @@ class SweepConfig:
 
     def identity(self) -> dict[str, Any]:
         """What must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
-        free = {"trials", "controls", "storage", "keep_students", "target", "timeout_minutes"}
-        free |= {"max_attempts", "checkpoint_seconds", "heartbeat_seconds", "constraints", "accept_weak_teacher"}
+        free = having(StudyConfig, Trait.FREE)
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
@@ -287,17 +291,10 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
-        given = {
-            key: value
-            for key, value in dataclasses.asdict(axis).items()
-            if value is not None and value is not False and value != ()
-        }
-        axes[name] = {
-            key: [list(v) if isinstance(v, tuple) else v for v in value] if key == "choices" else value
-            for key, value in given.items()
-        }
-    listed = [{key: list(v) if isinstance(v, tuple) else v for key, v in item.items()} for item in sweep.enqueue]
-    fixed = {key: list(value) if isinstance(value, tuple) else value for key, value in sweep.fixed.items()}
+        choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
+        given = dataclasses.asdict(axis) | {"choices": choices or None}
+        axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
+    listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})

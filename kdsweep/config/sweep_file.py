@@ -4,13 +4,12 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
+from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
-    PATH_FIELDS,
-    UNSEARCHABLE,
     Axis,
     Constraints,
     FinalistsConfig,
@@ -18,7 +17,7 @@ from kdsweep.config.sweep import (
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS
+from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
@@ -32,7 +31,7 @@ NOT_IN_NAMES = "/\\#?%:"
 def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
     """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
 
-    One that is `recorded` in a results folder may have names that W&B refuses: it ran before they were checked.
+    One that is `recorded` in a results folder may have names that W&B refuses, it ran before they were checked; and its paths stay as they are.
     """
     content = read_yaml(path, overrides)
     problems: list[str] = []
@@ -44,14 +43,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     finalists = _optional(FinalistsConfig(top=0), "finalists", content, problems)
     problems += _study_problems(study)
     problems += [] if recorded else _tracking_problems(tracking)
-    least = {"top": 0, "seeds": 1}
-    problems += [
-        f"finalists.{key} >= {low} must hold, but got {getattr(finalists, key)}"
-        for key, low in least.items()
-        if getattr(finalists, key) < low
-    ]
+    problems += _range_problems(finalists, "finalists.")
     unbuildable: list[str] = []
-    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable)
+    fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable, recorded=recorded)
     search = _search(content.get("search"), fixed, unbuildable)
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
@@ -103,7 +97,7 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
     if not isinstance(content, dict):
         problems.append(f"{name} must be a mapping, but got {content!r}")
         return kind()
-    hints: dict[str, Any] = {item.name: item.type for item in dataclasses.fields(kind)}
+    hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in hints:
@@ -119,28 +113,12 @@ def _section(kind: type[Section], name: str, content: object, problems: list[str
     return kind(**values)
 
 
+def _range_problems(section: object, prefix: str) -> list[str]:
+    return [f"{rule} must hold, but got {given}" for rule, given in broken_rules(section, prefix)]
+
+
 def _study_problems(study: StudyConfig) -> list[str]:
-    counts = {"trials": (study.trials, 1), "controls": (study.controls, 0), "startup_trials": (study.startup_trials, 1)}
-    counts |= {"keep_students": (study.keep_students, 1), "seed": (study.seed, 0), "lag": (study.lag, 0)}
-    counts |= {"max_attempts": (study.max_attempts, 1), "heartbeat_seconds": (study.heartbeat_seconds, 1)}
-    problems = [
-        f"study.{key} >= {least} must hold, but got {value}"
-        for key, (value, least) in counts.items()
-        if value is not None and value < least
-    ]
-    positive = ("timeout_minutes", "target", "checkpoint_seconds")
-    problems += [
-        f"study.{key} > 0 must hold, but got {getattr(study, key)}"
-        for key in positive
-        if getattr(study, key) is not None and getattr(study, key) <= 0
-    ]
-    problems += [
-        f"study.constraints.{key} > 0 must hold, but got {limit}"
-        for key, limit in study.constraints.limits().items()
-        if limit <= 0
-    ]
-    if study.target is not None and study.target > 1:
-        problems.append(f"study.target is a value of study.metric, at most 1, but got {study.target}")
+    problems = _range_problems(study, "study.") + _range_problems(study.constraints, "study.constraints.")
     return problems + (_storage_problems(study.storage) if study.storage else [])
 
 
@@ -173,8 +151,11 @@ def _storage_problems(storage: str) -> list[str]:
     return problems
 
 
-def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, Any]:
-    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values."""
+def _fixed(content: object, searched: object, problems: list[str], *, recorded: bool) -> dict[str, Any]:
+    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values.
+
+    Paths become absolute, but stay as they are where they are `recorded`: a file that is made later is another one.
+    """
     if not isinstance(content, dict):
         problems.append(
             f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
@@ -189,9 +170,12 @@ def _fixed(content: object, searched: object, problems: list[str]) -> dict[str, 
         for key, value in content.items()
         if key in FIELD_TYPES and (value is not None or (key not in axes and _takes_null(key)))
     }
-    for key in PATH_FIELDS:
-        if isinstance(values.get(key), str) and Path(values[key]).expanduser().exists():
-            values[key] = str(Path(values[key]).expanduser().resolve())
+    for key in () if recorded else PATH_FIELDS:
+        place = values.get(key)
+        if (
+            isinstance(place, str) and place and Path(place).expanduser().exists()
+        ):  # an empty one is no place, and refused
+            values[key] = str(Path(place).expanduser().resolve())
     return values
 
 

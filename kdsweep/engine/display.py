@@ -1,6 +1,6 @@
 """What the terminal shows while a sweep runs: the plan, live progress, one line a finished trial.
 
-The live part appears on a terminal only; a log file gets the lines, and now and then one about what takes long.
+The live part appears on a terminal and in a notebook only; a log file gets the lines, and now and then one about what takes long.
 """
 
 import time
@@ -29,6 +29,7 @@ from kdsweep.engine.events import (
     TrialEnded,
     TrialStarted,
 )
+from kdsweep.engine.notebook import NotebookLive
 from kdsweep.records.schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
@@ -176,10 +177,13 @@ class SweepDisplay:
         """By the worker's place."""
         self._trial_seconds: list[float] = []
         self._expected_seconds = 0.0
-        self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
+        self._is_live = console.is_terminal or console.is_jupyter
+        self._live: Live | NotebookLive = NotebookLive(self._view)
+        if not console.is_jupyter:
+            self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "SweepDisplay":
-        if self._console.is_terminal:
+        if self._is_live and not self._console.quiet:
             self._live.start()
         return self
 
@@ -208,6 +212,8 @@ class SweepDisplay:
                 self._epoch(self._trials[worker], event)
             case TrialEnded():
                 self._done(self._trials.pop(worker), event)
+        if isinstance(self._live, NotebookLive):
+            self._live.refresh()
 
     def progress(self, finished: Mapping[Stage, int]) -> None:
         """Trials that ended on other hosts move the bars too."""
@@ -220,7 +226,7 @@ class SweepDisplay:
 
     def _phase(self, event: Phase) -> None:
         self._now, self._metrics, self._teacher_pace = event.text, "", Pace()
-        if not self._console.is_terminal:
+        if not self._is_live:
             self._console.print(f"{event.text} …")
 
     def _teacher_step(self, event: TeacherStep) -> None:
@@ -283,8 +289,8 @@ class SweepDisplay:
             self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")
 
     def _log(self, text: str) -> None:
-        """What the live part shows on a terminal."""
-        if not self._console.is_terminal:
+        """What the live part shows."""
+        if not self._is_live:
             self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def _open(self) -> int:

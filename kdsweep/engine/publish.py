@@ -4,7 +4,7 @@ By opt-in the best student goes along as an artifact, and the texts on which tea
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,14 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
         | {f"test_{name}": value for name, value in row["test"].items()}
         for row in rows
     ]
-    return list(flat[0]), [list(row.values()) for row in flat]
+    columns = {name: as_column([row[name] for row in flat]) for name in flat[0]}
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def as_column(values: Sequence[Any]) -> list[Any]:
+    """Return values as W&B's tables take them, one type a column: layers of which some are a count and some a list are text."""
+    listed = {isinstance(value, list | tuple) for value in values if value is not None}
+    return [value if value is None else str(value) for value in values] if len(listed) > 1 else list(values)
 
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:

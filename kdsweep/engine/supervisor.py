@@ -94,7 +94,8 @@ class Supervisor:
     def run(self) -> None:
         """Returns when all trials are done or the time is up.
 
-        Raises Stopped after SIGINT or SIGTERM, KDSweepError for a problem that a worker told, WorkerCrashed for a bug in one.
+        Raises Stopped after SIGINT or SIGTERM (which the main thread alone hears), KDSweepError for a problem that a worker told,
+        WorkerCrashed for a bug in one.
         However it ends, no worker is left.
         """
         problem: Exception | None = None
@@ -273,7 +274,10 @@ class Supervisor:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Inside the block, the first SIGINT or SIGTERM stops in order, the second at once."""
+        """Inside the block, the first SIGINT or SIGTERM stops in order, the second at once; in the main thread, which alone hears them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def heard(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
@@ -288,4 +292,4 @@ class Supervisor:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not installed from Python

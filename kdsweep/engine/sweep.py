@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kdsweep.config.sweep import ARMS, PATH_FIELDS, STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import ARMS, STAGES, Resolved, SweepConfig
+from kdsweep.config.trial import PATH_FIELDS
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Note
@@ -28,7 +29,8 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
     """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
 
     `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
-    problem that its message lets the user solve, Stopped after a signal: the same command then continues.
+    problem that its message lets the user solve, Stopped after a signal: the same command then continues. In another thread than
+    the main one no signal is heard.
     """
     if forget_refused(results_root() / sweep.name, sweep):
         console.print(
@@ -44,7 +46,8 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
             mode = _supervise(sweep, folder, studies, console, workers)
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         report, text = _report(studies, folder)
-        print(text, flush=True)
+        if not console.quiet:
+            print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
             _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
     return folder

@@ -3,62 +3,36 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
-from kdsweep.engine.events import (
-    Epoch,
-    Note,
-    Offline,
-    Phase,
-    Plan,
-    Prepared,
-    Send,
-    Step,
-    TeacherEpoch,
-    TeacherStep,
-    TrialEnded,
-    TrialStarted,
-)
+from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
+from kdsweep.engine.preparation import Preparation, steps_of
+from kdsweep.engine.telling import Telling, TrackedRuns
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
 from kdsweep.records.reading import packed_trial, read_test, read_trial
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, TrialResult, missing_result
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult, missing_result
 from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
 from kdsweep.search.assignment import Assignment
 from kdsweep.search.finalists_queue import best_of_each_first
 from kdsweep.search.studies import Studies
 from kdsweep.system.files import Lock
 from kdsweep.system.process import StopRequest
-from kdsweep.tracking.names import teacher_label, trial_label
-from kdsweep.tracking.open import open_tracker, resolved_mode
-from kdsweep.tracking.tracker import Run
+from kdsweep.tracking.names import trial_label
 from kdsweep.training.checkpoints import Checkpointing
-from kdsweep.training.data.splits import SplitName
 from kdsweep.training.fast import machine
-from kdsweep.training.fast.team import check_devices
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.preflight import (
-    check_inputs,
-    estimated_seconds,
-    preflight,
-    recorded_teacher,
-    run_teacher,
-    truncation,
-)
 from kdsweep.training.shared import Materials
-from kdsweep.training.teacher import TeacherWatch, teacher_trial
 from kdsweep.training.trial import Slot, Watch, final_test, run_trial
 
 WAIT_SECONDS = 0.5
 """Between two looks at whether a trial can start."""
-STOP_TOGETHER_SECONDS = 0.5
-"""What lies at most between the signals of one request to stop, as the processes of a job get them."""
 
 
 class Worker:
@@ -77,53 +51,35 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials = Materials()
+        self._materials, self._telling = Materials(), Telling(send, stop)
+        self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
+        self._tracked = TrackedRuns(sweep, folder, self._telling, mode)
+        self._studies = Studies(sweep, folder, owner, self._telling.note)
+        self._sweep_key = self._studies.agreements.sweep_key() if self._tracked.mode != "off" else ""
+        self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
         self._is_first = mode is None
         """Whether no worker of this run has prepared the sweep before."""
-        self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
-        known = (mode, "as a worker before found") if mode else None
-        self._mode, self._why = known or resolved_mode(sweep.tracking)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self._mode, self._say_offline)
-        self._studies = Studies(sweep, folder, owner, self._say)
-        self._sweep_key = self._studies.agreements.sweep_key() if self._mode != "off" else ""
-        self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
 
     def run(self) -> None:
         """Prepare and work, while the sweep's clock goes."""
-        with self._studies.clock.going(self._say):
+        with self._studies.clock.going(self._telling.note):
             self.prepare()
             self.work()
 
     def prepare(self) -> None:
         """Rows, teacher, logits and every check, before any trial is paid for."""
-        self._phase("reading the rows")
-        corners = self._configs.corners()
-        check_devices(corners[0])
-        if self._is_first:
-            self._check_inputs(corners)
-        self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
-        teacher = self._teacher(corners[0])
-        if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
-            self._materials.teacher_test_rows(corners[0])
-        self._studies.agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
-        self._phase("checking teacher, rows and students")
-        for corner in corners:
-            self._materials.rows(corner)
-            self._materials.initial_weights_sha256(corner)
-        if self._is_first:
-            for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
-                for note in preflight(self._materials, corner, self._sweep.study):
-                    self._say(note)
-            self._send(Prepared(teacher=teacher, plan=self._plan(corners)))
-
-    def _check_inputs(self, corners: list[TrialConfig]) -> None:
-        """Everything that can be refused before the teacher is fine-tuned."""
-        splits: list[SplitName] = ["train", "validation"]
-        if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
-            splits.append("test")
-        largest = max(self._sweep.values("batch_size"))
-        for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
-            self._say(note)
+        preparation = Preparation(
+            self._sweep,
+            self._folder,
+            self._studies.agreements,
+            self._materials,
+            self._telling,
+            self._tracked,
+            sweep_key=self._sweep_key,
+            checkpointing=self._checkpointing,
+            is_first=self._is_first,
+        )
+        preparation.run(self._configs)
 
     def work(self) -> None:
         """Run trials until there is none to take."""
@@ -132,7 +88,7 @@ class Worker:
                 with self._studies.alive(assignment):
                     self._run(assignment)
             except Superseded:
-                self._say(
+                self._telling.note(
                     f"trial {assignment.id.number} was taken over while this worker did not answer; on to the next"
                 )
             except BaseException:
@@ -182,7 +138,9 @@ class Worker:
         if result.status != "duplicate":
             mine = self._studies.finish(assignment, result, packed_trial(path))
             if not mine:
-                self._say(f"trial {trial.number} was told by another attempt; this one stays in {path} as a spare")
+                self._telling.note(
+                    f"trial {trial.number} was told by another attempt; this one stays in {path} as a spare"
+                )
         ended = TrialEnded(
             id=trial,
             status=result.status,
@@ -240,7 +198,7 @@ class Worker:
             return epoch.epoch < config.epochs and assignment.should_prune()
 
         def on_steps(steps: Sequence[StepMetrics]) -> None:
-            self._send(Step(losses=steps[-1], steps=self._steps(config)))
+            self._send(Step(losses=steps[-1], steps=steps_of(config, self._materials)))
 
         watch = Watch(
             on_steps=on_steps,
@@ -250,8 +208,7 @@ class Worker:
         if slot.id.seed is not None:
             self._test_teacher(config)
         label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt)
-        with self._tracker.run(label, asdict(config)) as run:
-            self._say_missing(label.name, run)
+        with self._tracked.run(label, config) as run:
             return run_trial(
                 config,
                 slot,
@@ -269,67 +226,6 @@ class Worker:
         if rows is not None and read_test(folder) is None:
             predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
             TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
-
-    def _teacher(self, config: TrialConfig) -> TeacherResult:
-        def on_steps(steps: Sequence[StepMetrics]) -> None:
-            last, total = steps[-1], self._steps(teacher_trial(config))
-            self._send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
-
-        watch = TeacherWatch(
-            on_steps=on_steps,
-            on_epoch=lambda epoch: self._send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)),
-            checkpointing=self._checkpointing,
-        )
-        folder = teacher_folder(self._folder)
-        known = recorded_teacher(config, folder, self._materials, watch)
-        if known is not None:
-            return known
-        if self._studies.agreements.has_agreed():  # a teacher that is refused leaves no record
-            met = self._materials.teacher(config, watch).weights_sha256
-            self._studies.agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
-        label = teacher_label(self._sweep, self._sweep_key)
-        with self._tracker.run(label, asdict(teacher_trial(config))) as run:
-            self._say_missing(label.name, run)
-            return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
-
-    def _steps(self, config: TrialConfig) -> int:
-        """Steps of a whole training."""
-        return config.epochs * -(-len(self._materials.data(config).train) // config.batch_size)
-
-    def _plan(self, corners: list[TrialConfig]) -> Plan:
-        """What is shown before the first trial."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
-        config, (cuts, warned) = corners[0], truncation(self._materials, corners)
-        for line in warned:
-            self._say(f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more")
-        return Plan(
-            max_length="; ".join(cuts),
-            device=config.device,
-            precision=config.precision,
-            threads=int(config.threads),
-            tracking=self._mode,
-            tracking_why=self._why,
-            seconds_per_trial=sum(seconds) / len(seconds),
-        )
-
-    def _phase(self, text: str) -> None:
-        if self._is_first:
-            self._send(Phase(text))
-
-    def _say(self, text: str) -> None:
-        self._send(Note(text))
-
-    def _say_offline(self, text: str) -> None:
-        """Not where this worker is stopped: Slurm ends W&B's client together with it, perhaps a moment before."""
-        time.sleep(STOP_TOGETHER_SECONDS)
-        if not self._stop.requested:
-            self._send(Offline(text))
-
-    def _say_missing(self, name: str, run: Run) -> None:
-        if run.missing and not self._stop.requested:
-            self._say(
-                f"W&B has no run of {name} ({run.missing}): the records have every number, there is nothing to sync"
-            )
 
 
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:

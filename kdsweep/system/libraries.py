@@ -10,7 +10,7 @@ from typing import Any
 from kdsweep.errors import LibraryError
 
 TESTED = {
-    "accelerate": "accelerate>=1.0,<2",
+    "accelerate": "accelerate>=1.15,<2",
     "optuna": "optuna>=5.0,<6",
     "torch": "torch>=2.6,<3",
     "transformers": "transformers>=5.0,<6",

@@ -1,16 +1,23 @@
-"""A process: the request to stop, its end when its parent is gone, its name, and imports that stay for as long as it lives."""
+"""A process: the request to stop, its end when its parent or its reader is gone, its name, and imports that stay for as long as it lives."""
 
+import functools
 import gc
 import os
+import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import ParamSpec
 from uuid import uuid4
 
 from kdsweep.errors import Interrupted
+
+Arguments = ParamSpec("Arguments")
+UNREAD = 128 + signal.SIGPIPE
+"""The exit code of a command whose reader went away, as a shell shows it."""
 
 
 class StopRequest:
@@ -58,6 +65,33 @@ def new_owner() -> str:
 def is_of_this_host(owner: str) -> bool:
     """Whether the owner runs, or ran, on this machine."""
     return owner.rsplit("-", 2)[0] == socket.gethostname()
+
+
+def ends_with_its_reader(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Let a command end without a word where whoever reads its output went away, as `head` does after ten lines."""
+
+    @functools.wraps(command)
+    def quiet(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> int:
+        try:
+            try:
+                return command(*arguments, **keywords)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            if not _is_unread():
+                raise
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is left to say, at the end of the process
+            return UNREAD
+
+    return quiet
+
+
+def _is_unread() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager

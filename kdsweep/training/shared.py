@@ -7,13 +7,14 @@ students are made again when a sweep asks for many: one for each seed would fill
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.roles import Role, Trait, having
+from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.evaluation import Speed, measure_speed
@@ -23,25 +24,11 @@ from kdsweep.training.reader import Reader, check_forward, reader
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_targets
 
-_ROWS = (
-    *("dataset", "dataset_config", "dataset_revision", "train_split", "validation_split", "test_split"),
-    *("train_file", "validation_file", "test_file", "validation_fraction", "test_fraction", "split_seed"),
-    *("text_column", "text_pair_column", "label_column", "label_names", "train_limit", "validation_limit"),
-    *("csv_delimiter", "encoding", "drop_empty_texts"),
-)
-_TOKENS = (*_ROWS, "max_length", "device")
-_TEACHER = (
-    *_TOKENS,
-    *("precision", "teacher", "teacher_revision", "teacher_threads"),
-    *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed"),
-)
-_STUDENT_TOKENS = (*_TEACHER, "student", "student_revision")
-_STUDENT = (*_STUDENT_TOKENS, "student_layers", "student_init", "seed")
-
 STUDENTS_KEPT = 4
 """Initial students in memory, those used last."""
 
-_ARCHITECTURE = ("student", "student_revision", "student_layers", "teacher", "teacher_revision", "max_length", "device")
+SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(ROLES[name], Role.STUDENT_TOKENS))
+"""What the student's speed depends on: the student's fields, the teacher's, the tokens', as sweeps have them in their records."""
 
 Made = TypeVar("Made")
 
@@ -56,7 +43,7 @@ class Materials:
 
     def data(self, config: TrialConfig) -> Data:
         """The rows of every split."""
-        return self._once("data", config, _ROWS, lambda: load_data(config))
+        return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
         """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
@@ -66,7 +53,7 @@ class Materials:
             with machine.threads(int(config.teacher_threads)):
                 return prepare_teacher(config, self.data(config), tokens, watch)
 
-        return self._once("teacher", config, _TEACHER, make)
+        return self._once("teacher", config, decided_by(Role.TEACHER), make)
 
     def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
         """A split as the teacher reads it. Raises ModelError where it cannot; like the student's, without its weights."""
@@ -126,7 +113,7 @@ class Materials:
         def measure() -> Speed:
             return measure_speed(self.student(config), self.rows(config)[1].tokens)
 
-        return self._once("speed", config, _ARCHITECTURE, measure)
+        return self._once("speed", config, SPEED_FIELDS, measure)
 
     def size_mb(self, config: TrialConfig) -> float:
         """Megabytes of the student's weights."""
@@ -134,14 +121,14 @@ class Materials:
 
     def architecture(self, config: TrialConfig) -> str:
         """What the student's speed depends on, in one line."""
-        return json.dumps({name: getattr(config, name) for name in _ARCHITECTURE})
+        return json.dumps({name: getattr(config, name) for name in SPEED_FIELDS})
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
         """Of the teacher, on the same validation rows."""
         measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
-        return self._once("teacher_speed", config, _TEACHER, measure)
+        return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
 
-    def _once(self, kind: str, config: TrialConfig, fields: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
         key = self._key(kind, config, fields)
         if key not in self._made:
             self._made[key] = make()
@@ -149,7 +136,7 @@ class Materials:
         return made
 
     @staticmethod
-    def _key(kind: str, config: TrialConfig, fields: tuple[str, ...]) -> tuple[Any, ...]:
+    def _key(kind: str, config: TrialConfig, fields: Sequence[str]) -> tuple[Any, ...]:
         return (kind, *(getattr(config, name) for name in fields))
 
     def _initial_student(self, config: TrialConfig) -> tuple[nn.Module, str]:
@@ -157,8 +144,8 @@ class Materials:
             student = self._make_student(config)
             return student, weights_sha256(student)
 
-        made = self._once("student", config, _STUDENT, make)
-        mine = self._key("student", config, _STUDENT)
+        made = self._once("student", config, decided_by(Role.STUDENT), make)
+        mine = self._key("student", config, decided_by(Role.STUDENT))
         self._students = [*(key for key in self._students if key != mine), mine]
         while len(self._students) > STUDENTS_KEPT:
             del self._made[self._students.pop(0)]
@@ -179,13 +166,13 @@ class Materials:
             with machine.threads(int(config.teacher_threads)):
                 return Rows(tokens=tokens, labels=labels, targets=teacher_targets(teacher, tokens))
 
-        return self._once(f"teacher_rows of {name}", config, _TEACHER, make)
+        return self._once(f"teacher_rows of {name}", config, decided_by(Role.TEACHER), make)
 
     def _student_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
             return dataclasses.replace(self._teacher_rows(config, name), tokens=self.student_tokens(config, name))
 
-        return self._once(f"rows of {name}", config, _STUDENT_TOKENS, make)
+        return self._once(f"rows of {name}", config, decided_by(Role.STUDENT_TOKENS), make)
 
     def _reader(self, address: str, revision: str | None) -> Reader:
         key = ("reader", address, revision)
@@ -198,7 +185,8 @@ class Materials:
         split = self.data(config).split(name)
         make = lambda: found.tokens(split, max_length=config.max_length).to(config.device)
         segments = found.segments and split.pairs is not None
-        return self._once(f"tokens of {name}, {found.address}, {found.revision}, {segments}", config, _TOKENS, make)
+        kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}"
+        return self._once(kind, config, decided_by(Role.TOKENS), make)
 
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:

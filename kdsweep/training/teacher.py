@@ -24,7 +24,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
+from kdsweep.config.roles import Role
+from kdsweep.config.trial import RECIPE_VERSION, ROLES, TrialConfig
 from kdsweep.errors import AssetError, ModelError
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
 from kdsweep.system.files import disk_said, locked
@@ -40,6 +41,16 @@ from kdsweep.training.state import Training
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}
 """Of a teacher's fine-tuning, whatever the students search."""
+
+TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name}" in ROLES}
+"""What the teacher's fine-tuning as a trial of its own takes from fields of the teacher: `epochs` from `teacher_epochs`, …"""
+
+_BY_CONTENT = {"teacher", "teacher_revision", "teacher_threads"}
+"""In the key of the teacher's cache as what they come to: the hash of the weights, and the arithmetic."""
+_OWN_NAMES = {source: name for name, source in TEACHER_SETTINGS.items()}
+_BY_VALUE = {name for name, role in ROLES.items() if role is Role.TEACHER} - _BY_CONTENT
+TEACHER_KEY = sorted((_OWN_NAMES.get(name, name) for name in _BY_VALUE), key=list(ROLES).index)
+"""All other fields with the teacher's role, as they are called in that trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +95,14 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
     """
     if config.teacher_epochs == 0:
         return config
+    settings = {name: getattr(config, source) for name, source in TEACHER_SETTINGS.items()}
     return dataclasses.replace(
         config,
+        **settings,
         student=config.teacher,
         student_revision=config.teacher_revision,
         alpha=0.0,
         temperature=1.0,
-        learning_rate=config.teacher_learning_rate,
-        batch_size=config.teacher_batch_size,
-        epochs=config.teacher_epochs,
-        seed=config.teacher_seed,
-        threads=config.teacher_threads,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
@@ -143,7 +151,7 @@ def _teacher_key(
 ) -> str:
     """Of everything but the environment that decides the fine-tuned weights to the last bit; its checkpoints have it too."""
     trial = teacher_trial(config)
-    recipe = (trial.learning_rate, trial.batch_size, trial.epochs, trial.seed, trial.precision)
+    recipe = [getattr(trial, name) for name in TEACHER_KEY]
     model = (weights_sha256(pretrained), computation(pretrained), list(columns))
     rows = (data.sha256(), [tokens[name].sha256() for name in ("train", "validation")])
     parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), _arithmetic(trial.device), RECIPE_VERSION]

@@ -14,7 +14,6 @@ import pytest
 from makers import ROWS, make_epoch, make_predictions, make_sweep, make_teacher, make_trial, page_of, teacher_of
 from rich.console import Console
 
-from kdsweep import run
 from kdsweep.analysis.metrics import accuracy
 from kdsweep.analysis.two_students import compare_predictions
 from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
@@ -28,6 +27,7 @@ from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text
 from kdsweep.reporting.write import write_report
+from kdsweep.run import main
 
 POINT: dict[str, Any] = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
 
@@ -195,7 +195,7 @@ def test_the_plan_of_the_next_run_starts_with_it(
     assert out.getvalue().startswith("The teacher is worse than students fine-tuned without it")
     monkeypatch.setenv("KDSWEEP_RESULTS", str(tmp_path))
     file = str(tmp_path / "s" / "sweep.yaml")
-    assert run.main([file, "--dry-run"]) == 0
+    assert main([file, "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("The teacher is worse than students")
-    assert run.main([file, "fixed.teacher_epochs=4", "--dry-run"]) == 0  # what it says to do: another sweep
+    assert main([file, "fixed.teacher_epochs=4", "--dry-run"]) == 0  # what it says to do: another sweep
     assert "The teacher is worse" not in capsys.readouterr().out

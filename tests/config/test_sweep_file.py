@@ -10,7 +10,6 @@ import pytest
 
 from kdsweep.config.sweep import (
     ARMS,
-    UNSEARCHABLE,
     Axis,
     FinalistsConfig,
     StudyConfig,
@@ -20,7 +19,7 @@ from kdsweep.config.sweep import (
     sweep_yaml,
 )
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import UNSEARCHABLE, TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import read_sweep
 from kdsweep.records.writing import start_sweep, write_sweep
@@ -56,7 +55,7 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study=5", "study must be a mapping, but got 5"),
         ("study.storage=study.db", "study.storage must read postgresql+psycopg://"),
         ("study.storage=postgresql+psycopg://host/db?password=x", "study.storage must not hold a password"),
-        ("study.target=1.5", "study.target is a value of study.metric"),
+        ("study.target=1.5", "0 < study.target <= 1 must hold, but got 1.5"),
         ("study.timeout_minutes=0", "study.timeout_minutes > 0 must hold"),
         ("tracking.mode=sometimes", "tracking.mode must be auto or online or offline or off"),
         ("tracking.mode=on", "tracking.mode must be auto or online or offline or off, but got True"),
@@ -65,6 +64,7 @@ def problems_of(path: Path, *overrides: str) -> str:
         (f"tracking.project={'p' * 129}", "tracking.project has at most 128 characters"),
         (f"tracking.tags=[{'t' * 65}]", "tracking.tags have 1 to 64 characters"),
         ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
+        ("fixed.teacher=''", "teacher must be a text, but got ''"),
         ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
         ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
         ("search=null", "search must name at least one axis"),
@@ -248,6 +248,17 @@ def test_paths_that_exist_become_absolute_and_others_stay(
     path = tiny_sweep_file(fixed={"train_file": "mine.csv", "teacher": "prajjwal1/bert-tiny"})
     fixed = load_sweep(path).fixed
     assert (fixed["train_file"], fixed["teacher"]) == (str(tmp_path / "mine.csv"), "prajjwal1/bert-tiny")
+
+
+def test_recorded_paths_stay_as_they_are_recorded(
+    tiny_sweep_file: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tiny_sweep_file(fixed={"train_file": "later.csv"})
+    before = load_sweep(path)
+    (tmp_path / "later.csv").touch()
+    assert load_sweep(path, recorded=True) == before
+    assert load_sweep(path).fixed["train_file"] == str(tmp_path / "later.csv")
 
 
 # Axes, arms and budgets

@@ -14,7 +14,7 @@ from servers import WandbServer
 
 from kdsweep.config.sweep import Resolved
 from kdsweep.config.trial import trial_yaml
-from kdsweep.engine.publish import publish
+from kdsweep.engine.publish import as_column, publish
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_sweep_key, read_trials, read_verdict
 from kdsweep.records.whole_sweep import read_records
@@ -176,3 +176,14 @@ def test_weights_and_texts_leave_the_machine_only_where_the_file_says_so(
     records = records_of(plain, f"verdict-{read_sweep_key(plain)}")
     assert not [r for r in records if r.get("artifact", {}).get("type") == "model"]
     assert not list((plain / "wandb").glob("*/files/media/table/disagreements*"))
+
+
+def test_a_column_of_w_and_bs_table_has_one_type_where_layers_are_a_count_or_a_list() -> None:
+    from wandb import Table
+
+    layers = as_column([[0, 2], 2, None])
+    assert layers == ["[0, 2]", "2", None]
+    assert as_column([2, 3]) == [2, 3] and as_column([[0, 2], [1, 2]]) == [[0, 2], [1, 2]]
+    Table(columns=["student_layers"], data=[[value] for value in layers])
+    with pytest.raises(TypeError, match="incompatible types"):
+        Table(columns=["student_layers"], data=[[[0, 2]], [2]])

@@ -19,6 +19,7 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep
+from kdsweep.engine.telling import Telling
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.records.layout import teacher_folder
@@ -87,13 +88,11 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
 
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_stopped_with_it(
-    stopping: bool, tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopping: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop, sweep = StopRequest(), load_sweep(tiny_sweep_file(tracking={"mode": "offline"}))
+    stop, events = StopRequest(), list[Event]()
     monkeypatch.setattr(time, "sleep", lambda _: setattr(stop, "requested", stopping))
-    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
-    worker = Worker(sweep, folder, "me", events.append, stop)
-    worker._say_offline("W&B is in trouble")
+    Telling(events.append, stop).offline("W&B is in trouble")
     assert events == ([] if stopping else [Offline("W&B is in trouble")])
 
 

@@ -155,6 +155,18 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert links == ["answer", *headings], "the skip link, then the navigation names every section in order"
 
 
+def test_markdown_has_the_sections_that_need_no_figure_and_a_line_for_each_trial_without_rank(written: Path) -> None:
+    text = (written / "report.md").read_text(encoding="utf-8")
+    headings = ["Leaderboard", "Class by class", "Pruned, failed and unfinished trials", "Provenance", "Next"]
+    assert re.findall("^## (.*)$", text, flags=re.MULTILINE) == headings
+    for line in (
+        "- distilled 2, pruned: below the median at epoch 1",
+        "- distilled 3, failed: a nan",
+        "- fine-tuned 2, unfinished: running or cut off, 2 of 3 epochs done",
+    ):
+        assert f"\n{line}\n" in text
+
+
 def test_the_page_asks_the_network_for_nothing_and_inlines_plotly_once(written: Path) -> None:
     html = (written / "report.html").read_text(encoding="utf-8")
     page = page_of(written)

@@ -12,8 +12,9 @@ import safetensors.torch
 import torch
 from transformers import BertModel
 
+from kdsweep.config.roles import Role
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import ROLES, TrialConfig
 from kdsweep.errors import Interrupted, ModelError, PreflightError
 from kdsweep.records.schema import StepMetrics, TeacherResult, TrialResult
 from kdsweep.records.writing import TrialFolder
@@ -46,6 +47,57 @@ def test_logits_are_found_again_and_torn_entries_are_computed_again(tiny_config:
             entry.write_bytes(damage(content))
         assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
         assert {entry: entry.read_bytes() for entry in cached_logits()} == whole
+
+
+def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Named(str):
+        def sha256(self) -> str:
+            return str(self)
+
+    monkeypatch.setattr(teacher, "weights_sha256", lambda model: "weights")
+    monkeypatch.setattr(teacher, "computation", lambda model: "computation")
+    config = TrialConfig(
+        train_file="rows.csv",
+        teacher="bert",
+        teacher_epochs=3,
+        teacher_learning_rate=2e-5,
+        teacher_batch_size=16,
+        teacher_seed=7,
+        precision="bf16",
+        device="cuda:0",
+        teacher_threads=2,
+        threads=1,
+    )
+
+    def key(config: TrialConfig) -> str:
+        tokens: Any = {"train": Named("t"), "validation": Named("v")}
+        data: Any = Named("data")
+        return teacher._teacher_key(config, data, tokens, [1, 0], torch.nn.Identity())
+
+    assert key(config) == "f9baf7c53add5bb42649739b1230972ebc03ec032fc3534981e959aa7bb24897"
+    others = {"teacher_epochs": 2, "teacher_learning_rate": 1e-5, "teacher_batch_size": 8, "teacher_seed": 6}
+    for name, value in (others | {"precision": "fp32", "device": "cuda:1"}).items():
+        same = key(dataclasses.replace(config, **{name: value})) == key(config)
+        assert same == (name == "device"), f"{name}: two GPUs of one kind share a teacher, and nothing else does"
+    elsewhere = dataclasses.replace(
+        config, alpha=0.1, temperature=9.0, epochs=8, seed=3, learning_rate=1.0, batch_size=2
+    )
+    assert key(elsewhere) == key(config)
+
+
+def test_every_field_with_the_teachers_role_is_in_that_key_by_value_or_by_content() -> None:
+    own = {source: name for name, source in teacher.TEACHER_SETTINGS.items()}
+    named = {own.get(name, name) for name, role in ROLES.items() if role is Role.TEACHER}
+    assert named - set(teacher.TEACHER_KEY) == {"teacher", "teacher_revision", "threads"}
+    assert teacher.TEACHER_KEY == ["learning_rate", "batch_size", "epochs", "seed", "precision"]
+
+
+def test_what_a_students_speed_depends_on_is_spelled_as_in_older_records() -> None:
+    said = Materials().architecture(TrialConfig(train_file="rows.csv", teacher="bert", teacher_epochs=3, device="cpu"))
+    assert said == (
+        '{"student": "from_teacher", "student_revision": "auto", "student_layers": 6, "teacher": "bert", '
+        '"teacher_revision": "auto", "max_length": 128, "device": "cpu"}'
+    )
 
 
 def test_temperature_alpha_and_batch_size_never_touch_the_cache_but_texts_and_lengths_do(tiny_config: Config) -> None:
@@ -118,6 +170,18 @@ def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_con
     assert len(cached_logits()) == 4
     Materials().rows(tiny_config(label_names=("positive", "negative")))
     assert len(cached_logits()) == 6
+
+
+def test_the_logits_of_the_same_weights_computed_in_another_way_are_others(tiny_config: Config) -> None:
+    config, materials = tiny_config(), Materials()
+    rows, _ = materials.teacher_rows(config)
+    mine: Any = materials.teacher(config)
+    before = cached_logits()
+    teacher.teacher_logits(mine, rows.tokens)
+    assert cached_logits() == before
+    mine.model.config.layer_norm_eps = 0.5
+    teacher.teacher_logits(mine, rows.tokens)
+    assert len(cached_logits()) == len(before) + 1
 
 
 def test_a_teacher_that_gives_nan_is_refused(tiny_config: Config, tiny_classifier: Path, tmp_path: Path) -> None:

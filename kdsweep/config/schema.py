@@ -1,0 +1,173 @@
+"""A sweep file's JSON Schema, by which an editor completes its keys, explains them and underlines what `load_sweep` would refuse.
+
+It is derived from the classes that hold a sweep: types, defaults, ranges, and the docstring under every field. Rules between several
+fields (exactly one of dataset and train_file, no field both fixed and searched) are load_sweep's alone.
+"""
+
+import ast
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal
+
+from kdsweep.config.roles import Pattern, Range, beside
+from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.sweep_file import LONGEST_NAME
+from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, UNSEARCHABLE, TrialConfig
+from kdsweep.config.yaml import plain_values
+
+Schema = dict[str, Any]
+
+REFERENCE = r"\$\{[^{}:]+\}"
+"""The value of another key, `${fixed.epochs}`; resolvers, which have a colon, are refused."""
+JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", type(None): "null"}
+
+
+def schema_text() -> str:
+    """The schema as it is printed, and as sweeps/schema.json holds it."""
+    return json.dumps(sweep_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def sweep_schema() -> Schema:
+    """The schema of a whole sweep file: JSON Schema, draft 2020-12."""
+    described = docs(SweepConfig)
+    trial = trial_properties()
+    searched = {name: body for name, body in trial.items() if name not in UNSEARCHABLE}
+    axes = {name: _axis(name, body) for name, body in searched.items()}
+    point = {name: _plain(body) for name, body in searched.items()}
+    properties: dict[str, Schema] = {
+        "name": _name(),
+        "study": _section(StudyConfig),
+        "fixed": _mapping({name: _or_null(body) for name, body in trial.items()}),
+        "search": _mapping(axes) | {"minProperties": 1},
+        "enqueue": {"type": ["array", "null"], "items": _mapping(point), "default": []},
+        "finalists": _section(FinalistsConfig),
+        "tracking": _section(TrackingConfig),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A kdsweep sweep",
+        **_mapping({name: {"description": described.get(name, ""), **body} for name, body in properties.items()}),
+        "required": ["name", "fixed", "search"],
+        "allOf": [_fixed_or_searched(name) for name in REQUIRED_FIELDS],
+    }
+
+
+def trial_properties() -> dict[str, Schema]:
+    """Each field of a trial as a property: its type, range, default and description."""
+    return _properties(TrialConfig)
+
+
+def docs(kind: type) -> dict[str, str]:
+    """The docstring under each field of a class, on one line; read from its source."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(after.value.value).split())
+        for field, after in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+
+
+# Sections ------------------------------------------------------------------------------------------------------------
+
+
+def _mapping(properties: Mapping[str, Schema]) -> Schema:
+    return {"type": "object", "additionalProperties": False, "properties": dict(properties)}
+
+
+def _section(kind: Any) -> Schema:
+    """A section, or null: its defaults, and where a section can be switched off, off."""
+    return {"description": " ".join((inspect.getdoc(kind) or "").split()), **_or_null(_mapping(_properties(kind)))}
+
+
+def _properties(kind: type) -> dict[str, Schema]:
+    said, ranges, patterns, hints = docs(kind), beside(kind, Range), beside(kind, Pattern), typing.get_type_hints(kind)
+    found: dict[str, Schema] = {}
+    for item in fields(kind):
+        name, hint = item.name, hints[item.name]
+        default = {} if item.default is MISSING else plain_values({"default": item.default})
+        body = _section(hint) if is_dataclass(hint) else _value(hint, ranges.get(name), patterns.get(name))
+        found[name] = {"description": said.get(name, ""), **default, **body}
+    return found
+
+
+def _name() -> Schema:
+    """A name is text as it is written: 2024 is one too."""
+    return {"type": ["string", "number"], "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": LONGEST_NAME}
+
+
+def _fixed_or_searched(name: str) -> Schema:
+    searched = {"required": ["search"], "properties": {"search": {"required": [name]}}}
+    return {"if": {"not": searched}, "then": {"properties": {"fixed": {"required": [name]}}}}
+
+
+# Values --------------------------------------------------------------------------------------------------------------
+
+
+def _value(hint: Any, numbers: Range | None = None, texts: Pattern | None = None) -> Schema:
+    """A value of type `hint`, or a reference to one: `numbers` and `texts` say which numbers and texts it takes."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    members = typing.get_args(hint) if union else (hint,)
+    literals = [word for member in members if typing.get_origin(member) is Literal for word in typing.get_args(member)]
+    lists = [member for member in members if typing.get_origin(member) is tuple]
+    plain = [JSON_TYPES[member] for member in members if member in JSON_TYPES]
+    if literals and not plain:  # as a list, which an editor can offer; YAML 1.1 reads a bare off as false
+        choices = literals + [False] * ("off" in literals)
+        return {"anyOf": [{"enum": choices}, {"type": "string", "pattern": f"^{REFERENCE}$"}]}
+    body: Schema = {"type": list(dict.fromkeys([*plain, *(["array"] if lists else []), "string"]))}
+    if lists:
+        body["items"] = _value(typing.get_args(lists[0])[0])
+    if numbers:
+        body |= _limits(numbers)
+    if str in members and texts is None:
+        return body | {"minLength": 1}
+    patterns = [*map(re.escape, literals), *([texts.regex] if texts else []), REFERENCE]
+    return body | {"pattern": f"^({'|'.join(patterns)})$"}
+
+
+def _limits(numbers: Range) -> Schema:
+    named = {"exclusiveMinimum": numbers.above, "minimum": numbers.least, "maximum": numbers.most}
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _or_null(body: Schema) -> Schema:
+    if "anyOf" in body:
+        return body | {"anyOf": [*body["anyOf"], {"type": "null"}]}
+    kinds = body["type"] if isinstance(body["type"], list) else [body["type"]]
+    return body | {"type": list(dict.fromkeys([*kinds, "null"]))}
+
+
+def _plain(body: Schema) -> Schema:
+    return {key: value for key, value in body.items() if key != "default"}
+
+
+# Axes ----------------------------------------------------------------------------------------------------------------
+
+
+def _axis(name: str, field: Schema) -> Schema:
+    """An axis of one field: choices, or for a number an interval as well."""
+    said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
+    choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
+    about = {"description": field["description"]}
+    if FIELD_TYPES[name] not in (int, float):
+        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}}
+        return about | _or_null(_mapping(only) | {"required": ["choices"]})
+    step = _value(FIELD_TYPES[name] | None, Range(above=0))
+    parts = {
+        "low": _or_null(value),
+        "high": _or_null(value),
+        "log": _value(bool | None),
+        "step": step,
+        "choices": choices,
+    }
+    listed = {"properties": {"choices": {"type": ["array", "string"]}}, "required": ["choices"]}
+    nothing = {key: {"enum": [None, False]} for key in ("low", "high", "log", "step")}
+    ends = {"required": ["low", "high"], "properties": dict.fromkeys(("low", "high"), {"not": {"type": "null"}})}
+    axis = _mapping({key: {"description": said[key], **part} for key, part in parts.items()})
+    return about | _or_null(axis) | {"if": listed, "then": {"properties": nothing}, "else": ends}

@@ -1,0 +1,128 @@
+"""A worker's first job: rows, teacher, logits and every check, before any trial is paid for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.engine.events import Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.telling import Telling, TrackedRuns
+from kdsweep.engine.trial_configs import TrialConfigs
+from kdsweep.records.layout import teacher_folder
+from kdsweep.records.schema import StepMetrics, TeacherResult
+from kdsweep.records.writing import TrialFolder
+from kdsweep.search.agreements import Agreements
+from kdsweep.tracking.names import teacher_label
+from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.splits import SplitName
+from kdsweep.training.fast.team import check_devices
+from kdsweep.training.preflight import (
+    check_inputs,
+    estimated_seconds,
+    preflight,
+    recorded_teacher,
+    run_teacher,
+    truncation,
+)
+from kdsweep.training.shared import Materials
+from kdsweep.training.teacher import TeacherWatch, teacher_trial
+
+
+def steps_of(config: TrialConfig, materials: Materials) -> int:
+    """Return the steps of a whole training."""
+    return config.epochs * -(-len(materials.data(config).train) // config.batch_size)
+
+
+class Preparation:
+    """What a worker does before its first trial; the first worker of a run (`is_first`) checks more, and says what is ready."""
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        folder: Path,
+        agreements: Agreements,
+        materials: Materials,
+        telling: Telling,
+        tracked: TrackedRuns,
+        *,
+        sweep_key: str,
+        checkpointing: Checkpointing,
+        is_first: bool,
+    ) -> None:
+        self._sweep, self._folder, self._agreements, self._materials = sweep, folder, agreements, materials
+        self._telling, self._tracked, self._sweep_key = telling, tracked, sweep_key
+        self._checkpointing, self._is_first = checkpointing, is_first
+
+    def run(self, configs: TrialConfigs) -> None:
+        """Prepare all that the sweep's trials can ask for. Raises KDSweepError for what they could not run with."""
+        self._phase("reading the rows")
+        corners = configs.corners()
+        check_devices(corners[0])
+        if self._is_first:
+            self._check_inputs(corners)
+        self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
+        teacher = self._teacher(corners[0])
+        if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
+            self._materials.teacher_test_rows(corners[0])
+        self._agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+        self._phase("checking teacher, rows and students")
+        for corner in corners:
+            self._materials.rows(corner)
+            self._materials.initial_weights_sha256(corner)
+        if self._is_first:
+            for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
+                for note in preflight(self._materials, corner, self._sweep.study):
+                    self._telling.note(note)
+            self._telling.send(Prepared(teacher=teacher, plan=self._plan(corners)))
+
+    def _check_inputs(self, corners: list[TrialConfig]) -> None:
+        """Everything that can be refused before the teacher is fine-tuned."""
+        splits: list[SplitName] = ["train", "validation"]
+        if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
+            splits.append("test")
+        largest = max(self._sweep.values("batch_size"))
+        for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
+            self._telling.note(note)
+
+    def _teacher(self, config: TrialConfig) -> TeacherResult:
+        def on_steps(steps: Sequence[StepMetrics]) -> None:
+            last, total = steps[-1], steps_of(teacher_trial(config), self._materials)
+            self._telling.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
+
+        watch = TeacherWatch(
+            on_steps=on_steps,
+            on_epoch=lambda epoch: self._telling.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)),
+            checkpointing=self._checkpointing,
+        )
+        folder = teacher_folder(self._folder)
+        known = recorded_teacher(config, folder, self._materials, watch)
+        if known is not None:
+            return known
+        if self._agreements.has_agreed():  # a teacher that is refused leaves no record
+            met = self._materials.teacher(config, watch).weights_sha256
+            self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
+        label = teacher_label(self._sweep, self._sweep_key)
+        with self._tracked.run(label, teacher_trial(config)) as run:
+            return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
+
+    def _plan(self, corners: list[TrialConfig]) -> Plan:
+        """What is shown before the first trial."""
+        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
+        config, (cuts, warned) = corners[0], truncation(self._materials, corners)
+        for line in warned:
+            self._telling.note(
+                f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more"
+            )
+        return Plan(
+            max_length="; ".join(cuts),
+            device=config.device,
+            precision=config.precision,
+            threads=int(config.threads),
+            tracking=self._tracked.mode,
+            tracking_why=self._tracked.why,
+            seconds_per_trial=sum(seconds) / len(seconds),
+        )
+
+    def _phase(self, text: str) -> None:
+        if self._is_first:
+            self._telling.send(Phase(text))
