@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kdsweep import api
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
@@ -264,7 +265,6 @@ def test_every_python_block_is_python(page: Path) -> None:
 
 def test_every_name_in_the_readmes_python_exists() -> None:
     """What is read of kdsweep, a sweep, its results, a trial and a re-run, by what their classes have."""
-    api = pytest.importorskip("kdsweep.api")
     has = {
         "kdsweep": set(api.__all__),
         "results": set(dir(api.Results)),
