@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from kdsweep.system.process import ends_with_its_reader
+
 EPILOG = """\
 An editor with YAML support (VS Code with Red Hat's extension, PyCharm, Neovim) reads it where the first line of a sweep names it:
   python -m kdsweep.schema > schema.json
@@ -11,7 +13,8 @@ An editor with YAML support (VS Code with Red Hat's extension, PyCharm, Neovim) 
 """
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m kdsweep.schema") -> int:
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.schema") -> int:
     """Print the schema; the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
