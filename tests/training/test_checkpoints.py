@@ -187,3 +187,10 @@ def test_a_training_without_a_folder_keeps_nothing_and_finds_nothing(tmp_path: P
     with pytest.raises(Interrupted):
         none.save({"step": 6}, step=6)
     assert NOT_KEPT._paths() == []
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
+    mine, other = (Checkpoints(tmp_path, name, every_seconds=0, stop=StopRequest()) for name in ("mine", "other"))
+    mine.save({"step": torch.tensor(7)}, step=7)
+    found = mine.latest("cpu")
+    assert found is not None and found["step"] == 7 and other.latest("cpu") is None
