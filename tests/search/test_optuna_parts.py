@@ -11,8 +11,8 @@ from optuna.storages import RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
 
-from kdsweep import run
 from kdsweep.errors import LibraryError
+from kdsweep.run import main
 from kdsweep.search import optuna_parts
 
 
@@ -70,6 +70,6 @@ def test_a_run_says_it_in_one_line_and_trains_nothing(
     tiny_sweep_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without_rows(monkeypatch)
-    assert run.main([str(tiny_sweep_file())]) == 2
+    assert main([str(tiny_sweep_file())]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "optuna.storages._rdb.models" in told[0] and "pip install 'optuna>=5" in told[0]

@@ -1,0 +1,228 @@
+"""A sweep's results from Python: its trials, steps and finalists as pandas tables, the verdict, the trial to ship."""
+
+import html
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdsweep.config.sweep import ARM_NAMES, Arm, SweepConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import ResultsError
+from kdsweep.records.reading import TrialRow, read_steps, read_trial
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, TrialResult
+
+if TYPE_CHECKING:
+    import pandas
+
+    from kdsweep.reporting.answers import Verdict
+
+Place = str | os.PathLike[str]
+
+ROWS_SHOWN = 10
+"""Of the leaderboard, where a notebook shows the results."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Trial:
+    """One trial of a sweep, as its folder has it; `Results.best` and `Results.trial` give them.
+
+    results.best.config.temperature
+    transformers.AutoModelForSequenceClassification.from_pretrained(results.best.student)
+    """
+
+    folder: Path
+    arm: Arm
+    """`distilled` or `fine_tuned`."""
+    number: int
+    """From 0, in its arm."""
+    seed: int | None
+    """Of a finalist, which is trial `number` once more on a fresh seed; None for a trial of the search."""
+    config: TrialConfig
+    """Everything that ran, without any `auto`."""
+    result: TrialResult | None
+    """How it ended, with its last epoch's metrics; None while it runs or where it was cut off."""
+
+    @property
+    def student(self) -> Path:
+        """The folder of the trained student and its tokenizer, for transformers' `from_pretrained`.
+
+        Raises ResultsError where it is not on disk: a sweep keeps the best `study.keep_students` of each arm.
+        """
+        path = self.folder / "student"
+        if not path.is_dir():
+            raise ResultsError(
+                f"a sweep keeps the students of its best trials (study.keep_students), but that of {self} is not on disk"
+            )
+        return path
+
+    def steps(self) -> "pandas.DataFrame":
+        """Every training step: step, epoch, L_soft, L_hard, L_total, learning_rate; losses in nats."""
+        return _frame(map(vars, read_steps(self.folder)), _names(StepMetrics))
+
+    def epochs(self) -> "pandas.DataFrame":
+        """Every epoch: mean training losses, metrics on the validation rows, seconds."""
+        return _frame(map(vars, read_trial(self.folder).epochs), _names(EpochMetrics))
+
+    def __repr__(self) -> str:
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        status = self.result.status if self.result else "unfinished"
+        return f"Trial({ARM_NAMES[self.arm]} {self.number}{seed}, {status}, {str(self.folder)!r})"
+
+
+class Results:
+    """A sweep's results folder, read once; a sweep that still runs has results too, and reading again gives newer ones.
+
+    `folder` is a results folder such as results/T_alpha, `others` those of the same sweep on hosts that share no folder. Raises
+    ResultsError where there is no sweep, or where another folder holds another one. Reading imports no torch.
+
+        results = kdsweep.Results("results/T_alpha")
+        results.trials().query("status == 'complete'").plot.scatter("alpha", "val_accuracy")
+    """
+
+    def __init__(self, folder: Place, *others: Place) -> None:
+        from kdsweep.reporting.build import build_report
+
+        first, *more = (Path(each).expanduser().resolve() for each in (folder, *others))
+        self._folder, self._read = first, build_report(first, *more)
+
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return self._folder
+
+    @property
+    def sweep(self) -> SweepConfig:
+        """The sweep that it belongs to; `kdsweep.run(results.sweep)` continues it."""
+        return self._read.records.sweep
+
+    @property
+    def teacher(self) -> TeacherResult | None:
+        """What is recorded of teacher and rows; None before they are ready."""
+        return self._read.records.teacher
+
+    @property
+    def headline(self) -> str:
+        """Whether distilling helped, in a sentence, as the report begins."""
+        return f"{self._read.headline}."
+
+    @property
+    def verdict(self) -> "Verdict | None":
+        """Whether distilling helped, as numbers; None while nothing can be compared.
+
+        Its fields: `word` (better, not better or cannot tell), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
+        95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
+        """
+        return self._read.verdict
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial whose student to ship: the best finalist's best run, before that rank 1 of the search; None without any."""
+        return _trial(self._read.shipped) if self._read.shipped else None
+
+    @property
+    def report(self) -> Path:
+        """The report's page; a sweep that has not ended has none before `write_report`."""
+        return self._folder / "report.html"
+
+    def trial(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> Trial:
+        """One trial of the search, or with a `seed` its run as a finalist. Raises ResultsError where there is none."""
+        rows = self._read.records.trials if seed is None else self._read.records.finalists
+        for row in rows:
+            if (row.arm, row.trial, row.finalist_seed) == (arm, number, seed):
+                return _trial(row)
+        if arm not in ARM_NAMES:
+            raise ResultsError(f"an arm is {' or '.join(ARM_NAMES)}, but got {arm!r}")
+        listed = ", ".join(
+            f"{row.trial}" if seed is None else f"{row.trial} seed {row.finalist_seed}"
+            for row in rows
+            if row.arm == arm
+        )
+        what = f"trial {number}" if seed is None else f"finalist {number} with seed {seed}"
+        raise ResultsError(f"{self._folder} has no {ARM_NAMES[arm]} {what}; it has {listed or 'none'}")
+
+    def trials(self) -> "pandas.DataFrame":
+        """The leaderboard, best first, both arms: rank, arm, trial, status, the searched fields, metrics, cost, seconds, W&B's page.
+
+        Trials without rank (infeasible, pruned, failed, duplicate, unfinished) stand below, with their reason. The columns are those of
+        leaderboard.csv, which `kdsweep.analysis.leaderboard` explains.
+        """
+        from kdsweep.analysis.leaderboard import column_names, columns
+
+        frame = _frame(map(columns, self._read.rows), column_names(self._read.searched))
+        return frame.astype({"rank": "Int64"})
+
+    def steps(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":
+        """Every step of one trial, as `Trial.steps`. Raises ResultsError where there is no such trial."""
+        return self.trial(number, arm, seed=seed).steps()
+
+    def epochs(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":
+        """Every epoch of one trial, as `Trial.epochs`. Raises ResultsError where there is no such trial."""
+        return self.trial(number, arm, seed=seed).epochs()
+
+    def finalists(self) -> "pandas.DataFrame":
+        """The best of both arms on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
+
+        search_score and confirmed_score are `study.metric` in the search and its mean over the fresh seeds; test_accuracy and the
+        like are means on the test split, missing without one. `compared` tells whether the verdict counts it.
+        """
+        from kdsweep.analysis.finalists import TEST_MEANS
+
+        finals, searched = self._read.finals, self._read.searched
+        known = ("rank", "arm", "trial", "compared", "search_score", "confirmed_score")
+        records = [
+            {
+                **{name: getattr(row, name) for name in known},
+                "seeds": [run.finalist_seed for run in row.runs],
+                **row.searched,
+                **{f"test_{name}": row.mean(name) for name in TEST_MEANS},
+            }
+            for row in (finals.rows if finals else ())
+        ]
+        left = [name for name in searched if name not in known]
+        scores = ["search_score", "confirmed_score", *(f"test_{name}" for name in TEST_MEANS), "compared"]
+        return _frame(records, ["rank", "arm", "trial", "seeds", *left, *scores])
+
+    def write_report(self) -> Path:
+        """Write page, Markdown, CSV and JSON into the folder as they stand now, as `kdsweep report` does; the page."""
+        from kdsweep.reporting.write import write_report
+
+        write_report(self._folder, *self._read.records.others)
+        return self.report
+
+    def __repr__(self) -> str:
+        progress = "; ".join(arm.text() for arm in self._read.arms)
+        return f"Results({str(self._folder)!r}): {progress}. {self.headline}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the headline, how far it is, the best trials."""
+        metric, shown = self.sweep.study.metric, self.trials()
+        names = ["rank", "arm", "trial", "status", metric, *(n for n in self._read.searched if n != metric)]
+        table = shown[names].head(ROWS_SHOWN).to_html(index=False, border=0, na_rep="")
+        more = len(shown) - ROWS_SHOWN
+        progress = "; ".join(arm.text() for arm in self._read.arms)
+        tail = f"<p>… and {more} more in results.trials()</p>" if more > 0 else ""
+        return f"<p><b>{html.escape(self.headline)}</b><br>{html.escape(progress)}</p>{table}{tail}"
+
+
+def _trial(row: TrialRow) -> Trial:
+    return Trial(
+        folder=row.folder,
+        arm=row.arm,
+        number=row.trial,
+        seed=row.finalist_seed,
+        config=row.config,
+        result=row.result,
+    )
+
+
+def _names(kind: type[StepMetrics] | type[EpochMetrics]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _frame(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> "pandas.DataFrame":
+    """Records as a table that has its columns also where there is no record."""
+    import pandas
+
+    return pandas.DataFrame.from_records(list(records), columns=list(names))
