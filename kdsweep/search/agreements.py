@@ -1,4 +1,4 @@
-"""What all workers and hosts of a sweep agree on: teacher and rows, a student's latency, a machine's precision."""
+"""Store what all workers and hosts of a sweep must share: teacher and rows, a student's latency, a machine's precision."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,13 +17,13 @@ Value = TypeVar("Value", str, int, float)
 
 
 class Agreements:
-    """What was found first, kept beside a `study` and taken by all that come later."""
+    """Stores in a `study` the values that the first worker found, and gives them to all later workers and hosts."""
 
     def __init__(self, sweep: SweepConfig, study: Study, storage: Storage, folder: Path) -> None:
         self._sweep, self._study, self._storage, self._folder = sweep, study, storage, folder
 
     def agree(self, facts: Mapping[str, str]) -> None:
-        """All hosts must bring the same teacher and rows. Raises ResultsError with what differs."""
+        """Store the hashes of teacher and rows at the first call, and compare them later. Raises ResultsError with what differs."""
         study = self._study
         with self._storage.alone():
             stored = study.user_attrs.get(attributes.MATERIALS)
@@ -42,29 +42,29 @@ class Agreements:
             )
 
     def has_agreed(self) -> bool:
-        """Whether trials have met a teacher and rows before."""
+        """Return whether an earlier worker has stored its teacher and rows."""
         return attributes.MATERIALS in self._study.user_attrs
 
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
-        """The latency of a size of student as it was measured first: one number for all trials, so that proposals repeat."""
+        """Return a student architecture's latency as it was measured first: one number for all trials, so that proposals repeat."""
         return self._agreed(attributes.LATENCIES, architecture, measure)
 
     def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
-        """What `precision: auto` means on a kind of machine, as it was measured there first: the same for all trials that run on it."""
+        """Return what `precision: auto` means on a kind of machine, as measured there first: one precision for all its trials."""
         return self._agreed(attributes.PRECISIONS, hardware, measure)
 
     def agreed_teacher_threads(self, count: Callable[[], int]) -> int:
-        """What `teacher_threads: auto` means, as the first worker had it: the same teacher to the last bit on every host and later day."""
+        """Return what `teacher_threads: auto` meant to the first worker, so that every host trains the same teacher to the last bit."""
         return self._agreed(attributes.TEACHER_THREADS, "auto", count)
 
     def sweep_key(self) -> str:
-        """What the ids of the sweep's W&B runs end with, drawn once for all hosts; the results folder keeps a copy."""
+        """Return what the ids of the sweep's W&B runs end with, drawn once for all hosts; write a copy into the results folder."""
         key = self._agreed(attributes.TRACKING, "sweep_key", new_sweep_key)
         keep_sweep_key(self._folder, key)
         return key
 
     def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
-        """What was measured (or drawn) first, of all workers and hosts."""
+        """Return the value stored under `key` of the attribute `name`; measure (or draw) and store it where there is none."""
         study = self._study
         with self._storage.alone():
             known: dict[str, Value] = study.user_attrs.get(name, {})

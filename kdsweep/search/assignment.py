@@ -1,4 +1,4 @@
-"""Translates Optuna's trials into the sweep's terms: arm, number, finalist's seed. `Assignment` is the one that this process trains."""
+"""Translate Optuna's trials into the sweep's terms: arm, number, finalist's seed. `Assignment` is a trial that this process trains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ STATES: dict[Status, TrialState] = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-"""Optuna's word for how a trial ended."""
+"""Optuna's state for each status of an ended trial."""
 
 
 def trial_id(stage: Stage, trial: FrozenTrial | optuna.trial.Trial) -> TrialId:
-    """Return which trial of the sweep a trial of a study is; a finalist's says it in its attributes."""
+    """Return which trial of the sweep an Optuna trial is; for a finalist, its user attributes name it."""
     if stage != "finalists":
         return TrialId(stage, trial.number)
     said = trial.user_attrs
@@ -31,47 +31,47 @@ def trial_id(stage: Stage, trial: FrozenTrial | optuna.trial.Trial) -> TrialId:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A trial whose worker is dead: back in the queue, or failed where that happened too often."""
+    """Describes a trial whose worker died: back in the queue, or failed after `study.max_attempts` deaths."""
 
     id: TrialId
     round: int
-    """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
+    """A finalist's round, as in `schema.Finalist`; 0 for a trial of the search."""
     attempt: int
     params: Mapping[str, Any]
     failed: str | None
-    """Why it is not tried again."""
+    """Why the trial is not tried again; None where it is back in the queue."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTrial:
-    """A finished trial as the study itself carries it, for a host that does not have its folder."""
+    """Holds a finished trial as the study stores it, for a host that does not have its folder."""
 
     id: TrialId
     record: Mapping[str, str]
-    """As `reading.packed_trial` makes it."""
+    """The files of its folder, as `reading.packed_trial` returns them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """An earlier trial of the same arm with the same parameters, and how it ended."""
+    """Describes an ended trial that has the arm and the parameters of another one: its number, status and scores."""
 
     number: int
     status: Status
     score: float | None
-    """By the study's metric; None where it did not complete."""
+    """The study's metric; None where the trial did not complete."""
     scores: Mapping[int, float]
-    """Of its epochs."""
+    """The study's metric of each epoch that it reported."""
 
 
 def twin_of(trial: FrozenTrial) -> Twin:
-    """Return a finished trial as a twin."""
+    """Return a finished Optuna trial as a `Twin`."""
     status = next(status for status, state in STATES.items() if state == trial.state)
     score = trial.value if status == "complete" else None
     return Twin(number=trial.number, status=status, score=score, scores=trial.intermediate_values)
 
 
 class Assignment:
-    """A trial that this process is to run."""
+    """Holds a trial that this process is to run, and reports on it to its study."""
 
     def __init__(
         self, trial: optuna.trial.Trial, id_: TrialId, attempt: int, params: Mapping[str, Any], storage: Storage
@@ -79,21 +79,21 @@ class Assignment:
         self._trial, self._storage = trial, storage
         self.id, self.attempt, self.params = id_, attempt, params
         self.round: int = trial.user_attrs.get(attributes.ROUND, 0)
-        """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
+        """A finalist's round, as in `schema.Finalist`; 0 for a trial of the search."""
         self._untold: list[tuple[float, int]] = []
 
     @property
     def number(self) -> int:
-        """Optuna's number of the trial in its study, which a finalist shares with nobody in the search."""
+        """Return Optuna's number of the trial in its study; a finalist has its own, unlike that of the trial it repeats (`id.number`)."""
         return self._trial.number
 
     @property
     def storage_id(self) -> int:
-        """Optuna's id of the trial, over all studies of its storage."""
+        """Return Optuna's id of the trial, unique over all studies of its storage."""
         return self._trial._trial_id
 
     def report(self, value: float, epoch: int) -> None:
-        """Tell an epoch's value; one that a database does not take now is told with the next."""
+        """Report an epoch's value to the study; a value that the database cannot take now is sent with the next one."""
         self._untold.append((value, epoch))
         try:
             while self._untold:
@@ -103,13 +103,13 @@ class Assignment:
             self._storage.note_outage(error, first=len(self._untold) == 1)
 
     def constrain(self, excess: Mapping[str, float]) -> None:
-        """By how much each constraint is broken; at most 0 where it is kept."""
+        """Store by how much the trial breaks each constraint; at most 0 where it keeps the constraint."""
         for name, value in excess.items():
-            if name not in self._trial.constraints:  # an attempt before has told it
+            if name not in self._trial.constraints:  # an earlier attempt may have stored it
                 self._storage.patiently(lambda: self._trial.set_constraint(name, value))  # noqa: B023
 
     def should_prune(self) -> bool:
-        """Whether the others are ahead, as far as is known."""
+        """Return whether the study's pruner ends the trial here; False during an outage or while an epoch's value is unsent."""
         try:
             return not self._untold and self._trial.should_prune()
         except OUTAGES as error:
@@ -117,11 +117,11 @@ class Assignment:
             return False
 
     def answer_like(self, twin: Twin) -> None:
-        """Report a twin's epochs as its own, and say whose they are."""
+        """Report the epochs of `twin` as this trial's own, and store the twin's number as an attribute."""
         for epoch, score in twin.scores.items():
             self._trial.report(score, epoch)
         self._trial.set_user_attr(attributes.TWIN, twin.number)
 
     def keep(self, record: Mapping[str, str]) -> None:
-        """Let the study carry the finished trial."""
+        """Store the finished trial's `record` in the study."""
         self._trial.set_user_attr(attributes.RECORD, dict(record))

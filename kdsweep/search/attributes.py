@@ -1,49 +1,49 @@
 """Name every user attribute that a sweep keeps in Optuna's studies: what it is, who writes it, who reads it.
 
-The values stand in the databases of sweeps that go on: a name may be added here, but none changed. By how much a trial breaks
-`study.constraints` is no user attribute: Optuna keeps that itself.
+The databases of unfinished sweeps hold these names: one may be added here, but none changed. By how much a trial breaks
+`study.constraints` is no user attribute: Optuna stores that itself.
 """
 
 # Of a study ----------------------------------------------------------------------------------------------------------
 
 IDENTITY = "identity"
-"""JSON of `SweepConfig.identity`, of each arm. `Studies` writes it at the first start, and refuses another sweep by it later."""
+"""JSON of `SweepConfig.identity`, in each arm's study. `open_studies` writes it at the first start, and later refuses a sweep with another."""
 
-# Of the distilled arm's study, for the whole sweep: what `Agreements` and `Clock` keep
+# Of the distilled arm's study, for the whole sweep: what `Agreements` and `Clock` store
 
 MATERIALS = "materials"
-"""{"teacher weights", "rows"}: hashes of what the first worker met. `Agreements.agree` refuses workers that bring others."""
+"""{"teacher weights", "rows"}: hashes of the first worker's. `Agreements.agree` refuses workers that have others."""
 LATENCIES = "latencies"
-"""Milliseconds (p50) of each student architecture as measured first. `Agreements.agreed_latency` gives every trial the same."""
+"""Milliseconds (p50) of each student architecture as measured first. `Agreements.agreed_latency` writes and reads them."""
 PRECISIONS = "precisions"
-"""What `precision: auto` meant first on each kind of machine. Written and read by `Agreements.agreed_precision`."""
+"""The precision that `precision: auto` meant first on each kind of machine. Written and read by `Agreements.agreed_precision`."""
 TEACHER_THREADS = "teacher_threads"
 """{"auto": what `teacher_threads: auto` meant first}. Written and read by `Agreements.agreed_teacher_threads`."""
 TRACKING = "tracking"
-"""{"sweep_key": how the ids of its W&B runs end}. Written and read by `Agreements.sweep_key`."""
+"""{"sweep_key": what the ids of the sweep's W&B runs end with}. Written and read by `Agreements.sweep_key`."""
 CLOCK = "clock"
-"""[seconds that the sweep was worked on, time of the last tick]. Written by every living worker, read for `study.timeout_minutes`."""
+"""[seconds during which any worker ran, time of the last tick]. Every running worker writes it; read for `study.timeout_minutes`."""
 
 # Of a trial ----------------------------------------------------------------------------------------------------------
 
 ATTEMPT = "attempt"
-"""How many times it was taken, from 1. `Studies.take` writes it; an attempt that was overtaken finds by it that it is a spare."""
+"""How many times the trial was taken, from 1. `Studies.take` writes it; by it, a worker finds that another one has taken its trial since."""
 OWNER = "owner"
-"""The process that runs it (host, number, a word). `Studies.take` writes it, `Storage.put_back` removes it, `Studies.settle` asks if it lives."""
+"""Name of the process that runs it (`new_owner`). `Studies.take` writes it, `Storage.put_back` removes it, `Studies.settle` reads it."""
 DEATHS = "deaths"
-"""How many workers died while they ran it. `Studies.settle` writes it, and fails the trial at `study.max_attempts`."""
+"""How many workers died while they ran the trial. `Studies.settle` writes it, and fails the trial at `study.max_attempts`."""
 TWIN = "twin"
-"""The number of the earlier trial with the same parameters from which it was answered. `Studies.finish_like` writes it; it is never ranked."""
+"""Number of the ended trial with the same parameters whose result it took. `Studies.finish_like` writes it; a trial that has it is never ranked."""
 RECORD = "record"
-"""The finished trial as `packed_trial` makes it. The worker that told the trial writes it; hosts without its folder unpack it."""
+"""The finished trial as `packed_trial` returns it. The worker that finished the trial writes it; hosts without its folder unpack it."""
 
-# Of a finalist's trial: which trial of the search it runs once more. `FinalistsQueue.enqueue` writes them
+# Of a finalist's trial: which trial of the search it repeats. `FinalistsQueue.enqueue` writes them
 
 ARM = "arm"
-"""The arm of that trial."""
+"""Arm of the trial that the finalist repeats."""
 TRIAL = "trial"
-"""Its number."""
+"""Number of the trial that the finalist repeats."""
 SEED = "seed"
-"""The fresh seed."""
+"""The finalist's fresh seed."""
 ROUND = "round"
-"""1; higher where the search had gone on and chosen others after the test split was opened."""
+"""1 for the finalists queued first; one higher for each later time that a longer search queued more."""

@@ -1,4 +1,4 @@
-"""How long a sweep has been worked on: one clock in its study, for all runs and hosts. It goes while any worker lives."""
+"""Measure how long a sweep has run: one count in its study for all runs and hosts, of the time during which any worker runs."""
 
 import os
 import signal
@@ -15,26 +15,26 @@ from kdsweep.search.storage import Storage
 
 TICK_SECONDS = 5.0
 GAP_SECONDS = 60.0
-"""A longer silence between two ticks is a pause, and not counted."""
+"""A longer time between two ticks is a pause, which is not counted."""
 
 
 class Clock:
-    """Seconds that any worker of the sweep lived, those of several side by side counted once; `minutes`: the limit."""
+    """Counts the seconds during which at least one worker of the sweep ran, over all runs and hosts; `minutes` is their limit."""
 
     def __init__(self, study: Study, storage: Storage, minutes: float | None) -> None:
         self._study, self._storage = study, storage
         self._limit_seconds = float("inf") if minutes is None else 60 * minutes
 
     def seconds(self) -> float:
-        """Up to the last tick."""
+        """Return the seconds counted up to the last tick."""
         return self._read()[0]
 
     def is_up(self) -> bool:
-        """Whether the limit is reached."""
+        """Return whether the time limit is reached; False without a limit."""
         return self._limit_seconds < float("inf") and self.seconds() >= self._limit_seconds
 
     def tick(self) -> None:
-        """Count the time since the last tick of anybody."""
+        """Add the time since the last tick of any worker; none after a pause of `GAP_SECONDS`."""
         seconds, last = self._read()
         now = time.time()
         passed = now - last
@@ -44,7 +44,7 @@ class Clock:
 
     @contextmanager
     def going(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Inside the block, time is counted; when it is up, `say` hears of it and this process gets SIGTERM, which checkpoints."""
+        """Run the block while a thread counts time; at the limit, send `say` a message and this process SIGTERM, which checkpoints."""
         done = threading.Event()
         thread = threading.Thread(target=self._go, args=(done, say), daemon=True)
         thread.start()
@@ -58,7 +58,7 @@ class Clock:
         while True:
             with suppress(
                 ResultsError
-            ):  # a full disk stops the thread that trains, with its message; here only a tick is late
+            ):  # on a full disk the training thread raises the error; this one only ticks late
                 self.tick()
                 if self.is_up():
                     say(f"study.timeout_minutes ({self._limit_seconds / 60:g}) is up; running trials are checkpointed")

@@ -1,4 +1,4 @@
-"""The finalists' queue: the best of the search once more on fresh seeds, as its ranking stands now."""
+"""Queue the finalists: the best trials of the search, as ranked now, once more on fresh seeds."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ from kdsweep.search.storage import Storage
 
 
 class FinalistsQueue:
-    """The runs of a `study` that confirm the best; `ranked` gives an arm's trials, best first."""
+    """Queues in a `study` the runs that confirm the best trials; `ranked` returns an arm's trials, best first."""
 
     def __init__(
         self, sweep: SweepConfig, study: Study, storage: Storage, ranked: Callable[[Arm], Sequence[TrialId]]
@@ -22,7 +22,7 @@ class FinalistsQueue:
         self._sweep, self._study, self._storage, self._ranked = sweep, study, storage, ranked
 
     def wanted(self) -> list[TrialId]:
-        """Every run that confirms the best, as the search stands now; seed by seed, best first."""
+        """Return every run that confirms the best trials of the search as it is ranked now; seed by seed, best first."""
         best = {arm: self._ranked(arm)[: self._sweep.finalists.top] for arm in ARMS}
         places = range(self._sweep.finalists.top)
         seeds = self._sweep.finalist_seeds()
@@ -35,12 +35,12 @@ class FinalistsQueue:
         ]
 
     def to_come(self) -> int:
-        """Those that have not ended."""
+        """Return how many of the wanted finalists have not ended."""
         ended = {_key(trial) for trial in self._trials() if trial.state.is_finished()}
         return sum(trial not in ended for trial in self.wanted())
 
     def enqueue(self) -> None:
-        """Queue those that are not in the study yet: all at once after the search, more where the search has gone on."""
+        """Queue the wanted finalists that the study lacks: all of them after the search, more where the search was continued since."""
         if set(self.wanted()) <= {_key(trial) for trial in self._trials()}:
             return
         with self._storage.alone():
@@ -52,14 +52,17 @@ class FinalistsQueue:
                     study.enqueue_trial({}, _attributes(wanted, turn))
 
     def pop(self) -> int | None:
-        """The first that waits, of the choice as it stands now; ask() would invent one, and run those that the search has passed."""
+        """Set the first wanted finalist that waits to running; return its storage id, None where none waits.
+
+        Optuna's `ask` would sample a new trial where none waits, and would run finalists that a longer search has replaced.
+        """
         wanted, rdb = set(self.wanted()), self._storage.rdb
         for trial in self._trials():
             if trial.state == TrialState.WAITING and _key(trial) in wanted:
                 try:
                     if rdb.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                         return trial._trial_id
-                except UpdateFinishedTrialError:  # somebody else was faster
+                except UpdateFinishedTrialError:  # another worker was faster
                     continue
         return None
 
@@ -68,10 +71,10 @@ class FinalistsQueue:
 
 
 def best_of_each_first(ranked: Sequence[tuple[TrialId, float]]) -> list[TrialId]:
-    """Return an arm's runs, given best first: the best of each configuration, those by their means, then the second of each.
+    """Return an arm's runs, given best first, as each configuration's best run, configurations by their means, then each one's second.
 
-    As many of them as there are configurations thus hold the run that is to be shipped, which a configuration that was lucky once
-    cannot crowd out. Trials of a search, one run each, keep their order.
+    The first runs, one a configuration, thus include the run to ship, which a configuration with one lucky run cannot displace.
+    Trials of a search, one run each, keep their order.
     """
     runs: dict[int, list[tuple[TrialId, float]]] = {}
     for trial, value in ranked:
@@ -82,7 +85,7 @@ def best_of_each_first(ranked: Sequence[tuple[TrialId, float]]) -> list[TrialId]
 
 
 def _key(finalist: FrozenTrial) -> TrialId | None:
-    """Which run a trial of the study is; None for one that is being queued at this moment."""
+    """Return which run a trial of the finalists' study is; None while it is being queued and has no attributes yet."""
     return trial_id("finalists", finalist) if attributes.ARM in finalist.user_attrs else None
 
 

@@ -1,4 +1,4 @@
-"""Creates a sweep's studies, or opens them again: one for each arm and one for the finalists. Another sweep under the same name is refused."""
+"""Create a sweep's studies or open them again: one for each arm and one for the finalists. Another sweep of the same name is refused."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from kdsweep.search.storage import Storage
 
 
 def open_studies(sweep: SweepConfig, storage: Storage) -> dict[Stage, Study]:
-    """Return every study of a sweep; doing so twice is harmless. Raises ResultsError where another sweep made them."""
+    """Return every study of a sweep, created where missing. Raises ResultsError where another sweep created them."""
     with storage.alone():
         studies: dict[Stage, Study] = {arm: _searching(sweep, arm, storage) for arm in ARMS}
         studies["finalists"] = _confirming(sweep, storage)
@@ -44,7 +44,7 @@ def _confirming(sweep: SweepConfig, storage: Storage) -> Study:
         study_name=f"{sweep.name}-finalists",
         storage=storage.rdb,
         direction="maximize",
-        sampler=RandomSampler(seed=0),  # asked for nothing: every finalist is queued with its configuration
+        sampler=RandomSampler(seed=0),  # never used: a finalist takes the parameters of the trial that it repeats
         pruner=NopPruner(),
         load_if_exists=True,
     )
@@ -68,7 +68,10 @@ def _plain(identity: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _queue(sweep: SweepConfig, arm: Arm) -> list[Mapping[str, Any]]:
-    """Known recipes first; Optuna's own grid sampler breaks beside a queue, so a grid is queued whole, each point once."""
+    """Return the points to queue: the known recipes, or a grid's every point once, those of known recipes first.
+
+    A grid is queued whole because Optuna's own grid sampler breaks beside a queue.
+    """
     known = sweep.enqueue if arm == "distilled" else ()
     if sweep.study.sampler != "grid":
         return list(known)

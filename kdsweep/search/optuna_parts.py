@@ -1,6 +1,6 @@
-"""Optuna's private parts, looked at before a study is opened: the rows of its database, and who has which id.
+"""Check before a study is opened that Optuna has the private parts that a sweep needs: database tables, ids of studies and trials.
 
-Optuna has no public way to give a running trial back to the queue under its own number, nor to show a sampler a part of a study.
+Optuna has no public way to give a running trial back to the queue under its own number, nor to show a sampler only a part of a study.
 """
 
 import importlib
@@ -17,13 +17,13 @@ ROWS = {
     "TrialUserAttributeModel": ("trial_id", "key"),
     "TrialHeartbeatModel": ("trial_id",),
 }
-"""Tables and their columns that `Storage.put_back` changes."""
+"""Tables and their columns that `Storage.put_back` uses."""
 PURPOSE = "giving an interrupted trial back to its study"
 
 
 @cache
 def rows() -> ModuleType:
-    """Optuna's tables, once all that the studies need of Optuna is known to be there. Raises LibraryError."""
+    """Return Optuna's module of tables. Raises LibraryError where Optuna lacks a private part that the studies need."""
     _check_ids()
     part_of(RDBStorage, "_get_stale_trial_ids", "optuna", "telling which hosts have died")
     module = "optuna.storages._rdb.models"
@@ -39,7 +39,7 @@ def rows() -> ModuleType:
 
 
 def _check_ids() -> None:
-    """On a study in memory, which costs a millisecond."""
+    """Check the private ids and the storage on a study in memory, in a millisecond. Raises LibraryError where one is missing."""
     study = optuna.create_study()
     trial = study.ask()
     part_of(study, "_study_id", "optuna", "telling which hosts have died")

@@ -1,7 +1,7 @@
-"""Where the search's proposals come from: a sampler and a pruner for which a slot, and what slots before it gave, decide all.
+"""Suggest parameters and prune trials by a sampler and a pruner that depend only on the slot and on the results of earlier slots.
 
-With `study.lag`, slot n knows what the slots before n - lag gave, which have all ended when it starts, and nothing of the others:
-so the search is the same however many workers there are, and whoever is faster.
+With `study.lag`, slot n uses the results of slots 0 to n - lag - 1, which have all ended when it starts, and no others:
+so the search is the same for any number of workers and whichever is faster.
 """
 
 import copy
@@ -18,16 +18,16 @@ from optuna.trial import FrozenTrial, TrialState
 from kdsweep.config.sweep import StudyConfig, SweepConfig
 
 WARM_UP_EPOCHS = 1
-"""Epochs that the median pruner lets everybody finish: a high temperature or alpha starts slowly."""
+"""Epochs that the median pruner lets every trial finish: a high temperature or alpha starts slowly."""
 
 
 def known_slots(study: StudyConfig, slot: int) -> int | None:
-    """How many slots, counted from the first, a slot may know of: those before it less `study.lag`. None: all that have ended."""
+    """Return how many trials `slot` may use: trials 0 to slot - lag - 1. None without `study.lag`: all that have ended."""
     return None if study.lag is None else max(0, slot - study.lag)
 
 
 def pruner(sweep: SweepConfig) -> BasePruner:
-    """Optuna's pruner of that name, for which a slot sees what it may know."""
+    """Return the pruner that `study.pruner` names, limited to the trials that each slot may use."""
     if sweep.study.pruner == "median":
         median = MedianPruner(n_startup_trials=sweep.study.startup_trials, n_warmup_steps=WARM_UP_EPOCHS + 1)
         return SlotPruner(sweep.study, median)
@@ -38,7 +38,7 @@ def pruner(sweep: SweepConfig) -> BasePruner:
 
 
 class _FirstSlots:
-    """A storage that shows of every study the first so many trials, and is otherwise as it was."""
+    """Wraps a storage, of which it shows only the first `slots` trials of every study; all else is passed through."""
 
     def __init__(self, storage: BaseStorage, slots: int) -> None:
         self._storage, self._slots = storage, slots
@@ -49,13 +49,13 @@ class _FirstSlots:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Those of the first slots."""
+        """Return the trials of the first slots only."""
         trials = self._storage.get_all_trials(study_id, deepcopy, states)
         return [trial for trial in trials if trial.number < self._slots]
 
 
 def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
-    """The study as a slot sees it."""
+    """Return the study with only the trials that `slot` may use."""
     known = known_slots(settings, slot)
     if known is None:
         return study
@@ -65,25 +65,25 @@ def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
 
 
 class SlotPruner(BasePruner):
-    """Another pruner's decisions on what a slot may know."""
+    """Asks another pruner, which is shown only the trials that the slot may use."""
 
     def __init__(self, study: StudyConfig, inner: BasePruner) -> None:
         self._study, self._inner = study, inner
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether the trial ends here."""
+        """Return whether the trial ends here."""
         return self._inner.prune(seen_by(trial.number, study, self._study), trial)
 
 
 class SlotSampler(BaseSampler):
-    """TPE or random search whose randomness comes from (study seed, arm, slot), and which learns from what a slot may know."""
+    """Samples by TPE or at random, seeded from (study seed, arm, slot), and learns only from the trials that the slot may use."""
 
     def __init__(self, study: StudyConfig, arm_index: int) -> None:
         self._study, self._arm_index = study, arm_index
         self._inner: BaseSampler = RandomSampler(seed=study.seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Build the sampler of this slot, and what it sees of the study."""
+        """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
         seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
         if self._study.sampler == "tpe":
             self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
@@ -93,21 +93,21 @@ class SlotSampler(BaseSampler):
         self._inner.before_trial(self._seen, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The inner sampler's."""
+        """Return the inner sampler's relative search space, from the part of the study that the slot may use."""
         return self._inner.infer_relative_search_space(self._seen, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The inner sampler's."""
+        """Return the inner sampler's values of the fields in `search_space`."""
         return self._inner.sample_relative(self._seen, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The inner sampler's."""
+        """Return the inner sampler's value of one field, `param_name`, sampled by itself."""
         return self._inner.sample_independent(self._seen, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """The inner sampler's."""
+        """Pass the ended trial to the inner sampler."""
         self._inner.after_trial(study, trial, state, values)

@@ -1,4 +1,4 @@
-"""Axes as Optuna's distributions, and sampled values back as typed values."""
+"""Convert axes to Optuna's distributions, and sampled values back to typed values."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from kdsweep.config.trial import FIELD_TYPES
 
 
 def distribution(name: str, axis: Axis) -> BaseDistribution:
-    """What Optuna samples for the field `name`. Choices that are lists go in as JSON text: Optuna warns on lists."""
+    """Return the distribution that Optuna samples for the field `name`. Choices that are lists become JSON text: Optuna warns on lists."""
     if axis.choices:
         return CategoricalDistribution([encode(choice) for choice in axis.choices])
     assert axis.low is not None and axis.high is not None
@@ -27,12 +27,12 @@ def distribution(name: str, axis: Axis) -> BaseDistribution:
 
 
 def encode(value: Any) -> Any:
-    """A field's value as Optuna stores it."""
+    """Return a field's value as Optuna stores it: a tuple as JSON text."""
     return json.dumps(list(value)) if isinstance(value, tuple) else value
 
 
 def decode(axis: Axis, stored: Any) -> Any:
-    """The field's value that `encode` stored."""
+    """Return the field's value of what Optuna stored: the inverse of `encode`."""
     return {encode(choice): choice for choice in axis.choices}[stored] if axis.choices else stored
 
 

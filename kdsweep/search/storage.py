@@ -1,7 +1,7 @@
-"""Where a sweep's studies live: an SQLite file in the results folder, or a PostgreSQL that several hosts share.
+"""Store a sweep's studies in an SQLite file of the results folder, or in a PostgreSQL that several hosts share.
 
-On SQLite a problem is a full disk or the like, and said at once. A PostgreSQL may restart or be cut off: what has to be told is
-told again until it answers, while training goes on. Trials are given back under their own number, in one transaction.
+On SQLite an error means a full disk or the like, and is raised at once. A PostgreSQL may restart or be cut off: a write is
+repeated until it answers, while training continues. A trial is put back under its own number, in one transaction.
 """
 
 import threading
@@ -32,7 +32,7 @@ LOCK_SECONDS = 60
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits between tries at a database that does not answer; the last one is repeated."""
 CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""libpq's settings: a connection that died silently is noticed within a minute."""
+"""libpq's settings, by which a lost connection is noticed within a minute."""
 OUTAGES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 """What Optuna raises where its database fails: mostly wrapped, sometimes SQLAlchemy's own."""
 
@@ -40,9 +40,9 @@ Answer = TypeVar("Answer")
 
 
 class Storage:
-    """Optuna's storage with what it lacks for trials that must not be lost. `say` hears of outages.
+    """Wraps Optuna's storage, and adds locks, retries, heartbeats and a way to put trials back. Outages are sent to `say`.
 
-    Raises LibraryError for an Optuna without the private parts that it takes.
+    Raises LibraryError where Optuna lacks the private parts that this needs.
     """
 
     def __init__(self, study: StudyConfig, folder: Path, say: Callable[[str], None] = print) -> None:
@@ -56,7 +56,7 @@ class Storage:
             self.rdb = self._open(study)
 
     def _open(self, study: StudyConfig) -> RDBStorage:
-        """SQLite gets a write-ahead log and transactions that lock at once.
+        """Open the database: an SQLite with a write-ahead log and with transactions that lock at once.
 
         Without BEGIN IMMEDIATE two workers can take the same queued trial (Optuna documents both settings as engine events).
         """
@@ -71,7 +71,7 @@ class Storage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside the block, no other process opens or creates studies here. Raises ResultsError for no database."""
+        """Run the block under a lock of the folder (SQLite) or the database (PostgreSQL). Raises ResultsError where the database fails."""
         try:
             if self.embedded:
                 with locked(locks_folder(self._folder) / "study.lock"):
@@ -83,7 +83,7 @@ class Storage:
             raise self._unusable(error) from error
 
     def patiently(self, action: Callable[[], Answer]) -> Answer:
-        """`action`'s answer; on PostgreSQL tried again until the database answers. Raises ResultsError on SQLite."""
+        """Return what `action` returns; in an outage of PostgreSQL, repeat it until the database answers. Raises ResultsError on SQLite."""
         for attempt in range(10**9):
             try:
                 return action()
@@ -93,7 +93,7 @@ class Storage:
         raise AssertionError
 
     def note_outage(self, error: Exception, *, first: bool = True) -> None:
-        """Raises ResultsError on SQLite; on PostgreSQL says it."""
+        """Record an outage, and send a message to `say` where it is the `first` such error. Raises ResultsError on SQLite."""
         if self.embedded:
             raise self._unusable(error) from error
         self._answering_since = time.monotonic()
@@ -101,7 +101,7 @@ class Storage:
             self._say(f"the database does not answer ({_reason(error)}); training goes on, it is told when it does")
 
     def put_back(self, trial_id: int) -> bool:
-        """Give a running trial back to the queue under its own number; False where it does not run any more."""
+        """Put a running trial back into the queue under its own number; return False where it does not run any more."""
         trials = self._rows.TrialModel
         with self.rdb.engine.begin() as connection:
             running = (trials.trial_id == trial_id) & (trials.state == TrialState.RUNNING)
@@ -114,14 +114,14 @@ class Storage:
         return bool(back.rowcount)
 
     def stale(self, study_id: int) -> set[int]:
-        """Ids of running trials whose heartbeat is older than the grace period; none while the database was away itself."""
+        """Return ids of running trials with a heartbeat older than the grace period; none on SQLite, or that soon after an outage."""
         if self.embedded or time.monotonic() - self._answering_since < self._grace_seconds:
             return set()
         return set(self.rdb._get_stale_trial_ids(study_id))
 
     @contextmanager
     def beating(self, trial_id: int) -> Iterator[None]:
-        """Inside the block, other hosts see that this trial is alive."""
+        """Run the block while a thread sends the trial's heartbeats, by which other hosts see that its worker runs; none on SQLite."""
         if self.embedded:
             yield
             return
@@ -139,7 +139,7 @@ class Storage:
         while True:
             try:
                 self.rdb.record_heartbeat(trial_id)
-            except OUTAGES:  # an outage; the thread that trains says so when it has something to tell
+            except OUTAGES:  # the training thread reports the outage at its next write
                 self._answering_since = time.monotonic()
             if stop.wait(interval):
                 return
@@ -157,7 +157,7 @@ class Storage:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost message on one line: Optuna and SQLAlchemy wrap it."""
+    """Return the innermost message of `error` on one line, up to 300 characters: Optuna and SQLAlchemy wrap it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
@@ -169,8 +169,8 @@ def _advisory_lock(url: str) -> Iterator[None]:
     key = zlib.crc32(b"kdsweep")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
-        connection.commit()  # the lock is the session's; an open transaction would hold back vacuum
-        yield  # closing the session gives the lock back
+        connection.commit()  # the session holds the lock; an open transaction would delay vacuum
+        yield  # closing the session releases the lock
 
 
 def _on_connect(connection: Any, _: Any) -> None:

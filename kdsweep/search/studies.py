@@ -1,8 +1,8 @@
-"""Optuna's part: one study an arm in one storage and one for the finalists, trials proposed by slot, and nothing counted twice.
+"""Take and finish the trials of a sweep in Optuna: one study for each arm and one for the finalists, in one storage.
 
-A slot is an Optuna trial number. It never moves: a trial that was cut off goes back to the queue under its own number. The
-sampler is built anew for each slot from (study seed, slot), so that a resumed sweep proposes what an undisturbed one would.
-Trials are asked for and told here, not by `study.optimize`, which dies with its database and fails what was merely cut off.
+A slot is an Optuna trial number. It never changes: a trial that was cut off goes back to the queue under its own number. The
+sampler is built anew for each slot from (study seed, arm, slot), so that a resumed sweep proposes what an undisturbed one would.
+Trials are taken and finished here, not by `study.optimize`, which ends in a database outage and fails trials that were only cut off.
 """
 
 import warnings
@@ -30,17 +30,17 @@ from kdsweep.search.storage import Storage
 
 SILENCED = (
     "Heartbeat of storage is supposed",  # `Storage.beating` sends them
-    "The reported value is ignored because this `step",  # an attempt run again
+    "The reported value is ignored because this `step",  # from a repeated attempt
 )
-"""How Optuna's warnings about what is meant here begin."""
+"""Beginnings of Optuna's warnings about what is done here on purpose."""
 for _message in SILENCED:
     warnings.filterwarnings("ignore", message=_message)
 
 
 class Studies:
-    """A sweep's studies. Creating them twice is harmless; another sweep under the same name is refused.
+    """Holds a sweep's studies, created where missing; another sweep under the same name is refused.
 
-    `owner` names the process that takes trials here; `say` hears of a database that does not answer.
+    `owner` names the process that takes trials here; `say` is called with a message when the database does not answer.
     """
 
     def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
@@ -52,32 +52,32 @@ class Studies:
         self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
-    # How far ----------------------------------------------------------------------------------------------------------
+    # Progress ---------------------------------------------------------------------------------------------------------
 
     def remaining(self, arm: Arm) -> int:
-        """Trials still to finish."""
+        """Return how many trials of an arm's budget are still to finish."""
         return max(0, self._sweep.budget(arm) - self.finished(arm))
 
     def finished(self, stage: Stage) -> int:
-        """Trials that completed, were pruned or failed by themselves; of finalists, those of the choice as it stands now."""
+        """Return how many trials of `stage` completed, were pruned or failed; of the finalists, only those that are wanted now."""
         if stage == "finalists":
             return len(self.finalists.wanted()) - self.finalists.to_come()
         return sum(trial.state.is_finished() for trial in self._trials(stage))
 
     def search_is_over(self) -> bool:
-        """Whether only finalists are left."""
+        """Return whether both arms' budgets are finished or the target is reached, so that only finalists are left."""
         return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
 
     def is_done(self) -> bool:
-        """Whether nothing is left to run or the time is up."""
+        """Return whether nothing is left to run or the time limit is reached."""
         return self.clock.is_up() or self.is_complete()
 
     def is_complete(self) -> bool:
-        """Whether nothing is left to run."""
+        """Return whether nothing is left to run: neither trials nor finalists."""
         return self.search_is_over() and not self.finalists.to_come()
 
     def is_open(self) -> bool:
-        """Whether there are trials to take, now or when others have ended."""
+        """Return whether there are trials to take, now or once running ones have ended."""
         if self.clock.is_up():
             return False
         if not self.search_is_over():
@@ -86,12 +86,12 @@ class Studies:
         return self.finalists.to_come() > running
 
     def target_reached(self) -> bool:
-        """Whether a trial has `study.target`."""
+        """Return whether a ranked trial has reached `study.target`; False without a target."""
         target = self._sweep.study.target
         return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
 
     def ranked(self, stage: Stage, arm: Arm) -> list[tuple[TrialId, float]]:
-        """An arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
+        """Return an arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
         done = [
             trial
             for trial in self._trials(stage)
@@ -104,7 +104,7 @@ class Studies:
         return [(id_, trial.values[0]) for id_, trial in mine]
 
     def stored(self) -> list[StoredTrial]:
-        """Finished trials with all that ranking and verdicts need."""
+        """Return every finished trial that has a record in its study: all that ranking and verdicts need."""
         return [
             StoredTrial(id=trial_id(stage, trial), record=trial.user_attrs[attributes.RECORD])
             for stage in STAGES
@@ -112,10 +112,10 @@ class Studies:
             if attributes.RECORD in trial.user_attrs and trial.state.is_finished()
         ]
 
-    # Taking and telling -----------------------------------------------------------------------------------------------
+    # Taking and finishing ---------------------------------------------------------------------------------------------
 
     def take(self) -> Assignment | None:
-        """A trial of the arm that is further behind its budget, then a finalist; None where nothing is to be taken now."""
+        """Return a trial of the arm that is further behind its budget, a finalist after the search; None where none may be taken now."""
         if self.clock.is_up():
             return None
         if self.search_is_over():
@@ -127,12 +127,12 @@ class Studies:
         return None
 
     def take_from(self, arm: Arm) -> Assignment | None:
-        """The next trial of an arm: one that was put back, or a new one; None past the budget, or while it must wait for others."""
+        """Return the next trial of an arm, queued or new; None past the budget, or while it must wait for earlier trials."""
         if not self._open(arm) or not self._may_start(arm):
             return None
         trial = self._storage.patiently(self._studies[arm].ask)
         is_late = trial.number >= self._sweep.budget(arm) or not self._may_start(arm, trial.number)
-        if is_late:  # somebody else was faster
+        if is_late:  # another worker was faster
             self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
@@ -147,17 +147,17 @@ class Studies:
 
     @contextmanager
     def alive(self, assignment: Assignment) -> Iterator[None]:
-        """Inside the block, other hosts see that the trial is being run."""
+        """Run the block with heartbeats, by which other hosts see that the trial is being run."""
         with self._storage.beating(assignment.storage_id):
             yield
 
     def finish(self, assignment: Assignment, result: TrialResult, record: Mapping[str, str]) -> bool:
-        """Tell how a trial ended, and its `record`; False where somebody else runs or ran it by now: this is a spare attempt."""
+        """Store how a trial ended, and its `record`; return False where another worker has taken or settled the trial since."""
         value = getattr(result, self._sweep.study.metric)
         return self._storage.patiently(lambda: self._tell(assignment, result.status, value, record))
 
     def twin(self, assignment: Assignment) -> Twin | None:
-        """An earlier trial of the same arm with the same parameters that has ended."""
+        """Return an ended trial of the arm with the same parameters, among those that the trial may use; None where there is none."""
         arm, number = assignment.id.arm, assignment.id.number
         if assignment.id.stage == "finalists" or not self._sweep.axes(arm):
             return None
@@ -168,7 +168,7 @@ class Studies:
         return next(map(twin_of, same), None)
 
     def finish_like(self, assignment: Assignment, twin: Twin, result: TrialResult, record: Mapping[str, str]) -> bool:
-        """Answer a duplicate from the record: it ends as its twin did."""
+        """Finish a duplicate with its twin's status and scores; return False where another worker has taken the trial since."""
 
         def tell() -> bool:
             assignment.answer_like(twin)
@@ -177,23 +177,23 @@ class Studies:
         return self._storage.patiently(tell)
 
     def put_back(self, assignment: Assignment) -> None:
-        """Give up a trial that is to be continued by whoever takes it next."""
+        """Put this process's trial back into the queue, for any worker to continue."""
         if self._is_mine(assignment):
             self._storage.put_back(assignment.storage_id)
 
     # Dead workers -----------------------------------------------------------------------------------------------------
 
     def settle(self, is_dead: Callable[[str | None], bool], *, blame: bool = False) -> list[Settled]:
-        """Put back every running trial whose owner `is_dead` (None: it has not said yet who it is).
+        """Put back every running trial whose owner `is_dead` (None: the owner's name is not stored yet), and return those trials.
 
-        With `blame`, the death counts against the trial, which fails at the `study.max_attempts`th: it may be the cause.
+        With `blame`, the death counts against the trial, which may be its cause and fails at the `study.max_attempts`th.
         """
         running = [(stage, t) for stage in STAGES for t in self._trials(stage) if t.state == TrialState.RUNNING]
         dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
         return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
 
     def settle_stale(self) -> list[Settled]:
-        """Put back the trials of hosts that have not been heard of for the grace period."""
+        """Put back running trials of hosts whose heartbeat is too old, or that stored no owner for four heartbeats; return those trials."""
         settled = []
         for stage, study in self._studies.items():
             stale = self._storage.stale(study._study_id)
@@ -221,7 +221,7 @@ class Studies:
         return sum(trial.state != TrialState.WAITING for trial in self._trials(arm))
 
     def _may_start(self, arm: Arm, slot: int | None = None) -> bool:
-        """Whether all that a slot (None: the next one) learns from have ended."""
+        """Return whether all trials that `slot` (None: the next one) learns from have ended."""
         if self._sweep.study.lag is None:
             return True
         trials = self._trials(arm)
@@ -231,7 +231,7 @@ class Studies:
 
     def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
         told, id_ = trial.user_attrs, trial_id(stage, trial)
-        asked_again = told.get(attributes.OWNER) == self._owner  # in an outage
+        asked_again = told.get(attributes.OWNER) == self._owner  # repeated after an outage
         attempt = int(told.get(attributes.ATTEMPT, 0)) + (not asked_again)
         trial.set_user_attr(attributes.ATTEMPT, attempt)
         trial.set_user_attr(attributes.OWNER, self._owner)
@@ -242,7 +242,7 @@ class Studies:
         return Assignment(trial, id_, attempt, params, self._storage)
 
     def _params_of(self, trial: TrialId) -> dict[str, Any]:
-        """What the search sampled for a trial; a finalist has its own seed."""
+        """Return the parameters that the search sampled for a trial, with the fresh seed where it is a finalist."""
         sampled = self._trials(trial.arm)[trial.number].params
         params = {name: space.decode(self._sweep.search[name], value) for name, value in sampled.items()}
         return params if trial.seed is None else params | {"seed": trial.seed}
@@ -259,7 +259,7 @@ class Studies:
         study, state = self._studies[assignment.id.stage], STATES[status]
         try:
             study.tell(assignment.number, value if status == "complete" else None, state=state)
-        except (UpdateFinishedTrialError, ValueError):  # settled between the two lines above: "Cannot tell a … trial"
+        except (UpdateFinishedTrialError, ValueError):  # settled by another worker: "Cannot tell a … trial"
             return False
         return True
 

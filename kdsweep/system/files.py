@@ -1,6 +1,7 @@
-"""Files that survive whatever happens: replaced whole (write, fsync, rename) or appended by lines, and locks that die with their holder.
+"""Write files that a crash cannot damage: replaced whole (write, fsync, rename) or appended by lines; and lock files.
 
-A full disk or a missing permission becomes one ResultsError that names the path; nothing half-written is ever read.
+A full disk or a missing permission becomes one ResultsError that names the path; nothing half-written is ever read. A lock ends
+with the process that holds it.
 """
 
 import dataclasses
@@ -20,17 +21,17 @@ from kdsweep.errors import ResultsError
 
 
 def disk_said(error: Exception) -> str | None:
-    """What the operating system said, where an error tells of it; None for any other error."""
+    """Return the operating system's message of an error; None for an error of another kind."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return (
         str(error) if "(os error " in str(error) else None
-    )  # safetensors and tokenizers are Rust: theirs are no OSError
+    )  # safetensors and tokenizers are Rust: their errors are no OSError
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside the block, an error of the operating system becomes a ResultsError that names `path`."""
+    """Run the block with errors of the operating system raised as a ResultsError that names `path`."""
     try:
         yield
     except Exception as error:
@@ -62,19 +63,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Replace a JSON file whole; nan and inf are refused."""
+    """Replace a JSON file whole. Raises ValueError for nan and inf, ResultsError where the disk fails."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Replace a `.npy` file whole."""
+    """Replace a `.npy` file whole. Raises ResultsError."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_atomically(path, buffer.getvalue())
 
 
 def read_array(path: Path) -> np.ndarray | None:
-    """None for no file. Raises ResultsError for one that is torn."""
+    """Read a `.npy` file; return None where there is none. Raises ResultsError for a file that is torn."""
     if not path.exists():
         return None
     try:
@@ -91,7 +92,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
         size = os.fstat(file.fileno()).st_size
         try:
             left = memoryview(content)
-            while left:  # the last bytes of a disk are taken, and the next write says why no more are
+            while left:  # a full disk may take a part of a write, and raises at the next
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError:
@@ -101,7 +102,7 @@ def append_lines(path: Path, lines: Iterable[Any]) -> None:
 
 @contextmanager
 def drafting(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes the place of `folder` once the block ends well. Raises ResultsError."""
+    """Run the block with a new folder to write into, which replaces `folder` where the block ends without error. Raises ResultsError."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -116,7 +117,7 @@ def drafting(folder: Path) -> Iterator[Path]:
 
 
 def replace_lines(path: Path, lines: Iterable[Any]) -> None:
-    """The same, in place of what was there."""
+    """Replace a file by these dataclasses as JSON lines, whole or not at all. Raises ResultsError."""
     write_atomically(path, _as_lines(lines))
 
 
@@ -125,17 +126,17 @@ def _as_lines(lines: Iterable[Any]) -> str:
 
 
 class Lines(NamedTuple):
-    """What a file of JSON lines holds."""
+    """Holds the whole lines of a JSON lines file, and the numbers of the others."""
 
     whole: list[dict[str, Any]]
     torn: list[int]
-    """Numbers, from 1, of the lines that are no JSON object."""
+    """Numbers, from 1, of the ended lines that are no JSON object."""
     unfinished: int | None
-    """Number of a last line without its end: of a process that was cut off, or that writes it now."""
+    """Number of a last line without a line end, which a process was cut off from writing or writes now; None for no such line."""
 
 
 def sifted_lines(path: Path) -> Lines:
-    """Tell whole lines from torn ones; no file has none of either."""
+    """Read a JSON lines file, and separate whole lines from torn ones; a missing file has neither."""
     if not path.exists():
         return Lines([], [], None)
     *ended, rest = path.read_bytes().decode("utf-8", errors="replace").split("\n")
@@ -153,7 +154,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole line; an unfinished last one, of a process that was cut off, is left out. Raises ResultsError with the line."""
+    """Return every whole line of a JSON lines file, without an unfinished last one. Raises ResultsError with a torn line's number."""
     lines = sifted_lines(path)
     if lines.torn:
         raise ResultsError(f"{path}, line {lines.torn[0]} must be a JSON object, but is torn; remove that line")
@@ -164,14 +165,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Lock:
-    """An exclusive lock on a file: the operating system gives it back when its holder ends, however it ends."""
+    """Locks a file exclusively; the operating system releases the lock when the process that holds it ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def take(self, *, wait: bool = False) -> bool:
-        """Whether the lock is ours now; with `wait`, once it is."""
+        """Take the lock, and return whether this object holds it now; with `wait`, wait for it. Raises ResultsError."""
         with naming(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -187,13 +188,13 @@ class Lock:
         return True
 
     def give_back(self) -> None:
-        """Harmless where it is not ours."""
+        """Release the lock where this object holds it."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def is_held(self) -> bool:
-        """Whether somebody holds it, this object apart."""
+        """Return whether any process or object holds the lock, this one included; for a moment, it takes a free lock to see."""
         other = Lock(self._path)
         free = self._path.exists() and other.take()
         other.give_back()
@@ -202,7 +203,7 @@ class Lock:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Inside the block, no other process is in a block of the same `path`: one that comes second waits."""
+    """Run the block under the lock of `path`, once any other process has released it. Raises ResultsError where it cannot be opened."""
     lock = Lock(path)
     lock.take(wait=True)
     try:

@@ -1,7 +1,7 @@
-"""Private parts of other libraries: which versions they were tested with, and one message where a part is gone.
+"""Fetch private parts of other libraries, and raise one error with the tested versions where a part is missing.
 
-A private part may be renamed in any release. It is used where nothing public does the same, and it is asked for here, so that a new
-release says in one message what it lacks. W&B needs none of it: without W&B a sweep goes on.
+A private part may be renamed in any release. It is used where nothing public does its work, and is fetched here, so that one message
+names what a new release lacks. W&B's parts are not fetched here: a sweep continues without W&B.
 """
 
 import importlib.metadata
@@ -16,11 +16,11 @@ TESTED = {
     "transformers": "transformers>=5.0,<6",
     "wandb": "wandb>=0.31,<1",
 }
-"""As pyproject.toml has them."""
+"""Requirements of the tested versions, as in pyproject.toml."""
 
 
 def part_of(owner: Any, name: str, library: str, purpose: str) -> Any:
-    """`owner`'s private attribute `name`. Raises LibraryError with the `purpose` where the installed library lacks it."""
+    """Return `owner`'s private attribute `name`. Raises LibraryError with the `purpose` where the installed library lacks it."""
     try:
         return getattr(owner, name)
     except AttributeError as error:
@@ -28,7 +28,7 @@ def part_of(owner: Any, name: str, library: str, purpose: str) -> Any:
 
 
 def lacks(library: str, part: str, purpose: str) -> LibraryError:
-    """What to raise where a `library` has no `part`."""
+    """Return the error to raise where a `library` has no `part`, which `purpose` needs."""
     return LibraryError(
         f"{purpose} needs {part}, a private part that {library} has in the versions {TESTED[library]}, but not in this one, "
         f"{version(library)}: pip install '{TESTED[library]}'"
@@ -36,7 +36,7 @@ def lacks(library: str, part: str, purpose: str) -> LibraryError:
 
 
 def version(library: str) -> str:
-    """The installed version; a dash where a package was only put on the path."""
+    """Return the installed version of `library`; a dash where it has no metadata, as when it was only put on the path."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A process: the request to stop, its end when its parent or its reader is gone, its name, and imports that stay for as long as it lives."""
+"""Stop a process on request or when its parent or reader has ended, name it, and import what stays in memory until its end."""
 
 import functools
 import gc
@@ -17,32 +17,32 @@ from kdsweep.errors import Interrupted
 
 Arguments = ParamSpec("Arguments")
 UNREAD = 128 + signal.SIGPIPE
-"""The exit code of a command whose reader went away, as a shell shows it."""
+"""The exit code of a command whose output nobody reads any more, as a shell shows it."""
 
 
 class StopRequest:
-    """SIGTERM as a request: raises Interrupted at once, or inside `deferred` waits for the next checkpoint."""
+    """Answers SIGTERM: raises Interrupted at once, but inside `deferred` only sets `requested`, for the next checkpoint to read."""
 
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
 
     def listen(self) -> None:
-        """Answer SIGTERM from here on."""
+        """Answer SIGTERM from now on."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, _: int, __: FrameType | None) -> None:
         self.ask()
 
     def ask(self) -> None:
-        """What SIGTERM does."""
+        """Set `requested`, as SIGTERM does. Raises Interrupted outside `deferred`."""
         self.requested = True
         if not self._deferred:
             raise Interrupted("SIGTERM")
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside the block, somebody looks at `requested` often enough."""
+        """Run the block without Interrupted on SIGTERM; the block must check `requested` itself, and often."""
         self._deferred = True
         try:
             yield
@@ -51,24 +51,24 @@ class StopRequest:
 
 
 def stop_with_parent() -> None:
-    """For a thread: SIGTERM to this process when its parent, who holds the other end of standard input, is gone."""
+    """Wait, in a thread, for the parent to close standard input, as its end does, and then send SIGTERM to this process."""
     while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def new_owner() -> str:
-    """A name for a worker that this process is or starts."""
+    """Return a new name for a worker that this process is or starts: host, process id, eight random hex digits."""
     return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
 
 
 def is_of_this_host(owner: str) -> bool:
-    """Whether the owner runs, or ran, on this machine."""
+    """Return whether the worker named `owner` runs, or ran, on this machine."""
     return owner.rsplit("-", 2)[0] == socket.gethostname()
 
 
 def ends_with_its_reader(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Let a command end without a word where whoever reads its output went away, as `head` does after ten lines."""
+    """Wrap a command so that it ends without a message when its output is no longer read, as by `head` after ten lines; returns `UNREAD` then."""
 
     @functools.wraps(command)
     def quiet(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> int:
@@ -81,14 +81,14 @@ def ends_with_its_reader(command: Callable[Arguments, int]) -> Callable[Argument
             if not _is_unread():
                 raise
             with open(os.devnull, "w") as nowhere:
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what is left to say, at the end of the process
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for output that is still unwritten at the end
             return UNREAD
 
     return quiet
 
 
 def _is_unread() -> bool:
-    """Whether standard output is a pipe whose other end is closed."""
+    """Return whether standard output is a pipe whose other end is closed."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -96,9 +96,9 @@ def _is_unread() -> bool:
 
 @contextmanager
 def for_good() -> Iterator[None]:
-    """Inside the block, import what stays: the garbage collector waits meanwhile, and never looks at it afterwards.
+    """Run the block, for imports, without garbage collection, and exclude all objects that exist after it from later collections.
 
-    Torch, transformers and what they import are half a million objects, none of them garbage. Looking through them takes a fifth
+    Torch, transformers and what they import are half a million objects, none of them garbage. A search through them takes a fifth
     of the import's seconds, a quarter of a second after each trial, and two seconds at the end of the process.
     """
     gc.disable()

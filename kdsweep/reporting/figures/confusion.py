@@ -1,4 +1,4 @@
-"""The confusion matrices of the report, where classes are few."""
+"""Draw the report's confusion matrices, where classes are few."""
 
 import html
 
@@ -9,16 +9,16 @@ from kdsweep.analysis.formats import clipped
 from kdsweep.reporting.figures.style import SCALE, Figure, new_plot, short
 
 LONGEST_TICK = 14
-"""Letters of a class's name beside a matrix, so that it fits a phone."""
+"""Most letters of a class's name beside a matrix, so that it fits a phone's screen."""
 
 
 def confusion_matrices(by: ByClass | None) -> tuple[Figure, ...]:
-    """A matrix for the teacher and each student; none where classes are many, since nobody could read it."""
+    """Draw a confusion matrix for the teacher and each student; none where classes are too many to read."""
     return tuple(_matrix(by, each) for each in by.judged) if by and by.few else ()
 
 
 def _matrix(by: ByClass, each: Judged) -> Figure:
-    """Shares of each class's rows (a line) by the class that the model names; what never happens stays empty."""
+    """Draw the shares in % of each class's rows (a line) by the class that the model names; a cell without rows stays empty."""
     places, names = list(range(len(by.names))), [html.escape(name) for name in by.names]
     shares = [[short(100 * count / sum(line)) if count else None for count in line] for line in each.counts.tolist()]
     told = [
@@ -56,7 +56,7 @@ def _matrix(by: ByClass, each: Judged) -> Figure:
 
 
 def _described(by: ByClass, each: Judged) -> str:
-    """How many rows are right, and the commonest mistake."""
+    """Describe one model's matrix: the share of rows named right, and the commonest mistake."""
     right = f"{each.name}: {100 * each.counts.trace() / each.counts.sum():.1f} % of the {by.split} rows are named right"
     pairs = each.confused()
     if not pairs:

@@ -1,4 +1,4 @@
-"""Figures of what a student costs and how far its confidence can be believed."""
+"""Draw what a student costs, and how well its confidence agrees with its accuracy."""
 
 from collections.abc import Mapping, Sequence
 
@@ -57,7 +57,7 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) points those that no other one beats in both, cheapest first; equal ones once."""
+    """Return the (cost, quality) points that no other matches or beats in both, cheapest first; equal points once."""
     front: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or quality > front[-1][1]:
@@ -66,7 +66,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) -> Figure:
-    """Accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
+    """Draw accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
     title = "Accuracy over confidence"
     if not students:
         return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")

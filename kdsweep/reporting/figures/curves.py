@@ -1,4 +1,4 @@
-"""Figures over time: losses and `study.metric` over the epochs, and the best that each further trial of the budget brought."""
+"""Draw losses and `study.metric` over the epochs, and the expected best score over the number of trials."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, DASHES, FEW_CURVES, SYMBOLS, Figure, missing, new_plot, short
 
 LAYERS = 8
-"""Traces that share an arm's faint curves beyond that."""
+"""Traces that share an arm's faint curves where there are more than `FEW_CURVES`."""
 
 MOST_POINTS = 5000
-"""Points of one trace beyond which epochs are left out of it, never a curve's ends."""
+"""Points of one trace beyond which it leaves epochs out, but never a curve's first or last."""
 
 
 def learning_curves(records: SweepRecords) -> tuple[Figure, ...]:
@@ -52,7 +52,7 @@ def _measured(trial: TrialRow, metric: str) -> list[float]:
 
 
 def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.Scatter]:
-    """Every trial of an arm: with its marks where there are few, else as layers of lines that darken where they meet."""
+    """Draw every trial of an arm: with a mark for each epoch where trials are few, else as layers of lines that darken where they cross."""
     if len(trials) <= FEW_CURVES:
         return [_lines(trials, metric, arm, opacity=0.28, width=1.2, marker=4)] if trials else []
     longer = [trial for trial in trials if len(trial.epochs) > 1]
@@ -65,7 +65,7 @@ def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.S
 def _lines(
     trials: Sequence[TrialRow], metric: str, arm: Arm, *, opacity: float, width: float, marker: float
 ) -> go.Scatter:
-    """Curves as one trace with gaps; width or marker 0 draws none."""
+    """Draw the trials' curves as one trace with gaps; `width` 0 draws no lines, `marker` 0 no marks."""
     step = max(1, sum(len(trial.epochs) for trial in trials) // MOST_POINTS)
     x: list[int | None] = []
     y: list[float | None] = []
@@ -91,7 +91,7 @@ def _lines(
 
 
 def budget_curves(records: SweepRecords) -> Figure:
-    """The expected best of k trials against k, with its 95 % band, for each arm with enough complete trials."""
+    """Draw the expected best of k trials over k, with its 95 % band, for each arm with enough complete trials."""
     title, metric = "What the budget bought", records.sweep.study.metric
     plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {score_title(metric)}"), []
     factor = scale(metric)

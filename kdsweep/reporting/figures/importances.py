@@ -1,4 +1,4 @@
-"""Optuna's own plot of a study that is rebuilt from the records: what mattered."""
+"""Draw the importance of each searched field: Optuna's own plot, of a study that is rebuilt from the records."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,15 +15,15 @@ from kdsweep.reporting.figures.style import COLOURS, NEUTRAL, Figure, calm, miss
 from kdsweep.search.space import distribution, encode
 
 FEWEST_TRIALS = 50
-"""Complete trials below which bars would claim more than they know: PED-ANOVA looks at the best tenth, five of them."""
+"""Complete trials below which importances are too uncertain to show: PED-ANOVA uses the best tenth, which is five of these."""
 RESAMPLES = 40
 
 
 def parameter_importances(records: SweepRecords) -> Figure:
-    """How far each searched field sets the best tenth of the distilled trials apart from the others; sums to 1.
+    """Draw how far each searched field separates the best tenth of the distilled trials from the others; the sum is 1.
 
     PED-ANOVA, Watanabe et al. (2023), IJCAI: deterministic, no forest to seed. The whiskers are the 5th and 95th percentiles
-    over studies drawn from these trials with replacement (bootstrap): what other trials of this search might have said.
+    over studies drawn from these trials with replacement (bootstrap): what other trials of this search might have shown.
     """
     title, trials = "What mattered", _trials(records)
     note = ""
@@ -40,7 +40,7 @@ def parameter_importances(records: SweepRecords) -> Figure:
         study, evaluator=evaluator, target_name=records.sweep.study.metric
     )
     plot.update_traces(marker_color=COLOURS["distilled"], meta="distilled", width=0.5, cliponaxis=False)
-    plot.update_traces(text=None, textposition="none")  # the whiskers would strike it through
+    plot.update_traces(text=None, textposition="none")  # whiskers would be drawn across the text
     for bars in plot.data:  # Optuna draws the least important one first
         low, high = (np.array([ends[name][end] - shares[name] for name in bars.y]) for end in (0, 1))
         whiskers = {"array": np.maximum(high, 0).tolist(), "arrayminus": np.maximum(-low, 0).tolist()}
@@ -57,7 +57,7 @@ def parameter_importances(records: SweepRecords) -> Figure:
 
 
 def _resampled(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Each field's importance at the 5th and the 95th percentile over resampled studies."""
+    """Return the 5th and 95th percentiles of each field's importance over resampled studies."""
     rng = np.random.default_rng(0)
     drawn = [[trials[index] for index in rng.integers(0, len(trials), len(trials))] for _ in range(RESAMPLES)]
     kept = [draw for draw in drawn if len({trial.value for trial in draw}) > 1]
@@ -68,7 +68,7 @@ def _resampled(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str,
 
 
 def _trials(records: SweepRecords) -> list[FrozenTrial]:
-    """The distilled arm's complete trials as Optuna has them."""
+    """Return the distilled arm's complete trials as Optuna's trials."""
     axes = records.sweep.axes("distilled")
     distributions = {name: distribution(name, axis) for name, axis in axes.items()}
     return [
@@ -83,7 +83,7 @@ def _trials(records: SweepRecords) -> list[FrozenTrial]:
 
 
 def _study(trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """An in-memory study of these trials."""
+    """Return a study in memory with these trials."""
     with _quiet_optuna():
         study = optuna.create_study(direction="maximize", study_name="distilled")
     study.add_trials(trials)

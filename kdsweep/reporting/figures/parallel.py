@@ -1,4 +1,4 @@
-"""Every trial as a line through its searched values."""
+"""Draw every complete distilled trial as a line through its searched values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ from kdsweep.reporting.figures.search_map import unit, value_at
 from kdsweep.reporting.figures.style import CLEAR, GRID, NEUTRAL, SCALE, Figure, missing, new_plot, short, word
 
 BINS = 12
-"""Colours of the lines in parallel coordinates: one trace each."""
+"""Number of colours of the lines in parallel coordinates, each of them one trace."""
 
 
 def parallel_coordinates(records: SweepRecords) -> Figure:
-    """Every complete distilled trial as a line through its searched values to its `study.metric`; the best is strong."""
+    """Draw every complete distilled trial as a line through its searched values to its `study.metric`; the best is strong."""
     title, sweep = "Every trial as a line", records.sweep
-    done = ranked((trial for trial in records.trials if trial.arm == "distilled"), sweep)[::-1]  # the best lie on top
+    done = ranked((trial for trial in records.trials if trial.arm == "distilled"), sweep)[::-1]  # the best on top
     if not done:
         return missing("parallel", title, "No distilled trial is complete yet.")
     low, high = score(done[0], sweep), score(done[-1], sweep)

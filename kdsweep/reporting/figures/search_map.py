@@ -1,4 +1,4 @@
-"""Where the search looked and what it found: the map of T and alpha, and slices."""
+"""Draw the searched values and their scores: as a map of temperature and alpha, or as a slice for each field."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,22 +29,22 @@ from kdsweep.reporting.figures.style import (
 )
 
 FEWEST_FOR_DENSITY = 20
-"""Distilled trials from which the map shades where they lie thick; fewer are seen one by one."""
+"""Distilled trials from which on the map shades their density; fewer can be seen one by one."""
 SHADE = ((0.0, "rgba(128,128,128,0)"), (1.0, "rgba(128,128,128,0.26)"))
 
 
 def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
-    """The map of T and alpha where both are searched, else one slice for each searched field."""
+    """Draw the map of temperature and alpha where both are searched, else one slice for each searched field."""
     if {"temperature", "alpha"} <= set(records.sweep.search):
         return (temperature_alpha_map(records),)
     return tuple(axis_slice(records, name) for name in records.sweep.search)
 
 
 def temperature_alpha_map(records: SweepRecords) -> Figure:
-    """Distilled trials by temperature and alpha, coloured by `study.metric`; crosses were pruned, shade is their density."""
+    """Draw distilled trials by temperature and alpha, coloured by `study.metric`; a cross was pruned, shade is the trials' density."""
     sweep, search, title = records.sweep, records.sweep.search, "Temperature and alpha"
     tried = [trial for trial in records.trials if trial.arm == "distilled"]
-    done = ranked(tried, sweep)[::-1]  # the best lie on top
+    done = ranked(tried, sweep)[::-1]  # the best on top
     if not done:
         return missing("map", title, "No distilled trial is complete yet.")
     pruned = [trial for trial in tried if trial.result and trial.result.status == "pruned"]
@@ -88,7 +88,7 @@ def _points(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, marker: M
 
 
 def _shade(tried: Sequence[TrialRow], search: Mapping[str, Axis]) -> list[go.Contour]:
-    """The trials' density over two intervals; nothing for few trials or for axes of choices."""
+    """Draw the trials' density over temperature and alpha; nothing for few trials or for axes of choices."""
     axes = (search["temperature"], search["alpha"])
     if len(tried) < FEWEST_FOR_DENSITY or any(axis.choices for axis in axes):
         return []
@@ -103,9 +103,9 @@ def _shade(tried: Sequence[TrialRow], search: Mapping[str, Axis]) -> list[go.Con
 
 
 def density(places: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Gaussian kernel density of places [N, 2] in the unit square at every pair of grid values: [grid of y, grid of x].
+    """Return the Gaussian kernel density of `places` [N, 2] in the unit square at every pair of grid values: [grid of y, grid of x].
 
-    Scott's bandwidth n^(-1/6) times each axis's deviation, at least 0.03 so that one point stays visible.
+    It is a sum, not normalised. Bandwidth: Scott's n^(-1/6) times each axis's deviation, at least 0.03 so that one point stays visible.
     """
     wide = np.maximum(places.std(axis=0) * len(places) ** (-1 / 6), 0.03)
     x, y = (np.exp(-0.5 * ((grid[:, None] - places[:, axis]) / wide[axis]) ** 2) for axis in (0, 1))
@@ -113,7 +113,7 @@ def density(places: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 
 def unit(value: Any, axis: Axis) -> float:
-    """Where a value lies on its axis, from 0 at its low end to 1; a choice by its place in the list."""
+    """Return a value's place on its axis, from 0 at the low end to 1, logarithmic on a log axis; a choice by its place in the list."""
     if axis.choices:
         return axis.choices.index(value) / (len(axis.choices) - 1) if len(axis.choices) > 1 else 0.5
     assert axis.low is not None and axis.high is not None
@@ -123,7 +123,7 @@ def unit(value: Any, axis: Axis) -> float:
 
 
 def value_at(share: float, axis: Axis) -> float:
-    """The value at a share of an interval: the inverse of `unit`."""
+    """Return the value at a share of an interval, to five digits: the inverse of `unit`."""
     assert axis.low is not None and axis.high is not None
     if axis.log:
         return short(axis.low * (axis.high / axis.low) ** share)

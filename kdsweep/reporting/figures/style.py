@@ -1,7 +1,7 @@
-"""What the report's figures share: a `Figure`, drawn or with the reason why there is none, and how it looks.
+"""Provide what the report's figures share: `Figure`, drawn or with the reason why it is missing, and its style.
 
-Colours, dashes and backgrounds read on light and on dark pages; the page colours text, axes, and the traces whose
-`meta` names an arm. Thousands of points lie in few traces, curves as one line with gaps: a browser draws that at once.
+Colours, dashes and backgrounds are legible on light and on dark pages; the page colours text, axes, and the traces whose
+`meta` names an arm. Thousands of points are put into few traces, curves as one line with gaps, which a browser draws at once.
 """
 
 import html
@@ -21,65 +21,65 @@ COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
 DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}
 SYMBOLS: dict[Arm, str] = {"distilled": "circle", "fine_tuned": "diamond"}
 SCALE = ((0.0, "#4a5a94"), (0.5, "#3c9a94"), (1.0, "#e3b23c"))
-"""Low to high scores; lightness rises with it, so that it survives a grey print."""
+"""Colours of low to high scores; lightness rises with the score, so that a grey print stays legible."""
 COLOUR_BAR = {"thickness": 10, "len": 0.6, "outlinewidth": 0, "orientation": "h", "nticks": 5, "tickangle": 0}
 COLOUR_BAR |= {"x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"}
 NEUTRAL = "rgba(128,128,128,0.75)"
 GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
 FEW_CURVES = 60
-"""Trials of an arm up to which each epoch has its mark."""
+"""Trials of an arm up to which each epoch gets a mark."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure of the page."""
+    """Holds one figure of the page: its plot, or why there is none, and its texts."""
 
     name: str
-    """Its id on the page."""
+    """The figure's id on the page."""
     title: str
     description: str
-    """What it shows, for those who cannot see it."""
+    """What the figure shows, in words, for readers who cannot see it."""
     plot: go.Figure | None
     note: str = ""
-    """Why there is no plot."""
+    """Why there is no plot; empty with one."""
     wide: bool = False
-    """Whether it needs the width of a desk; a phone scrolls it."""
+    """Whether the figure needs the width of a desktop screen; a phone scrolls it."""
     dense: bool = False
-    """Whether paper holds two of its kind in a row, not three."""
+    """Whether a printed row holds two figures of this kind, not three."""
 
     @property
     def height(self) -> int:
-        """In CSS pixels."""
+        """Return the plot's height in CSS pixels; 0 without a plot."""
         return int(self.plot.layout.height) if self.plot else 0
 
     def json(self) -> str:
-        """The plot as JSON that cannot close the script tag it stands in; `null` without a plot."""
+        """Return the plot as JSON that cannot close the script tag around it; `null` without a plot."""
         return str(self.plot.to_json()).replace("<", "\\u003c") if self.plot else "null"
 
 
 def plotly_js() -> str:
-    """The library that draws the figures on the page, to be inlined once."""
+    """Return the source of Plotly's JavaScript library, to be inlined once in the page."""
     return str(get_plotlyjs())
 
 
 def missing(name: str, title: str, note: str) -> Figure:
-    """A figure that cannot be drawn, and why."""
+    """Return a figure without a plot, with the reason as its `note`."""
     return Figure(name=name, title=title, description="", plot=None, note=note)
 
 
 def placed(trial: TrialRow, name: str, axis: Axis) -> Any:
-    """A trial's value of the field `name` as its axis places it."""
+    """Return a trial's value of the field `name` as a plot's coordinate: a choice as a word, any other value as it is."""
     return word(getattr(trial.config, name)) if axis.choices else getattr(trial.config, name)
 
 
 def word(choice: Any) -> str:
-    """A choice as an escaped word, since the distances between choices mean nothing."""
+    """Return a choice as text escaped for HTML, since the distances between choices mean nothing."""
     return html.escape(str(list(choice) if isinstance(choice, tuple) else choice))
 
 
 def axis_scale(axis: Axis) -> dict[str, Any]:
-    """The whole range that was searched, so that the page shows where no trial looked."""
+    """Return Plotly's settings of an axis over the whole searched range, so that the page also shows where no trial is."""
     if axis.choices:
         order = [word(choice) for choice in axis.choices]
         return {"type": "category", "categoryorder": "array", "categoryarray": order}
@@ -97,19 +97,19 @@ def axis_scale(axis: Axis) -> dict[str, Any]:
             "ticktext": texts,
             "tickangle": 0,
             "title_standoff": 38,
-        }  # from the axis, not its texts
+        }  # from the axis, not from its labels
         return {"type": "log", "range": [low - room, high + room], **words}
     room = 0.04 * (axis.high - axis.low)
     return {"type": "linear", "range": [axis.low - room, axis.high + room]}
 
 
 def told(value: Any) -> str:
-    """A value as a hover shows it; Plotly reads markup in texts, so it is escaped."""
+    """Return a value as text for a hover label, escaped, since Plotly reads markup in texts."""
     return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
 
 
 def heights(trials: Sequence[TrialRow], sweep: SweepConfig) -> list[float]:
-    """Return each complete trial's `study.metric` as figures have it: a share in percent."""
+    """Return each complete trial's `study.metric` as figures show it: a share in percent."""
     return [short(scale(sweep.study.metric) * score(trial, sweep)) for trial in trials]
 
 
@@ -128,7 +128,7 @@ def marks(trials: Sequence[TrialRow], x: Sequence[Any], sweep: SweepConfig, arm:
 def scatter(
     trials: Sequence[TrialRow], x: Sequence[Any], y: Sequence[Any], sweep: SweepConfig, **style: Any
 ) -> go.Scatter:
-    """Draw marks of one arm's trials that tell, on hovering, trial, searched values and `study.metric`."""
+    """Draw marks of one arm's trials, whose hover labels show trial, searched values and `study.metric`."""
     search, metric = sweep.search, sweep.study.metric
     lines = ["<b>" + (ARM_NAMES[trials[0].arm] if trials else "") + " trial %{customdata[0]}</b>"]
     lines += [f"{name} %{{customdata[{place}]}}" for place, name in enumerate(search, start=1)]
@@ -143,17 +143,17 @@ def scatter(
 
 
 def short(value: float) -> float:
-    """Five digits: what an eye can tell apart on a figure, and a page can carry a thousand times."""
+    """Return `value` rounded to five significant digits: enough for the eye, and short enough for thousands on a page."""
     return float(f"{value:.5g}")
 
 
 def new_plot(*, height: int, x_title: str, y_title: str) -> go.Figure:
-    """An empty figure in the page's style."""
+    """Return an empty plot in the page's style."""
     return calm(go.Figure(), height=height, x_title=x_title, y_title=y_title)
 
 
 def calm(plot: go.Figure, *, height: int, x_title: str, y_title: str) -> go.Figure:
-    """No frame, no background, no title, one family of type: what every figure of the page shares."""
+    """Set the page's style on a plot, and return it: no frame, no background, no title, one font family."""
     plot.update_layout(
         template="none",
         title=None,
