@@ -1,9 +1,9 @@
-"""W&B against the records: whether every row of every trial and of the teacher stands in its W&B run, with the same value.
+"""Compare W&B with the records: check that the rows of every trial, the teacher and the verdict are in its W&B run, with equal values.
 
     python -m kdsweep.report results/T_alpha --audit
 
-The last attempt of a trial logs its whole history, so an earlier one that was cut off is a spare; where the last one lost rows,
-an earlier one may have them. A gap costs nothing but the view: the results folder is the truth.
+The last attempt of a trial logs its whole history, so earlier attempts are spares; where the run of the last one lost rows, theirs may
+have them. A gap affects only W&B's pages: results are computed from the results folder.
 """
 
 import json
@@ -43,38 +43,38 @@ from kdsweep.tracking.names import (
 from kdsweep.tracking.wandb_reader import TrackedRun, Values, read_run
 
 OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
-"""What an epoch's row has from its last step: the epoch's own means are not logged."""
+"""Fields of an epoch whose values in W&B are those of its last step: the epoch's means of them are not logged."""
 DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
-"""Of a trial's fields, as JSON gives them back: a run from before there was a field lacks it, and its record has the default."""
+"""The defaults of a trial's fields, as JSON returns them: a run from before a field was added lacks it, and its record has the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One W&B run, or the record that misses it."""
+    """Holds the gaps of one W&B run, or of a record without a run."""
 
     run_id: str
     what: str
-    """The record: `distilled trial 7`."""
+    """The name of its record: `distilled trial 7`."""
     gaps: tuple[str, ...] = ()
     note: str = ""
-    """Why it was not compared."""
+    """Why it was not compared; empty where it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """All runs of a sweep beside all records."""
+    """Holds what the comparison of a sweep's W&B runs with its records found."""
 
     runs: int
     findings: tuple[Finding, ...]
 
     def gaps(self) -> int:
-        """0: all rows are accounted for."""
+        """Count the gaps of all findings; with 0, all rows are accounted for."""
         return sum(len(finding.gaps) for finding in self.findings)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Record:
-    """What one run must hold."""
+    """Holds what one W&B run must contain."""
 
     run_id: str | None
     """None where the record names no run: its worker died."""
@@ -84,13 +84,13 @@ class _Record:
     steps: Sequence[StepMetrics]
     epochs: Sequence[EpochMetrics | TeacherEpoch]
     whole: bool
-    """Whether the steps are here too, so that a row that they lack is one too many."""
+    """Whether the steps were read too, so that a row of the run for which there is no step counts as a gap."""
     missing: str | None = None
-    """Why W&B could open no run."""
+    """Why W&B could open no run; None where it opened one, or tracking was off."""
 
 
 def audit(folder: Path, *others: Path) -> Audit:
-    """Compare a sweep's W&B runs with its records. Raises ResultsError where there are none."""
+    """Compare a sweep's W&B runs with its records. Raises ResultsError where `folder` has no records, or another folder is of another sweep."""
     found = read_records(folder, *others)
     listed = {there: tracked_runs(there) for there in found.folders}
     console = Console(stderr=True)
@@ -115,7 +115,7 @@ def audit(folder: Path, *others: Path) -> Audit:
 
 
 def audit_text(done: Audit) -> str:
-    """A line a gap, a line for what was not compared, and the sum."""
+    """Write the text of an audit: one line a gap, one for each reason why runs were not compared, and the number of runs and gaps."""
     lines = [f"{finding.run_id} ({finding.what}): {gap}" for finding in done.findings for gap in finding.gaps]
     for note in dict.fromkeys(finding.note for finding in done.findings if finding.note):
         lines.append(f"{note}: {', '.join(finding.run_id for finding in done.findings if finding.note == note)}")
@@ -136,14 +136,14 @@ def _count(number: int, word: str) -> str:
 
 
 def _sweep_keys(found: SweepRecords) -> set[str | None]:
-    """What the ids of the sweep's runs may end with: its key, one that its records name, or none."""
+    """Return the keys with which the ids of the sweep's runs may end: its own, those in its records, and None for ids without a key."""
     results = [found.teacher, *(trial.result for trial in (*found.trials, *found.finalists))]
     recorded = {key_in(result.run_id) for result in results if result and result.run_id}
     return {None, *recorded, *(read_sweep_key(there) for there in found.folders)}
 
 
 def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
-    """Every host has a teacher of its own, under the same run id."""
+    """Compare each folder's teacher with its run: every host has a teacher of its own, all under one run id."""
     findings = []
     for there, tracked in runs.items():
         mine, path = [run for run in tracked if is_teacher(run.run_id, found.sweep.name)], teacher_folder(there)
@@ -162,7 +162,7 @@ def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
 
 
 def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) -> list[Finding]:
-    """Whoever wrote the report told the verdict, once more when it changed."""
+    """Compare each folder's last verdict with its run: the host that writes the report sends the verdict, in a new run when it changed."""
     findings = []
     for there, tracked in runs.items():
         told = read_verdict(there)
@@ -198,7 +198,7 @@ def _trials(found: SweepRecords, runs: Sequence[TrackedRun]) -> list[Finding]:
 
 
 def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
-    """Lines that the record itself has lost, whether or not there is a run that has them."""
+    """List the torn lines of the record in `folder`, whether or not a run has what they held."""
     gaps = tuple(f"{line} of the record is torn: what it held is lost here" for line in torn_lines(folder))
     return [Finding(run_id=run_id or "no run", what=what, gaps=gaps)] if gaps else []
 
@@ -217,7 +217,7 @@ def _noted(run_id: str, what: str, note: str) -> Finding:
 
 
 def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
-    """The record's own run with its gaps, and the other attempts as spares."""
+    """Compare a record with the runs of its attempts: return a finding with the gaps of its own run, and one for each spare attempt."""
     own = [run for run in attempts if run.run_id == record.run_id]
     spares = [run for run in attempts if run.run_id != record.run_id]
     findings = [_noted(run_id, record.what, "spare attempts") for run_id in dict.fromkeys(run.run_id for run in spares)]
@@ -225,7 +225,7 @@ def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
         gap = f"W&B could open no run, not even offline ({record.missing}); the record has everything"
         return [Finding(run_id=record.run_id or "no run", what=record.what, gaps=(gap,)), *findings]
     if record.run_id is None and not spares:
-        return []  # tracking was off, or the record answered for another trial
+        return []  # tracking was off, or the result was copied from another trial
     gaps = [_nowhere(record)]
     if own or record.run_id is None:
         gaps = _run_gaps(record, own) + _row_gaps(record, [*spares, *own], own[-1:])
@@ -239,7 +239,7 @@ def _nowhere(record: _Record) -> str:
 
 
 def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
-    """End, config and summary of the record's own run."""
+    """List what is missing or differs in the end, config and summary of the record's own run."""
     if not own:
         return []
     gaps = [f"torn: {own[-1].torn}"] if own[-1].torn else []
@@ -260,7 +260,7 @@ def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
 
 
 def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[TrackedRun]) -> list[str]:
-    """Steps and epochs that no run has, or that the last run to have them has otherwise; rows that the record has not."""
+    """List steps and epochs that are missing in `runs`, that differ there, or that only the record's own run has."""
     rows: dict[int, dict[str, Any]] = {}
     for run in runs:
         for step, row in run.rows.items():
@@ -287,18 +287,18 @@ def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[Tracked
 
 
 def _as_logged(values: Values) -> dict[str, Any]:
-    """As JSON gives it back: lists for tuples."""
+    """Convert values to what JSON returns for them: lists for tuples."""
     logged: dict[str, Any] = json.loads(json.dumps(values))
     return logged
 
 
 def _first(texts: Sequence[str]) -> list[str]:
-    """One gap of a kind is enough to look for."""
+    """Shorten a list of gaps of one kind to its first, with the number of the others."""
     return [texts[0] + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "")] if texts else []
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """`1-3, 7` for 1, 2, 3, 7."""
+    """Write ascending numbers as ranges: `1-3, 7` for 1, 2, 3, 7."""
     ends: list[list[int]] = []
     for number in numbers:
         if ends and number == ends[-1][1] + 1:

@@ -1,8 +1,8 @@
-"""What W&B calls a sweep's runs: ids that no other sweep's runs have, short names, and what W&B groups them by.
+"""Name a sweep's W&B runs: ids that no other sweep's runs have, short names, and the tags and job types that W&B groups them by.
 
-An id begins with what tells runs apart, for `wandb leet` shows three letters of it: `d7-a1-k3x9qz` is the first attempt of
+An id begins with what distinguishes runs, because `wandb leet` shows three letters of it: `d7-a1-k3x9qz` is the first attempt at
 distilled trial 7, `f3-…` fine-tuned trial 3, `d7s12-…` trial 7 as a finalist with seed 12. It ends with the sweep's key, which
-is drawn once: two sweeps of one name in one project never write into each other's runs. Ids of sweeps from before read
+is drawn once: two sweeps of one name in one project never write into each other's runs. Older sweeps, which have no key, have ids such as
 `T_alpha-trial-0007-a1`.
 """
 
@@ -17,26 +17,26 @@ from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.layout import KEY_LENGTH, TrialId
 
 JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
-"""What W&B calls a run of each."""
+"""W&B's job type for a run of each stage."""
 LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f"}
 _KEY = f"-(?P<key>[a-z0-9]{{{KEY_LENGTH}}})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLabel:
-    """What W&B knows a run by, beside its config."""
+    """Holds a W&B run's id, name, job type, tags, and what its config has beside the fields of `TrialConfig`."""
 
     run_id: str
     name: str
-    """For people, and different from the others' within 20 letters."""
+    """The name that W&B's pages show; its first 20 letters differ from those of the sweep's other runs."""
     job_type: str
     facts: Mapping[str, Any]
-    """Into its config, beside the fields of `TrialConfig`."""
+    """Values for its config, beside the fields of `TrialConfig`."""
     tags: tuple[str, ...] = ()
 
 
 def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int) -> RunLabel:
-    """Of an attempt at a trial, or at its run as a finalist."""
+    """Return the label of an attempt's run, at a trial of the search or at a finalist."""
     again = f" a{attempt}" if attempt > 1 else ""
     of_search = _short_name(TrialId(trial.arm, trial.number))
     arm = ARM_NAMES[trial.arm]
@@ -52,14 +52,14 @@ def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialI
 
 
 def teacher_label(sweep: SweepConfig, key: str) -> RunLabel:
-    """Of the teacher."""
+    """Return the label of the teacher's run."""
     facts = sweep_facts(sweep, key)
     tags = _tags(sweep.name, facts["data_name"])
     return RunLabel(run_id=f"teacher-{key}", name="teacher", job_type="teacher", facts=facts, tags=tags)
 
 
 def verdict_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
-    """Of the verdict, told for the number-th time: more trials can change it."""
+    """Return the label of the sweep's `number`-th verdict run: a verdict that more trials changed gets a new run."""
     facts = sweep_facts(sweep, key)
     return RunLabel(
         run_id=f"verdict{f'-{number}' if number > 1 else ''}-{key}",
@@ -74,23 +74,23 @@ def verdict_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
 
 
 def sweep_facts(sweep: SweepConfig, key: str) -> dict[str, Any]:
-    """What every run of a sweep has in its config."""
+    """Return what the config of every run of a sweep has: the sweep's name and key, and its data in a few words."""
     (data,), (subset,), (file,) = (sweep.values(name) for name in ("dataset", "dataset_config", "train_file"))
     return {"sweep": sweep.name, "sweep_key": key, "data_name": data_name(data, subset, file)}
 
 
 def trial_facts(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId) -> dict[str, Any]:
-    """What a trial's run has in its config too."""
+    """Return what the config of a trial's run has beside the fields of `TrialConfig`: the facts of the sweep, arm, trial and student."""
     return {**sweep_facts(sweep, key), "arm": trial.arm, "trial": trial.number, "student_name": student_name(config)}
 
 
 def data_name(dataset: str | None, subset: str | None, train_file: str | None) -> str:
-    """The rows in a few words: `nyu-mll/glue sst2`, `reviews/train.csv`."""
+    """Return the name of a data set in a few words: `nyu-mll/glue sst2`, `reviews/train.csv`."""
     return f"{dataset} {subset}" if dataset and subset else _short(dataset or train_file or "-")
 
 
 def student_name(config: TrialConfig) -> str:
-    """The student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
+    """Return the name of a student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
     if config.student != FROM_TEACHER:
         return _short(config.student)
     layers = config.student_layers
@@ -99,13 +99,13 @@ def student_name(config: TrialConfig) -> str:
 
 
 def _short(address: str) -> str:
-    """A hub name as it is; of a path or `wheel:` address the last two parts."""
+    """Shorten a path or `wheel:` address to its last two parts; a hub name stays as it is."""
     path = address.split("#")[0].removeprefix("wheel:").rstrip("/")
     return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
 def _tags(*texts: str) -> tuple[str, ...]:
-    """As W&B takes them: none twice, none too long."""
+    """Return texts as tags that W&B accepts: none twice, each cut in its middle to `LONGEST_TAG` letters."""
     half = LONGEST_TAG // 2
     cut = (text if len(text) <= LONGEST_TAG else f"{text[: half - 1]}…{text[-half:]}" for text in texts)
     return tuple(dict.fromkeys(cut))
@@ -115,7 +115,7 @@ def _tags(*texts: str) -> tuple[str, ...]:
 
 
 def trial_run_id(trial: TrialId, attempt: int, key: str) -> str:
-    """Return the id of an attempt's run."""
+    """Return the W&B run id of the `attempt`-th attempt at `trial`."""
     return f"{_short_name(trial)}-a{attempt}-{key}"
 
 
@@ -124,7 +124,7 @@ def _short_name(trial: TrialId) -> str:
 
 
 def attempt_of(run_id: str, sweep: str, trial: TrialId) -> int | None:
-    """Which attempt at a trial a run of this id is; None for another trial's run."""
+    """Return the number of the attempt at `trial` that a run of this id logs; None where it is not a run of that trial."""
     job = f"{JOB_TYPES[trial.arm]}-{trial.number:04d}"
     if trial.seed is not None:
         job = f"{JOB_TYPES['finalists']}-{trial.arm}-{trial.number:04d}-seed{trial.seed}"
@@ -134,19 +134,19 @@ def attempt_of(run_id: str, sweep: str, trial: TrialId) -> int | None:
 
 
 def is_teacher(run_id: str, sweep: str) -> bool:
-    """Whether a run of this id is the teacher's."""
+    """Return whether a run of this id is the teacher's."""
     return _first_match(run_id, f"teacher{_KEY}", f"{re.escape(sweep)}-teacher") is not None
 
 
 def verdict_number(run_id: str, sweep: str) -> int | None:
-    """For the how many-th time a run of this id tells the verdict; None for another run."""
+    """Return the number of the verdict that a run of this id holds, from 1; None where it is not a verdict's run."""
     number = r"(-(?P<number>\d{1,4}))?"
     found = _first_match(run_id, rf"verdict{number}{_KEY}", rf"{re.escape(sweep)}-verdict{number}")
     return int(found["number"] or 1) if found else None
 
 
 def key_in(run_id: str) -> str | None:
-    """The sweep's key at the end of an id; None in one from before there were keys."""
+    """Return the sweep's key at the end of a run id; None where the id has none, as those of older sweeps."""
     found = re.fullmatch(rf"(teacher|verdict(-\d{{1,4}})?|[df]\d+(s\d+)?-a\d+){_KEY}", run_id)
     return found["key"] if found else None
 
@@ -156,9 +156,10 @@ def _first_match(text: str, *patterns: str) -> re.Match[str] | None:
 
 
 def tracked_runs(sweep_folder: Path) -> list[tuple[str, Path]]:
-    """Every W&B run on disk, oldest first: its id and its file, such as `offline-run-20260102_030405-ID/run-ID.wandb`.
+    """List every W&B run on disk, oldest first: its id and its file, such as `offline-run-20260102_030405-ID/run-ID.wandb`.
 
-    W&B adds a number to a folder whose name is taken, so the file has the id; a folder without file names the one it should have.
+    W&B adds a number to a folder whose name is taken, so the id is read from the file's name; for a folder without a file, the file that
+    it should have is listed.
     """
     named = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)")
     folders = [(match, path) for path in (sweep_folder / "wandb").glob("*") if (match := named.fullmatch(path.name))]

@@ -1,6 +1,7 @@
-"""Whether and how a sweep is tracked by Weights & Biases.
+"""Decide whether and how Weights & Biases tracks a sweep, and open the tracker.
 
-W&B is the view, the results folder is the truth. Its client, which takes a second to import, comes when a sweep is tracked.
+W&B only shows a sweep; results are computed from the results folder. Its client takes a second to import, so it is imported only where a
+sweep is tracked.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from kdsweep.tracking.tracker import NullTracker, Tracker
 
 
 def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
-    """`online`, `offline` or `off`, and why in a few words; asks the server once, so that no trial has to wait for it.
+    """Return `online`, `offline` or `off`, and why in a few words; ask the server once, so that no trial has to wait for it.
 
     Raises ConfigError where W&B's own settings are not valid.
     """
@@ -29,7 +30,7 @@ def open_tracker(
     mode: Resolved,
     say: Callable[[str], None] = print,
 ) -> Tracker:
-    """The tracker for a resolved mode."""
+    """Return the tracker for a resolved mode; it calls `say` with W&B's first error."""
     if mode == "off":
         return NullTracker()
     from kdsweep.tracking.wandb_tracker import WandbTracker

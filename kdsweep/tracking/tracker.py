@@ -1,4 +1,4 @@
-"""Where a trial's metrics go: what a run and a tracker take, and those that go nowhere."""
+"""Declare the interface of a run and of a tracker, which send metrics to W&B; implement both for a sweep that is not tracked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,42 +10,42 @@ from kdsweep.tracking.names import RunLabel
 
 
 class Run(Protocol):
-    """Where one trial's metrics go."""
+    """Accepts the metrics of one trial, of the teacher or of the verdict."""
 
     run_id: str | None
     url: str | None
-    """Its page; None for one that did not go to a server."""
+    """The address of its page; None for a run that was not sent to a server."""
     missing: str | None
     """Why W&B has no run although the sweep is tracked; None where it has one, or tracking is off."""
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Every step's losses."""
+        """Log the losses of `steps`."""
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """An epoch's validation metrics."""
+        """Log an epoch's validation metrics."""
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Numbers of the whole run."""
+        """Add values that describe the whole run to its summary."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of its own."""
+        """Log a table under `name`."""
 
     def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Files and folders as one artifact of type `model`, by their names in it."""
+        """Log files and folders as one artifact of type `model`; the keys of `files` are their names in it."""
 
 
 class Tracker(Protocol):
-    """Opens runs."""
+    """Opens the runs of a sweep."""
 
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Any:
-        """A context manager that gives a `Run` and closes it, whatever happens inside."""
+        """Return a context manager that opens a `Run` and closes it however the block ends."""
 
     def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Into the summary of a run that has ended, where the server has it: an offline run cannot be changed any more."""
+        """Add values to the summary of a run that has ended and is on the server; an ended offline run cannot be changed."""
 
 
 class NullRun:
-    """Goes nowhere: tracking is off, or W&B could not open the run, and `missing` says why."""
+    """Drops all metrics: tracking is off, or W&B could not open the run for the reason in `missing`."""
 
     run_id: str | None = None
     url: str | None = None
@@ -55,28 +55,28 @@ class NullRun:
         self.missing = missing
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class NullTracker:
-    """Tracking is off."""
+    """Opens runs that drop all metrics: tracking is off."""
 
     @contextmanager
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
-        """A run that goes nowhere."""
+        """Run the block with a run that drops all metrics."""
         yield NullRun()
 
     def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -16,28 +16,28 @@ from kdsweep.system.libraries import TESTED, version
 Values = Mapping[str, Any]
 READER = ("leet", "inspect", "--json")
 WRONG_USAGE = 2
-"""What W&B's command line exits with where it does not know a command or an option."""
+"""The exit code of W&B's command line for a command or an option that it does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """A W&B run on disk as read back."""
+    """Holds one W&B run as read from its file on disk."""
 
     run_id: str
     path: Path
     config: Values
     rows: Mapping[int, Values]
-    """By step; that of an epoch's last step has the epoch's metrics too."""
+    """Rows by step; the row of an epoch's last step has the epoch's metrics too."""
     summary: Mapping[str, Sequence[Any]]
-    """Every value that it was given, oldest first: W&B puts the history's last values into it too."""
+    """Every value that the summary was given, oldest first, by name: W&B adds the history's last values to it too."""
     torn: str | None
-    """Why it could not be read to its end."""
+    """Why the file could not be read to its end; None where it was."""
 
 
 def wandb_records(path: Path) -> tuple[list[dict[str, Any]], str | None]:
-    """Every record of a `.wandb` file that W&B's own reader finds, and what it complains of; the one place that knows it.
+    """Return every record that W&B's own reader finds in a `.wandb` file, and its last complaint or None; no other code calls that reader.
 
-    Raises LibraryError where this W&B has no such reader.
+    Raises LibraryError where this W&B has no such reader, or its output is not JSON.
     """
     command = [sys.executable, "-P", "-m", "wandb", *READER, path.name]
     environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
@@ -63,7 +63,7 @@ def _unreadable(said: str) -> LibraryError:
 
 
 def read_run(path: Path) -> TrackedRun:
-    """A run's `.wandb` file; a torn one as far as it goes. Raises LibraryError where this W&B writes it otherwise."""
+    """Read a run's `.wandb` file, a torn one up to the tear. Raises LibraryError where this W&B's records have another form."""
     records, torn = wandb_records(path) if path.exists() else ([], f"{path.name} is gone")
     try:
         return _as_run(path, records, torn)

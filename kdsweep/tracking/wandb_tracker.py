@@ -1,6 +1,6 @@
-"""Weights & Biases: one run a trial, in the sweep's group.
+"""Send metrics to Weights & Biases: one run a trial, in the sweep's group.
 
-Whatever goes wrong here costs no trial. Names are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, and
+No error of W&B stops a trial. Names of metrics are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, and
 `val_accuracy` and the rest over `epoch`.
 """
 
@@ -43,19 +43,19 @@ SETTINGS: Mapping[str, Any] = dict(
     x_disable_machine_info=True,
     x_save_requirements=False,
 )
-"""Quiet, and nothing of the machine: no command line, no git remote, no host statistics, no console. Those that begin with x_ are
-W&B's own, which may rename them."""
+"""W&B prints nothing and stores nothing about the machine: no command line, no git remote, no host statistics, no console. Settings that
+begin with x_ are W&B's private ones, which it may rename."""
 
 
 def is_trouble(error: BaseException) -> TypeGuard[Exception]:
-    """Whether W&B is in trouble itself: the system's errors (a full disk, a client that is gone, and the TimeoutError of finish), and any
-    whose class W&B defines. Most of those are private and no wandb.errors.Error, so they are known by where they come from."""
+    """Return whether W&B caused an error: an OSError (a full disk, a client that is gone, and the TimeoutError of finish), or one whose class
+    W&B defines. Most of W&B's classes are private and no wandb.errors.Error, so they are recognised by the module that defines them."""
     its_own = any(kind.__module__.split(".")[0] == "wandb" for kind in type(error).__mro__)
     return isinstance(error, OSError) or (its_own and isinstance(error, Exception))
 
 
 class WandbRun:
-    """One open W&B run. `trouble` hears of the first thing that W&B does not take; the rest of the run is not sent then."""
+    """Sends metrics to one open W&B run. After W&B's first error, which is passed to `trouble`, no more metrics are sent."""
 
     missing: str | None = None
 
@@ -65,32 +65,32 @@ class WandbRun:
         self.url: str | None = run.url if online else None
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """One row a step."""
+        """Log one row a step."""
         with self._sending():
             for step in steps if self.is_whole else ():
                 self._run.log(asdict(step), step=step.step)
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Joins the row of the epoch's last step; the mean training losses of an epoch are W&B's own to smooth."""
+        """Log an epoch's metrics into the row of its last step, without its mean training losses: W&B can smooth those of the steps."""
         values = {name: value for name, value in asdict(epoch).items() if name not in STEP_METRICS}
         with self._sending():
             if self.is_whole:
                 self._run.log(values, step=epoch.step)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Into the run's summary."""
+        """Add the values that are not None to the run's summary."""
         with self._sending():
             if self.is_whole:
                 self._run.summary.update({name: value for name, value in values.items() if value is not None})
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A wandb.Table."""
+        """Log a wandb.Table under `name`."""
         with self._sending():
             if self.is_whole:
                 self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """A wandb.Artifact of type `model`, copied to W&B's staging folder first."""
+        """Log a wandb.Artifact of type `model`; its files are copied to W&B's staging folder first."""
         with self._sending():
             if self.is_whole:
                 artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
@@ -100,7 +100,7 @@ class WandbRun:
                 self._run.log_artifact(artifact)
 
     def finish(self, *, exit_code: int) -> None:
-        """Close the run, whole or not."""
+        """Close the run, also after an error of W&B."""
         with self._sending():
             self._run.finish(exit_code=exit_code)
 
@@ -116,7 +116,7 @@ class WandbRun:
 
 
 class WandbTracker:
-    """Runs in `folder`/wandb, online or offline. Trouble turns it offline for good, and `say` hears of it once."""
+    """Opens runs in `folder`/wandb, online or offline. After W&B's first error, which is reported by `say`, all later runs are offline."""
 
     def __init__(
         self, folder: Path, group: str, tracking: TrackingConfig, mode: Mode, say: Callable[[str], None] = print
@@ -124,13 +124,13 @@ class WandbTracker:
         self._folder, self._group, self._tracking = folder, group, tracking
         self.mode, self._say, self._has_said = mode, say, False
         self._went_offline: Exception | None = None
-        """Why; said once a run lies on this disk."""
+        """The error for which runs are now offline; reported as soon as a run is open on this disk."""
 
     @contextmanager
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
-        """One W&B run, finished when the block ends: failed where it ends by an exception.
+        """Run the block with one open W&B run, finished when the block ends: as failed where it ends by an exception.
 
-        A run that goes nowhere, and says why, where W&B cannot even write one to this disk.
+        Where W&B cannot even write a run to this disk, it is a `NullRun` with the reason in `missing`.
         """
         made = self._folders_from_here(label.run_id)
         opened = self._open(label, config)
@@ -142,7 +142,8 @@ class WandbTracker:
         self._close(opened, made, exit_code=0)
 
     def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """By W&B's public API. The first time that it fails is said and is the last: each try may wait for a server in vain."""
+        """Add values to the summary of an ended run by W&B's public API. After a failure, which is reported, nothing more is tried: each try may
+        wait in vain for a server."""
         if self.mode == "offline":
             return
         owner = f"{self._tracking.entity}/" if self._tracking.entity else ""
@@ -158,14 +159,14 @@ class WandbTracker:
             )
 
     def _open(self, label: RunLabel, config: Mapping[str, Any]) -> WandbRun | NullRun:
-        """Online where that is the mode, else or after trouble offline."""
+        """Open a run, online where that is the mode, otherwise or after an error offline; return a `NullRun` where both fail."""
         missing = ""
         for mode in dict.fromkeys((self.mode, OFFLINE)):
             made = self._folders_from_here(label.run_id)
             try:
                 opened = self._init(label, config, mode)
             except BaseException as error:
-                if not is_trouble(error):  # a request to stop, which must not wait for a server at exit
+                if not is_trouble(error):  # such as a request to stop: the exit must not wait for a server
                     stop_client()
                     raise
                 missing = _one_line(error)
@@ -174,13 +175,13 @@ class WandbTracker:
                 if self._went_offline:
                     self._tell(self._went_offline)
                 return opened
-            stop_client()  # it holds the run's id, and goes on trying to deliver it
+            stop_client()  # it keeps the run's id in use, and would continue to send the run
             for empty in made():
                 shutil.rmtree(empty, ignore_errors=True)
         return NullRun(missing=missing)
 
     def _close(self, opened: WandbRun | NullRun, made: Callable[[], set[Path]], *, exit_code: int) -> None:
-        """A run that was opened online but not delivered is given an offline run's name, by which wandb sync finds it."""
+        """Finish a run; rename the folder of an online run that was not sent whole to that of an offline run, so that wandb sync finds it."""
         if isinstance(opened, NullRun):
             return
         opened.finish(exit_code=exit_code)
@@ -192,7 +193,7 @@ class WandbTracker:
                 unsent.rename(unsent.with_name(f"offline-{unsent.name}"))
 
     def _folders_from_here(self, run_id: str) -> Callable[[], set[Path]]:
-        """Gives the folders of online runs of this name that were made since."""
+        """Return a function that finds the folders of online runs of this id made after this call."""
 
         def found() -> set[Path]:
             return set((self._folder / "wandb").glob(f"run-*-{run_id}"))
@@ -201,7 +202,7 @@ class WandbTracker:
         return lambda: found() - before
 
     def _trouble(self, error: Exception) -> None:
-        """A run that is open did not get everything; it lies on this disk."""
+        """Switch to offline after an error in an open run, and report it; the run's file stays on this disk."""
         self.mode = OFFLINE
         self._tell(error)
 
@@ -225,7 +226,7 @@ class WandbTracker:
             job_type=label.job_type,
             tags=list(dict.fromkeys((*self._tracking.tags, *label.tags))),
             config={**config, **label.facts},
-            reinit="finish_previous",  # the default hands back the run that is open
+            reinit="finish_previous",  # the default returns the run that is open
             settings=_settings(),
         )
         for name in STEP_METRICS:
@@ -236,14 +237,14 @@ class WandbTracker:
 
 
 def stop_client() -> None:
-    """End W&B's client process, or leave it behind after a few seconds: it would wait for a server that does not answer.
+    """Stop W&B's client process; wait at most `STOP_CLIENT_SECONDS` for its end, because it may itself wait for a server that does not answer.
 
-    The next run starts a client of its own either way.
+    The next run starts a new client in either case.
     """
     stopping = threading.Thread(target=_teardown, daemon=True)
     stopping.start()
     stopping.join(STOP_CLIENT_SECONDS)
-    wandb.run = None  # finish() leaves it behind where the client died before it began
+    wandb.run = None  # finish() does not reset it where the client died before the call
 
 
 def _teardown() -> None:
@@ -259,14 +260,15 @@ def _one_line(error: Exception) -> str:
 
 
 def _settings() -> wandb.Settings:
-    """Those that this W&B has; `reach` says which it lacks."""
+    """Return those of `SETTINGS` that this W&B has; `reach` reports the others."""
     return wandb.Settings(**{name: value for name, value in SETTINGS.items() if name in wandb.Settings.model_fields})
 
 
 def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
-    """How W&B can be reached, and why in a few words. Raises ConfigError where its own settings are not valid.
+    """Return how W&B can be reached, and why in a few words. Raises ConfigError where W&B's own settings are not valid.
 
-    A W&B without some of our settings writes runs to this disk alone: they might tell of the machine, which wandb sync leaves to the user.
+    Where W&B lacks some of `SETTINGS`, runs are written to this disk alone: they might hold facts about the machine, and the user decides
+    whether to send them with wandb sync.
     """
     _check_settings()
     lacked = [name for name in SETTINGS if name not in wandb.Settings.model_fields]
@@ -292,7 +294,7 @@ def _lacks(settings: Sequence[str]) -> str:
 def _check_settings() -> None:
     try:
         wandb.setup()
-    except (ValueError, wandb.errors.UsageError) as error:  # of the environment or W&B's settings file, by type or rule
+    except (ValueError, wandb.errors.UsageError) as error:  # in the environment or W&B's settings file
         raise ConfigError(
             f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
             "tracking.mode=off"

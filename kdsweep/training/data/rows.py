@@ -1,4 +1,4 @@
-"""One split as it is read, from a hub dataset or a file: each row's text, and its class by name."""
+"""Read one split from a hub dataset or a file: each row's text, and its class by name."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from kdsweep.system.wheels import local_path
 from kdsweep.training.data.tables import Table, as_text, check_columns, read_table
 
 HIDDEN = "-1"
-"""The class of rows whose label is kept back."""
+"""The class of rows whose label is not published."""
 NAMED_AT_MOST = 10
 """Classes in a message."""
 
@@ -27,7 +27,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 class RawRows(NamedTuple):
-    """One split as read: texts, pairs or None, and each row's class by name."""
+    """Holds one split as read: texts, second texts of pairs or None, and each row's class by name."""
 
     texts: list[str]
     pairs: list[str] | None
@@ -35,19 +35,20 @@ class RawRows(NamedTuple):
     declared: tuple[str, ...]
     """The classes that the dataset itself declares, in its order; empty where it declares none."""
     empty_dropped: int
-    """Rows left out because a text of theirs is empty, as the config says."""
+    """How many rows were left out because a text of theirs is empty, where the config asks for that."""
     complaint: str
-    """Which rows have an empty text, where they are not left out; empty where none has."""
+    """Names the rows that have an empty text and were not left out; empty where there is none."""
 
 
 def source(config: TrialConfig, split: str) -> str | None:
-    """Where a split comes from: a hub dataset's split name or a file's address; None where it is not named."""
+    """Return what `split` is read from: a hub dataset's split name or a file's address; None where the config does not name it."""
     found: str | None = getattr(config, f"{split}_split" if config.dataset else f"{split}_file")
     return found
 
 
 def raw_rows(config: TrialConfig, split: str) -> RawRows:
-    """A split that is named. Raises DataError for columns and labels that are missing, and for texts that are none."""
+    """Read `split`, which the config must name. Raises DataError where rows, columns, labels or the file are missing, and for cells that are
+    not texts."""
     named = source(config, split)
     assert named is not None
     where = f"{config.dataset} ({named})" if config.dataset else named
@@ -85,7 +86,7 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
 
 
 def _without_blank(table: Table) -> tuple[Table, list[int]]:
-    """The table without the rows that have neither text nor label, such as a spreadsheet writes behind its last; and those rows."""
+    """Remove rows that have neither text nor label, such as a spreadsheet writes behind its last row; return the table, and those rows."""
     cells = list(zip(*table.columns.values(), strict=True))
     filled = [any(cell is not None and str(cell).strip() for cell in row) for row in cells]
     columns = {name: list(compress(column, filled)) for name, column in table.columns.items()}
@@ -105,7 +106,7 @@ def _file_table(config: TrialConfig, address: str, columns: Sequence[str]) -> Ta
 
 
 def _texts(table: Table, column: str, rows: Sequence[int], where: str) -> list[str]:
-    """A column's texts; numbers as texts, a gap as an empty one. Raises DataError for what is neither."""
+    """Return a column's cells in `rows` as texts: numbers converted, a gap as an empty text. Raises DataError for any other cell."""
     values = table.columns[column]
     texts = []
     for row in rows:
@@ -119,7 +120,7 @@ def _texts(table: Table, column: str, rows: Sequence[int], where: str) -> list[s
 
 
 def _class_names(table: Table, column: str, chosen: Collection[str], where: str) -> list[str]:
-    """Each row's class by name. Raises DataError for missing, hidden and multi-label classes, and for regression."""
+    """Return each row's class by name. Raises DataError for missing, hidden and multi-label classes, and for regression."""
     values, declared = table.columns[column], table.declared.get(column, ())
     try:
         texts = [as_text(value) for value in values]
@@ -143,9 +144,9 @@ def _class_names(table: Table, column: str, chosen: Collection[str], where: str)
 
 
 def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection[str], where: str) -> dict[str, str]:
-    """What each label found in a split means: a declared class's name, whole numbers without `.0`, all else as it stands.
+    """Map each label found in a split to its class's name: a declared class's name, a whole number without `.0`, any other label unchanged.
 
-    Raises DataError for numbers that the dataset declares no class for, and where the labels are measurements.
+    Raises DataError for labels for which the dataset declares no class, and where the labels are measurements.
     """
     if declared:
         meant = {**{str(number): name for number, name in enumerate(declared)}, HIDDEN: HIDDEN}
@@ -157,9 +158,9 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
         return meant
     if all(_WHOLE.fullmatch(name) for name in found):
         named = {_whole(name): name for name in chosen}
-        if len(named) == len(chosen):  # else the user tells 1 from 1.0
+        if len(named) == len(chosen):  # else the user distinguishes 1 and 1.0
             return {name: named.get(_whole(name), _whole(name)) for name in found}
-    if set(chosen) & set(found):  # as the user spells them
+    if set(chosen) & set(found):  # as the user spells them, such as 0.5
         return {name: name for name in found}
     fractions = [name for name in found if _FRACTION.search(name)]
     if fractions and all(_NUMBER.fullmatch(name) for name in found):
@@ -171,13 +172,13 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
 
 
 def _whole(name: str) -> str:
-    """A whole number without the `.0` that pandas writes behind it where a column has gaps; all else as it stands."""
+    """Remove the `.0` that pandas writes behind a whole number where a column has gaps; return any other name unchanged."""
     found = _WHOLE.fullmatch(name)
     return found[1] if found else name
 
 
 def in_order(names: Collection[str]) -> tuple[str, ...]:
-    """Class names in order: numbers by size, all else by letter."""
+    """Sort class names: by size where all are whole numbers, otherwise by letter."""
     whole = all(_INTEGER.fullmatch(name) for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name))) if whole else tuple(sorted(names))
 
@@ -186,10 +187,10 @@ def in_order(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table:
-    import datasets  # takes a second, and files need none of it
+    import datasets  # takes a second, and is not needed for files
     from datasets.exceptions import DatasetGenerationError
 
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it calls out even for local files
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it sends a request even for local files
     datasets.utils.logging.disable_progress_bar()
     try:
         found = datasets.load_dataset(
@@ -208,10 +209,10 @@ def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table
 
 
 def resolved_dataset_revision(dataset: str | None, dataset_config: str | None, split: str) -> str | None:
-    """Return the commit that a hub dataset means today; None for files. Raises DataError, which names the `split`."""
+    """Return the commit that a hub dataset's name means today; None for files. Raises DataError, which names `split`, where none is found."""
     if dataset is None or Path(dataset).exists():
         return None
-    try:  # every repository has this file, and the hub's cache a folder a commit
+    try:  # every repository has this file, and the hub's cache has a folder for each commit
         return Path(hf_hub_download(dataset, ".gitattributes", repo_type="dataset")).parent.name
     except (OSError, ValueError) as error:
         raise DataError(_unreachable(dataset, dataset_config, split, error)) from error

@@ -1,4 +1,4 @@
-"""Rows and splits: `load_data` turns a hub name or files into splits whose classes are numbered alike. Shapes: N rows."""
+"""Load the splits of a trial: `load_data` reads a hub dataset or files into splits with one numbering of classes. Shapes: N rows."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SplitName = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """N rows: texts, second texts of pairs or None, and classes [N] as indices into the label names."""
+    """Holds N rows: texts, second texts of pairs or None, and classes [N] as indices into the label names."""
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
@@ -26,45 +26,45 @@ class Split:
         return len(self.texts)
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The named rows, in that order."""
+        """Return the rows with the numbers `rows`, in that order."""
         texts = tuple(self.texts[row] for row in rows)
         pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
         return Split(texts=texts, pairs=pairs, labels=self.labels[rows])
 
     def row_keys(self) -> list[tuple[str, str]]:
-        """What makes a row a duplicate of another: its exact text or pair of texts."""
+        """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
         return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The rows of a trial: train, validation (the search sees it) and test (opened at the end, or None)."""
+    """Holds the rows of a trial: train, validation (which the search uses) and test (used at the end alone, or None)."""
 
     train: Split
     validation: Split
     test: Split | None
     label_names: tuple[str, ...]
     duplicates_dropped: int
-    """Rows taken out of train (or validation) because the same text stands in a split that is ranked on."""
+    """How many rows were removed from train (or validation) because their text is also in validation or test (in test)."""
     empty_texts_dropped: int = 0
-    """Rows of the files that were left out because a text of theirs is empty."""
+    """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
-    """Texts (pairs) that stand in the files with two labels or more, before limits and before duplicates are dropped."""
+    """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
 
     def sizes(self) -> dict[str, int]:
-        """Rows of each split that there is."""
+        """Count the rows of each split that there is."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: len(split) for name, split in splits.items() if split is not None}
 
     def split(self, name: SplitName) -> Split:
-        """The split of that name. Raises DataError where there is none."""
+        """Return the split `name`. Raises DataError where there is none."""
         found: Split | None = getattr(self, name)
         if found is None:
             raise DataError(f"a {name} split must be named, but there is none (test_file, test_split or test_fraction)")
         return found
 
     def sha256(self) -> str:
-        """Of every text and label, in order."""
+        """Return the SHA-256 of the label names, and of every text and label of every split, in order."""
         digest = hashlib.sha256(repr(self.label_names).encode())
         for split in (self.train, self.validation, self.test):
             if split is not None:
@@ -72,13 +72,13 @@ class Data:
         return digest.hexdigest()
 
     def majority_accuracy(self) -> float:
-        """Validation accuracy of always naming the commonest training class."""
+        """Compute the validation accuracy of always predicting the commonest training class."""
         commonest = np.bincount(self.train.labels, minlength=len(self.label_names)).argmax()
         return float((self.validation.labels == commonest).mean())
 
 
 def texts_sha256(split: Split) -> str:
-    """Of a split's texts, in order."""
+    """Return the SHA-256 of a split's texts, in order."""
     digest = hashlib.sha256()
     for text, pair in split.row_keys():
         digest.update(f"{len(text)} {len(pair)} {text}{pair}".encode())
@@ -89,7 +89,7 @@ def texts_sha256(split: Split) -> str:
 
 
 def load_data(config: TrialConfig) -> Data:
-    """The splits that `config` names. Raises DataError for whatever is missing, empty, hidden or mislabelled."""
+    """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
     raw = {split: raw_rows(config, split) for split in ("train", "validation", "test") if source(config, split)}
     names = _label_names(config, raw)
     splits = {split: _numbered(rows, names, split) for split, rows in raw.items()}
@@ -116,7 +116,7 @@ def load_data(config: TrialConfig) -> Data:
 
 
 def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[str]:
-    """The classes, in order. Raises DataError where they are too few, and where a split holds empty texts."""
+    """Return the names of the classes, in order. Raises DataError where there are fewer than two, and where a split holds empty texts."""
     names = config.label_names or raw["train"].declared or in_order(set(raw["train"].names))
     if len(names) < 2:
         raise DataError(f"a classifier needs two classes or more, but the training rows hold {list(names)}")
@@ -140,7 +140,7 @@ def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
 
 
 def _conflicting(splits: Iterable[Split]) -> int:
-    """How many texts (pairs) stand in the rows with two labels or more."""
+    """Count the texts (pairs) that have two labels or more in `splits`."""
     first: dict[object, int] = {}
     conflicting = set()
     for split in splits:
@@ -151,7 +151,8 @@ def _conflicting(splits: Iterable[Split]) -> int:
 
 
 def _check_left(config: TrialConfig, data: Data, splits: Iterable[Split]) -> None:
-    """Raises DataError where no row is left, or none of a class that `splits` (as they were read) or `label_names` name."""
+    """Check that rows are left after duplicates and limits. Raises DataError where train or validation is empty, or where train lacks a class
+    that is in `splits` (as they were read) or in `label_names`."""
     for name, split in (("training", data.train), ("validation", data.validation)):
         if len(split) == 0:
             raise DataError(f"no {name} row is left after the duplicates were dropped")
@@ -167,7 +168,7 @@ def _check_left(config: TrialConfig, data: Data, splits: Iterable[Split]) -> Non
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Rows in a random order [N] whose every beginning holds the classes in about their overall shares."""
+    """Return the numbers of all rows in a random order [N] of which every beginning holds the classes in about their overall shares."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     seen: dict[int, int] = {}
     totals = np.bincount(labels)
@@ -183,7 +184,7 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 def _cut(
     config: TrialConfig, train: Split, validation: Split | None, test: Split | None
 ) -> tuple[Split, Split, Split | None]:
-    """Cut the splits that are not named from train, stratified by label."""
+    """Cut a test split (with `test_fraction`) and a validation split from train where they are None, stratified by label."""
     order = stratified_order(train.labels, config.split_seed)
     start = 0
     if test is None and config.test_fraction:
@@ -196,7 +197,7 @@ def _cut(
 
 
 def _without(split: Split, other: Split) -> tuple[Split, int]:
-    """`split` less the rows whose text stands in `other`, and how many those were."""
+    """Remove the rows of `split` whose text is also in `other`; return the rest, and how many rows were removed."""
     taken = set(other.row_keys())
     rows = np.array([row for row, key in enumerate(split.row_keys()) if key not in taken], dtype=np.int64)
     return split.take(rows), len(split) - len(rows)

@@ -1,6 +1,6 @@
-"""Tables in files: the named columns of csv, tsv, json lines and parquet files, compressed or not. Nothing is guessed.
+"""Read named columns of csv, tsv, json, json lines and parquet files, compressed or not. Nothing is guessed.
 
-Cells of csv and tsv are texts as they stand; json and parquet keep their types, and `as_text` makes texts of them.
+Cells of csv and tsv are texts, unchanged; cells of json and parquet keep their types, and `as_text` converts them to texts.
 """
 
 import bz2
@@ -25,36 +25,36 @@ _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndj
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _DELIMITERS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 2**31 - 1
-"""Characters; Python's own limit of 131,072 is shorter than some documents."""
+"""Characters of a field; Python's default limit of 131,072 is shorter than some documents."""
 LISTED = 5
-"""Of many rows that break a rule, so many are named."""
+"""How many rows a message names at most, of those that break a rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The named columns of a file or dataset, N values each, and where each row stands in it."""
+    """Holds the wanted columns of a file or dataset, N values each, and the place of each row."""
 
     columns: Mapping[str, Sequence[Any]]
     places: Sequence[int]
-    """Of each row: the line on which it begins, from 1; or its number, from 0."""
+    """The place of each row: the line on which it begins, from 1; or its number, from 0."""
     counted_in: Literal["line", "row"]
     declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The classes that a column of whole numbers declares (the hub's ClassLabel), in their order."""
+    """By column of whole numbers, the classes that the numbers mean (the hub's ClassLabel), in their order."""
 
     def __len__(self) -> int:
         return len(self.places)
 
     def named(self, rows: Sequence[int]) -> str:
-        """Some rows as a message names them: `lines 3, 7, 9`, the first few of many."""
+        """Name rows for a message: `lines 3, 7, 9`, and of many rows the first `LISTED`."""
         places = [str(self.places[row]) for row in rows[:LISTED]]
         tail = f" and {len(rows) - LISTED:,} more" if len(rows) > LISTED else ""
         return f"{self.counted_in}{'s' * (len(rows) > 1)} {', '.join(places)}{tail}"
 
 
 def as_text(value: Any) -> str | None:
-    """A cell as a text: a number in its shortest form (1.0 is 1), true and false as json writes them, None for a gap.
+    """Convert a cell to a text: a number in its shortest form (1.0 is 1), true and false as json writes them; return None for a gap.
 
-    Raises TypeError for what is no single value.
+    Raises TypeError for a value of any other type, such as a list.
     """
     if value is None or isinstance(value, str):
         return value
@@ -69,10 +69,10 @@ def as_text(value: Any) -> str | None:
 
 
 def read_table(path: Path, columns: Sequence[str], *, where: str, delimiter: str | None, encoding: str) -> Table:
-    """The named columns of a file that messages call `where`; `delimiter` None: a comma, in a tsv a tab.
+    """Read the columns of a file that messages call `where`; a `delimiter` of None means a comma, in a tsv a tab.
 
-    Raises DataError for a kind that is not known, bytes that are not `encoding`, rows of another width than the header's, and
-    columns that are missing.
+    Raises DataError for an unknown kind of file, one that cannot be read, bytes that are not `encoding`, rows with more or fewer fields
+    than the header, and missing columns.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSIONS]
     kind = _KINDS.get(suffixes[-1]) if suffixes else None
@@ -94,7 +94,7 @@ def read_table(path: Path, columns: Sequence[str], *, where: str, delimiter: str
 
 
 def check_columns(wanted: Sequence[str], found: Sequence[str], where: str, hint: str = "") -> None:
-    """Raises DataError, with what is there and a `hint`, where a column is missing or stands twice."""
+    """Check that `found` has every wanted column once. Raises DataError, with `hint`, where one is missing or occurs twice."""
     missing = [name for name in wanted if name not in found]
     if missing:
         listed = ", ".join(found)
@@ -107,12 +107,12 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], where: str, hint:
 
 
 def _codec(encoding: str) -> str:
-    """UTF-8 with a byte order mark in front is UTF-8 too."""
+    """Return the codec for `encoding`: for UTF-8 the one that skips a byte order mark at the beginning."""
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 def _decompressed(path: Path) -> IO[bytes]:
-    """The file's content; its last suffix says how it is packed."""
+    """Open a file to read its uncompressed content; its last suffix names the compression."""
     openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     openers |= {".zst": _zstandard, ".zip": _only_member}
     suffix = path.suffix.lower()
@@ -121,14 +121,14 @@ def _decompressed(path: Path) -> IO[bytes]:
 
 
 def _zstandard(path: Path) -> Any:
-    import pyarrow  # takes a while, and most files need none of it
+    import pyarrow  # takes a while, and is not needed for most files
 
     stream: Any = pyarrow.CompressedInputStream
     return stream(str(path), "zstd")
 
 
 def _seekable(file: IO[bytes]) -> IO[bytes]:
-    """The file itself, or what is packed in it, unpacked in memory."""
+    """Return the file itself, or where it is compressed its content, unpacked in memory."""
     return file if isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
 
 
@@ -142,7 +142,7 @@ def _only_member(path: Path) -> IO[bytes]:
 
 
 def _undecodable(path: Path, encoding: str, why: UnicodeError) -> str:
-    """What to say of a file's first byte that is not `encoding`."""
+    """Describe, for a message, the first byte of a file that is not `encoding`."""
     with _decompressed(path) as file:
         content = file.read()
     try:
@@ -159,7 +159,7 @@ def _undecodable(path: Path, encoding: str, why: UnicodeError) -> str:
 
 
 def _delimited(file: TextIO, names: Sequence[str], where: str, delimiter: str) -> Table:
-    """Raises DataError where a row has not as many fields as the header, or quotes are not as csv has them."""
+    """Read a csv or tsv file. Raises DataError where a row has more or fewer fields than the header, or quotes are not closed or doubled."""
     csv.field_size_limit(_LONGEST_FIELD)
     blank, first = next(((number, line) for number, line in enumerate(file) if line.strip()), (0, ""))
     hint, begins = _other_delimiter(first, names, delimiter), blank + 1
@@ -192,7 +192,7 @@ def _delimited(file: TextIO, names: Sequence[str], where: str, delimiter: str) -
 
 
 def _other_delimiter(line: str, names: Sequence[str], delimiter: str) -> str:
-    """A way out, where another delimiter would find every named column in a file's first line."""
+    """Return a hint for a message where another delimiter would find every name in a file's first line; otherwise an empty text."""
     headers = {each: next(csv.reader([line], delimiter=each), []) for each in (delimiter, *_DELIMITERS)}
     fits = [each for each, header in headers.items() if set(names) <= set(header)]
     return f"; csv_delimiter: {json.dumps(fits[0])} finds them" if fits and fits[0] != delimiter else ""
@@ -211,7 +211,7 @@ def _ragged(ragged: Sequence[tuple[int, int]], width: int, where: str, delimiter
 
 
 def _json(file: TextIO, names: Sequence[str], where: str) -> Table:
-    """Of one object a line, or of one list of objects."""
+    """Read a file of one object a line, or of one list of objects. Raises DataError for any other content, and for missing columns."""
     lines = enumerate(file, 1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
     listed = first.lstrip().startswith("[")
@@ -246,7 +246,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _parquet(path: Path, names: Sequence[str], where: str) -> Table:
-    import pyarrow  # takes a while, and most files need none of it
+    import pyarrow  # takes a while, and is not needed for most files
     import pyarrow.parquet
 
     try:

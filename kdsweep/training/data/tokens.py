@@ -1,4 +1,4 @@
-"""One model's tokens of a split, and the batches cut from them.
+"""Tokenise a split for one model, and cut the tokens into batches.
 
 `tokenize` makes the tokens; `training_batches` and `evaluation_batches` cut padded batches of rows of about one length.
 Shapes: B batch, N rows, L tokens.
@@ -26,24 +26,24 @@ mix classes of different length. On CLINC150 50 batches cost 1.5 points of accur
 EVALUATION_ROWS = 128
 """Rows of a batch without gradients."""
 GPU_WIDTH = 8
-"""On a GPU a batch is padded to a multiple of it: attention's kernels like that, and few shapes make few graphs (`fast/cuda_graphs`)."""
+"""On a GPU a batch is padded to a multiple of it: attention's kernels are faster then, and few shapes make few graphs (`fast/cuda_graphs`)."""
 TEACHER_LOGITS = "teacher_logits"
-"""The name of the target that every split carries."""
+"""The name of the target that every split has."""
 
 
 _WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
-"""Files of which each holds a tokenizer by itself, whatever its class."""
+"""Files of which each holds a whole tokenizer, of any class."""
 _SAVE_IT = "Save the tokenizer that the model was trained with beside its weights: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
 
 
 def load_tokenizer(address: str, revision: str | None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer beside a model's weights. Raises ModelError where it cannot be read or none of its files is there."""
+    """Load the tokenizer beside a model's weights. Raises ModelError where it cannot be read, or none of its files is there."""
     path = local_path(address)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=False
         )
-    except Exception as error:  # of a torn file, the tokenizers library raises no kind of its own
+    except Exception as error:  # for a torn file the tokenizers library raises no class of its own
         cause = " ".join(str(error).split())[:400]
         raise ModelError(f"{address!r} must hold a tokenizer, but: {cause}\n{_SAVE_IT}") from error
     own = [name for kind, name in tokenizer.vocab_files_names.items() if kind != "tokenizer_file"]
@@ -55,19 +55,19 @@ def load_tokenizer(address: str, revision: str | None) -> PreTrainedTokenizerBas
 
 
 def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
-    """Whether a file of a tokenizer is there: transformers makes an empty one, to which every word is unknown, of no file at all."""
+    """Return whether a file of a tokenizer is there: without any, transformers makes an empty one, to which every word is unknown."""
 
     def exists(name: str) -> bool:
         if Path(path).is_dir():
             return (Path(path) / name).is_file()
-        return isinstance(try_to_load_from_cache(path, name, revision=revision), str)  # where loading it has put them
+        return isinstance(try_to_load_from_cache(path, name, revision=revision), str)  # where from_pretrained put it
 
     return any(map(exists, (*_WHOLE_TOKENIZERS, *own)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """A split's tokens end to end, on the device: ids and segments [sum of lengths], where each row starts, and how long it is [N]."""
+    """Holds a split's tokens end to end, on the device: ids and segments [sum of lengths], each row's start in them and its length [N]."""
 
     ids: Tensor
     segments: Tensor | None
@@ -75,27 +75,27 @@ class Tokens:
     lengths: np.ndarray
     pad_id: int
     truncated_rows: int = 0
-    """Of the whole split: how many `max_length` cut."""
+    """How many rows of the whole split were cut to `max_length`."""
     pads_left: bool = False
-    """Whether padding stands before a row: for a model that answers from the last place."""
+    """Whether a row is padded on its left: for a model that reads its answer from the last place."""
     unknown_share: float = 0.0
-    """Share of the word pieces that the tokenizer does not know, special ones aside, of the rows as they were tokenized."""
+    """Share of unknown word pieces in all of the rows as they were tokenized, special ones not counted."""
 
     def to(self, device: str) -> "Tokens":
-        """The same on another device; lengths stay on the host, so that a batch's width costs no synchronisation."""
+        """Copy the tokens to `device`; lengths stay on the host, so that a batch's width is known without a synchronisation."""
         segments = self.segments.to(device) if self.segments is not None else None
         return replace(self, ids=self.ids.to(device), segments=segments, starts=self.starts.to(device))
 
     def take(self, rows: np.ndarray) -> "Tokens":
-        """The named rows, in that order."""
+        """Return the rows with the numbers `rows`, in that order; the ids and segments of all rows are kept."""
         return replace(self, starts=self.starts[torch.from_numpy(rows)], lengths=self.lengths[rows])
 
     def renumbered(self, pieces: Tensor) -> "Tokens":
-        """The same with every id replaced by its place in `pieces`, which is sorted and holds it."""
+        """Return the tokens with every id replaced by its place in `pieces`, which is sorted and holds all of them."""
         return replace(self, ids=torch.searchsorted(pieces, self.ids))
 
     def sha256(self) -> str:
-        """Of all that a model computes with."""
+        """Return the SHA-256 of ids, segments, starts and padding: of all that a model computes with, for tokens of a whole split."""
         digest = hashlib.sha256(f"{self.pad_id} {self.pads_left}".encode())
         for tensor in (self.ids, self.segments, self.starts):
             digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
@@ -105,7 +105,7 @@ class Tokens:
 def tokenize(
     split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool, pads_left: bool = False
 ) -> Tokens:
-    """One model's tokens of a split; with `segments`, the token type ids that tell a BERT the two texts of a pair apart."""
+    """Tokenise a split for one model; with `segments`, also token type ids, by which a BERT distinguishes the two texts of a pair."""
     encoded = tokenizer(
         list(split.texts),
         list(split.pairs) if split.pairs is not None else None,
@@ -132,9 +132,9 @@ def tokenize(
 def _truncated_rows(
     encoded: BatchEncoding, split: Split, tokenizer: PreTrainedTokenizerBase, full: np.ndarray, max_length: int
 ) -> int:
-    """How many of the `full` rows, as long as a row may be, were longer before; what was cut off lies beside a row's tokens.
+    """Count the rows that were cut, among the rows `full` of `max_length` tokens; a fast tokenizer keeps what it cut off.
 
-    A tokenizer written in Python keeps no such thing: it makes those rows' tokens again.
+    A tokenizer written in Python does not: with one, the rows `full` are tokenised again, without a limit.
     """
     if encoded.encodings is not None:
         return sum(bool(encoded.encodings[row].overflowing) for row in full.tolist())
@@ -143,7 +143,8 @@ def _truncated_rows(
 
 
 def _unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> float:
-    """Of all word pieces; 0 where the unknown one is another special token too, as in tokenizers of bytes, which know every text."""
+    """Return the share of unknown word pieces; 0 where the unknown token is another special token too, as in tokenizers of bytes, which can
+    encode every text."""
     unknown = tokenizer.unk_token_id
     others = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad", "mask"))
     if unknown is None or unknown in others:
@@ -153,15 +154,15 @@ def _unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *
 
 
 class Batch(NamedTuple):
-    """B rows padded to their longest, L (on a GPU a multiple of `GPU_WIDTH`): their rows [B], and what a model takes of them, each [B, L]."""
+    """Holds B rows padded to the longest, L (on a GPU to a multiple of `GPU_WIDTH`): the rows' numbers [B], and a model's inputs, each [B, L]."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
 
 
 def training_batches(tokens: Tokens, *, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """Every row once in an order that (seed, epoch, batch_size) decide: shuffled, sorted by length inside windows of
-    `WINDOW_BATCHES` batches, cut, and the batches shuffled. The last of a window may be smaller."""
+    """Cut all rows into batches, in an order that `seed`, `epoch`, `batch_size` and the lengths decide: rows are shuffled, sorted by length
+    inside windows of `WINDOW_BATCHES` batches, cut, and the batches shuffled. The last batch of the last window may be smaller."""
     generator = np.random.default_rng((seed, epoch))
     shuffled = generator.permutation(len(tokens.lengths))
     window = WINDOW_BATCHES * batch_size
@@ -174,19 +175,20 @@ def training_batches(tokens: Tokens, *, batch_size: int, seed: int, epoch: int) 
 
 
 def evaluation_batches(tokens: Tokens) -> Iterator[Batch]:
-    """Every row once, shortest first."""
+    """Cut all rows into batches of `EVALUATION_ROWS`, shortest rows first."""
     order = np.argsort(tokens.lengths, kind="stable")
     starts = range(0, len(order), EVALUATION_ROWS)
     yield from _batches(tokens, [order[start : start + EVALUATION_ROWS] for start in starts])
 
 
 def padded(tokens: Tokens, rows: np.ndarray) -> Batch:
-    """The named rows as one batch, gathered on the tokens' device."""
+    """Gather the rows with the numbers `rows` into one batch, on the tokens' device."""
     return next(_batches(tokens, [rows]))
 
 
 def _batches(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
-    """Each of `cuts` as a batch. Their rows go to the device once for all: a copy for each batch would wait for the step before it."""
+    """Gather each of `cuts`, numbers of rows, into a batch. All numbers are copied to the device at once: a copy for each batch would wait for
+    the step before it."""
     device, longest = tokens.ids.device, int(tokens.lengths.max())
     order, sizes = np.concatenate(cuts), [len(rows) for rows in cuts]
     indexes, owns = (torch.from_numpy(each).to(device).split(sizes) for each in (order, tokens.lengths[order]))
@@ -207,7 +209,7 @@ def _batches(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
 
 
 def split_batch(batch: Batch, pieces: int) -> list[Batch]:
-    """The batch as it is, or its rows in at most so many pieces of about one size."""
+    """Split a batch's rows into at most `pieces` pieces of one size, of which the last may be smaller."""
     if pieces == 1:
         return [batch]
     size = -(-len(batch.rows) // pieces)
@@ -220,24 +222,24 @@ def split_batch(batch: Batch, pieces: int) -> list[Batch]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One split as a model meets it, on the device: tokens, classes [N], and what the teacher gives for each row."""
+    """Holds one split as a model takes it, on the device: tokens, classes [N], and the teacher's outputs for each row."""
 
     tokens: Tokens
     labels: Tensor
     targets: Mapping[str, Tensor]
-    """By name, each [N, …]; `TEACHER_LOGITS` is always among them."""
+    """The teacher's outputs by name, each [N, …]; `TEACHER_LOGITS` is always among them."""
 
     @property
     def teacher_logits(self) -> Tensor:
-        """The teacher's logits [N, C], in the dataset's class order."""
+        """Return the teacher's logits [N, C], in the dataset's class order."""
         return self.targets[TEACHER_LOGITS]
 
     def take(self, rows: np.ndarray) -> "Rows":
-        """The named rows, in that order."""
+        """Return the rows with the numbers `rows`, in that order."""
         index = torch.from_numpy(rows)
         targets = {name: values[index] for name, values in self.targets.items()}
         return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], targets=targets)
 
     def renumbered(self, pieces: Tensor) -> "Rows":
-        """The same rows in the ids of a compact vocabulary."""
+        """Return the rows with the ids of a compact vocabulary: every id is replaced by its place in `pieces`."""
         return replace(self, tokens=self.tokens.renumbered(pieces))

@@ -1,10 +1,10 @@
-"""Training steps on a GPU as CUDA graphs: recorded once for each shape of a batch, and from then on launched whole.
+"""Run training steps on a GPU as CUDA graphs: each is recorded once for each shape of a batch, and from then on launched whole.
 
-A step of a small student is hundreds of kernels of a few microseconds each; launched one by one they take Python several times as
-long as the GPU. https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+A step of a small student is hundreds of kernels of a few microseconds each; to launch them one by one takes Python several times as
+long as the GPU computes. https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
-The update itself is the caller's, and the same code with and without graphs: the first batch of each shape is trained on as it is, the
-second is recorded. A graph lives as long as its training: the weights, moments and rows that it names do not move before.
+The caller defines the update, by one code with and without graphs: the first batch of each shape is trained on without a graph, the
+second is recorded. A graph is kept as long as its training: the weights, moments and rows that it reads stay at one address until then.
 """
 
 import functools
@@ -20,38 +20,38 @@ from kdsweep.training.data.tokens import Batch
 from kdsweep.training.fast import machine
 
 Update = Callable[[Batch], Tensor]
-"""One step of an optimizer by a batch; its losses, on the device."""
+"""Makes one optimizer step from a batch, and returns its losses, on the device."""
 
 
 class Graphs:
-    """The graphs of one training."""
+    """Holds the graphs of one training, and runs its steps by them."""
 
     def __init__(self, optimizer: Optimizer, device: str) -> None:
         self._optimizer = optimizer
         self._rate = torch.zeros((), device=device)
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[torch.Size, _Recorded | None] = {}
-        """None of a shape that came once, or that has no graph for want of memory."""
+        """Each shape's graph; None after its first batch, or where memory was too short to record one."""
         self._room = True
-        """Whether the memory has held every graph so far."""
+        """Whether memory was enough for every graph so far; no graph is recorded where it was not."""
 
     def step(self, batch: Batch, update: Update) -> Tensor:
-        """What `update(batch)` does and gives."""
+        """Do what `update(batch)` does and return its losses: by the graph of the batch's shape where one was or can be recorded."""
         self._rate.fill_(self._optimizer.param_groups[0]["lr"])
         shape = batch.inputs["input_ids"].shape
         if recorded := self._recorded.get(shape):
             return recorded.replay(batch)
-        with self._groups(lr=self._rate):  # a graph names it; the same in every group
+        with self._groups(lr=self._rate):  # a graph reads it from one address; every group has one rate
             if shape in self._recorded and self._room:
                 if recorded := self._record(batch, update):
                     self._recorded[shape] = recorded
                     return recorded.replay(batch)
                 self.forget()
-            self._recorded[shape] = None  # what is made on first use, such as the moments, cannot be made in a graph
+            self._recorded[shape] = None  # a graph must not make what is made on first use, such as the moments
             return update(batch)
 
     def forget(self) -> bool:
-        """Give the memory of every graph back, and record no more; whether there was a graph."""
+        """Free the memory of every graph and record no more; return whether there was a graph."""
         had = any(self._recorded.values())
         if had:
             torch.cuda.synchronize()
@@ -60,7 +60,7 @@ class Graphs:
         return had
 
     def _record(self, batch: Batch, update: Update) -> "_Recorded | None":
-        """The update of such a batch, nothing of it computed yet; None where memory is too short for it."""
+        """Record the update for batches of the shape of `batch`, without computing it; return None where memory is too short."""
         mine = Batch(batch.rows.clone(), {name: values.clone() for name, values in batch.inputs.items()})
         graph = torch.cuda.CUDAGraph()
         with self._groups(capturable=True):
@@ -76,7 +76,7 @@ class Graphs:
 
     @contextmanager
     def _groups(self, **values: Any) -> Iterator[None]:
-        """Inside the block, every parameter group of the optimizer has these values."""
+        """Run the block with `values` in every parameter group of the optimizer, then restore the earlier ones."""
         groups = self._optimizer.param_groups
         before = [{name: group[name] for name in values} for group in groups]
         for group in groups:
@@ -89,13 +89,13 @@ class Graphs:
 
 
 class _Recorded:
-    """One shape's graph, with the batch that it reads and the losses that it writes."""
+    """Holds one shape's graph, the batch that it reads and the losses that it writes."""
 
     def __init__(self, graph: torch.cuda.CUDAGraph, batch: Batch, losses: Tensor) -> None:
         self._graph, self._batch, self._losses = graph, batch, losses
 
     def replay(self, batch: Batch) -> Tensor:
-        """The step, of this batch."""
+        """Copy `batch` to where the graph reads it, launch the graph, and return a copy of the losses."""
         self._batch.rows.copy_(batch.rows)
         for name, values in batch.inputs.items():
             self._batch.inputs[name].copy_(values)
@@ -105,7 +105,7 @@ class _Recorded:
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Inside the block, work goes to a stream of its own: the default one cannot be recorded. Elsewhere than on a GPU, nothing."""
+    """Run the block with its GPU work on a separate stream, because the default stream cannot be recorded. On a CPU, change nothing."""
     if not device.startswith("cuda"):
         yield
         return
@@ -119,11 +119,11 @@ def own_stream(device: str) -> Iterator[None]:
 
 
 def recording() -> bool:
-    """Whether a graph is being recorded."""
+    """Return whether a CUDA graph is being recorded."""
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 @functools.cache
 def _stream(device: str) -> torch.cuda.Stream:
-    """The same for every training, so that its memory is used again."""
+    """Return the stream for training on `device`, one for all trainings, so that its memory is used again."""
     return torch.cuda.Stream(device)

@@ -1,6 +1,6 @@
-"""Encoders whose parts are known by name: what a from_teacher student copies, and what the shortcuts compute in their own way.
+"""Define the encoders whose parts have known names: those a from_teacher student copies, and those the shortcuts compute differently.
 
-A model of any other family trains all the same, without the shortcuts that need to know it.
+A model of any other family can be trained too, without the shortcuts that need these names.
 Shapes: B batch, L tokens, H width.
 """
 
@@ -16,7 +16,7 @@ from kdsweep.system.libraries import lacks
 
 
 def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **_: Any) -> Tensor:
-    """The first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
+    """Compute the first token's output of a DistilBERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
     own, first = layer.attention, hidden[:, :1]
     mixed = _first_attends(hidden, (own.q_lin, own.k_lin, own.v_lin), own.n_heads, own.dropout, attention_mask)
     attended = layer.sa_layer_norm(own.out_lin(mixed) + first)
@@ -25,7 +25,7 @@ def _distilbert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor |
 
 
 def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """The same of a BERT layer."""
+    """Compute the first token's output of a BERT layer, [B, 1, H], from all tokens' input [B, L, H]."""
     own = layer.attention.self
     projections = own.query, own.key, own.value
     mixed = _first_attends(hidden, projections, own.num_attention_heads, own.dropout, attention_mask)
@@ -36,9 +36,9 @@ def _bert_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None 
 def _first_attends(
     hidden: Tensor, projections: tuple[Any, Any, Any], heads: int, dropout: nn.Dropout, attention_mask: Tensor | None
 ) -> Tensor:
-    """What the first token's attention gathers from all tokens, [B, 1, H]; `projections` to queries, keys and values.
+    """Compute the first token's attention over all tokens, [B, 1, H]; `projections` are those to queries, keys and values.
 
-    One token asks, so no token needs a key or a value of its own: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
+    With one query, no token's key or value needs to be computed: qᵀ(K h) = (Kᵀq)ᵀ h and Σ a (V h) = V Σ a h, for each head.
     """
     query, key, value = projections
 
@@ -61,7 +61,7 @@ def _first_attends(
 
 
 class LayerNames(NamedTuple):
-    """The modules of a layer that have weights, each by its name below the layer."""
+    """Names the modules of a layer that have weights, each relative to the layer."""
 
     query: str
     key: str
@@ -75,18 +75,18 @@ class LayerNames(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One of transformers' encoders as a sequence classifier."""
+    """Describes one of transformers' encoders as a sequence classifier."""
 
     classifier: type[nn.Module]
     embeddings: str
     layers: str
-    """Where its embeddings and the list of its layers stand in the classifier."""
+    """Paths of the embeddings and of the list of layers in the classifier."""
     names: LayerNames
     first_token: Callable[..., Tensor]
-    """A layer's output for the first token alone, [B, 1, H], from the layer and what the layer is called with."""
+    """Computes a layer's output for the first token alone, [B, 1, H], from the layer and the layer's own arguments."""
 
     def last_layer(self, model: nn.Module) -> nn.Module:
-        """Return the last layer of a classifier of this family. Raises LibraryError where transformers has other names for its parts."""
+        """Return the last layer of `model`, a classifier of this family. Raises LibraryError where transformers names the layer's parts otherwise."""
         try:
             *_, last = model.get_submodule(self.layers).children()
             for name in self.names:
@@ -132,7 +132,7 @@ DISTILBERT = Family(
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """Return the family of a classifier; None for one that is not known, and for a decoder, whose last token answers."""
+    """Return the family of a classifier; None for an unknown one, and for a decoder, which classifies by its last token."""
     if getattr(model.config, "is_decoder", False):
         return None
     return next((family for family in (BERT, DISTILBERT) if isinstance(model, family.classifier)), None)

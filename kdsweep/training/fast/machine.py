@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: the device, the precision that `auto` means on it, and the versions."""
+"""Find what a result depends on besides its config: the device, the precision that `auto` means on it, and the versions."""
 
 import ctypes
 import functools
@@ -17,8 +17,8 @@ from kdsweep import __version__
 from kdsweep.system.libraries import part_of, version
 
 PAYS = 1.5
-"""A way to multiply matrices is taken where the others need this many times its seconds: CPUs lie to both sides of it (bfloat16 with AMX
-at 2.5 to 5, without at 0.6), so that measuring again gives the same answer, on a busy machine too."""
+"""A faster way to multiply matrices is used where the others take at least this many times its seconds. No measured CPU is near this
+factor (bfloat16 with AMX: 2.5 to 5, without: 0.6), so that measuring again gives the same answer, on a busy machine too."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """From glibc's malloc.h."""
@@ -27,15 +27,15 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "optuna", "wandb
 
 
 def best_device() -> str:
-    """`cuda` where there is one, else `cpu`."""
+    """Return `cuda` where there is a CUDA device, otherwise `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def best_precision(device: str) -> str:
-    """`bf16` where the hardware multiplies matrices of bfloat16 faster: a GPU that has it, a CPU that shows it. Else `fp32`.
+    """Return `bf16` where a GPU has bfloat16, or a CPU multiplies matrices of it `PAYS` times as fast when measured; otherwise `fp32`.
 
-    A Xeon without AMX has instructions for it that do not pay: a step takes 1.6 times as long. With AMX, or on an EPYC of the Zen 5
-    kind, it takes half the time or less.
+    A Xeon without AMX has instructions for bfloat16, but a step with them takes 1.6 times as long. With AMX, or on an EPYC with Zen 5
+    cores, it takes half the time or less.
     """
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -44,17 +44,17 @@ def best_precision(device: str) -> str:
 
 
 def blas_is_slow() -> bool:
-    """Whether oneDNN's float32 products beat those of torch's BLAS here: MKL has no AVX-512 for AMD's CPUs."""
+    """Return whether oneDNN multiplies float32 matrices `PAYS` times as fast as torch's BLAS: MKL uses no AVX-512 on AMD's CPUs."""
     seconds = product_seconds()
     return seconds["blas"] >= PAYS * seconds["onednn"]
 
 
 @functools.cache
 def product_seconds() -> dict[str, float]:
-    """CPU seconds of a linear layer on one thread, the best of several: float32 by torch's BLAS and by oneDNN, and bfloat16.
+    """Measure CPU seconds of a linear layer on one thread, the best of ten: float32 by torch's BLAS and by oneDNN, and bfloat16.
 
-    One thread's own time, so that what else the machine does changes the answer little. A layer of a step's size: on fewer rows, and
-    of a weight that lies the other way round, most of bfloat16's seconds would go into rearranging the weight.
+    The thread's own CPU time is measured, so that other load on the machine changes the answer little. The layer is of a step's size: on
+    fewer rows, and with a transposed weight, bfloat16 would spend most of its seconds on rearranging the weight.
     """
     input, weight = torch.ones(512, 512), torch.ones(512, 512)
     low_input, low_weight = input.bfloat16(), weight.bfloat16()
@@ -76,17 +76,17 @@ def product_seconds() -> dict[str, float]:
 
 
 def onednn_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` by oneDNN, which torch itself asks for float32 only inside compiled code. No gradient."""
+    """Compute `torch.nn.functional.linear` by oneDNN, which torch itself uses for float32 only inside compiled code. No gradient."""
     product = part_of(torch.ops.mkldnn, "_linear_pointwise", "torch", "a float32 product on this CPU")
     output: Tensor = product(input, weight, bias, "none", [], "")
     return output
 
 
 def set_up(threads: int) -> None:
-    """Make the process one that trains: fix torch's CPU threads, whose number changes the last bits of a result, and keep memory.
+    """Set up this process for training: set the number of torch's CPU threads, which changes the last bits of a result, and keep freed memory.
 
-    A step frees what the next one needs again. glibc would give it back to the system in between, and every page of it would cost a
-    fault anew: a tenth to a fifth of a step. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    A step frees memory that the next one needs again. By default glibc returns it to the system, and every page of it costs a page fault
+    again: a tenth to a fifth of a step. https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     torch.set_num_threads(threads)
     if platform.libc_ver()[0] == "glibc":
@@ -97,7 +97,7 @@ def set_up(threads: int) -> None:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside the block, torch computes with so many CPU threads."""
+    """Run the block with `count` CPU threads of torch."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -107,24 +107,24 @@ def threads(count: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocation failed: torch's, the CUDA driver's or the CPU's, for which torch has no exception of its own."""
+    """Return whether `error` is a failed allocation: torch's, the CUDA driver's or the CPU's; torch has no exception class for the last two."""
     told = ("DefaultCPUAllocator", "CUDA error: out of memory")
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)
 
 
 def free_memory() -> None:
-    """Give back what torch keeps for reuse on a GPU."""
+    """Free the GPU memory that torch keeps for reuse."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def hardware(device: str) -> str:
-    """The name of the GPU or CPU."""
+    """Return the name of the GPU or CPU."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
 
 
 def environment(device: str) -> dict[str, str]:
-    """Versions and hardware, for the record and the receipt."""
+    """Return versions, threads and hardware, for the record and the receipt."""
     return {
         "kdsweep": __version__,
         **{name: version(name) for name in _PACKAGES},
@@ -137,7 +137,7 @@ def environment(device: str) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The CPU's own name where the system tells it."""
+    """Return the CPU's name, or its architecture where Linux does not give the name, and the number of its cores."""
     facts = Path("/proc/cpuinfo")
     named = (
         [line.partition(":")[2].strip() for line in facts.read_text().splitlines() if line.startswith("model name")]

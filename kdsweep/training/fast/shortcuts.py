@@ -1,8 +1,8 @@
-"""What a model may leave out: the same mathematics from fewer operations.
+"""Leave out or replace operations of a model: the same mathematics at less cost.
 
-Beside the matrix products that nobody can spare, a step waits for the tokens of the last layer that nobody reads; on a CPU for
-dropout's random numbers, in bfloat16 for attention's detour over float32, and in float32 for a BLAS that does not know the CPU; on a GPU
-for the host, which looks whether a batch has padding.
+Beside the matrix products, which are necessary, a step spends time on outputs of the last layer that are not read; on a CPU on dropout's
+random numbers, in bfloat16 on attention's conversions to float32, in float32 on a BLAS that is slow on this CPU; on a GPU on the host's check
+whether a batch has padding, and on the gradients of biases.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -22,9 +22,9 @@ from kdsweep.training.fast.families import family_of
 
 @contextmanager
 def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[None]:
-    """Inside the block `model` takes every shortcut of this module that its device has; after it, it is as before.
+    """Run the block with every shortcut of this module that fits `model` and its device; then restore the model.
 
-    Whoever reads other `outputs` than logits gets every token of the last layer.
+    `weights_in_bfloat16` is not among them. Where the caller reads `outputs` besides logits, the last layer computes every token.
     """
     family = family_of(model)
     with ExitStack() as stack:
@@ -35,7 +35,7 @@ def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[No
                 modes.append(OneDNNProducts)
             stack.enter_context(forward_inside(model, modes))
         elif family is not None:
-            stack.enter_context(attention(model, "sdpa"))  # which takes a mask of that kind
+            stack.enter_context(attention(model, "sdpa"))  # which accepts the mask of `ready_mask`
             stack.enter_context(ready_mask(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
         if family is not None and not outputs:
@@ -49,8 +49,8 @@ def _device_type(model: nn.Module) -> str:
 
 @contextmanager
 def weights_in_bfloat16(model: nn.Module) -> Iterator[None]:
-    """Inside the block, for a step forwards and backwards, linear layers have bfloat16 copies of their weights; after it, the weights have
-    the gradients of the copies. The numbers of autocast, which would cast every weight and every gradient by itself."""
+    """Run the block, a forward and backward pass, with bfloat16 copies of the linear layers' weights; then add the copies' gradients to
+    those of the weights. The numbers are those of autocast, which would cast every weight and every gradient one by one."""
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     places = [(linear, name) for linear in linears for name, _ in linear.named_parameters(recurse=False)]
     weights = [getattr(linear, name) for linear, name in places]
@@ -81,7 +81,7 @@ def _copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 @contextmanager
 def ready_mask(model: nn.Module) -> Iterator[None]:
-    """Inside the block, attention gets its mask ready-made: transformers would wait for the GPU, to drop one that masks nothing."""
+    """Run the block with the mask in the form that attention needs: transformers would wait for the GPU to find and drop a mask of ones."""
     plain = model.forward
 
     def forward(*args: Any, attention_mask: Tensor, **kwargs: Any) -> Any:
@@ -93,8 +93,8 @@ def ready_mask(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None]:
-    """Inside the block, attention is of one kind: on a CPU plain matrix products, since torch's fused one has no dropout there, and falls back
-    to them in float32."""
+    """Run the block with one kind of attention: on a CPU plain matrix products, since torch's fused attention has no dropout there, and falls
+    back to such products in float32."""
     facts: Any = model.config
     before = part_of(facts, "_attn_implementation", "transformers", "choosing a model's attention")
     model.set_attn_implementation(kind)  # type: ignore[operator]
@@ -106,7 +106,7 @@ def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None
 
 @contextmanager
 def forward_inside(model: nn.Module, modes: Sequence[type[TorchFunctionMode]]) -> Iterator[None]:
-    """Inside the block, `model`'s forward pass runs under each of `modes`."""
+    """Run the block with `model`'s forward pass under each of `modes`."""
     plain = model.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -121,14 +121,14 @@ def forward_inside(model: nn.Module, modes: Sequence[type[TorchFunctionMode]]) -
 
 @contextmanager
 def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> Iterator[None]:
-    """The last layer computes the first token alone, the only one that BERT's and DistilBERT's classifiers read."""
+    """Run the block with a last layer that computes the first token alone, the only one that BERT's and DistilBERT's classifiers read."""
     with _forward(layer, partial(first_token, layer)):
         yield
 
 
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """`module.forward` is `forward` inside the block."""
+    """Run the block with `forward` as `module.forward`."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -140,15 +140,15 @@ def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 class CheapDropout(TorchFunctionMode):
-    """Inside the block, dropout takes 16 random bits an element, where torch's own draws one number after the other.
+    """Replaces dropout inside its block by one of 16 random bits an element, since torch on a CPU draws one number after the other.
 
-    The probability is rounded to a multiple of 2**-16; as in torch, what is kept is divided by its share, in the input's type.
+    The probability is rounded to a multiple of 2**-16; as in torch, kept elements are divided by their share, in the input's type.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Every torch function passes here; dropout alone is replaced."""
+        """Call `func`, or in place of dropout the one of this module."""
         return (_dropout if func is functional.dropout else func)(*args, **(kwargs or {}))
 
 
@@ -162,43 +162,43 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 
 
 class OneDNNProducts(TorchFunctionMode):
-    """Inside the block, float32 linear layers are computed by oneDNN, forwards and backwards; under autocast they are torch's."""
+    """Replaces float32 linear layers inside its block by oneDNN's, forwards and backwards; under autocast they stay torch's."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Every torch function passes here; linear layers alone are replaced."""
+        """Call `func`, or in place of a linear layer outside autocast oneDNN's."""
         if func is functional.linear and not torch.is_autocast_enabled("cpu"):
             return _OneDNNLinear.apply(*args, **(kwargs or {}))  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
 class BiasByProduct(TorchFunctionMode):
-    """Inside the block, the gradient of a linear layer's bias is a product with ones: torch's sum over rows takes a GPU several times as long."""
+    """Computes a linear layer's bias gradient as a product with ones, inside its block: torch's sum over rows takes a GPU several times as long."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Every torch function passes here; linear layers alone are replaced."""
+        """Call `func`, or `_Linear` in place of a linear layer with a bias where gradients are enabled."""
         if func is functional.linear and torch.is_grad_enabled() and len(args) == 3 and args[2] is not None:
             return _Linear.apply(*args)  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
 class _Linear(torch.autograd.Function):
-    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = 1ᵀ dy."""
+    """Computes y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = 1ᵀ dy."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """The output; what the gradients need is kept."""
+        """Return the output y, and save what the gradients need."""
         ctx.save_for_backward(input, weight)
         return functional.linear(input, weight, bias)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of each that wants it."""
+        """Return the gradients of input, weight and bias; None for each that needs none."""
         (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         flat = gradient.reshape(-1, gradient.shape[-1])
         return (
@@ -209,17 +209,18 @@ class _Linear(torch.autograd.Function):
 
 
 class _OneDNNLinear(torch.autograd.Function):
-    """y = x Wᵀ + b, with dx = dy W, dW = dyᵀ x and db = Σ dy."""
+    """Computes y = x Wᵀ + b by oneDNN, with dx = dy W, dW = dyᵀ x and db = Σ dy."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The output; what the gradients need is kept."""
+        """Return the output y, and save what the gradients need."""
         ctx.save_for_backward(input, weight)
         return machine.onednn_linear(input, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of each that wants it; dW by torch, since oneDNN takes ten times as long for some strides of it."""
+        """Return the gradients of input, weight and bias; None for each that needs none. dW is torch's: for some of its strides oneDNN takes ten
+        times as long."""
         (input, weight), (of_input, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         flat = gradient.reshape(-1, gradient.shape[-1])
         return (

@@ -1,7 +1,7 @@
-"""A trial over several devices: each of its processes takes a share of every batch, and gradients are summed as if the batch were whole.
+"""Run a trial on several devices: each of its processes computes a share of every batch, and gradients are summed to those of the batch.
 
-The worker leads, and starts the others (`python -m kdsweep.training.follower`), which know nothing of study, W&B and records. How they talk to each
-other is accelerate's choice, which is imported here alone: NCCL between CUDA devices, gloo between CPU processes.
+The worker leads, and starts the others (`python -m kdsweep.training.follower`), which do not use the study, W&B and records. accelerate,
+which is imported here alone, chooses how they communicate: by NCCL between CUDA devices, by gloo between CPU processes.
 """
 
 import os
@@ -26,12 +26,12 @@ from kdsweep.training.data.tokens import Batch, split_batch
 from kdsweep.training.fast import machine
 
 SETTLE_SECONDS = 2.0
-"""From a broken connection to the news that the process at its other end has died."""
+"""Longest time between a broken connection and the notice that the process at its other end has died."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one trial as one of them sees it. All call the same methods in the same order; alone, they change nothing."""
+    """Connects a process to the others of its trial. All must call its methods in one order; in a team of one, they change nothing."""
 
     rank: int = 0
     size: int = 1
@@ -39,11 +39,11 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that records the trial."""
+        """Return whether this is the process that records the trial."""
         return self.rank == 0
 
     def share(self, batch: Batch) -> Batch | None:
-        """The rows of a batch that this process takes; None where there are fewer rows than processes."""
+        """Return the rows of `batch` that this process computes; None where `split_batch` cuts fewer pieces than there are processes."""
         shares = split_batch(batch, self.size)
         return shares[self.rank] if self.rank < len(shares) else None
 
@@ -56,7 +56,7 @@ class Team:
                 tensor.copy_(summed.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` holds in one of the processes."""
+        """Return whether `flag` is true in at least one of the processes."""
         if self.size == 1:
             return flag
         raised = torch.tensor(float(flag), device=self.device)
@@ -65,11 +65,11 @@ class Team:
 
 
 ALONE = Team()
-"""A trial on one device."""
+"""The team of a trial on one device."""
 
 
 def check_devices(config: TrialConfig) -> None:
-    """Raises ConfigError where a trial cannot have its `devices_per_trial` here."""
+    """Check that a trial can have its `devices_per_trial` here. Raises ConfigError where accelerate or CUDA devices are missing."""
     wanted = config.devices_per_trial
     if wanted > 1 and find_spec("accelerate") is None:
         raise ConfigError(
@@ -83,9 +83,9 @@ def check_devices(config: TrialConfig) -> None:
 
 @contextmanager
 def leading(config: TrialConfig, folder: Path) -> Iterator[Team]:
-    """Inside the block, this process leads the trial whose config lies in `folder`, and the others follow it.
+    """Run the block as the leader of a trial whose config is in `folder`; start its other processes before, and stop them after the block.
 
-    However the block ends, so do they. Where one of them dies, this process exits: a worker that died has its trial tried again.
+    Where one of them dies during the block, this process exits too: the trial of a worker that died is tried again.
     """
     if config.devices_per_trial == 1:
         yield ALONE
@@ -97,11 +97,11 @@ def leading(config: TrialConfig, folder: Path) -> Iterator[Team]:
         with joined(config, rank=0, port=port) as team:
             try:
                 yield team
-            except RuntimeError:  # perhaps the connection to one that died: then the watch on it ends this process
+            except RuntimeError:  # perhaps a broken connection to one that died: then `_die_with` ends this process
                 time.sleep(SETTLE_SECONDS)
                 raise
             finally:
-                over.set()  # from here on the others may end as they like
+                over.set()  # from here on the others may end in any way
     finally:
         over.set()
         for follower in followers:
@@ -111,7 +111,7 @@ def leading(config: TrialConfig, folder: Path) -> Iterator[Team]:
 
 @contextmanager
 def joined(config: TrialConfig, *, rank: int, port: int) -> Iterator[Team]:
-    """Inside the block, this process is one of a trial's; waits until all have come."""
+    """Run the block as process number `rank` of a trial, after all of the trial's processes have connected at `port`."""
     from accelerate import PartialState
 
     forget = part_of(PartialState, "_reset_state", "accelerate", "a trial on several devices")
@@ -131,7 +131,7 @@ def joined(config: TrialConfig, *, rank: int, port: int) -> Iterator[Team]:
 def _start(config: TrialConfig, folder: Path, rank: int, port: int, over: threading.Event) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
         [sys.executable, "-m", "kdsweep.training.follower", str(folder), str(rank), str(port)],
-        stdin=subprocess.PIPE,  # which closes with this process, whatever ends it
+        stdin=subprocess.PIPE,  # closed when this process ends, for whatever reason
         stdout=sys.stderr.fileno(),
         env={**os.environ, "OMP_NUM_THREADS": str(config.threads), "MKL_NUM_THREADS": str(config.threads)},
         start_new_session=True,  # Ctrl-C reaches the leader alone
@@ -141,7 +141,7 @@ def _start(config: TrialConfig, folder: Path, rank: int, port: int, over: thread
 
 
 def _die_with(process: "subprocess.Popen[bytes]", rank: int, over: threading.Event) -> None:
-    """End this process when one of the trial's others has died: what waits for it, in a library's own code, waits for ever."""
+    """Wait for another process of the trial, and exit if it dies before `over` is set: a library's call that needs it would wait for ever."""
     code = process.wait()
     if code and not over.is_set():
         print(
@@ -159,7 +159,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Inside the block, these variables are set."""
+    """Run the block with these environment variables, then restore the earlier ones."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""A compact vocabulary while a model trains: only the word pieces that its rows hold."""
+"""Reduce a model's vocabulary while it trains to the word pieces in its rows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,17 +10,17 @@ from kdsweep.training.data.tokens import Tokens
 
 
 class Vocabulary(NamedTuple):
-    """A model's whole embedding table [V, H], set aside while it trains on the rows `pieces` [K] of it."""
+    """Holds a model's whole embedding table [V, H], while the model trains on its rows `pieces` [K]."""
 
     table: nn.Embedding
     pieces: Tensor
 
 
 def compact_vocabulary(model: nn.Module, splits: Sequence[Tokens]) -> Vocabulary:
-    """Let `model` train on the word pieces that `splits` hold: all others get no gradient, yet cost every optimizer step.
+    """Reduce `model`'s embedding table to the word pieces in `splits`, and return the whole one.
 
-    Exact: `restore_vocabulary` puts the trained rows back. Pieces up to the padding keep their numbers, because some
-    models know the padding by its number.
+    The other pieces get no gradient, yet take time in every optimizer step. Training is exact: `restore_vocabulary` puts the trained rows
+    back. Pieces up to the padding keep their numbers, because some models identify the padding by its number.
     """
     table: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
     first = torch.arange(splits[0].pad_id + 1, device=table.weight.device)
@@ -32,7 +32,7 @@ def compact_vocabulary(model: nn.Module, splits: Sequence[Tokens]) -> Vocabulary
 
 
 def restore_vocabulary(model: nn.Module, vocabulary: Vocabulary, *, decay: float) -> None:
-    """Put the trained rows back into the whole table, whose other rows only weight decay would have changed: times `decay`."""
+    """Put the trained rows back into the whole table; multiply its other rows by `decay`, as weight decay alone would have changed them."""
     trained: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
     with torch.no_grad():
         vocabulary.table.weight.mul_(decay)
