@@ -1,7 +1,7 @@
-"""Checkpoints of a training that may be cut off at any moment.
+"""Save and load checkpoints of a training that may be cut off at any moment.
 
-A checkpoint is everything that the next step depends on, so a training continued from it gives the same bits as one never cut
-off. Its file name holds the hash of its content: a torn one is known by it, and the one before it is used.
+A checkpoint is everything that the next step depends on, so that on a CPU a training continued from it gives the same bits as one
+never cut off. Its file name holds the hash of its content: a torn file does not match it, and the checkpoint before it is used.
 """
 
 import hashlib
@@ -21,22 +21,22 @@ from kdsweep.system.files import naming, write_atomically
 from kdsweep.system.process import StopRequest
 
 KEPT = 2
-"""Checkpoints on disk: the newest, and the one before it for the case that the newest is torn."""
+"""Checkpoints kept on disk: the newest, and the one before it in case the newest is torn."""
 
 
 class Checkpointing:
-    """How often trainings are checkpointed, and who may stop them."""
+    """Holds how often trainings save a checkpoint, and the request that stops them."""
 
     def __init__(self, *, every_seconds: float, stop: StopRequest) -> None:
         self._every_seconds, self._stop = every_seconds, stop
 
     def of(self, folder: Path, identity: str) -> "Checkpoints":
-        """The checkpoints in `folder` of the training that `identity` names in full."""
+        """Return the checkpoints in `folder` of the training that `identity` describes in full."""
         return Checkpoints(folder, identity, every_seconds=self._every_seconds, stop=self._stop)
 
 
 class Checkpoints:
-    """One training's checkpoints on disk; without a folder none is kept, and none found."""
+    """Saves and finds one training's checkpoints on disk; without a folder, saves none and finds none."""
 
     def __init__(self, folder: Path | None, identity: str, *, every_seconds: float, stop: StopRequest) -> None:
         self._folder, self._every_seconds, self._stop = folder, every_seconds, stop
@@ -44,7 +44,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def latest(self, device: str) -> Mapping[str, Any] | None:
-        """The newest whole checkpoint of this very training, its tensors on `device`; None for no such."""
+        """Return the newest intact checkpoint with this training's identity, its tensors on `device`; None where there is none."""
         for path in self._paths():
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest()[:32] != path.stem.rsplit("-", 1)[1]:
@@ -55,11 +55,14 @@ class Checkpoints:
         return None
 
     def due(self) -> bool:
-        """Whether a checkpoint should be saved after this step."""
+        """Return whether to save a checkpoint now: a stop was requested, or `every_seconds` have passed since the last save."""
         return self._stop.requested or time.monotonic() - self._saved_at >= self._every_seconds
 
     def save(self, state: Mapping[str, Any], *, step: int) -> None:
-        """Write a checkpoint. Raises Interrupted afterwards where somebody asked to stop, ResultsError for a full disk."""
+        """Write a checkpoint, and delete all but the `KEPT` newest.
+
+        Raises Interrupted, after writing, where a stop was requested; ResultsError where the disk cannot be written.
+        """
         if self._folder is None:
             return self.stop_if_asked()
         buffer = io.BytesIO()
@@ -74,18 +77,18 @@ class Checkpoints:
         self.stop_if_asked()
 
     def stop_if_asked(self) -> None:
-        """Raises Interrupted where somebody asked to stop."""
+        """Check for a request to stop. Raises Interrupted where there is one."""
         if self._stop.requested:
             raise Interrupted("SIGTERM")
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
-        """Inside the block, a request to stop waits for `due` to be asked."""
+        """Run the block with SIGTERM only noted, for `due` and `save` to act on, instead of interrupting at once."""
         with self._stop.deferred():
             yield
 
     def clear(self) -> None:
-        """Remove all: the training is over."""
+        """Remove every checkpoint and the folder, because the training is over."""
         if self._folder is None or not self._folder.exists():
             return
         for path in self._folder.glob("*"):
@@ -93,7 +96,7 @@ class Checkpoints:
         self._folder.rmdir()
 
     def _paths(self) -> list[Path]:
-        """Newest first."""
+        """Return the paths of the checkpoint files, newest first."""
         if self._folder is None:
             return []
         names = re.compile(r"\d{9,}-[0-9a-f]{32}\.pt")
@@ -102,5 +105,5 @@ class Checkpoints:
 
 
 NO_CHECKPOINTING = Checkpointing(every_seconds=math.inf, stop=StopRequest())
-"""For a training that is run again from the start when it is cut off."""
+"""For a training that saves no checkpoint on a timer and that no request stops; it still continues from one found in its folder."""
 NOT_KEPT = Checkpoints(None, "", every_seconds=math.inf, stop=StopRequest())

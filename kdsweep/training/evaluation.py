@@ -1,4 +1,4 @@
-"""What a model is worth on a split, and how fast it is. Shapes: B batch, C classes, N rows."""
+"""Measure a model on a split, and how fast it is. Shapes: C classes, N rows."""
 
 import itertools
 import time
@@ -16,12 +16,12 @@ from kdsweep.training.fast.team import ALONE, Team
 
 LATENCY_PASSES = 30
 THROUGHPUT_PASSES = 3
-"""Timed forward passes whose median counts, after one to warm up."""
+"""Timed forward passes, after one that warms up: of one row (their median and 95th percentile are kept), of a batch (their median)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A model on a split, run in float32: logits [N, C], and what they are worth at T = 1 (see `metrics` for each)."""
+    """Holds a model's float32 logits [N, C] of a split, and their metrics at T = 1 (`analysis/metrics.py` defines each)."""
 
     accuracy: float
     macro_f1: float
@@ -35,13 +35,13 @@ class Evaluation:
     seconds: float
 
     def predictions(self) -> np.ndarray:
-        """The class of every row, int64 [N]."""
+        """Return the predicted class of every row, int64 [N]."""
         predicted: np.ndarray = self.logits.argmax(dim=-1).cpu().numpy()
         return predicted
 
 
 def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
-    """`model` on every row without dropout, in float32: the numbers are those of the weights that are saved."""
+    """Evaluate `model` on every row without dropout, in float32, so that the numbers are those of the weights that are saved."""
     model.eval()
     started = time.perf_counter()
     logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
@@ -49,10 +49,10 @@ def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
 
 
 def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
-    """The metrics of `Evaluation` for a model's logits [N, C]; nan where a logit is not finite."""
+    """Compute the metrics of `Evaluation` for a model's logits [N, C]; loss and kl are nan where a logit is nan or +inf."""
     mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
     predicted, classes = mine.argmax(axis=1), mine.shape[1]
-    with np.errstate(invalid="ignore"):  # the caller looks at the loss
+    with np.errstate(invalid="ignore"):  # the caller checks the loss
         return {
             "accuracy": metrics.accuracy(predicted, labels),
             "macro_f1": metrics.macro_f1(predicted, labels, classes),
@@ -65,7 +65,7 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
 
 
 def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
-    """The model's logits of every row, float32 [N, C], in row order; the processes of a team take every other batch."""
+    """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch."""
     logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
     with torch.inference_mode(), shortcuts(model):
         for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
@@ -75,7 +75,7 @@ def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = A
 
 
 class Speed(NamedTuple):
-    """Of a forward pass in float32 on warm caches: milliseconds of one row (median and 95th percentile), rows a second in batches."""
+    """Holds the speed of a warm float32 forward pass: milliseconds of one row (median, 95th percentile), rows a second in a batch."""
 
     latency_ms_p50: float
     latency_ms_p95: float
@@ -83,7 +83,7 @@ class Speed(NamedTuple):
 
 
 def measure_speed(model: nn.Module, tokens: Tokens) -> Speed:
-    """Time `model` on one row of median length, and on the batch of rows around it."""
+    """Time `model` on one row of median length, and on a batch of up to `EVALUATION_ROWS` rows around it in order of length."""
     model.eval()
     by_length = np.argsort(tokens.lengths, kind="stable")
     middle = len(by_length) // 2
@@ -95,7 +95,7 @@ def measure_speed(model: nn.Module, tokens: Tokens) -> Speed:
 
 
 def _seconds(model: nn.Module, batch: Batch, passes: int) -> np.ndarray:
-    """Of each of `passes` forward passes, after one that is not counted."""
+    """Return the seconds of each of `passes` forward passes, logits copied to the host included, after one that is not counted."""
     times = []
     with torch.inference_mode():
         for _ in range(passes + 1):

@@ -1,4 +1,4 @@
-"""One of the other processes of a trial over several devices; the worker that leads the trial starts it."""
+"""Run one of the other processes of a trial over several devices; the worker that leads the trial starts it."""
 
 import argparse
 import dataclasses
@@ -15,7 +15,7 @@ from kdsweep.system.process import for_good, stop_with_parent
 
 
 def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
-    """Train the trial in `folder` beside its leader, from the same checkpoint, and record nothing."""
+    """Train the trial in `folder` as process `rank`, from the checkpoint that its leader continues from, and record nothing."""
     with for_good():
         from kdsweep.training.checkpoints import NO_CHECKPOINTING
         from kdsweep.training.fast.team import joined
@@ -40,7 +40,7 @@ def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 also for a trial that fails by itself, which its leader records."""
+    """Run the command line and return exit code 0, also for a trial that fails by itself, which its leader records."""
     parser = argparse.ArgumentParser(prog="python -m kdsweep.training.follower", description=__doc__)
     parser.add_argument("folder", type=Path, help="the trial's, with its config.yaml")
     parser.add_argument("rank", type=int, help="which of the trial's processes this is; the leader is 0")

@@ -1,7 +1,7 @@
-"""The training loop: `distill_epoch`, and `distill`, which alternates it with `evaluate`.
+"""Train a student: `distill_epoch` makes one pass over the rows, and `distill` alternates it with `evaluate`.
 
-The student sees each batch with the targets of the same rows, such as the teacher's cached logits, and an `Objective` makes losses of
-both. A teacher is fine-tuned by this same loop, with alpha 0. Shapes: B batch, C classes, N rows.
+An `Objective` computes the losses of a batch from the student's outputs and the targets of the same rows, such as the teacher's cached
+logits. A teacher is fine-tuned by this loop too, with alpha 0.
 """
 
 import functools
@@ -51,11 +51,11 @@ def distill(
     checkpoints: Checkpoints = NOT_KEPT,
     team: Team = ALONE,
 ) -> tuple[Training, Evaluation]:
-    """Train `student` in place for `config.epochs`, or until `on_epoch` says stop; where it stands then, and the last evaluation.
+    """Train `student` in place for `config.epochs`, or until `on_epoch` returns True; return its state and the last evaluation.
 
-    It is trained for `objective`; without one, for what `objective_of` makes of the config.
-    Goes on from the newest checkpoint, if there is one; `on_start` sees where training starts. Raises NonFiniteLoss, which names the first step whose
-    loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted after a checkpoint when asked to stop.
+    The loss is that of `objective`; without one, of `objective_of(config)`. Training continues from the newest checkpoint, if there
+    is one; `on_start` gets the state from which it starts. Raises NonFiniteLoss, which names the first step whose loss is nan or
+    inf, DoesNotFit for a row too large for the memory, Interrupted after saving a checkpoint where a stop was requested.
     The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
     """
     objective = objective or objective_of(config)
@@ -85,14 +85,14 @@ def distill(
                 break
             if team.any(checkpoints.due()) and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
-        evaluation = evaluation or evaluate(student, validation, team)  # cut off between the last epoch and the result
-    training.graphs = None  # with their memory
+        evaluation = evaluation or evaluate(student, validation, team)  # cut off after the last epoch
+    training.graphs = None  # frees their memory
     restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(schedule, config))
     return training, evaluation
 
 
 def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
-    """Whether no step waits for the host: on a GPU, of a model whose forward pass is known, without other processes."""
+    """Return whether steps can be recorded as CUDA graphs: on a GPU, for a known model family, in a single process."""
     return config.device.startswith("cuda") and team.size == 1 and family_of(student) is not None
 
 
@@ -104,10 +104,11 @@ def distill_epoch(
     on_steps: Callable[[Sequence[StepMetrics]], None],
     checkpoints: Checkpoints = NOT_KEPT,
 ) -> Tensor:
-    """One pass over `rows`, from where `training` stands in it; the objective's losses by `names`, means over rows, float64."""
+    """Train one pass over `rows`, from the step of `training`; return its mean losses over rows, in the order of the objective's
+    `names`, float64 [len(names)]."""
     student, objective, schedule, team = training.student, training.objective, training.schedule, training.team
     student.train()
-    if training.rows_seen == 0:  # dropout: an epoch's randomness does not hang on the ones before
+    if training.rows_seen == 0:  # dropout: an epoch's randomness does not depend on earlier epochs
         torch.manual_seed(config.seed * 1_000_003 + training.epoch)
 
     def read(steps: Sequence[Taken]) -> None:
@@ -122,7 +123,7 @@ def distill_epoch(
     done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
     with shortcuts(student, outputs=objective.student_outputs):
         for batch in itertools.islice(batches, done, None):
-            if team.size > 1:  # each process drops places of its own; a checkpoint holds the generators of one alone
+            if team.size > 1:  # dropout of its own in each process; a checkpoint holds the leader's generators
                 torch.manual_seed((config.seed * 1_000_003 + training.step) * team.size + team.rank)
             graphs = training.graphs if training.micro_batches == 1 else None
             losses = graphs.step(batch, update) if graphs else update(batch)
@@ -140,7 +141,7 @@ def distill_epoch(
 
 
 def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -> Tensor:
-    """One step of the optimizer; the batch's losses by the objective's `names`, on the device."""
+    """Take one step of the optimizer; return the batch's losses in the order of the objective's `names`, on the device."""
     losses = _backward(training, batch, rows, config)
     nn.utils.clip_grad_norm_(training.student.parameters(), config.max_grad_norm)
     training.optimizer.step()
@@ -149,10 +150,11 @@ def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -
 
 
 def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig) -> Tensor:
-    """Leave the gradient of the batch's mean loss in the student; its losses by the objective's `names`.
+    """Compute the gradient of the batch's mean loss into the student; return its losses in the order of the objective's `names`.
 
-    A batch that does not fit is cut into twice as many pieces, weighed by their rows: the same mean gradient from less memory. The processes
-    of a team take a share of it each, weighed in the same way.
+    A batch that does not fit in memory is cut into twice as many pieces, each weighed by its share of the rows: the same mean gradient
+    from less memory. Each process of a team takes a share of the batch, weighed by its rows too, and the gradients are summed.
+    Raises DoesNotFit where a single row does not fit.
     """
     team, mine = training.team, training.team.share(batch)
     while True:
@@ -165,12 +167,12 @@ def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig)
         except RuntimeError as error:
             if not machine.is_out_of_memory(error) or recording():
                 raise
-            too_large = error.with_traceback(None)  # whose frames hold the memory
+            too_large = error.with_traceback(None)  # the traceback's frames hold the memory
         if not team.any(too_large is not None):
             if team.size > 1:
                 team.sum(losses, *_gradients(training.student))
             return losses
-        forgot = training.graphs is not None and training.graphs.forget()  # then a whole batch may fit after all
+        forgot = training.graphs is not None and training.graphs.forget()  # without graphs a whole batch may fit
         if training.micro_batches >= len(batch.rows) and not forgot:
             cause = too_large or RuntimeError("out of memory on another device")
             raise DoesNotFit(training.step + 1, batch.inputs["input_ids"].shape[1], cause) from cause
@@ -180,7 +182,7 @@ def _backward(training: Training, batch: Batch, rows: Rows, config: TrialConfig)
 
 
 def _gradients(student: nn.Module) -> list[Tensor]:
-    """Of every parameter that is trained, zero where this process had no row."""
+    """Return the gradient of every parameter that is trained, set to zero where this process had no row."""
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     for parameter in trained:
         if parameter.grad is None:
@@ -189,7 +191,7 @@ def _gradients(student: nn.Module) -> list[Tensor]:
 
 
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
-    """Add the gradient of a piece's share in the mean loss of the `whole` batch; that share of the losses."""
+    """Add the gradient of a piece's share in the mean loss of the `whole` batch; return the piece's share of the losses."""
     objective, device, low = training.objective, rows.labels.device.type, config.precision == "bf16"
     flags = {f"output_{name}": True for name in objective.student_outputs}
     with ExitStack() as stack:

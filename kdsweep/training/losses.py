@@ -1,4 +1,4 @@
-"""The distillation loss.
+"""Compute the distillation loss.
 
     L_soft = T² KL(p_T || q_S)     p_T = softmax(z_T / T), q_S = softmax(z_S / T); summed over classes, mean over rows
     L_hard = CE(z_S, y)
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 class LossParts(NamedTuple):
-    """The three numbers of a step, 0-d: `soft` carries its T² but not alpha, `hard` is unweighted."""
+    """Holds the losses of a batch, each 0-d: `soft` includes its factor T² but not alpha, `hard` is unweighted."""
 
     total: Tensor
     soft: Tensor
@@ -24,21 +24,21 @@ class LossParts(NamedTuple):
 
 
 def soft_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """T² KL(p_T || q_S) of logits [B, C], in float32; 0-d."""
+    """Compute L_soft = T² KL(p_T || q_S) of logits [B, C], mean over rows, in float32; 0-d."""
     log_q = functional.log_softmax(student_logits.float() / temperature, dim=-1)
     log_p = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
     return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
 
 
 def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits [B, C] against classes [B], in float32; 0-d."""
+    """Compute L_hard, the cross-entropy of logits [B, C] against classes [B], mean over rows, in float32; 0-d."""
     return functional.cross_entropy(student_logits.float(), labels)
 
 
 def distillation_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float
 ) -> LossParts:
-    """L = alpha L_soft + (1 - alpha) L_hard, for logits [B, C] and classes [B]. No branch on alpha or T.
+    """Compute L = alpha L_soft + (1 - alpha) L_hard, for logits [B, C] and classes [B]. No branch on alpha or T.
 
     Raises ValueError for logits that are not two [B, C] of one shape.
     """

@@ -1,6 +1,6 @@
-"""Teacher and student models, and the checks that make their logits comparable.
+"""Load teacher and student models, and check that their logits can be compared.
 
-Weights come as safetensors only, no code of a checkpoint is ever run, and every class is matched by its name.
+Weights are read from safetensors only, no code of a checkpoint is ever run, and classes are matched by name.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ transformers.logging.disable_progress_bar()
 
 
 def model_config(address: str, revision: str | None) -> Any:
-    """A checkpoint's own configuration. Raises ModelError."""
+    """Return the configuration beside the weights at `address`. Raises ModelError where it cannot be read."""
     try:
         return AutoConfig.from_pretrained(local_path(address), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -35,19 +35,20 @@ def model_config(address: str, revision: str | None) -> Any:
 
 
 def resolved_revision(address: str) -> str | None:
-    """The commit that a hub name means today; None for weights on disk. Raises ModelError."""
+    """Return the commit that a model's hub name means today; None for weights on disk. Raises ModelError where it cannot be fetched."""
     if Path(local_path(address)).exists():
         return None
     try:
-        return Path(hf_hub_download(address, "config.json")).parent.name  # the hub's cache has a folder a commit
+        return Path(hf_hub_download(address, "config.json")).parent.name  # the cache has one folder per commit
     except (OSError, ValueError) as error:
         raise ModelError(unreadable(address, error)) from error
 
 
 def load_classifier(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """A sequence classifier for `label_names` in their order, float32; a fresh head, where one is needed, comes from `seed`.
+    """Load the sequence classifier at `address` for the classes `label_names`, float32.
 
-    Raises ModelError for weights that are missing, pickled, of another task or of other classes.
+    A checkpoint's own head keeps its class order (`label_columns` maps it); a body without one gets a fresh head, from `seed`, in the
+    order of `label_names`. Raises ModelError for weights that are missing, pickled, of another task or of other classes.
     """
     config = model_config(address, revision)
     check_task(config, address)
@@ -72,7 +73,7 @@ def load_classifier(address: str, revision: str | None, label_names: Sequence[st
 
 
 def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
-    """The message for weights, of a classifier or of a body alone, that could not be loaded."""
+    """Return the message for weights that could not be loaded; `classifies` where they hold a classifier, not a body alone."""
     cause, path = " ".join(str(error).split())[:400], local_path(address)
     said = f"{address!r} must be a sequence classifier or the body of one, with weights as safetensors, but: {cause}\n"
     is_folder = Path(path).is_dir()
@@ -85,7 +86,8 @@ def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
 
 
 def _conversion(path: str, kind: str, is_folder: bool) -> str:
-    """The lines that write pickled weights as safetensors: into their folder, or what the hub has into a new one, with its tokenizer."""
+    """Return the lines of Python that save pickled weights as safetensors, with an introduction: in their own folder or, for a hub name,
+    in a new one with the tokenizer."""
     target = path if is_folder else Path(path).name
     lines = [f"from transformers import {kind}" + ("" if is_folder else ", AutoTokenizer")]
     lines += [f"{kind}.from_pretrained({path!r}, use_safetensors=False).save_pretrained({target!r})"]
@@ -98,12 +100,12 @@ def _conversion(path: str, kind: str, is_folder: bool) -> str:
 
 
 def is_classifier(config: Any) -> bool:
-    """Whether a checkpoint brings a classification head of its own."""
+    """Return whether a checkpoint has a classification head of its own."""
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
 def check_task(config: Any, address: str) -> None:
-    """Raises ModelError for regression and multi-label heads."""
+    """Check that a model chooses one class of several. Raises ModelError for regression, multi-label and single-output heads."""
     problem = config.problem_type
     if problem in ("regression", "multi_label_classification") or (is_classifier(config) and config.num_labels == 1):
         raise ModelError(
@@ -112,14 +114,15 @@ def check_task(config: Any, address: str) -> None:
 
 
 def label_columns(config: Any, label_names: Sequence[str], address: str) -> list[int]:
-    """For each of `label_names`, the logit column of a model that means it: `logits[:, columns]` is in the dataset's order.
+    """Return, for each of `label_names`, the model's logit column of that class: `logits[:, columns]` is in the dataset's order.
 
-    Names are compared as they are, then without case, spaces and punctuation. Where one side only numbers its classes (LABEL_0, or 0 and 1 in
-    the dataset), the number is the column. Raises ModelError, with both lists, where that does not settle it.
+    Names are compared as they are, then without case, spaces and punctuation. Where one side only numbers its classes (LABEL_0, … in the
+    model, or 0, 1, … in the dataset), both have the same order. Raises ModelError, which lists the classes of both sides, where they
+    cannot be matched so.
     """
     theirs = [str(config.id2label[index]) for index in range(config.num_labels)]
     if sorted(theirs) == sorted(label_names):
-        return [theirs.index(name) for name in label_names]  # C and C++ are told apart
+        return [theirs.index(name) for name in label_names]  # keeps C and C++ apart
     mine, other = [_plain(name) for name in label_names], [_plain(name) for name in theirs]
     if len(set(other)) == len(other) and set(mine) <= set(other):
         if len(set(mine)) == len(label_names) == len(other):
@@ -136,7 +139,8 @@ def label_columns(config: Any, label_names: Sequence[str], address: str) -> list
 
 
 def _mismatch(mine: Sequence[str], theirs: Sequence[str]) -> str:
-    """Both lists where they are short; of long ones how many there are, and those that the other side lacks."""
+    """Describe how the classes `mine` of the dataset and `theirs` of the model differ: short lists whole; of long ones the number of
+    classes, and those that the other side lacks."""
     if max(len(mine), len(theirs)) <= NAMES_SHOWN:
         return f"the dataset has {listed(mine)} and the model {listed(theirs)}"
     known = {_plain(name) for name in mine}, {_plain(name) for name in theirs}
@@ -148,13 +152,13 @@ def _mismatch(mine: Sequence[str], theirs: Sequence[str]) -> str:
 
 
 def classes_of(model: nn.Module) -> list[str]:
-    """A model's classes in the order of its logits."""
+    """Return the names of a model's classes in the order of its logits."""
     config: Any = model.config
     return [str(config.id2label[index]) for index in range(config.num_labels)]
 
 
 def is_order_assumed(model: nn.Module, label_names: Sequence[str]) -> bool:
-    """Whether a model's classes, or the dataset's, are only numbered, so that `label_columns` has nothing but their order to match by."""
+    """Return whether `label_columns` matched a model's classes with the dataset's by order alone, because one side only numbers them."""
     return {_plain(name) for name in label_names} != {_plain(name) for name in classes_of(model)}
 
 
@@ -163,12 +167,12 @@ def _plain(name: str) -> str:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Dropout off and no gradients, for good."""
+    """Turn off a model's dropout and gradients for good, and return it."""
     return model.eval().requires_grad_(False)
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Of every parameter and buffer, by name."""
+    """Compute the SHA-256 of a model's parameters and buffers, sorted by name, names included."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -177,7 +181,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def computation(model: nn.Module) -> str:
-    """What a model's configuration says beside its weights that decides what it computes: activation, dropout, epsilon, …"""
+    """Return, as JSON, the settings that decide what a model computes beside its weights: activation, dropout, epsilon, …"""
     config: Any = model.config
     names = {"_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id"}
     said = {name: value for name, value in config.to_diff_dict().items() if name not in names}
@@ -185,10 +189,10 @@ def computation(model: nn.Module) -> str:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Numbers in the model."""
+    """Count the numbers in a model's parameters."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def size_mb(model: nn.Module) -> float:
-    """Megabytes (10⁶ bytes) of the weights as saved."""
+    """Compute the megabytes (10⁶ bytes) of a model's parameters."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / 1e6

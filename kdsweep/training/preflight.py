@@ -1,4 +1,4 @@
-"""What happens once, before the first trial: every check, the teacher's record, and how long the sweep will take."""
+"""Prepare a sweep, once, before its first trial: check the inputs, record the teacher, estimate a trial's seconds."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,21 +27,23 @@ from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 
 GAP_CLOSED = 0.04
-"""A teacher must close so large a share of the gap between always naming the commonest class and a perfect score: below it has
-nothing to teach. 2 points for two classes of one size; and a perfect teacher passes however rare the other classes are."""
+"""Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
+teach. For two classes of one size that is 2 points; a perfect teacher passes however rare the other classes are."""
 ERRORS_LEFT = 2 / 3
-"""Another order of a teacher's classes is told where it leaves at most so many of its errors; beyond chance, see `likelier_order`."""
+"""Share of a teacher's errors that may remain under another order of its classes for that order to be reported; `likelier_order` also
+requires that the difference is no chance."""
 UNKNOWN_WARNED = 0.1
-"""Share of the word pieces unknown to a tokenizer from which it is told."""
+"""Share of the texts' word pieces unknown to a tokenizer above which a warning is given."""
 TIMED_BATCHES = 4
+"""Batches of training rows that `estimated_seconds` times."""
 WARNED_SHARE = 0.05
-"""Of a split's rows: where `max_length` cuts so many, it is said aloud."""
+"""Share of a split's rows that `max_length` must cut for a warning."""
 
 
 def recorded_teacher(
     config: TrialConfig, folder: Path, materials: Materials, watch: TeacherWatch
 ) -> TeacherResult | None:
-    """The teacher as the record has it, where it is this one on these rows; None where it has to be recorded (anew)."""
+    """Return the teacher's record in `folder` where its weights and rows are those of `config`; None where it must be recorded (again)."""
     found = read_teacher(folder)
     if found is None or found.data_sha256 != materials.data(config).sha256():
         return None
@@ -55,7 +57,10 @@ def recorded_teacher(
 def run_teacher(
     config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run, watch: TeacherWatch
 ) -> TeacherResult:
-    """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial."""
+    """Fine-tune the teacher or take it from the cache, compute its logits, and record it like a trial.
+
+    Raises PreflightError where its fine-tuning fails.
+    """
     folder.start(teacher_trial(config))
     machine.set_up(int(config.threads))
 
@@ -71,7 +76,7 @@ def run_teacher(
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
         raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
-    for epoch in teacher.epochs[len(told) :]:  # of a teacher that was made before
+    for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
     materials.teacher_rows(config)
@@ -124,10 +129,10 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
 def check_inputs(
     materials: Materials, corners: Sequence[TrialConfig], *, largest_batch: int, splits: Sequence[SplitName]
 ) -> list[str]:
-    """Refuse what no trial could be run with, before the teacher is fine-tuned; what is worth knowing all the same, in words.
+    """Check rows, teacher and students before the teacher is fine-tuned; return a warning for each tokenizer with many unknown pieces.
 
-    Raises DataError for fewer rows than a batch; ModelError for a teacher or student that cannot read the rows, or a student that
-    cannot be made.
+    Raises DataError for fewer training rows than `largest_batch`; ModelError for a teacher or student that cannot read the rows, or a
+    student that cannot be made.
     """
     unknown: dict[str, float] = {}
     for config in corners:
@@ -147,10 +152,10 @@ def check_inputs(
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
-    """Check, before any trial is paid for, that the teacher is worth learning from; what `study.accept_weak_teacher` accepts, in words.
+    """Check, before the first trial, that the teacher is worth learning from; return what `study.accept_weak_teacher` accepts, in words.
 
-    Raises PreflightError for a teacher that gives the same rows other logits the second time, whose numbered classes are in
-    another order, or that is hardly better than always naming the commonest class.
+    Raises PreflightError for a teacher that gives the same rows other logits the second time; and, unless accepted, for one whose
+    classes, matched by order alone, seem to be in another order, or that is hardly better than always naming the commonest class.
     """
     data, teacher = materials.data(config), materials.teacher(config)
     _, validation = materials.teacher_rows(config)
@@ -174,7 +179,11 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
 
 
 def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
-    """What is wrong with a teacher that is hardly better than always naming the commonest class; None for a better one."""
+    """Describe what is wrong with a teacher that is hardly better than always naming the commonest class; return None for a better one.
+
+    A teacher passes with score >= m + GAP_CLOSED (1 - m), where m is the `metric` of always naming the commonest training class, on
+    validation. `assumed`: its classes are matched with the dataset's by order alone.
+    """
     commonest = np.bincount(data.train.labels).argmax()
     score, majority = (
         _score(metric, named, data) for named in (predicted, np.full_like(data.validation.labels, commonest))
@@ -199,7 +208,8 @@ def _score(metric: str, predicted: np.ndarray, data: Data) -> float:
 
 
 def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> str | None:
-    """What is wrong with a teacher whose classes, in another order, would be right much more often; None where there is no such order."""
+    """Describe what is wrong with a teacher that would be right much more often with its `classes` in another order; return None where
+    there is no such order."""
     labels, names = data.validation.labels, data.label_names
     order = likelier_order(predicted, labels, len(names))
     if order is None:
@@ -219,10 +229,14 @@ def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> s
 
 
 def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
-    """For each class that a teacher predicts, the one that it seems to mean, int [C]; None where that leaves more than `ERRORS_LEFT`
-    of its errors, or less than two standard errors between the two. Predictions and labels int [N]."""
+    """Return, for each class that a teacher predicts, the class that it seems to mean, int [C]. Predictions and labels are int [N].
+
+    Classes are paired one to one, greedily, the pair with the most rows in common first. Returns None where the new order leaves more than
+    `ERRORS_LEFT` of the errors, changes nothing, or gains less than two standard errors: g - l < 2 sqrt(g + l), for g rows newly right
+    and l newly wrong.
+    """
     counts = 2 * metrics.confusion(predicted, labels, classes)
-    counts = counts + np.eye(classes, dtype=int)  # of equals, the order as it is
+    counts = counts + np.eye(classes, dtype=int)  # among equal counts, the present order first
     order, taken = np.full(classes, -1), np.zeros(classes, dtype=bool)
     for cell in np.argsort(-counts, axis=None, kind="stable"):
         label, column = divmod(int(cell), classes)
@@ -235,7 +249,7 @@ def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> n
 
 
 def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
-    """What `max_length` cuts, in words: a line a model and length; and those lines that are worth a warning."""
+    """Return what `max_length` cuts, in words, one line for each model and length; and the lines that are worth a warning."""
     several = len({(corner.teacher, corner.student) for corner in corners}) > 1
     named: Callable[[str, str], str] = lambda role, address: (
         f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
@@ -253,13 +267,16 @@ def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[li
 
 
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
-    """How long one trial of `config` takes here, from a few timed batches of a throwaway student on one device."""
+    """Estimate the seconds that one trial of `config` takes here, from `TIMED_BATCHES` batches of a throwaway student on one device.
+
+    epochs · (training + evaluation seconds, each scaled from the timed rows to all rows) / devices_per_trial.
+    """
     train, validation = materials.rows(config)
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
     held_out = rng.permutation(len(validation.labels))[: len(rows)]
-    passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; the second records a GPU's steps
-    short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the timing itself cannot fail
+    passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; on a GPU the second records graphs
+    short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the loss stays finite
     training, _ = distill(
         materials.student(config),
         train.take(rows),

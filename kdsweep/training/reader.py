@@ -1,4 +1,4 @@
-"""What a model can read, known from its configuration and its tokenizer: before weights are loaded and training is paid for."""
+"""Check what a model can read, from its configuration and tokenizer, before weights are loaded and time is spent on training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,29 +15,30 @@ from kdsweep.training.fast import machine
 from kdsweep.training.models import check_task, model_config, unreadable
 
 SMALLEST_TOKENIZER = 0.5
-"""A tokenizer must have so large a share of the pieces in its model's table: the tables of published models are padded by a
-few percent at most, and a tokenizer that lies beside the wrong model, or that is empty, is much smaller."""
+"""Least size of a tokenizer, as a share of the pieces in its model's table: the tables of published models are padded by a few percent
+at most, and a tokenizer that lies beside the wrong model, or that is empty, is much smaller."""
 MOST_UNKNOWN = 0.5
-"""Share of the word pieces that a tokenizer may not know: beyond it, a model reads hardly anything of the texts."""
+"""Largest share of the texts' word pieces that a tokenizer may not know: above it, a model reads hardly anything of the texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """A model's tokenizer, and what the model takes of its tokens."""
+    """Holds a model's tokenizer, and which tokens the model accepts."""
 
     address: str
     revision: str | None
     tokenizer: PreTrainedTokenizerBase
     pieces: int
-    """Word pieces in its table."""
+    """Word pieces in the model's table of embeddings."""
     longest: int | None
-    """Tokens that a row may have; None: no limit."""
+    """Most tokens that a row may have; None: no limit."""
     segments: bool
-    """Whether it tells the two texts of a pair apart by token type ids."""
+    """Whether the model tells the two texts of a pair apart by token type ids."""
     pads_left: bool
+    """Whether padding comes before a row's tokens, because the model answers from the last token."""
 
     def tokens(self, split: Split, *, max_length: int) -> Tokens:
-        """The model's tokens of a split. Raises ModelError where it cannot read them."""
+        """Tokenise `split` for the model. Raises ModelError for ids beyond its table, rows too long for it, too many unknown pieces."""
         segments = self.segments and split.pairs is not None
         tokens = tokenize(split, self.tokenizer, max_length=max_length, segments=segments, pads_left=self.pads_left)
         highest, longest = int(tokens.ids.max()), int(tokens.lengths.max())
@@ -60,7 +61,8 @@ class Reader:
 
 
 def reader(address: str, revision: str | None) -> Reader:
-    """What the model at `address` can read. Raises ModelError where its tokenizer is missing, or not its own."""
+    """Return what the model at `address` can read. Raises ModelError for a tokenizer that is missing or not the model's own, and for
+    a model that is unreadable, of another task, or without one table of word pieces."""
     config, tokenizer = model_config(address, revision), load_tokenizer(address, revision)
     check_task(config, address)
     model = _without_weights(config, address)
@@ -82,7 +84,8 @@ def reader(address: str, revision: str | None) -> Reader:
 
 
 def check_forward(model: nn.Module, tokens: Tokens, address: str) -> None:
-    """Raises ModelError for a model that gives no logits of the longest and the shortest row in one batch, whatever its own code says."""
+    """Check that a model gives logits of the longest and the shortest row in one batch. Raises ModelError with the error that its code
+    raises instead; running out of memory is raised as it is."""
     rows = np.array([tokens.lengths.argmax(), tokens.lengths.argmin()])
     model.eval()
     try:
@@ -107,7 +110,7 @@ def _without_weights(config: Any, address: str) -> nn.Module:
 
 
 def _table(model: nn.Module, address: str) -> nn.Embedding:
-    """A model's word pieces."""
+    """Return the embedding table of a model's word pieces. Raises ModelError where it has no such nn.Embedding."""
     try:
         table = model.get_input_embeddings()  # type: ignore[operator]
     except NotImplementedError:
@@ -121,7 +124,10 @@ def _table(model: nn.Module, address: str) -> nn.Embedding:
 
 
 def _longest(model: nn.Module) -> int | None:
-    """RoBERTa and its kin count positions from behind the padding's, so that 514 of them read 512; XLNet says -1 for no limit."""
+    """Return the most tokens that a model reads; None where it sets no limit (XLNet: -1).
+
+    RoBERTa and models derived from it number positions from padding_idx + 1, so that 514 positions read 512 tokens.
+    """
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None

@@ -1,6 +1,6 @@
-"""Losses on their way from the device to the record: in blocks, since reading one by one would wait for each step.
+"""Copy losses from the device to the host in blocks, because reading them one by one would wait for each step.
 
-On a GPU a block is read when the next one is on its way, so that the GPU has work while the host writes records.
+On a GPU a block is read after the copy of the next one has been queued, so that the GPU has work while the host writes records.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 READ_EVERY = 10
-"""Steps of a block."""
+"""Steps in a block."""
 
 
 class Taken(NamedTuple):
-    """One step: its number, its rows, its learning rate, and its losses, the total first."""
+    """Holds one step: its number, its number of rows, its learning rate, and its losses, the total first."""
 
     step: int
     rows: int
     rate: float
     losses: Any
-    """On the device one tensor; once read, a list of numbers."""
+    """One tensor on the device; once read, a list of numbers."""
 
 
 class Readout:
-    """The steps of an epoch whose losses nobody has read yet; `on_steps` gets each block of them."""
+    """Collects an epoch's steps, copies their losses to the host in blocks, and passes each block to `on_steps`."""
 
     def __init__(self, on_steps: Callable[[Sequence[Taken]], None]) -> None:
         self._on_steps = on_steps
@@ -32,20 +32,20 @@ class Readout:
         self._sent: list[tuple[list[Taken], Tensor, torch.cuda.Event | None]] = []
 
     def add(self, step: Taken) -> None:
-        """A step that was just taken."""
+        """Add a step that was just taken; every `READ_EVERY` steps, send them as a block and read: on a GPU, all blocks but the newest."""
         self._steps.append(step)
         if len(self._steps) == READ_EVERY:
             self._send()
             self._read(all_but=1 if step.losses.is_cuda else 0)
 
     def finish(self) -> None:
-        """Read whatever is left."""
+        """Send and read all steps that are left."""
         if self._steps:
             self._send()
         self._read(all_but=0)
 
     def _send(self) -> None:
-        """Start the block on its way to the host."""
+        """Start to copy the losses of the collected steps to the host."""
         values, arrived = torch.stack([step.losses for step in self._steps]), None
         if values.is_cuda:
             values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Build a trial's configuration: every `auto` is replaced by what it means on this machine, before the config is made."""
+"""Build a trial's configuration, with every `auto` replaced by what it means on this machine."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,10 +18,12 @@ def resolve(
     precision_on: Callable[[str], str] = machine.best_precision,
     teacher_threads: Callable[[int | None], int] = lambda named: named or available_cores(),
 ) -> TrialConfig:
-    """Return the config that `fields` (`SweepConfig.fields`) make here: the one place where it is built without any `auto`.
+    """Build the trial config of `fields` (from `SweepConfig.fields`), each `auto` replaced by its meaning here; no other place does so.
 
-    `precision_on(device)` is what its precision means, `teacher_threads(named)` how many fine-tune the teacher where its own are not
-    named, but perhaps a trial's. Raises ConfigError.
+    `threads` are the CPU threads of one worker, shared by the processes of its trial. `precision_on(device)` returns what an `auto`
+    precision means. `teacher_threads(named)` returns how many threads fine-tune the teacher where that field is `auto`; `named` is the
+    number in the field `threads`, None where that is `auto` too. Raises ConfigError for values that do not go together, ModelError
+    or DataError where the commit of a hub name cannot be looked up.
     """
     given = {**TRIAL_DEFAULTS, **fields}
     device = machine.best_device() if given["device"] == "auto" else given["device"]

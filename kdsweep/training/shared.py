@@ -1,7 +1,7 @@
-"""What the trials of a sweep share, each made on first use and kept: rows, tokens, teacher, logits, initial students.
+"""Make what the trials of a sweep share on first use, and keep it: rows, tokens, teacher, logits, initial students.
 
-Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields it depends on. Initial
-students are made again when a sweep asks for many: one for each seed would fill the memory.
+Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields on which it depends. Only
+the initial students used last are kept, and others made again when needed: one for each seed would fill the memory.
 """
 
 import copy
@@ -25,16 +25,16 @@ from kdsweep.training.students import chosen_layers, load_student, student_from_
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_targets
 
 STUDENTS_KEPT = 4
-"""Initial students in memory, those used last."""
+"""Initial students kept in memory, those used last."""
 
 SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(ROLES[name], Role.STUDENT_TOKENS))
-"""What the student's speed depends on: the student's fields, the teacher's, the tokens', as sweeps have them in their records."""
+"""Fields on which the student's speed depends: the student's, the teacher's, the tokens', in the order that sweeps have in their records."""
 
 Made = TypeVar("Made")
 
 
 class Materials:
-    """The shared materials of one process."""
+    """Holds the shared materials of one process, each made on first use."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[Any, ...], Any] = {}
@@ -42,11 +42,11 @@ class Materials:
         """Keys of the initial students, the last used last."""
 
     def data(self, config: TrialConfig) -> Data:
-        """The rows of every split."""
+        """Return the texts and labels of every split."""
         return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
-        """The frozen teacher; `watch` sees it being fine-tuned, if it has to be."""
+        """Return the frozen teacher; `watch` gets the steps and epochs of its fine-tuning, where it has to be fine-tuned."""
 
         def make() -> Teacher:
             tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
@@ -56,59 +56,59 @@ class Materials:
         return self._once("teacher", config, decided_by(Role.TEACHER), make)
 
     def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
-        """A split as the teacher reads it. Raises ModelError where it cannot; like the student's, without its weights."""
+        """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
         return self._tokens(config, self._reader(config.teacher, config.teacher_revision), name)
 
     def student_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
-        """A split as the student reads it."""
+        """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
         found = self._reader(*student_source(config))
         if config.student == FROM_TEACHER:
-            found = dataclasses.replace(found, segments=False)  # which a DistilBERT has none for
+            found = dataclasses.replace(found, segments=False)  # DistilBERT has no segment embeddings
         return self._tokens(config, found, name)
 
     def check_student(self, config: TrialConfig) -> None:
-        """Raises ModelError for a student that cannot be made or used, as far as that can be known before there is a teacher."""
+        """Check that the student can be made and used, as far as is known before there is a teacher. Raises ModelError where it cannot."""
         if config.student == FROM_TEACHER:
             chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
         else:
             check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
 
     def student(self, config: TrialConfig) -> nn.Module:
-        """A fresh student on its device: the same initial weights for the same fields, every time."""
+        """Return a fresh student on its device; equal fields give equal initial weights."""
         student: nn.Module = copy.deepcopy(self._initial_student(config)[0])
         return student.to(config.device)
 
     def initial_weights_sha256(self, config: TrialConfig) -> str:
-        """Of the student at step 0."""
+        """Return the SHA-256 of the student's weights at step 0."""
         return self._initial_student(config)[1]
 
     def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
-        """Train and validation as the student meets them: its own tokens, and the teacher's logits of the same rows."""
+        """Return the student's rows of train and validation: its own tokens, and the teacher's logits of the same rows."""
         return self._student_rows(config, "train"), self._student_rows(config, "validation")
 
     def test_rows(self, config: TrialConfig) -> Rows | None:
-        """Test as the student meets it, with the teacher's logits; None where there is no such split."""
+        """Return the student's rows of the test split, with the teacher's logits; None where there is no test split."""
         return None if self.data(config).test is None else self._student_rows(config, "test")
 
     def teacher_rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
-        """Train and validation as the teacher met them, with its logits."""
+        """Return the teacher's rows of train and validation: its own tokens and logits."""
         return self._teacher_rows(config, "train"), self._teacher_rows(config, "validation")
 
     def teacher_test_rows(self, config: TrialConfig) -> Rows | None:
-        """Test as the teacher meets it, with its logits; None where there is no such split."""
+        """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
     def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
-        """Rows of each split of which `max_length` cut the teacher's tokens."""
+        """Return, for each split, the number of rows whose teacher's tokens `max_length` cut."""
         names = _splits(test=self.data(config).test is not None)
         return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
 
     def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Rows of train, validation and, where it is opened, `test`, of which `max_length` cut the student's tokens."""
+        """Return, for train, validation and, with `test`, the test split, the number of rows whose student's tokens `max_length` cut."""
         return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
 
     def speed(self, config: TrialConfig) -> Speed:
-        """Of the student: measured once for each architecture, so that trials of one size can be compared."""
+        """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
 
         def measure() -> Speed:
             return measure_speed(self.student(config), self.rows(config)[1].tokens)
@@ -116,15 +116,15 @@ class Materials:
         return self._once("speed", config, SPEED_FIELDS, measure)
 
     def size_mb(self, config: TrialConfig) -> float:
-        """Megabytes of the student's weights."""
+        """Return the megabytes (10⁶ bytes) of the student's weights."""
         return size_mb(self._initial_student(config)[0])
 
     def architecture(self, config: TrialConfig) -> str:
-        """What the student's speed depends on, in one line."""
+        """Return the fields on which the student's speed depends, with their values, as JSON."""
         return json.dumps({name: getattr(config, name) for name in SPEED_FIELDS})
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
-        """Of the teacher, on the same validation rows."""
+        """Return the teacher's speed, measured on its validation rows."""
         measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
         return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
 
@@ -194,7 +194,7 @@ def _splits(*, test: bool) -> tuple[SplitName, ...]:
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:
-    """Where the student's tokenizer lies, and its revision: a from_teacher student reads the teacher's tokens."""
+    """Return the address and revision of the student's tokenizer: the teacher's for a from_teacher student."""
     if config.student == FROM_TEACHER:
         return config.teacher, config.teacher_revision
     return config.student, config.student_revision

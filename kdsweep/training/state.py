@@ -1,4 +1,4 @@
-"""A student between two steps, its optimizer and schedule, and the numbers that a step or an epoch records."""
+"""Hold a student between two steps with its optimizer and schedule, and compute what a step or an epoch records."""
 
 import time
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ from kdsweep.training.readout import Taken
 
 @dataclass(kw_only=True)
 class Training:
-    """A student between two steps: everything that the next step depends on, so that a checkpoint of it gives the same bits on a CPU."""
+    """Holds a student between two steps: everything that the next step depends on, so that continuing from a checkpoint of it gives the
+    same bits on a CPU as training without a break."""
 
     student: nn.Module
     objective: Objective
@@ -35,22 +36,23 @@ class Training:
     team: Team = ALONE
     graphs: Graphs | None = None
     losses: Tensor = field(init=False)
-    """The objective's losses by `names`, summed over this epoch's rows so far, float64."""
+    """The losses in the order of the objective's `names`, summed over the `rows_seen`, float64 [len(names)]."""
     rows_seen: int = 0
+    """This epoch's rows whose losses have been read."""
     micro_batches: int = 1
-    """Pieces that a batch is cut into, because a whole one did not fit in memory."""
+    """Pieces into which a batch is cut; more than 1 because a whole batch did not fit in memory."""
     history: list[EpochMetrics] = field(default_factory=list)
     epoch_started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        """Start at the beginning of an epoch."""
+        """Set the losses to zero, for the beginning of an epoch."""
         self.losses = self._no_losses()
 
     def _no_losses(self) -> Tensor:
         return torch.zeros(len(self.objective.names), dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Any]:
-        """For `load_state_dict`, with the random number generators of the CPU and of the student's device."""
+        """Return the state for `load_state_dict`, with the random number generators of the CPU and of the student's device."""
         device = self._device()
         plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
         return {
@@ -65,7 +67,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Stand where `state` was taken."""
+        """Restore the `state` that `state_dict` returned, random number generators included."""
         for name in ("epoch", "step", "rows_seen", "micro_batches"):
             setattr(self, name, state[name])
         self.losses = state["losses"].cpu()
@@ -82,19 +84,20 @@ class Training:
         return next(self.student.parameters()).device
 
     def next_epoch(self, finished: EpochMetrics) -> None:
-        """Close this epoch."""
+        """Add the `finished` epoch to the history, and begin the next one."""
         self.history.append(finished)
         self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, self._no_losses()
         self.epoch_started = time.perf_counter()
 
 
 def steps_per_epoch(rows: Rows, config: TrialConfig) -> int:
-    """Steps that one pass takes."""
+    """Return how many steps one pass over `rows` takes: rows / batch_size, rounded up."""
     return -(-len(rows.labels) // config.batch_size)
 
 
 def optimizer_and_schedule(model: nn.Module, config: TrialConfig, *, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """AdamW without weight decay on biases and LayerNorm; the rate rises over the warm-up and falls linearly to zero."""
+    """Make AdamW, without weight decay on parameters of one dimension (biases, LayerNorm), and its schedule: the learning rate rises
+    linearly over the first warmup_ratio · `steps` steps and then falls linearly, to zero after the last step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -106,19 +109,20 @@ def optimizer_and_schedule(model: nn.Module, config: TrialConfig, *, steps: int)
 
 
 def _rate(step: int, warmup: int, steps: int) -> float:
-    """The share of the peak learning rate at a step, counted from 0."""
+    """Return the share of the peak learning rate at `step`, counted from 0."""
     return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
 
 
 def weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
-    """What AdamW's decoupled decay left of a weight that never had a gradient: the product of 1 - rate · weight_decay."""
+    """Compute the share that AdamW's decoupled decay has left of a decayed weight that never had a gradient: the product over the steps
+    so far of 1 - rate · weight_decay."""
     (share, *_), steps = schedule.lr_lambdas, schedule.last_epoch
     rates = config.learning_rate * np.array([share(step) for step in range(steps)])
     return float(np.prod(1 - rates * config.weight_decay))
 
 
 def step_metrics(taken: Taken, epoch: int, objective: Objective) -> StepMetrics:
-    """Return a step as it is recorded. Raises NonFiniteLoss."""
+    """Return the record of a step. Raises NonFiniteLoss where one of its losses is nan or inf."""
     losses = objective.named(taken.losses)
     if not np.isfinite(taken.losses).all():
         raise NonFiniteLoss(taken.step, {name: losses[name] for name in objective.parts or objective.names})
@@ -126,7 +130,7 @@ def step_metrics(taken: Taken, epoch: int, objective: Objective) -> StepMetrics:
 
 
 def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
-    """Return an epoch as it is recorded."""
+    """Return the record of the present epoch: its mean training `losses`, the metrics of its `evaluation`, and the seconds of both."""
     return EpochMetrics(
         epoch=training.epoch,
         step=training.step,

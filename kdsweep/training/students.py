@@ -1,4 +1,4 @@
-"""Students: named ones, and those made of a teacher's own layers."""
+"""Make students: load named ones, and build others from a teacher's own layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,14 @@ from kdsweep.training.fast.families import BERT, DISTILBERT
 from kdsweep.training.models import label_columns, load_classifier
 
 _EMBEDDINGS = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
-"""Of both families, by the same names."""
+"""Embedding weights that BERT and DistilBERT both have, under the same names."""
 
 
 def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
-    """`count` of a teacher's layers from first to last, evenly: 6 of 12 are DistilBERT's 0, 2, 4, 7, 9, 11."""
+    """Choose `count` of a teacher's layers, evenly from first to last: 6 of 12 are DistilBERT's 0, 2, 4, 7, 9, 11.
+
+    Raises ModelError for more layers than the teacher has.
+    """
     if not 1 <= count <= teacher_layers:
         raise ModelError(f"1 <= student_layers <= {teacher_layers} (the teacher's) must hold, but got {count}")
     step = (teacher_layers - 1) / max(count - 1, 1)
@@ -24,7 +27,7 @@ def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
 
 
 def load_student(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """A named student whose logits, and id2label, are in the dataset's class order. Raises ModelError."""
+    """Load a named student, and put its logits and id2label into the dataset's class order. Raises ModelError where that fails."""
     student = load_classifier(address, revision, label_names, seed=seed)
     config: Any = student.config
     columns = label_columns(config, label_names, address)
@@ -45,10 +48,10 @@ def load_student(address: str, revision: str | None, label_names: Sequence[str],
 def student_from_teacher(
     teacher: nn.Module, layers: int | tuple[int, ...], label_names: Sequence[str], *, seed: int
 ) -> nn.Module:
-    """A `DistilBertForSequenceClassification` of the teacher's embeddings and the chosen layers; its head is fresh, from `seed`.
+    """Make a `DistilBertForSequenceClassification` of the teacher's embeddings and chosen layers; its head is fresh, from `seed`.
 
-    The teacher's segment-0 embedding is added to the position embeddings, since DistilBERT has none. With all layers it
-    gives the teacher's own last hidden states. Raises ModelError for a teacher that is no BERT.
+    The teacher's segment-0 embedding is added to the position embeddings, because DistilBERT has no segments. With all layers the
+    student gives the teacher's own last hidden states of single texts. Raises ModelError for a teacher that is no BERT.
     """
     config: Any = teacher.config
     chosen = chosen_layers(config, layers)
@@ -59,7 +62,10 @@ def student_from_teacher(
 
 
 def chosen_layers(config: Any, layers: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The layers of a teacher that its from_teacher student copies, by the teacher's configuration alone. Raises ModelError."""
+    """Return the teacher's layers that its from_teacher student copies, counted from 0, from the teacher's `config` alone.
+
+    Raises ModelError for a teacher that is no BERT with layer_norm_eps 1e-12, and for layers that it does not have.
+    """
     if config.model_type != "bert" or config.layer_norm_eps != 1e-12:
         found = f"{config.model_type} with layer_norm_eps {getattr(config, 'layer_norm_eps', None)}"
         raise ModelError(
@@ -92,7 +98,7 @@ def _distilbert_config(config: Any, layers: int, label_names: Sequence[str]) -> 
 
 
 def _copied_weights(bert: dict[str, Tensor], layers: Sequence[int]) -> dict[str, Tensor]:
-    """Return the weights of a DistilBERT by its own names: a BERT's embeddings, and its named `layers` one after the other."""
+    """Return the weights of a DistilBERT, by DistilBERT's names: the embeddings of `bert`, and those of its `layers` in that order."""
     source, target = BERT.embeddings, DISTILBERT.embeddings
     copied = {f"{target}.{name}": bert[f"{source}.{name}"] for name in _EMBEDDINGS}
     segment = bert[f"{source}.token_type_embeddings.weight"][0]

@@ -1,9 +1,9 @@
-"""The teacher: fine-tuned once where it is not one yet, and its logits computed once.
+"""Fine-tune a teacher once, where the config asks for it, and compute its logits once.
 
 Both are kept in the cache by content: a teacher under the hash of the weights it starts from, the rows, their tokens and its recipe;
 logits under the hash of the weights that gave them, the tokens and the class order; both with the kind of device, and on a CPU its
-threads, which decide the last bits. T, alpha and batch size never touch either. What the environment decides (versions of torch and
-transformers, the processor) is in the record, and no key: hosts that share a cache share its teacher.
+threads, which decide the last bits. A trial's T, alpha and batch size are part of neither key. What the environment decides (versions
+of torch and transformers, the processor) is in the record but in no key: hosts that share a cache share its teacher.
 Shapes: C classes, N rows.
 """
 
@@ -40,36 +40,39 @@ from kdsweep.training.reader import check_forward
 from kdsweep.training.state import Training
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}
-"""Of a teacher's fine-tuning, whatever the students search."""
+"""Settings of every teacher's fine-tuning, whatever the students' are."""
 
 TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name}" in ROLES}
-"""What the teacher's fine-tuning as a trial of its own takes from fields of the teacher: `epochs` from `teacher_epochs`, …"""
+"""For each field of the trial that fine-tunes the teacher, the teacher's field that sets it: `epochs` from `teacher_epochs`, …"""
 
 _BY_CONTENT = {"teacher", "teacher_revision", "teacher_threads"}
-"""In the key of the teacher's cache as what they come to: the hash of the weights, and the arithmetic."""
+"""Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
 _OWN_NAMES = {source: name for name, source in TEACHER_SETTINGS.items()}
 _BY_VALUE = {name for name, role in ROLES.items() if role is Role.TEACHER} - _BY_CONTENT
 TEACHER_KEY = sorted((_OWN_NAMES.get(name, name) for name in _BY_VALUE), key=list(ROLES).index)
-"""All other fields with the teacher's role, as they are called in that trial."""
+"""All other fields with the teacher's role, under their names in the trial that fine-tunes the teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A frozen classifier, and for each class of the dataset the logit column that means it."""
+    """Holds a frozen classifier, and how it was made."""
 
     model: nn.Module
     pretrained: nn.Module
     """The model before its fine-tuning here: the same weights where `teacher_epochs` is 0."""
     columns: tuple[int, ...]
+    """For each class of the dataset, the logit column of that class."""
     weights_sha256: str
     epochs: tuple[TeacherEpoch, ...]
     fine_tuned_seconds: float
+    """Seconds of its fine-tuning, on whichever host did it; 0 without one."""
     from_cache: bool
+    """Whether a teacher fine-tuned before was found in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherWatch:
-    """Who looks on while a teacher is fine-tuned."""
+    """Holds what a teacher's fine-tuning calls with its steps and epochs, and how it is checkpointed."""
 
     on_steps: Callable[[Sequence[StepMetrics]], None]
     on_epoch: Callable[[TeacherEpoch], None]
@@ -81,7 +84,7 @@ UNWATCHED = TeacherWatch(on_steps=lambda _: None, on_epoch=lambda _: None)
 
 @dataclass(frozen=True)
 class _Made:
-    """What lies beside a cached teacher, written last."""
+    """Holds the content of `made.json`, which is written last, beside a cached teacher's weights."""
 
     weights_sha256: str
     seconds: float = 0.0
@@ -89,9 +92,9 @@ class _Made:
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The teacher's fine-tuning as a trial of its own: alpha 0, and the teacher's hyperparameters in the student's places.
+    """Return the config of the teacher's fine-tuning as a trial: alpha 0, and the teacher's hyperparameters in place of the student's.
 
-    A teacher that is fine-tuned already has no such trial: the config stays as it is.
+    Returns `config` unchanged for a teacher that is not fine-tuned here (`teacher_epochs` 0).
     """
     if config.teacher_epochs == 0:
         return config
@@ -115,9 +118,9 @@ def prepare_teacher(
     tokens: Mapping[str, Tokens],
     watch: TeacherWatch,
 ) -> Teacher:
-    """The teacher that `config` names, frozen on its device; fine-tuned first, or taken from the cache, where it says so.
+    """Return the teacher that `config` names, frozen on its device; with `teacher_epochs` > 0, fine-tuned first or taken from the cache.
 
-    `tokens` are its own of train and validation. Computes with as many threads as torch has.
+    `tokens` are the teacher's own, of train and validation. Computes with the CPU threads that torch is set to.
     """
     pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
     columns = label_columns(pretrained.config, data.label_names, config.teacher)
@@ -127,7 +130,7 @@ def prepare_teacher(
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:
         folder = cache_root() / "teachers" / _teacher_key(config, data, tokens, columns, pretrained)
-        with locked(cache_root() / "locks" / f"{folder.name}.lock"):  # one that comes second finds it made
+        with locked(cache_root() / "locks" / f"{folder.name}.lock"):  # a second process waits, and finds it made
             cached = _read_teacher(folder, data)
             from_cache = cached is not None
             if cached is None:
@@ -149,7 +152,10 @@ def prepare_teacher(
 def _teacher_key(
     config: TrialConfig, data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], pretrained: nn.Module
 ) -> str:
-    """Of everything but the environment that decides the fine-tuned weights to the last bit; its checkpoints have it too."""
+    """Return the SHA-256 of everything but the environment that decides the fine-tuned weights to the last bit.
+
+    It names the teacher's folder in the cache, and identifies its checkpoints.
+    """
     trial = teacher_trial(config)
     recipe = [getattr(trial, name) for name in TEACHER_KEY]
     model = (weights_sha256(pretrained), computation(pretrained), list(columns))
@@ -159,7 +165,7 @@ def _teacher_key(
 
 
 def _arithmetic(device: str) -> str:
-    """What decides the order of a sum, and with it the last bits: the kind of device, and a CPU's threads."""
+    """Describe what decides the order of sums, and with it the last bits: the kind of device, and on a CPU torch's threads."""
     return device.partition(":")[0] if device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
 
 
@@ -171,7 +177,7 @@ def _fine_tune(
     folder: Path,
     watch: TeacherWatch,
 ) -> None:
-    """Train, and save into the cache by rename, so that no half-written teacher is ever used."""
+    """Fine-tune the teacher and save it in the cache as `folder`, by rename, so that no half-written teacher is ever used."""
     started = time.perf_counter()
     model = load_classifier(trial.student, trial.student_revision, data.label_names, seed=trial.seed).to(trial.device)
     train, validation = (_untaught(data, tokens, columns, name, trial.device) for name in ("train", "validation"))
@@ -208,7 +214,7 @@ def _fine_tune(
 
 
 def _untaught(data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], name: SplitName, device: str) -> Rows:
-    """Return a split whose classes are the model's own columns, with zeros for logits: alpha is 0, nobody teaches the teacher."""
+    """Return the rows of a split with the model's own columns as classes, and zeros as teacher's logits, which alpha 0 leaves unused."""
     split = data.split(name)
     labels = torch.tensor(columns, device=device)[torch.from_numpy(split.labels).to(device)]
     nobody = torch.zeros(len(split), len(columns), device=device)
@@ -216,7 +222,7 @@ def _untaught(data: Data, tokens: Mapping[str, Tokens], columns: Sequence[int], 
 
 
 def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:
-    """A cached teacher; None where there is none or its weights are not those that were written."""
+    """Read a cached teacher; return None where there is none or its weights are not those that were written."""
     try:
         made = _Made(**json.loads((folder / "made.json").read_text(encoding="utf-8")))
         model = load_classifier(str(folder), None, data.label_names, seed=0)
@@ -227,7 +233,7 @@ def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder beside the final place. Raises AssetError where the cache cannot be written."""
+    """Run the block with a temporary folder inside `parent`. Raises AssetError where the cache cannot be written."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as scratch:
@@ -244,14 +250,14 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 
 def teacher_targets(teacher: Teacher, tokens: Tokens) -> dict[str, Tensor]:
-    """Return what the teacher gives the students of every row, by name, each [N, …]: computed once a split, and cached."""
+    """Return the students' targets of every row, by name, each [N, …]: the teacher's logits, computed once for each split, and cached."""
     return {TEACHER_LOGITS: teacher_logits(teacher, tokens)}
 
 
 def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
-    """The teacher's logits of every row in the dataset's class order, float32 [N, C]: from the cache, or computed and cached.
+    """Return the teacher's logits of every row in the dataset's class order, float32 [N, C]: from the cache, or computed and cached.
 
-    A torn or foreign entry is computed again. Raises ModelError where a logit is not finite.
+    A cache entry that is torn or of another shape is computed again. Raises ModelError where a logit is not finite.
     """
     path = cache_root() / "logits" / f"{_logits_key(teacher, tokens)}.safetensors"
     shape = (len(tokens.lengths), len(teacher.columns))
@@ -274,7 +280,8 @@ def _logits_key(teacher: Teacher, tokens: Tokens) -> str:
 
 
 def _read_logits(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """None for no entry, a torn one, one of another shape, or one whose bytes do not match their own hash."""
+    """Read cached logits, float32 of `shape`; return None for no entry, a torn one, one of another shape, or one whose bytes do not match
+    their hash."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             logits: Tensor = file.get_tensor("logits")

@@ -1,4 +1,4 @@
-"""One trial, from its config to its saved student: the recipe."""
+"""Run one trial, from its config to its saved student."""
 
 import time
 import traceback
@@ -47,19 +47,19 @@ class Slot:
 
     id: TrialId
     round: int = 0
-    """Of a finalist, as in `schema.Finalist`; 0 for a trial of the search."""
+    """The finalist's round, as in `schema.Finalist`; 0 for a trial of the search."""
     attempt: int = 1
     owner: str = "-"
-    """The process that runs it."""
+    """The process that runs the trial."""
     violates: tuple[str, ...] = ()
-    """Constraints of the study that its student breaks."""
+    """Constraints of the study that the trial's student breaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who looks on: `on_steps` shows losses, `on_epoch` shows metrics and says whether to stop here (pruned).
+    """Holds what a trial calls: `on_steps` with the steps read, `on_epoch` with an epoch; where that returns True, the trial is pruned.
 
-    `on_kept` sees each epoch that an attempt before has made already.
+    `on_kept` gets each epoch that an earlier attempt has finished.
     """
 
     on_steps: Callable[[Sequence[StepMetrics]], None]
@@ -78,12 +78,12 @@ def run_trial(
     *,
     make_objective: Callable[[TrialConfig], Objective] = objective_of,
 ) -> TrialResult:
-    """Train, evaluate and save one student; its result, which stands in `folder` too.
+    """Train, evaluate and save one student; return its result, which is written to `folder` too.
 
-    Goes on from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row
-    that does not fit) gives a failed result. All else is raised; a bug with its traceback in the folder.
+    Continues from the checkpoint of an attempt that was cut off. A trial that fails by itself (a loss that is not finite, a row that
+    does not fit in memory) gives a failed result. All else is raised; a bug with its traceback in the folder.
 
-    `make_objective` says what the student is trained for. The record holds the config alone: `reproduce` repeats what `objective_of` makes of it.
+    `make_objective` makes the training's objective. The record holds the config alone: `reproduce` repeats the trial with `objective_of`.
     """
     outcome = _Outcome()
     _check(config, make_objective)
@@ -110,7 +110,7 @@ def run_trial(
         outcome.status, outcome.error = "failed", str(failure)
         folder.write_log(traceback.format_exc())
     except (Superseded, KDSweepError):
-        raise  # the folder is somebody else's; or the message says it all, and perhaps of a disk that takes no log
+        raise  # another process has the folder; or the message is enough, and the disk may be full
     except Exception:
         with suppress(ResultsError):
             folder.write_log(traceback.format_exc())
@@ -123,7 +123,7 @@ def run_trial(
 
 @dataclass(kw_only=True)
 class _Outcome:
-    """What a running trial has found out so far; in one that fails, the rest stays as it is here."""
+    """Holds what a running trial has measured so far; where it fails, the other fields keep their defaults."""
 
     started: float = field(default_factory=time.perf_counter)
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -138,7 +138,7 @@ class _Outcome:
 
 
 def _check(config: TrialConfig, make_objective: Callable[[TrialConfig], Objective]) -> None:
-    """Raises ConfigError for a trial that could not run, or whose processes would train for different objectives."""
+    """Check that a trial can run. Raises ConfigError for an `auto` left in it, and where its processes would train for different objectives."""
     if config.unresolved():
         raise ConfigError(f"a trial runs with every auto resolved, but {', '.join(config.unresolved())} still say auto")
     if config.devices_per_trial > 1 and make_objective is not objective_of:
@@ -174,7 +174,7 @@ def _measure_and_save(
 def open_test(
     student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
 ) -> dict[str, float] | None:
-    """A finalist on the test split, recorded in its folder: its metrics; None where there is no such split."""
+    """Evaluate a finalist on the test split, record it in `folder`, and return its metrics; None where there is no test split."""
     rows = materials.test_rows(config)
     if rows is None:
         return None
@@ -184,7 +184,7 @@ def open_test(
 
 
 def final_test(logits: Tensor, rows: Rows) -> FinalTest:
-    """A model's logits [N, C] of the test rows, measured."""
+    """Compute the test record of a model from its logits [N, C]: metrics, and the reliability bins that hold rows."""
     bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
     filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
     return FinalTest(
@@ -196,7 +196,7 @@ def final_test(logits: Tensor, rows: Rows) -> FinalTest:
 
 
 class _Log:
-    """Every number goes to the record first, then to W&B, then to whoever watches."""
+    """Writes every step and epoch to the record first, then to W&B, then passes it to the `Watch`."""
 
     def __init__(self, slot: Slot, folder: TrialFolder, run: Run, watch: Watch) -> None:
         self.slot, self.folder, self.run, self._watch = slot, folder, run, watch
@@ -204,7 +204,7 @@ class _Log:
         self.pruned = False
 
     def start(self, training: Training) -> None:
-        """The record is cut back to where training starts; a W&B run of its own gets what came before."""
+        """Cut the record back to the step where training starts, add the attempt, and log what the record keeps to the attempt's W&B run."""
         steps, self.epochs, again = self.folder.cut_back(step=training.step, epochs=len(training.history))
         attempt = Attempt(
             attempt=self.slot.attempt,
@@ -221,7 +221,7 @@ class _Log:
         self.run.log_steps([step for step in steps if step.epoch > len(self.epochs)])
 
     def steps_again(self) -> int:
-        """Trained more than once, over all attempts."""
+        """Return how many steps were trained more than once, over all attempts."""
         return self.folder.steps_again()
 
     def steps(self, steps: Sequence[StepMetrics]) -> None:
@@ -238,9 +238,9 @@ class _Log:
 
 
 def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
-    """`save_pretrained` and the tokenizer: loads with plain transformers. The megabytes (10⁶ bytes) of its weights on disk.
+    """Save the student and its tokenizer, to be loaded with plain transformers; return the megabytes (10⁶ bytes) of its weights on disk.
 
-    Raises ResultsError for a full disk, and leaves no half of a student.
+    Raises ResultsError where the disk cannot be written, and then leaves no half-written student.
     """
     tokenizer = load_tokenizer(*student_source(config))
     with drafting(path) as draft:
