@@ -1,4 +1,4 @@
-"""Workers that died: whose trials they held, what is recorded of those that are not tried again, who still lives."""
+"""Handle workers that died: find which ones still run, and record the trials that are not tried again."""
 
 import os
 import time
@@ -17,11 +17,11 @@ from kdsweep.system.files import Lock, naming
 from kdsweep.system.process import is_of_this_host
 
 STOP_SECONDS = 60
-"""What a worker gets to checkpoint its trial after SIGTERM, before SIGKILL: more than W&B gets to send its run."""
+"""Time between SIGTERM and SIGKILL in which a worker checkpoints its trial: more than W&B has to send its run."""
 
 
 def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
-    """Record the trials that are not tried again."""
+    """Write a failed result for each of the `settled` trials that is not tried again."""
     for each in settled:
         if each.failed is None:
             continue
@@ -42,9 +42,10 @@ def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Inside the block, this process is an embedded sweep's only supervisor. Raises ResultsError where another one lives.
+    """Run the block as the only supervisor of an embedded sweep. Raises ResultsError where another one runs.
 
-    Waits for the workers of one that was killed: they notice, checkpoint and end by themselves.
+    First waits for the workers of a supervisor that was killed: they notice it, checkpoint and end by themselves. Raises ResultsError
+    where they do not.
     """
     path = locks_folder(folder) / "supervisor.lock"
     lock = Lock(path)
@@ -63,7 +64,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def _outlive(folder: Path) -> None:
-    """Wait until workers of a supervisor that was killed have ended, and clear their locks away."""
+    """Wait until the workers of a killed supervisor have ended, and remove their locks. Raises ResultsError after twice `STOP_SECONDS`."""
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while living := living_workers(folder):
         if time.monotonic() > deadline:
@@ -74,13 +75,13 @@ def _outlive(folder: Path) -> None:
 
 
 def living_workers(folder: Path) -> list[str]:
-    """Owners whose processes live on this host."""
+    """Return the owner names of workers in `folder` whose processes run on this host."""
     locks = locks_folder(folder).glob("worker-*.lock")
     return [path.stem.removeprefix("worker-") for path in locks if Lock(path).is_held()]
 
 
 def is_dead_here(folder: Path, owner: str | None) -> bool:
-    """Whether a worker that ran on this host, in this results folder, is dead."""
+    """Return whether the worker `owner` ran on this host, in this results folder, and is dead."""
     if owner is None or not is_of_this_host(owner):
         return False
     lock = worker_lock(folder, owner)

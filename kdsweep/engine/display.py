@@ -1,6 +1,6 @@
-"""What the terminal shows while a sweep runs: the plan, live progress, one line a finished trial.
+"""Show a running sweep in the terminal: the plan, live progress, one line for each finished trial.
 
-The live part appears on a terminal and in a notebook only; a log file gets the lines, and now and then one about what takes long.
+Live progress appears on a terminal and in a notebook only; a log file has the lines, and a few more about the progress of long trainings.
 """
 
 import time
@@ -35,11 +35,11 @@ from kdsweep.records.schema import TeacherResult
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 
 LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
-"""A log file hears of a training so many times, but no sooner than half a minute and no later than five after the line before."""
+"""A log file gets about `LOG_LINES` lines about a training, with at least 30 s and at most 300 s between two of them."""
 
 
 def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None) -> None:
-    """The resolved plan: before it a `warning`, then what will run, every axis, and `facts`, a line each."""
+    """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each."""
     if warning:
         console.print(escape(warning), style="yellow", soft_wrap=True)
     table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
@@ -67,7 +67,7 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
 
 
 def _chosen(sweep: SweepConfig) -> str:
-    """How many finalists there will be: `3 of each arm`, or `3 distilled and 1 fine-tuned` where an arm has no more trials."""
+    """Return how many finalists there will be, in words: `3 of each arm`, or `3 distilled and 1 fine-tuned` where an arm has fewer trials."""
     counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in ARMS}
     if len(set(counts.values())) == 1:
         return f"{counts['distilled']} of each arm"
@@ -75,7 +75,7 @@ def _chosen(sweep: SweepConfig) -> str:
 
 
 def _oddities(teacher: TeacherResult) -> str:
-    """What else the reader of the rows met, where it met something."""
+    """Return how many rows had an empty text and how many texts have two labels or more, in words; empty where there are none."""
     empty, conflicting = teacher.empty_texts_dropped, teacher.conflicting_texts
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
     said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
@@ -83,36 +83,36 @@ def _oddities(teacher: TeacherResult) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters."""
+    """Return a value as a short text: a float with three significant digits, a tuple as a list."""
     if isinstance(value, float):
         return f"{value:.3g}"
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def shown_params(params: Mapping[str, Any]) -> str:
-    """Parameters on one line."""
+    """Return parameters as one line of text."""
     return ", ".join(f"{name} {shown(value)}" for name, value in params.items())
 
 
 class Pace:
-    """How far a training is and how long it still takes, by the steps seen here: one that goes on from a checkpoint begins in the middle."""
+    """Estimates the time left of a training from the steps reported here: a resumed training begins at its checkpoint's step."""
 
     def __init__(self) -> None:
         self.seconds_left: float | None = None
-        """None until two steps told how fast it goes."""
+        """None until two steps have shown the speed."""
         self._first: tuple[float, int] | None = None
         self._step, self._steps = 0, 1
         self._told_at, self._told_step = time.monotonic(), 0
 
     def reach(self, step: int, steps: int) -> None:
-        """A step of so many is done."""
+        """Record that `step` of `steps` steps are done."""
         now = time.monotonic()
         self._step, self._steps, self._first = step, steps, self._first or (now, step)
         began, before = self._first
         self.seconds_left = (now - began) / (step - before) * (steps - step) if before < step else None
 
     def is_due(self) -> bool:
-        """Whether a log file gets a line now, which then counts as told."""
+        """Return whether a log file gets a line now; if so, count the line as written."""
         now = time.monotonic()
         is_first, far = self._told_step == 0, LOG_LINES * (self._step - self._told_step) >= self._steps
         waited = now - self._told_at
@@ -122,19 +122,19 @@ class Pace:
         return due
 
     def text(self) -> str:
-        """What is left."""
+        """Return the time left as text; empty where it is not known, or nothing is left."""
         return f"   about {duration(self.seconds_left)} to go" if self.seconds_left else ""
 
 
 class _Running:
-    """What a worker runs, and how far it is."""
+    """Holds the trial that a worker runs, and how far it is."""
 
     def __init__(self, told: TrialStarted) -> None:
         self.told, self.started, self.metrics = told, time.monotonic(), ""
         self.pace, self.epochs_pace = Pace(), Pace()
 
     def text(self) -> str:
-        """The trial, its parameters and its last metrics on one line."""
+        """Return the trial, its parameters and its last metrics on one line."""
         told = self.told
         again = f" (attempt {told.attempt})" if told.attempt > 1 else ""
         what = "finalist, " if told.id.stage == "finalists" else ""
@@ -143,7 +143,7 @@ class _Running:
 
 
 class SweepDisplay:
-    """Live progress of one sweep, fed with its workers' events."""
+    """Shows live progress of one sweep, from its workers' events."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class SweepDisplay:
         self._teacher_pace = Pace()
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
-        """By the worker's place."""
+        """Keyed by the worker's place."""
         self._trial_seconds: list[float] = []
         self._expected_seconds = 0.0
         self._is_live = console.is_terminal or console.is_jupyter
@@ -191,7 +191,7 @@ class SweepDisplay:
         self._live.stop()
 
     def show(self, event: Event, worker: int = 0) -> None:
-        """Take in what a worker told; `worker` is its place among those that run side by side."""
+        """Show an event of a worker; `worker` is its place among the workers that run side by side."""
         match event:
             case Phase():
                 self._phase(event)
@@ -216,12 +216,12 @@ class SweepDisplay:
             self._live.refresh()
 
     def progress(self, finished: Mapping[Stage, int]) -> None:
-        """Trials that ended on other hosts move the bars too."""
+        """Set the bars to the `finished` trials of all hosts."""
         for stage, task in self._stages.items():
             self._bars.update(task, completed=finished[stage])
 
     def forget(self, worker: int) -> None:
-        """A worker is gone."""
+        """Remove the running trial of a worker that has ended."""
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
@@ -289,7 +289,7 @@ class SweepDisplay:
             self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")
 
     def _log(self, text: str) -> None:
-        """What the live part shows."""
+        """Print `text` where there is no live progress, as in a log file."""
         if not self._is_live:
             self._console.print(escape(text), highlight=False, soft_wrap=True)
 
@@ -297,7 +297,7 @@ class SweepDisplay:
         return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)
 
     def _left(self) -> float:
-        """Seconds to go: by the mean of the trials timed so far, before them by the first epoch, before it by the plan."""
+        """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the plan."""
         timed = self._trial_seconds or [self._expected_seconds]
         return self._open() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
 

@@ -1,4 +1,4 @@
-"""What a worker tells whoever shows its sweep: one dataclass for each kind of event, and the JSON lines that carry them between processes."""
+"""Define what a worker sends to the process that shows its sweep: one dataclass for each kind of event, sent as JSON lines."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,38 +12,38 @@ from kdsweep.records.schema import EpochMetrics, Status, StepMetrics, TeacherRes
 
 @dataclass(frozen=True)
 class Phase:
-    """The worker begins a part of its preparation."""
+    """Reports that the worker begins a part of its preparation."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something that the user should read, for which nothing stops."""
+    """Holds a message that the user should read; the sweep continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Offline:
-    """W&B's server does not answer: this worker's runs stay on disk."""
+    """Reports that W&B's server does not answer: this worker's runs stay on disk."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherStep:
-    """The teacher's fine-tuning has done a step."""
+    """Reports the latest step of the teacher's fine-tuning."""
 
     step: int
     steps: int
-    """Of the whole fine-tuning."""
+    """Number of steps of the whole fine-tuning."""
     L_hard: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEpoch:
-    """The teacher's fine-tuning has done an epoch."""
+    """Reports an epoch of the teacher's fine-tuning."""
 
     epoch: int
     val_accuracy: float
@@ -51,7 +51,7 @@ class TeacherEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is shown of this machine and its rows before the first trial."""
+    """Holds what is shown of this machine and of the rows before the first trial."""
 
     max_length: str
     device: str
@@ -60,12 +60,12 @@ class Plan:
     tracking: Resolved
     tracking_why: str
     seconds_per_trial: float
-    """As estimated."""
+    """An estimate from a few timed batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Rows, teacher and every check are done; trials can start."""
+    """Reports that rows, teacher and every check are done: trials can start."""
 
     teacher: TeacherResult
     plan: Plan
@@ -73,55 +73,55 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """The worker has taken a trial."""
+    """Reports that the worker has taken a trial."""
 
     id: TrialId
     attempt: int
     params: Mapping[str, Any]
-    """What was sampled, and a finalist's seed."""
+    """The searched fields with their values, and a finalist's seed."""
     epochs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The running trial has done a step."""
+    """Reports the latest step of the running trial."""
 
     losses: StepMetrics
     steps: int
-    """Of the whole training."""
+    """Number of steps of the whole training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The running trial has done an epoch."""
+    """Reports an epoch of the running trial."""
 
     metrics: EpochMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEnded:
-    """The running trial has ended."""
+    """Reports how the running trial ended."""
 
     id: TrialId
     status: Status
     error: str | None
     score: float | None
-    """By the study's metric; None where no epoch was finished."""
+    """The value of `study.metric`; None where no epoch was finished."""
     violates: tuple[str, ...]
-    """Constraints that its student breaks."""
+    """Constraints that the trial's student breaks."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The worker ends for a problem that the user can solve."""
+    """Reports that the worker ends because of a problem that the user can solve."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Crash:
-    """The worker ends for a bug."""
+    """Reports that the worker ends because of a bug."""
 
     traceback: str
 
@@ -141,17 +141,17 @@ Event = (
     | Crash
 )
 Send = Callable[[Event], None]
-"""Tells whoever shows the sweep what happens."""
+"""Sends an event to the process that shows the sweep."""
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
 def encode(event: Event) -> str:
-    """Return an event as one line of JSON, without its end."""
+    """Return an event as one line of JSON, without the newline."""
     return json.dumps({"event": type(event).__name__, **asdict(event)})
 
 
 def decode(line: str) -> Event:
-    """Return the event that `encode` made the line of; lists come back as tuples. Raises ValueError for half a line."""
+    """Return the event from which `encode` made `line`, with tuples for lists. Raises ValueError for an incomplete line."""
     fields = json.loads(line)
     event: Event = _built(KINDS[fields.pop("event")], fields)
     return event

@@ -1,4 +1,4 @@
-"""Live progress in a Jupyter notebook: one output of the cell, replaced whenever something has happened."""
+"""Show live progress in a Jupyter notebook: one output of the cell, replaced whenever something has happened."""
 
 import time
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from rich.console import RenderableType
 from rich.jupyter import JupyterMixin
 
 SECONDS = 0.5
-"""At most so often: every replacement is a message to the browser."""
+"""Least time between two replacements: each is a message to the browser."""
 
 
 class NotebookLive(JupyterMixin):
-    """What rich's Live is on a terminal; that one shows nothing in a notebook without ipywidgets, this one needs IPython alone."""
+    """Shows live progress in a notebook with IPython alone; rich's Live, for terminals, shows nothing there without ipywidgets."""
 
     def __init__(self, view: Callable[[], RenderableType]) -> None:
         self._view = view
@@ -24,17 +24,17 @@ class NotebookLive(JupyterMixin):
 
     def start(self) -> None:
         """Add the output to the cell."""
-        from IPython.display import display  # a notebook's kernel has it; nobody else needs it
+        from IPython.display import display  # every notebook's kernel has it; nothing else needs it
 
         self._handle = display(self, display_id=True)
 
     def refresh(self) -> None:
-        """Replace it, unless that was done a moment ago."""
+        """Replace the output, unless it was replaced less than `SECONDS` ago."""
         if self._handle and time.monotonic() - self._shown_at >= SECONDS:
             self._handle.update(self)
             self._shown_at = time.monotonic()
 
     def stop(self) -> None:
-        """Replace it a last time; it stays in the notebook."""
+        """Replace the output a last time; it stays in the notebook."""
         self._shown_at = 0.0
         self.refresh()

@@ -1,4 +1,4 @@
-"""A worker's first job: rows, teacher, logits and every check, before any trial is paid for."""
+"""Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +29,12 @@ from kdsweep.training.teacher import TeacherWatch, teacher_trial
 
 
 def steps_of(config: TrialConfig, materials: Materials) -> int:
-    """Return the steps of a whole training."""
+    """Return the number of steps of a whole training with `config`."""
     return config.epochs * -(-len(materials.data(config).train) // config.batch_size)
 
 
 class Preparation:
-    """What a worker does before its first trial; the first worker of a run (`is_first`) checks more, and says what is ready."""
+    """Prepares a worker for its first trial; the first worker of a run (`is_first`) checks more, and reports what is ready."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Preparation:
         self._checkpointing, self._is_first = checkpointing, is_first
 
     def run(self, configs: TrialConfigs) -> None:
-        """Prepare all that the sweep's trials can ask for. Raises KDSweepError for what they could not run with."""
+        """Prepare all that the sweep's trials can need. Raises KDSweepError where a trial could not run."""
         self._phase("reading the rows")
         corners = configs.corners()
         check_devices(corners[0])
@@ -62,7 +62,7 @@ class Preparation:
             self._check_inputs(corners)
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
-        if self._sweep.finalist_runs():  # the test rows' logits alone: nobody looks at them before a finalist does
+        if self._sweep.finalist_runs():  # computes the test rows' logits only: nothing reads them before a finalist
             self._materials.teacher_test_rows(corners[0])
         self._agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
         self._phase("checking teacher, rows and students")
@@ -76,7 +76,7 @@ class Preparation:
             self._telling.send(Prepared(teacher=teacher, plan=self._plan(corners)))
 
     def _check_inputs(self, corners: list[TrialConfig]) -> None:
-        """Everything that can be refused before the teacher is fine-tuned."""
+        """Check everything that can be refused before the teacher is fine-tuned."""
         splits: list[SplitName] = ["train", "validation"]
         if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
             splits.append("test")
@@ -98,7 +98,7 @@ class Preparation:
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
-        if self._agreements.has_agreed():  # a teacher that is refused leaves no record
+        if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record
             met = self._materials.teacher(config, watch).weights_sha256
             self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
@@ -106,7 +106,7 @@ class Preparation:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
-        """What is shown before the first trial."""
+        """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:

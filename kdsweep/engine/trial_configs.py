@@ -1,4 +1,4 @@
-"""Builds the configs of a sweep's trials on this machine: what `auto` means is found first, so that nothing is replaced later."""
+"""Build the configs of a sweep's trials on this machine: what `auto` means is found first, so that no value is replaced later."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ from kdsweep.training.resolve import resolve
 
 
 class TrialConfigs:
-    """The configs of one worker's trials; on what must be the same for all trials, the workers agree."""
+    """Builds the configs of one worker's trials; the workers agree on values that must be the same for all trials."""
 
     def __init__(self, sweep: SweepConfig, folder: Path, agreements: Agreements) -> None:
         self._sweep, self._folder, self._agreements = sweep, folder, agreements
@@ -26,7 +26,7 @@ class TrialConfigs:
         self._teacher_threads: Callable[[int | None], int] = functools.cache(self._agreed_teacher_threads)
 
     def of(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
-        """Return a trial's config without any `auto`. Raises ConfigError."""
+        """Return a trial's config, with every `auto` resolved. Raises ConfigError where a value is not allowed."""
         return resolve(
             self._sweep.fields(arm, params),
             threads=self._threads,
@@ -35,7 +35,7 @@ class TrialConfigs:
         )
 
     def corners(self) -> list[TrialConfig]:
-        """Return configs that between them need every teacher and student that the sweep can ask for."""
+        """Return configs that together need every teacher and student that the sweep can ask for."""
         base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
         others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
         return list(dict.fromkeys(self.of("distilled", point) for point in (base, *others)))
@@ -44,7 +44,7 @@ class TrialConfigs:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))
 
     def _agreed_teacher_threads(self, named: int | None) -> int:
-        """As the record has it, where an older version made the teacher: with all cores, whatever `threads` said."""
+        """Return the threads that fine-tune the teacher: as agreed, else as recorded (older versions used all cores), else `named` or all."""
         folder = teacher_folder(self._folder)
 
         def count() -> int:

@@ -1,4 +1,4 @@
-"""A worker's work: prepare as its first job, then take a trial, run it, tell how it ended, again."""
+"""Run one worker: prepare, then take a trial, run it and report how it ended, until none is left."""
 
 import gc
 import time
@@ -32,11 +32,11 @@ from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, final_test, run_trial
 
 WAIT_SECONDS = 0.5
-"""Between two looks at whether a trial can start."""
+"""Time between two checks whether a trial can start."""
 
 
 class Worker:
-    """The trials of one sweep, one after the other, in one process; `make_objective` says what their students are trained for."""
+    """Runs trials of one sweep, one after the other, in one process; `make_objective` chooses what their students are trained for."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Worker:
         """Whether no worker of this run has prepared the sweep before."""
 
     def run(self) -> None:
-        """Prepare and work, while the sweep's clock goes."""
+        """Prepare, then run trials; the time counts towards `study.timeout_minutes`."""
         with self._studies.clock.going(self._telling.note):
             self.prepare()
             self.work()
 
     def prepare(self) -> None:
-        """Rows, teacher, logits and every check, before any trial is paid for."""
+        """Prepare rows, teacher and logits and run every check, before any trial is trained."""
         preparation = Preparation(
             self._sweep,
             self._folder,
@@ -99,15 +99,15 @@ class Worker:
             machine.free_memory()
 
     def _drop_students(self, stage: Stage) -> None:
-        """Keep the best of an arm's trials, and of its finalists the best of each configuration first."""
+        """Remove the students of each arm's runs ranked below `study.keep_students`; of finalists, the best of each configuration rank first."""
         for arm in ARMS:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
             drop_students(trial_folder(self._folder, trial) for trial in others)
 
     def _take(self) -> Assignment | None:
-        """The next trial; waits while it hangs on others that run. None where nothing is left to take."""
+        """Return the next trial, None where none is left to take; wait while the trials left depend on running ones."""
         while True:
-            with self._stop.deferred():  # a trial that is taken has its owner's name on it
+            with self._stop.deferred():  # no stop between taking a trial and recording its owner
                 assignment = self._studies.take()
             if self._stop.requested:
                 if assignment:
@@ -115,7 +115,7 @@ class Worker:
                 raise Interrupted("SIGTERM")
             if assignment or not self._studies.is_open():
                 return assignment
-            if self._sweep.study.storage is not None:  # what is waited for may run on a host that is gone
+            if self._sweep.study.storage is not None:  # the trial waited for may run on a host that is gone
                 record_failed(self._sweep, self._folder, self._studies.settle_stale())
             time.sleep(WAIT_SECONDS)
 
@@ -152,7 +152,7 @@ class Worker:
         self._send(ended)
 
     def _violated(self, assignment: Assignment, config: TrialConfig) -> tuple[str, ...]:
-        """Tell the search by how much the student breaks each constraint; those that it breaks."""
+        """Store by how much the student breaks each constraint, for the search; return the constraints that it breaks, in words."""
         limits = self._sweep.study.constraints.limits()
         if not limits:
             return ()
@@ -166,7 +166,7 @@ class Worker:
         return tuple(f"{name} {costs[name]:.3g} > {limit:g}" for name, limit in limits.items() if costs[name] > limit)
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
-        """The result that an attempt before wrote, but was killed before it told the study: nothing finished is run again."""
+        """Return the result of an earlier attempt that was killed before the study had it, so that it is not run again; None without one."""
         there = read_trial(path) if (path / "config.yaml").exists() else None
         if there is None or there.result is None or there.config != config:
             return None
@@ -174,7 +174,7 @@ class Worker:
         return there.result
 
     def _duplicate(self, assignment: Assignment, path: Path, config: TrialConfig, slot: Slot) -> TrialResult | None:
-        """The answer from the record to a configuration that has been run; None for a new one."""
+        """Record a trial whose configuration has been run as a duplicate, and return that result; None for a new configuration."""
         twin = self._studies.twin(assignment)
         if twin is None:
             return None
@@ -221,7 +221,7 @@ class Worker:
             )
 
     def _test_teacher(self, config: TrialConfig) -> None:
-        """The teacher on the test split, once, when the first finalist opens it."""
+        """Test the teacher on the test split, once, when the first finalist opens it."""
         folder, rows = teacher_folder(self._folder), self._materials.teacher_test_rows(config)
         if rows is not None and read_test(folder) is None:
             predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
@@ -229,12 +229,13 @@ class Worker:
 
 
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
-    """Join the sweep's study and run trials until there is none to take. Raises KDSweepError, Interrupted.
+    """Join the sweep's study and run trials until there is none to take.
 
-    `mode` is how W&B is reached, where a worker before has prepared the sweep and found out.
+    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out). Raises KDSweepError for a problem that the
+    user can solve, Interrupted where this process is asked to stop.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
-    alive.take()  # given back by the system when this process ends, so that others know
+    alive.take()  # released by the system when this process ends, so that others notice
     Worker(sweep, folder, owner, send, stop, mode).run()
     worker_lock(folder, owner).unlink()

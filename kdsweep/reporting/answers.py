@@ -1,4 +1,4 @@
-"""Whether distilling helped: the one verdict that every format repeats, and the words with numbers."""
+"""Answer whether distilling helped: the verdict that every format repeats, and sentences with numbers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -28,14 +28,14 @@ ONE_SEED = "A single seed cannot tell whether distilling beats plain fine-tuning
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Distilled students against fine-tuned ones, on the split that it names."""
+    """Compares distilled students with fine-tuned ones on the rows of `split`."""
 
     split: SplitName
     word: Word
     provisional: bool
-    """Whether they were chosen on the rows that compare them."""
+    """Whether the students were chosen on the rows that compare them."""
     one_seed: bool
-    """Whether an arm has a single seed: it cannot tell luck from recipe, so the word is `cannot tell`."""
+    """Whether an arm has a single seed, which cannot tell luck from recipe: `word` is then `cannot tell`."""
     distilled: tuple[str, ...]
     """Folders of the runs compared, relative to the results folder."""
     fine_tuned: tuple[str, ...]
@@ -51,7 +51,7 @@ class Verdict:
 def verdict_of(
     first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None
 ) -> Verdict | None:
-    """The finalists' verdict where both arms have them, else that of both best trials; None where neither was compared."""
+    """Return the finalists' verdict where both arms have finalists, else that of both best trials; None where no comparison is possible."""
     numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
@@ -72,13 +72,13 @@ def verdict_of(
 
 
 def verdict_json(headline: str, verdict: Verdict | None, weak: WeakTeacher | None) -> dict[str, Any]:
-    """The verdict as leaderboard.json has it; nulls where there is none."""
+    """Return the verdict as leaderboard.json holds it; its values are None where there is no verdict."""
     known = asdict(verdict) if verdict else {field.name: None for field in fields(Verdict)}
     return {"headline": headline, "weak_teacher": asdict(weak) if weak else None, **known}
 
 
 def headline(first: Row | None, second: Row | None, verdict: Verdict | None, weak: WeakTeacher | None = None) -> str:
-    """The shortest true answer, without its full stop; before it a teacher that has nothing to teach, and what to do."""
+    """Return the shortest true answer, without its full stop; a weak teacher, and what to do about it, comes first."""
     said = _opening(first, second, verdict)
     return f"{weak.text()}. {said}" if weak else said
 
@@ -101,7 +101,7 @@ def answer(
     comparison: Comparison | None,
     arms: Sequence[ArmProgress],
 ) -> str:
-    """One paragraph: the two best, their difference and what that is worth, then the yardsticks."""
+    """Return one paragraph: the best trial of each arm, their difference and how sure it is, then teacher and majority class."""
     sentences = [_best_sentence(found, row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
     if comparison:
         sentences.append(_difference(comparison, found.sweep.finalist_runs()))
@@ -111,7 +111,7 @@ def answer(
 
 
 def _yardsticks(found: SweepRecords) -> str:
-    """Return what the teacher and always naming one class reach, as a sentence."""
+    """Return the scores of the teacher and of always naming the commonest class, as a sentence."""
     if found.teacher is None:
         return "The teacher has not been measured yet."
     metric, teacher = found.sweep.study.metric, teacher_score(found)
@@ -148,7 +148,7 @@ def _difference(comparison: Comparison, finalist_runs: int) -> str:
 
 
 def final_answer(finals: Finals, metric: str) -> str:
-    """Both bests on fresh seeds, their difference, and the share of the gap to the teacher."""
+    """Return one paragraph: each arm's best finalist, the difference of the arms, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
@@ -183,7 +183,7 @@ def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> st
 
 
 def one_seed(finals: Finals) -> str:
-    """Why a single seed an arm gives no verdict, and the way out, as a sentence."""
+    """Return why a single seed an arm gives no verdict, and what to do about it, as a sentence."""
     more = 2 + min(row.wanted for row in finals.rows if row.compared)
     way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
@@ -201,12 +201,12 @@ def _ratio_sentence(ratio: Estimate | None) -> str:
 
 
 def conventions(found: SweepRecords) -> str:
-    """What a reader must know to read the numbers: how students start, and which term alpha weighs."""
+    """Return what a reader must know to read the numbers: how students start, and which term alpha weighs."""
     return f"{initial(found)} {ALPHA}"
 
 
 def initial(found: SweepRecords) -> str:
-    """How students start, as a sentence."""
+    """Return how students start, as a sentence."""
     if "student" in found.sweep.search or "student_init" in found.sweep.search:
         return "How students start is searched: see student and student_init in the table."
     configs = [trial.config for trial in found.trials]

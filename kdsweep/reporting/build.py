@@ -1,4 +1,4 @@
-"""A sweep's report as plain data, read from its results folders: what every format shows."""
+"""Build a sweep's report as plain data from its results folders: what every format shows."""
 
 import shlex
 from collections import Counter
@@ -27,13 +27,13 @@ from kdsweep.tracking import names
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A sweep as plain data: what every format shows."""
+    """Holds a sweep's report as plain data: what every format shows."""
 
     folder: str
     """The results folder as a command on this machine names it."""
     records: SweepRecords
     rows: tuple[Row, ...]
-    """Both arms, best first, then those without rank."""
+    """Trials of both arms, best first, then those without a rank."""
     searched: tuple[str, ...]
     arms: tuple[ArmProgress, ...]
     best_distilled: Row | None
@@ -43,9 +43,9 @@ class Report:
     finals: Finals | None
     """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
     shipped: TrialRow | None
-    """The run whose student one would ship; None before the first complete trial."""
+    """The run whose student is the one to ship; None before the first complete trial."""
     verdict: Verdict | None
-    """The one that every format repeats, of the split that it names; None where no test is possible."""
+    """The verdict that every format repeats, on the split that it names; None where no test is possible."""
     weak_teacher: WeakTeacher | None
     """Why distilling has nothing to teach; None where the teacher is good enough, as far as is known."""
     teacher_test: FinalTest | None
@@ -60,16 +60,16 @@ class Report:
     conventions: str
     """How students start and what alpha means."""
     doubts: tuple[str, ...]
-    """Why the records cannot be taken at their word: configs edited after their run, torn lines."""
+    """Why the records may mislead: configs edited after their run, torn lines."""
     advice: tuple[Advice, ...]
     """What the next sweep might change."""
     provenance: tuple[tuple[str, str], ...]
     commands: tuple[tuple[str, str], ...]
-    """What each is for, and its text."""
+    """The purpose of each command, and its text."""
 
 
 def build_report(folder: Path, *others: Path) -> Report:
-    """Read a results folder, and what other hosts' folders of the same sweep add. Raises ResultsError where there is none."""
+    """Build the report of a results folder and of `others`, other hosts' folders of this sweep. Raises ResultsError where there is none."""
     found = read_records(folder, *others)
     rows = leaderboard.leaderboard(found)
     first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
@@ -107,7 +107,7 @@ def build_report(folder: Path, *others: Path) -> Report:
 
 
 def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> Comparison | None:
-    """The paired test of the best of both arms; None where predictions or labels are not on disk."""
+    """Return the paired test of the best trials of both arms; None where one, its predictions or the labels are missing."""
     if first is None or second is None:
         return None
     labels = reading.read_validation_labels(*found.folders)
@@ -123,13 +123,13 @@ def _teacher_test(found: SweepRecords) -> FinalTest | None:
 
 
 def _shown_path(folder: Path) -> str:
-    """The folder from here where it lies below here, so that a shared report names no home directory."""
+    """Return `folder` relative to the working directory if it is below it, so that a shared report names no home directory."""
     resolved = folder.resolve()
     return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
 
 
 def _doubts(found: SweepRecords) -> tuple[str, ...]:
-    """One line for the configs that were edited, one for the torn lines."""
+    """Return a line about edited configs and a line about torn records, each only where there are any."""
     rows = (*found.trials, *found.finalists)
     edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
     folders = [*(layout.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
@@ -149,7 +149,7 @@ def _listed(items: list[str], most: int = 5) -> str:
     return "; ".join(items[:most]) + more
 
 
-# Where it comes from, and where to go --------------------------------------------------------------------------------
+# Provenance and next commands ----------------------------------------------------------------------------------------
 
 
 def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
@@ -186,7 +186,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
 
 
 def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
-    """What the rows hold beside texts of one label and one length, where they do."""
+    """Return lines about empty texts, texts with several labels and rows cut by `max_length`, where there are any."""
     rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
     lines = []
     if teacher.empty_texts_dropped:
@@ -210,7 +210,7 @@ def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:
-    """Which trials lie in other hosts' folders, and results that do not count."""
+    """Return how many trials each of the other hosts' folders holds, and which results are not counted."""
     lines = [
         (f"trials in {_shown_path(other)}", str(sum(trial.folder.is_relative_to(other) for trial in found.trials)))
         for other in found.others
@@ -222,7 +222,7 @@ def _folders(found: SweepRecords) -> list[tuple[str, str]]:
 
 
 def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
-    """The next commands, ready to paste, the student's last; those of the best trial are left out where there is none."""
+    """Return the next commands, ready to paste, the one that loads the student last; commands about `run` only where there is one."""
     commands = []
     folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
     if run:

@@ -1,4 +1,4 @@
-"""The report as text: Markdown for a pull request, and what the terminal shows."""
+"""Render the report as text: Markdown for a pull request, and a summary for the terminal."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ from kdsweep.reporting.tables import (
 )
 
 TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
-"""What the finalists' table has of the test split beside the accuracy."""
+"""Metrics of the test split in the finalists' table, beside the accuracy."""
 
 
 def _shown(value: Any) -> str:
-    """A searched value as a table has it: a long path is cut, and whole in leaderboard.csv."""
+    """Return a searched value as a table shows it: a long path is cut (leaderboard.csv has all of it)."""
     return clipped(compact(value))
 
 
 def _ranked_table(report: Report) -> list[list[str]]:
-    """Return the ranked rows: what they are ranked by, where that is no accuracy, then the accuracy with its interval."""
+    """Return the ranked rows as a table; `study.metric` has a column of its own where it is not the accuracy."""
     metric = report.records.sweep.study.metric
     own = [] if metric == "val_accuracy" else [metric]
     header = ["rank", "arm", "trial", *own, "val_accuracy", *report.searched, "95 % interval"]
@@ -54,7 +54,7 @@ def _ranked_table(report: Report) -> list[list[str]]:
 
 
 def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
-    """Means over the fresh seeds, what the search had said before them; the teacher's scores stand last."""
+    """Return the finalists as a table: the score in the search, then means over the fresh seeds; the last row is the teacher's."""
     lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds", "test accuracy"]]
     lines[0] += [f"test {name}" for name in TESTED]
     metric = report.records.sweep.study.metric
@@ -71,7 +71,7 @@ def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
 
 
 def _teacher_test(test: FinalTest | None) -> list[str]:
-    """The teacher's part of `TESTED`; with itself it always agrees."""
+    """Return the teacher's cells for accuracy and `TESTED`; dashes without a test, and for agreement and KL with itself."""
     if test is None:
         return ["–"] * (len(TESTED) + 1)
     known = [number(getattr(test, name), 3) if name not in ("agreement", "kl") else "–" for name in TESTED]
@@ -79,7 +79,7 @@ def _teacher_test(test: FinalTest | None) -> list[str]:
 
 
 def verdicts_table(finals: Finals) -> list[list[str]]:
-    """The primary comparison and the others."""
+    """Return the primary and the secondary comparisons as a table."""
     asked = [("distilled finalists against fine-tuned ones (primary)", finals.primary, None)] if finals.primary else []
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
@@ -96,7 +96,7 @@ NO_VERDICT = "No comparison is possible yet."
 
 
 def classes_table(by: ByClass) -> list[list[str]]:
-    """A line a class: its rows, then each model's precision, recall and F1 in one cell."""
+    """Return a table with a line for each class: its rows, then each model's precision, recall and F1 in one cell."""
     scores = [each.scores() for each in by.judged]
     lines = [["class", "rows", *(each.name for each in by.judged)]]
     for place in by.shown():
@@ -106,12 +106,12 @@ def classes_table(by: ByClass) -> list[list[str]]:
 
 
 def in_percent(share: float | None) -> str:
-    """A share as percent under a heading that says so; a dash for None."""
+    """Return a share in percent without the percent sign, which the table's heading has; a dash for None."""
     return number(None if share is None else 100 * share)
 
 
 def confused_table(by: ByClass) -> list[list[str]]:
-    """The pairs that the student to ship confuses most: rows, as a mean over the seeds, and their share of the class."""
+    """Return a table of the class pairs that `by.chosen` confuses most: rows, as a mean over the seeds, and their share of the class."""
     lines = [["class", "rows", "named", *(each.name for each in by.judged)]]
     for pair in by.chosen.confused()[:WORST]:
         cells = [_confused(each, pair.true, pair.predicted) for each in by.judged]
@@ -126,7 +126,7 @@ def _confused(each: Judged, true: int, predicted: int) -> str:
 
 
 def confused_said(by: ByClass) -> str:
-    """What `confused_table` holds."""
+    """Return a sentence that describes the table of confused classes."""
     mean = " (means over the seeds)" if by.chosen.seeds else ""
     return f"What {by.chosen.name} confuses most: rows of a class that are named as another{mean}, and their share of the class."
 
@@ -135,7 +135,7 @@ def confused_said(by: ByClass) -> str:
 
 
 def render_markdown(report: Report) -> str:
-    """The summary for a pull request or a README."""
+    """Return the report as Markdown, for a pull request or a README."""
     parts = [
         f"# {markdown_text(report.records.sweep.name)}",
         *_prose(
@@ -177,7 +177,7 @@ def _prose(*paragraphs: str) -> list[str]:
 
 
 def _listed(pairs: Sequence[tuple[str, str]]) -> str:
-    """A list item for each name and what is said of it."""
+    """Return a Markdown list: an item for each name and its text."""
     return "\n".join(
         markdown_prose(f"- {markdown_text(name)}: {markdown_text(text)}", indent="  ") for name, text in pairs
     )
@@ -187,7 +187,7 @@ def _listed(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def terminal_text(report: Report, most: int = 10) -> str:
-    """The answer, the best rows, what was written and what to run next; the command that loads the student is last."""
+    """Return the answer, the `most` best rows, the files written and the next commands; the one that loads the student is last."""
     parts = [f"{report.headline}. {report.answer}"]
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [f"Note: {doubt}" for doubt in report.doubts]
@@ -205,7 +205,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
 
 
 def _terminal_board(table: list[list[str]]) -> list[str]:
-    """The best rows, without the columns that do not fit, and where those are."""
+    """Return the best rows with the columns that fit, and where the other columns are; empty without rows."""
     if len(table) == 1:
         return []
     fitting, left_out = first_columns(table, keys=4)

@@ -1,5 +1,5 @@
 "use strict";
-// What the page does: figures, theme, tables, copying, the place in the page. It asks the network for nothing.
+// Run the page: figures, theme, tables, copying, the current section in the navigation. Nothing is fetched.
 
 const root = document.documentElement;
 const every = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -10,7 +10,7 @@ function element(tag, properties) { return Object.assign(document.createElement(
 const plots = every(".plot");
 const colour = name => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 
-/** The layout's colours as the stylesheet has them now. */
+/** Return the colours of `layout` that the stylesheet has now, as changes for Plotly.relayout. */
 function themed(layout) {
   const colours = {"font.color": colour("soft"), "hoverlabel.bgcolor": colour("ink"), "hoverlabel.bordercolor": colour("ink"),
     "hoverlabel.font.color": colour("page")};
@@ -20,7 +20,7 @@ function themed(layout) {
   return colours;
 }
 
-/** Give every figure the page's colours; traces with an arm as `meta` take the arm's. */
+/** Give every figure the page's colours; traces with an arm as `meta` get that arm's colour. */
 function paint() {
   for (const plot of plots) {
     for (const arm of ["distilled", "fine_tuned"]) {
@@ -47,14 +47,14 @@ function tell() { toggle.textContent = dark() ? "Light" : "Dark"; toggle.setAttr
 toggle.hidden = false;
 toggle.addEventListener("click", () => {
   root.dataset.theme = dark() ? "light" : "dark";
-  try { localStorage.setItem("kdsweep-theme", root.dataset.theme); } catch { /* a browser that keeps nothing */ }
+  try { localStorage.setItem("kdsweep-theme", root.dataset.theme); } catch { /* the browser stores nothing */ }
   tell();
   paint();
 });
 system.addEventListener("change", () => { tell(); paint(); });
 tell();
 
-// Print light and at the paper's width, up to three figures a row (two dense ones) as the style has it; then go back to the window's.
+// Print in light colours at the paper's width, up to three figures a row (two dense ones) as in page.css; then restore the window's.
 const PAPER = 690;  // CSS pixels of A4 without its margins
 addEventListener("beforeprint", () => {
   root.dataset.screen = root.dataset.theme ?? "";
@@ -74,11 +74,11 @@ addEventListener("afterprint", () => {
 
 // Tables: sort, filter, fold --------------------------------------------------------------------------------------------
 
-const FOLD = 50;  // rows shown before someone asks for all
+const FOLD = 50;  // rows shown until the reader asks for all
 const EMPTY = "–";
 const key = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
 
-/** Order of two keys: numbers as numbers, texts as texts, unknown ones last in both directions. */
+/** Compare two keys for sorting: numbers as numbers, texts as texts, unknown ones last in both directions. */
 function compare(a, b, up, numeric) {
   const none = text => text === "" || text === EMPTY;
   if (none(a) || none(b)) return none(a) - none(b);
@@ -86,14 +86,14 @@ function compare(a, b, up, numeric) {
   return up ? order : -order;
 }
 
-/** A table whose headers sort it. `filter` says which rows stay; only the first ones are shown until all are asked for. */
+/** Make the headers of `table` sort it and its form filter it; only the first rows are shown until the reader asks for all. */
 function live(table) {
   const original = [...table.tBodies[0].rows];
   const headers = [...table.tHead.rows[0].cells];
   const named = headers.map(header => header.textContent);
   const form = document.getElementById(table.dataset.filters);
   const more = element("button", {type: "button", className: "quiet more"});
-  const rest = element("p", {className: "note rest"});  // on paper, where nothing unfolds
+  const rest = element("p", {className: "note rest"});  // printed instead of the button `more`
   let rows = original, all = original.length <= FOLD * 1.2;
 
   function wanted() {
@@ -143,7 +143,7 @@ every("table.live").forEach(live);
 
 // Copying -------------------------------------------------------------------------------------------------------------
 
-/** Put a text on the clipboard, also where a browser gives a page from disk no clipboard. */
+/** Copy a text to the clipboard, also where a browser gives a page from disk no clipboard. */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -167,7 +167,7 @@ for (const block of every(".commands dd")) {
   block.append(button);
 }
 
-// The place in the page -------------------------------------------------------------------------------------------------
+// The current section ---------------------------------------------------------------------------------------------------
 
 const links = new Map(every("nav a").map(link => [document.getElementById(link.hash.slice(1)).closest("section"), link]));
 const watcher = new IntersectionObserver(entries => {

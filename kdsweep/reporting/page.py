@@ -1,4 +1,4 @@
-"""The report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
+"""Render the report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -22,7 +22,7 @@ from kdsweep.reporting.markdown import confused_said, confused_table, finalists_
 
 
 def render_html(report: Report) -> str:
-    """The whole page."""
+    """Return the report as one HTML page."""
     found = report.records
     drawn = {
         "search": search_map.search_maps(found),
@@ -60,7 +60,7 @@ def render_html(report: Report) -> str:
 
 
 def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:
-    """The reliability bins of each arm's best confirmed student on the test split, by its name."""
+    """Return the reliability bins of each arm's best confirmed student on the test split, by the student's name."""
     best = [report.finals.best(arm) for arm in ARMS] if report.finals else []
     runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
     tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
@@ -68,7 +68,7 @@ def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...
 
 
 def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:
-    """The finalists' runs that have a page in W&B, by name."""
+    """Return the finalists' runs that have a page in W&B, each with its name."""
     runs = [
         (f"{titled(row)} seed {run.finalist_seed}", run.result)
         for row in (finals.rows if finals else ())
@@ -78,7 +78,7 @@ def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:
 
 
 def _is_web(address: str | None) -> bool:
-    """Whether a link may lead there: no `javascript:` out of a record."""
+    """Return whether `address` may become a link: https or http only, so that no `javascript:` comes from a record."""
     return address is not None and address.startswith(("https://", "http://"))
 
 
@@ -103,12 +103,12 @@ def _template() -> jinja2.Template:
 
 
 def _beside(name: str) -> str:
-    """The text of a file of the package: the page's template, style and script."""
+    """Return the text of a file of this package: the page's template, style or script."""
     return files("kdsweep.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
 def _key(value: Any) -> str:
-    """What the page sorts a cell by: a number's digits, or the text."""
+    """Return the text by which the page sorts a cell: six significant digits of a float, else the value as text."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -121,13 +121,13 @@ def _millions(value: int) -> str:
 
 
 def _scale(ranked: Sequence[Row]) -> tuple[float, float]:
-    """Both ends of the scale on which the page draws the intervals."""
+    """Return both ends of the scale on which the page draws the intervals."""
     ends = [end for row in ranked for end in row.interval or ()]
     return (min(ends), max(ends)) if ends else (0.0, 1.0)
 
 
 def _whisker(scale: tuple[float, float], row: Row) -> str:
-    """Where a row's interval starts, how long it is, and its accuracy, in percent of the scale: CSS variables."""
+    """Return CSS variables: where a row's interval starts, how long it is, and the row's accuracy, in percent of `scale`."""
     low, high = row.interval or (0.0, 0.0)
     span = (scale[1] - scale[0]) or 1.0
     start, length = 100 * (low - scale[0]) / span, 100 * (high - low) / span

@@ -1,4 +1,4 @@
-"""What else a reader asks, answered in words: which student to ship, how sure that is, what matters, whether to search on."""
+"""Answer what else a reader asks: which student to ship, how sure that is, which settings matter, whether to search on."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ PROVISIONAL = (
 def questions(
     found: SweepRecords, finals: Finals | None, shipped: TrialRow | None, advice: Sequence[Advice]
 ) -> tuple[tuple[str, str], ...]:
-    """Question and answer, in the order in which they are asked."""
+    """Return questions and their answers, in the order in which the report shows them."""
     return (
         ("Which student to ship?", _which(found, finals, shipped)),
         ("How sure is that?", _how_sure(found, finals)),
@@ -88,7 +88,7 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
 
 
 def _left_out(finals: Finals) -> list[str]:
-    """Of runs and finalists that the verdict does not count: to come, failed, passed by the search."""
+    """Return sentences about runs and finalists that the verdict leaves out: unfinished, failed, or no longer among the best."""
     sentences = []
     if finals.unfinished:
         runs = plural(finals.unfinished, "run")
@@ -102,7 +102,7 @@ def _left_out(finals: Finals) -> list[str]:
 
 
 def _study_size(finals: Finals, primary: FinalComparison) -> str:
-    """How large a study is: its rows, and the finalists and seeds that it compares."""
+    """Return the size of the comparison in words: its rows, finalists and seeds."""
     one, other = primary.finalists, primary.baseline_finalists
     listed = (
         f"{plural(one, 'finalist')} an arm" if one == other else f"{one} distilled and {other} fine-tuned finalists"

@@ -1,4 +1,4 @@
-"""Tables and prose as text that fits a width: Markdown for a pull request, padded columns for a terminal.
+"""Format tables and prose as text that fits a width: Markdown for a pull request, padded columns for a terminal.
 
 A table is a list of lines of cells, the header first.
 """
@@ -12,22 +12,22 @@ Table = Sequence[Sequence[str]]
 TERMINAL_WIDTH = 100
 MARKDOWN_WIDTH = 120
 LONGEST_CELL = 32
-"""Letters of a terminal's cell, beyond which it goes on in the next line."""
+"""Most letters of a terminal's cell in one line; longer cells continue in the next line."""
 MAY_BEGIN_A_LINE = re.compile(r"(?!\d+[.)]$)[\w(]")
-"""Words before which Markdown can be broken: at the start of a line, no other one is sure to stay a word."""
+"""Matches words that may begin a line of Markdown: any other word could mean something else there, such as a list item."""
 
 
 # Markdown ------------------------------------------------------------------------------------------------------------
 
 
 def markdown_text(text: str) -> str:
-    """Text from data as one line in which Markdown finds no tag and no entity; `p < 0.001` and `R&D` stay as they are."""
+    """Return text from data as one line in which Markdown finds no tag and no entity; `p < 0.001` and `R&D` stay as they are."""
     safe = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return " ".join(re.sub(r"<(?=[A-Za-z/!?])", "&lt;", safe).split())
 
 
 def markdown_prose(text: str, *, indent: str = "") -> str:
-    """A paragraph or list item of Markdown in lines of at most `MARKDOWN_WIDTH` where words allow it; `indent` on all but the first."""
+    """Wrap a paragraph or list item of Markdown at `MARKDOWN_WIDTH` where words allow it; `indent` begins all lines but the first."""
     words: list[str] = []
     for word in text.split():
         if words and not MAY_BEGIN_A_LINE.match(word):
@@ -44,13 +44,13 @@ def markdown_prose(text: str, *, indent: str = "") -> str:
 
 
 def markdown_table(lines: Table) -> str:
-    """Padded, so that it reads as text too."""
+    """Return a Markdown table with padded cells, so that it reads as text too."""
     safe = [[markdown_text(cell).replace("|", "\\|") for cell in line] for line in lines]
     return _drawn(safe, [max(map(len, column)) for column in zip(*safe, strict=True)], header_lines=1)
 
 
 def markdown_tables(lines: Table, keys: int) -> str:
-    """Columns spread over tables that fit `MARKDOWN_WIDTH`, each with the first `keys` ones."""
+    """Spread columns over Markdown tables that fit `MARKDOWN_WIDTH`, each with the first `keys` columns."""
     widths = [max(len(markdown_text(cell)) for cell in column) for column in zip(*lines, strict=True)]
     return "\n\n".join(markdown_table(_chosen(lines, group)) for group in _groups(widths, keys, MARKDOWN_WIDTH))
 
@@ -59,7 +59,7 @@ def markdown_tables(lines: Table, keys: int) -> str:
 
 
 def terminal_table(lines: Table) -> str:
-    """Padded; headers and long cells go on in the next line, so that a few columns always fit `TERMINAL_WIDTH`."""
+    """Return a padded table; headers and long cells continue in the next line, so that a few columns always fit `TERMINAL_WIDTH`."""
     flat = [[" ".join(cell.split()) for cell in line] for line in lines]
     widths = _fitted_widths(flat)
     folded = [_folded(line, widths) for line in flat]
@@ -67,22 +67,22 @@ def terminal_table(lines: Table) -> str:
 
 
 def terminal_tables(lines: Table, keys: int) -> str:
-    """Columns spread over tables that fit `TERMINAL_WIDTH`, each with the first `keys` ones."""
+    """Spread columns over padded tables that fit `TERMINAL_WIDTH`, each with the first `keys` columns."""
     groups = _groups(_folded_widths(lines), keys, TERMINAL_WIDTH)
     return "\n\n".join(terminal_table(_chosen(lines, group)) for group in groups)
 
 
 def first_columns(lines: Table, keys: int) -> tuple[list[list[str]], list[str]]:
-    """The first columns, as many as fit `TERMINAL_WIDTH`, and the headers of the others."""
+    """Return the first columns, as many as fit `TERMINAL_WIDTH`, and the headers of the others."""
     kept = _groups(_folded_widths(lines), keys, TERMINAL_WIDTH)[0]
     return _chosen(lines, kept), [str(name) for name in lines[0][len(kept) :]]
 
 
-# How columns are laid ------------------------------------------------------------------------------------------------
+# Column widths -------------------------------------------------------------------------------------------------------
 
 
 def _groups(widths: Sequence[int], keys: int, width: int) -> list[list[int]]:
-    """Numbers of the columns of each table: the keys, then as many others as fit, at least one."""
+    """Return the column numbers of each table: the first `keys`, then as many others as fit `width`, at least one."""
     first = list(range(keys))
     groups = [[*first]]
     for column in range(keys, len(widths)):
@@ -93,7 +93,7 @@ def _groups(widths: Sequence[int], keys: int, width: int) -> list[list[int]]:
 
 
 def _total(widths: Iterable[int]) -> int:
-    """Letters of a line."""
+    """Return the letters of a table's line with columns of these widths."""
     return sum(width + 3 for width in widths) + 1
 
 
@@ -102,7 +102,7 @@ def _chosen(lines: Table, columns: Sequence[int]) -> list[list[str]]:
 
 
 def _folded_widths(lines: Table) -> list[int]:
-    """Of each column: its longest cell, up to `LONGEST_CELL`, and the longest word of its header."""
+    """Return the width of each column: its longest cell, up to `LONGEST_CELL`, or the longest word of its header if that is longer."""
     header, *others = lines
     cells = [
         min(LONGEST_CELL, max(len(line[place]) for line in others)) if others else 0 for place in range(len(header))
@@ -111,7 +111,7 @@ def _folded_widths(lines: Table) -> list[int]:
 
 
 def _fitted_widths(lines: Table) -> list[int]:
-    """Folded as far as `TERMINAL_WIDTH` demands: what room is left unfolds the columns that need the least of it."""
+    """Return column widths that fit `TERMINAL_WIDTH`; room that is left goes first to columns that need the least of it."""
     widths, whole = _folded_widths(lines), [max(map(len, column)) for column in zip(*lines, strict=True)]
     room = TERMINAL_WIDTH - _total(widths)
     while room < 0 and max(widths) > 1:
@@ -125,7 +125,7 @@ def _fitted_widths(lines: Table) -> list[int]:
 
 
 def _folded(line: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
-    """A line of a table as the lines of text that it takes."""
+    """Return a line of a table as the lines of text that it needs."""
     cells = [textwrap.wrap(cell, width, break_on_hyphens=False) for cell, width in zip(line, widths, strict=True)]
     return [list(part) for part in zip_longest(*cells, fillvalue="")]
 

@@ -13,7 +13,7 @@ from kdsweep.system.files import write_atomically, write_json
 
 
 def write_report(folder: Path, *others: Path) -> Report:
-    """Write report.html, report.md, leaderboard.csv and leaderboard.json into the first folder. Raises ResultsError."""
+    """Write report.html, report.md, leaderboard.csv and leaderboard.json into `folder`. Raises ResultsError where it holds no sweep."""
     report = build_report(folder, *others)
     verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
@@ -27,6 +27,6 @@ def write_report(folder: Path, *others: Path) -> Report:
 
 
 def _teacher_json(report: Report) -> dict[str, float] | None:
-    """The teacher on the test split, under the finalists' names; None where there is none."""
+    """Return the teacher's scores on the test split, named as the finalists' are; None where it was not tested."""
     test = report.teacher_test
     return {key: getattr(test, key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece")} if test else None
