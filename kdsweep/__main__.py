@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from kdsweep import __version__
-from kdsweep.config.shipped import shipped_sweeps
+from kdsweep.config.shipped_sweeps import shipped_sweeps
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.system.process import ends_with_its_reader
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdsweep.config.shipped import find_sweep
+from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig

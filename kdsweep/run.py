@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdsweep.config.shipped import find_sweep
+from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine import display

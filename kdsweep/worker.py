@@ -16,7 +16,7 @@ from typing import get_args
 
 from rich.console import Console
 
-from kdsweep.config.shipped import find_sweep
+from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay

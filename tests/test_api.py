@@ -18,7 +18,7 @@ from makers import make_finals, make_full, make_sweep
 
 import kdsweep
 from kdsweep import api
-from kdsweep.config.shipped import shipped_sweeps
+from kdsweep.config.shipped_sweeps import shipped_sweeps
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.reading import read_trial

@@ -197,7 +197,7 @@ def test_every_command_is_parsed_and_every_sweep_it_names_loads(
         return
     options = parsed(name, arguments, monkeypatch)
     if name in ("run", "worker"):
-        from kdsweep.config.shipped import find_sweep
+        from kdsweep.config.shipped_sweeps import find_sweep
 
         file = own_file if str(options.file) == OWN_FILE else ROOT / options.file
         load_sweep(find_sweep(file if file.exists() else options.file), options.overrides)

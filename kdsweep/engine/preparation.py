@@ -6,7 +6,7 @@ from pathlib import Path
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.events import Phase, Plan, Prepared, TeacherEpoch, TeacherStep
-from kdsweep.engine.telling import Telling, TrackedRuns
+from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.schema import StepMetrics, TeacherResult
@@ -42,7 +42,7 @@ class Preparation:
         folder: Path,
         agreements: Agreements,
         materials: Materials,
-        telling: Telling,
+        messages: Messages,
         tracked: TrackedRuns,
         *,
         sweep_key: str,
@@ -50,7 +50,7 @@ class Preparation:
         is_first: bool,
     ) -> None:
         self._sweep, self._folder, self._agreements, self._materials = sweep, folder, agreements, materials
-        self._telling, self._tracked, self._sweep_key = telling, tracked, sweep_key
+        self._messages, self._tracked, self._sweep_key = messages, tracked, sweep_key
         self._checkpointing, self._is_first = checkpointing, is_first
 
     def run(self, configs: TrialConfigs) -> None:
@@ -72,8 +72,8 @@ class Preparation:
         if self._is_first:
             for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
                 for note in preflight(self._materials, corner, self._sweep.study):
-                    self._telling.note(note)
-            self._telling.send(Prepared(teacher=teacher, plan=self._plan(corners)))
+                    self._messages.note(note)
+            self._messages.send(Prepared(teacher=teacher, plan=self._plan(corners)))
 
     def _check_inputs(self, corners: list[TrialConfig]) -> None:
         """Check everything that can be refused before the teacher is fine-tuned."""
@@ -82,16 +82,18 @@ class Preparation:
             splits.append("test")
         largest = max(self._sweep.values("batch_size"))
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
-            self._telling.note(note)
+            self._messages.note(note)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:
             last, total = steps[-1], steps_of(teacher_trial(config), self._materials)
-            self._telling.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
+            self._messages.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
 
         watch = TeacherWatch(
             on_steps=on_steps,
-            on_epoch=lambda epoch: self._telling.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)),
+            on_epoch=lambda epoch: self._messages.send(
+                TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)
+            ),
             checkpointing=self._checkpointing,
         )
         folder = teacher_folder(self._folder)
@@ -110,7 +112,7 @@ class Preparation:
         seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
-            self._telling.note(
+            self._messages.note(
                 f"max_length {line}: what stands behind is not read; raise max_length, if the model reads more"
             )
         return Plan(
@@ -125,4 +127,4 @@ class Preparation:
 
     def _phase(self, text: str) -> None:
         if self._is_first:
-            self._telling.send(Phase(text))
+            self._messages.send(Phase(text))

@@ -3,21 +3,20 @@
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
+from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
+from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.preparation import Preparation, steps_of
-from kdsweep.engine.telling import Telling, TrackedRuns
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
-from kdsweep.records.reading import packed_trial, read_test, read_trial
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult, missing_result
+from kdsweep.records.reading import packed_trial, read_trial
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult
 from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
 from kdsweep.search.assignment import Assignment
 from kdsweep.search.finalists_queue import best_of_each_first
@@ -27,9 +26,10 @@ from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import trial_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
+from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials
-from kdsweep.training.trial import Slot, Watch, final_test, run_trial
+from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5
 """Time between two checks whether a trial can start."""
@@ -51,10 +51,10 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials, self._telling = Materials(), Telling(send, stop)
+        self._materials, self._messages = Materials(), Messages(send, stop)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
-        self._tracked = TrackedRuns(sweep, folder, self._telling, mode)
-        self._studies = Studies(sweep, folder, owner, self._telling.note)
+        self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
+        self._studies = Studies(sweep, folder, owner, self._messages.note)
         self._sweep_key = self._studies.agreements.sweep_key() if self._tracked.mode != "off" else ""
         self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
         self._is_first = mode is None
@@ -62,7 +62,7 @@ class Worker:
 
     def run(self) -> None:
         """Prepare, then run trials; the time counts towards `study.timeout_minutes`."""
-        with self._studies.clock.going(self._telling.note):
+        with self._studies.clock.going(self._messages.note):
             self.prepare()
             self.work()
 
@@ -73,7 +73,7 @@ class Worker:
             self._folder,
             self._studies.agreements,
             self._materials,
-            self._telling,
+            self._messages,
             self._tracked,
             sweep_key=self._sweep_key,
             checkpointing=self._checkpointing,
@@ -88,7 +88,7 @@ class Worker:
                 with self._studies.alive(assignment):
                     self._run(assignment)
             except Superseded:
-                self._telling.note(
+                self._messages.note(
                     f"trial {assignment.id.number} was taken over while this worker did not answer; on to the next"
                 )
             except BaseException:
@@ -132,13 +132,15 @@ class Worker:
         params = {name: getattr(config, name) for name in names}
         self._send(TrialStarted(id=trial, attempt=slot.attempt, params=params, epochs=config.epochs))
         path = trial_folder(self._folder, trial)
-        result = self._recorded(path, config) or self._duplicate(assignment, path, config, slot)
+        result = self._recorded(path, config) or answered_duplicate(
+            self._studies, assignment, TrialFolder(path), config, metric=self._sweep.study.metric
+        )
         if result is None:
             result = self._train(assignment, TrialFolder(path, f"{self._owner} attempt {slot.attempt}"), config, slot)
         if result.status != "duplicate":
             mine = self._studies.finish(assignment, result, packed_trial(path))
             if not mine:
-                self._telling.note(
+                self._messages.note(
                     f"trial {trial.number} was told by another attempt; this one stays in {path} as a spare"
                 )
         ended = TrialEnded(
@@ -173,22 +175,6 @@ class Worker:
         TrialFolder(path).tidy()
         return there.result
 
-    def _duplicate(self, assignment: Assignment, path: Path, config: TrialConfig, slot: Slot) -> TrialResult | None:
-        """Record a trial whose configuration has been run as a duplicate, and return that result; None for a new configuration."""
-        twin = self._studies.twin(assignment)
-        if twin is None:
-            return None
-        why = f"the same configuration as trial {twin.number}, which ended {twin.status}"
-        result = missing_result(slot.id.arm, slot.id.number, status="duplicate", error=why, attempt=slot.attempt)
-        if twin.status == "complete":
-            score: dict[str, Any] = {self._sweep.study.metric: twin.score}
-            result = replace(result, **score)
-        folder = TrialFolder(path)
-        folder.start(config)
-        folder.finish(result)
-        self._studies.finish_like(assignment, twin, result, packed_trial(path))
-        return result
-
     def _train(self, assignment: Assignment, folder: TrialFolder, config: TrialConfig, slot: Slot) -> TrialResult:
         metric = self._sweep.study.metric
 
@@ -206,7 +192,7 @@ class Worker:
             on_kept=lambda epoch: assignment.report(getattr(epoch, metric), epoch.epoch),
         )
         if slot.id.seed is not None:
-            self._test_teacher(config)
+            open_teacher_test(config, self._materials, TrialFolder(teacher_folder(self._folder)))
         label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt)
         with self._tracked.run(label, config) as run:
             return run_trial(
@@ -219,13 +205,6 @@ class Worker:
                 self._checkpointing,
                 make_objective=self._make_objective,
             )
-
-    def _test_teacher(self, config: TrialConfig) -> None:
-        """Test the teacher on the test split, once, when the first finalist opens it."""
-        folder, rows = teacher_folder(self._folder), self._materials.teacher_test_rows(config)
-        if rows is not None and read_test(folder) is None:
-            predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
-            TrialFolder(folder).write_test(final_test(rows.teacher_logits, rows), predicted)
 
 
 def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:

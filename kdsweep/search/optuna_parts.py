@@ -25,7 +25,7 @@ PURPOSE = "giving an interrupted trial back to its study"
 def rows() -> ModuleType:
     """Return Optuna's module of tables. Raises LibraryError where Optuna lacks a private part that the studies need."""
     _check_ids()
-    part_of(RDBStorage, "_get_stale_trial_ids", "optuna", "telling which hosts have died")
+    part_of(RDBStorage, "_get_stale_trial_ids", "optuna", "messages which hosts have died")
     module = "optuna.storages._rdb.models"
     try:
         models = importlib.import_module(module)
@@ -42,7 +42,7 @@ def _check_ids() -> None:
     """Check the private ids and the storage on a study in memory, in a millisecond. Raises LibraryError where one is missing."""
     study = optuna.create_study()
     trial = study.ask()
-    part_of(study, "_study_id", "optuna", "telling which hosts have died")
+    part_of(study, "_study_id", "optuna", "messages which hosts have died")
     part_of(study, "_storage", "optuna", "study.lag, which shows a sampler the first trials alone,")
     for either in (trial, study.get_trials(deepcopy=False)[0]):
         part_of(either, "_trial_id", "optuna", PURPOSE)

@@ -24,7 +24,7 @@ from kdsweep.search.agreements import Agreements
 from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, Twin, trial_id, twin_of
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
-from kdsweep.search.opening import open_studies
+from kdsweep.search.open_studies import open_studies
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
@@ -167,7 +167,7 @@ class Studies:
         same = (trial for trial in ended if trial.number != number and trial.params == wanted)
         return next(map(twin_of, same), None)
 
-    def finish_like(self, assignment: Assignment, twin: Twin, result: TrialResult, record: Mapping[str, str]) -> bool:
+    def finish_like(self, assignment: Assignment, twin: Twin, record: Mapping[str, str]) -> bool:
         """Finish a duplicate with its twin's status and scores; return False where another worker has taken the trial since."""
 
         def tell() -> bool:

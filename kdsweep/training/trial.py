@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kdsweep.analysis import metrics
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
@@ -19,7 +18,6 @@ from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import (
     Attempt,
     EpochMetrics,
-    FinalTest,
     Status,
     StepMetrics,
     TrialResult,
@@ -30,10 +28,11 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import drafting
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.training.data.tokens import Rows, load_tokenizer
-from kdsweep.training.evaluation import Evaluation, Speed, evaluate, measured
+from kdsweep.training.data.tokens import load_tokenizer
+from kdsweep.training.evaluation import Evaluation, Speed
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.team import leading
+from kdsweep.training.final_test import open_test
 from kdsweep.training.loop import distill
 from kdsweep.training.models import parameter_count, weights_sha256
 from kdsweep.training.objective import Objective, objective_of
@@ -169,30 +168,6 @@ def _measure_and_save(
         if log.slot.id.seed is not None and (tested := open_test(student, config, materials, folder)):
             log.run.summarise({f"test_{name}": value for name, value in tested.items()})
     outcome.truncated_rows = materials.student_truncated_rows(config, test=tested is not None)
-
-
-def open_test(
-    student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
-) -> dict[str, float] | None:
-    """Evaluate a finalist on the test split, record it in `folder`, and return its metrics; None where there is no test split."""
-    rows = materials.test_rows(config)
-    if rows is None:
-        return None
-    evaluation = evaluate(student, rows)
-    folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
-    return measured(evaluation.logits, rows)
-
-
-def final_test(logits: Tensor, rows: Rows) -> FinalTest:
-    """Compute the test record of a model from its logits [N, C]: metrics, and the reliability bins that hold rows."""
-    bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
-    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
-    return FinalTest(
-        **measured(logits, rows),
-        reliability=tuple((confidence, right, count) for confidence, right, count in filled if count),
-        rows=len(rows.labels),
-        opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
 
 
 class _Log:

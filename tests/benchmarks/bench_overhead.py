@@ -3,7 +3,7 @@
 commands   from `python -m …` to the end, against the import of torch and transformers, which no script escapes; `run` of three tiny trials,
            whole, is all that comes before and after a sweep's training
 trials     many tiny trials in one worker, with SQLite and an offline W&B run each: seconds beyond training and evaluation, memory
-study      taking the next trial, telling its end and the supervisor's look, after so many finished trials
+study      taking the next trial, messages its end and the supervisor's look, after so many finished trials
 report     `python -m kdsweep.report`, whole, on so many recorded trials
 """
 

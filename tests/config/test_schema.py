@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from kdsweep.config.schema import docs, schema_text, sweep_schema, trial_properties
-from kdsweep.config.shipped import shipped_sweeps
+from kdsweep.config.shipped_sweeps import shipped_sweeps
 from kdsweep.config.sweep import (
     Axis,
     Constraints,

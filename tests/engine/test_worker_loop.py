@@ -19,7 +19,7 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep
-from kdsweep.engine.telling import Telling
+from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
 from kdsweep.records.layout import teacher_folder
@@ -92,7 +92,7 @@ def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_
 ) -> None:
     stop, events = StopRequest(), list[Event]()
     monkeypatch.setattr(time, "sleep", lambda _: setattr(stop, "requested", stopping))
-    Telling(events.append, stop).offline("W&B is in trouble")
+    Messages(events.append, stop).offline("W&B is in trouble")
     assert events == ([] if stopping else [Offline("W&B is in trouble")])
 
 

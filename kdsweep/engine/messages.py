@@ -18,7 +18,7 @@ STOP_TOGETHER_SECONDS = 0.5
 """Longest time between the signals of one request to stop, as the processes of a job receive them."""
 
 
-class Telling:
+class Messages:
     """Sends a worker's events; after a request to stop, it sends no warning about W&B, which may have been stopped too."""
 
     def __init__(self, send: Send, stop: StopRequest) -> None:
@@ -43,16 +43,16 @@ class Telling:
 class TrackedRuns:
     """Opens a worker's W&B runs; `mode` is how W&B is reached (None: no earlier worker has found out)."""
 
-    def __init__(self, sweep: SweepConfig, folder: Path, telling: Telling, mode: Resolved | None) -> None:
+    def __init__(self, sweep: SweepConfig, folder: Path, messages: Messages, mode: Resolved | None) -> None:
         known = (mode, "as a worker before found") if mode else None
         self.mode, self.why = known or resolved_mode(sweep.tracking)
-        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self.mode, telling.offline)
-        self._telling = telling
+        self._tracker = open_tracker(folder, sweep.name, sweep.tracking, self.mode, messages.offline)
+        self._messages = messages
 
     @contextmanager
     def run(self, label: RunLabel, config: TrialConfig) -> Iterator[Run]:
         """Run the block with an open W&B run; send a note where W&B could not open one."""
         with self._tracker.run(label, asdict(config)) as run:
             if run.missing:
-                self._telling.missing(label.name, run.missing)
+                self._messages.missing(label.name, run.missing)
             yield run

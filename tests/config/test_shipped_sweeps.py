@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.config.shipped import find_sweep, shipped_sweeps
+from kdsweep.config.shipped_sweeps import find_sweep, shipped_sweeps
 from kdsweep.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,49 @@
+"""Open the test split for a finalist, or for the teacher beside it, and measure what the model is worth there.
+
+No trial of the search sees these rows. Shapes: N rows, C classes.
+"""
+
+from datetime import UTC, datetime
+
+from torch import Tensor, nn
+
+from kdsweep.analysis import metrics
+from kdsweep.config.trial import TrialConfig
+from kdsweep.records.reading import read_test
+from kdsweep.records.schema import FinalTest
+from kdsweep.records.writing import TrialFolder
+from kdsweep.training.data.tokens import Rows
+from kdsweep.training.evaluation import evaluate, measured
+from kdsweep.training.shared import Materials
+
+
+def open_test(
+    student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
+) -> dict[str, float] | None:
+    """Evaluate a finalist on the test split, record it in `folder`, and return its metrics; None where there is no test split."""
+    rows = materials.test_rows(config)
+    if rows is None:
+        return None
+    evaluation = evaluate(student, rows)
+    folder.write_test(final_test(evaluation.logits, rows), evaluation.predictions())
+    return measured(evaluation.logits, rows)
+
+
+def open_teacher_test(config: TrialConfig, materials: Materials, folder: TrialFolder) -> None:
+    """Record the teacher on the test split in its `folder`, once; nothing where there is no test split."""
+    rows = materials.teacher_test_rows(config)
+    if rows is not None and read_test(folder.path) is None:
+        predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
+        folder.write_test(final_test(rows.teacher_logits, rows), predicted)
+
+
+def final_test(logits: Tensor, rows: Rows) -> FinalTest:
+    """Compute the test record of a model from its logits [N, C]: metrics, and the reliability bins that hold rows."""
+    bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
+    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
+    return FinalTest(
+        **measured(logits, rows),
+        reliability=tuple((confidence, right, count) for confidence, right, count in filled if count),
+        rows=len(rows.labels),
+        opened_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
