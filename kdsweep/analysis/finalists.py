@@ -1,12 +1,12 @@
-"""The finalists as the report shows them: confirmed on fresh seeds, compared on the test split, and what that is worth.
+"""Read the finalists from the records and judge them: confirmed on fresh seeds, ranked, compared on the test split.
 
-Everything is read from the records. The comparison that counts was fixed before the search: the finalists of the distilled
-arm against those of the fine-tuned one, chosen on validation, compared on test. Comparing the two single bests, as one
-would at first, says `better` in up to 6 % of studies in which the arms are equal, for chosen configurations still differ;
-so that comparison is a secondary one.
+The primary comparison was fixed before the search: the finalists of the distilled arm against those of the fine-tuned
+one, chosen on validation, compared on test. A comparison of the best finalist of each arm is only a secondary one: it
+returns `better` in up to 6 % of studies in which the arms are equal, because chosen configurations still differ.
 
-Where the search went on after its finalists had run, others may be the best by now. The comparison is then of the best
-`finalists.top` of each arm as the search stands, of those that have run; earlier ones stay in the table.
+Where the search was continued after its finalists had run, other configurations may be the best. The primary comparison
+then counts the best `finalists.top` of each arm, by the search so far, of those that have run; earlier finalists stay in
+the table.
 """
 
 import math
@@ -32,12 +32,12 @@ from kdsweep.records.whole_sweep import SweepRecords
 
 SplitName = Literal["test", "validation"]
 TEST_MEANS = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")
-"""What is shown of a finalist on the test split, as means over its seeds."""
+"""Metrics of a finalist on the test split that are shown, as means over its seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """One configuration of the search, run again on fresh seeds."""
+    """Holds one configuration of the search that ran again on fresh seeds, with its scores."""
 
     arm: Arm
     trial: int
@@ -45,81 +45,81 @@ class Finalist:
     runs: tuple[TrialRow, ...]
     """Its complete runs, by seed."""
     wanted: int
-    """Seeds that it was to run on."""
+    """How many seeds it is to run on: those configured if it is compared, else those on which it was started."""
     compared: bool
     """Whether the primary comparison counts it."""
     rank: int
-    """1 + how many finalists are significantly better on validation."""
+    """1 + the number of finalists that are significantly better on validation; 1 where predictions of one of its runs are missing."""
     search_score: float
-    """`study.metric` in the search."""
+    """`study.metric` of its trial in the search; the confirmed score where that trial's result is missing."""
     confirmed_score: float
     """Mean of `study.metric` over the fresh seeds."""
     tests: tuple[FinalTest, ...]
-    """On the test split, by seed; empty where there is none."""
+    """Results on the test split, by seed; empty where there is none."""
 
     def mean(self, name: str) -> float | None:
-        """Mean over seeds of a metric on the test split; None without one."""
+        """Return the mean over seeds of metric `name` on the test split; None where no run was tested."""
         return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secondary:
-    """A comparison beside the primary one, with its p-value corrected for all of them (Holm)."""
+    """Holds one secondary comparison, with its p-value corrected for the number of secondary comparisons (Holm)."""
 
     what: str
     comparison: FinalComparison
     adjusted_p: float
     word: Word
-    """As the comparison's, by the corrected p-value."""
+    """The comparison's word; `cannot tell` where the corrected p-value is 0.05 or above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finals:
-    """All finalists, and the verdicts that they support."""
+    """Holds all finalists, and the verdicts about them."""
 
     folder: Path
     """The results folder."""
     rows: tuple[Finalist, ...]
-    """By rank, then by confirmed score."""
+    """All finalists by rank, then by confirmed score."""
     best_first: tuple[Finalist, ...]
-    """The same by confirmed score alone; the first is the configuration that `shipped` ships a run of."""
+    """All finalists by confirmed score alone; `shipped` returns a run of the first."""
     split: SplitName
-    """Where verdicts come from; on validation they are provisional."""
+    """The split that verdicts are computed on; on validation they are provisional."""
     primary: FinalComparison | None
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or of one seed an arm."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or an arm has one seed."""
     shrinkage: Estimate | None
-    """Search score minus confirmed score, over the finalists."""
+    """Mean over the finalists of search score minus confirmed score; None below two finalists."""
     detectable: float | None
-    """The true difference that the primary comparison would have called better with 80 %; None: none, of one seed an arm."""
+    """The true difference that the primary comparison would have called better with a chance of 80 %; None: no comparison, or one seed."""
     opened: tuple[str, ...]
-    """When the test split was opened, once for each round of finalists."""
+    """The times at which the test split was first opened, one for each round of finalists."""
     unfinished: int
-    """Runs still to come."""
+    """Runs of finalists that are still to come."""
     failed: int
-    """Runs that failed, of those that were to come."""
+    """Runs of the chosen finalists that did not complete."""
     earlier: tuple[str, ...]
-    """Finalists that the search passed when it went on: the primary comparison leaves them out."""
+    """Titles of finalists that are no longer among the best since the search was continued: the primary comparison leaves them out."""
 
     def best(self, arm: Arm) -> Finalist | None:
-        """The configuration that stands for an arm: the best on validation over the fresh seeds."""
+        """Return the finalist of an arm that is best on validation over the fresh seeds; None where the arm has none."""
         return next((row for row in self.best_first if row.arm == arm), None)
 
     def folders(self, arm: Arm) -> tuple[str, ...]:
-        """Of the runs of an arm that the primary comparison counts, relative to the results folder."""
+        """Return the folders, relative to the results folder, of an arm's runs that the primary comparison counts."""
         runs = [run for row in self.rows if row.arm == arm and row.compared for run in row.runs]
         return tuple(sorted(Path(os.path.relpath(run.folder, self.folder)).as_posix() for run in runs))
 
     @property
     def chosen(self) -> Finalist:
-        """The configuration to ship by quality alone: the best on validation over the fresh seeds, of both arms."""
+        """Return the configuration to ship by quality alone: of both arms, the best on validation over the fresh seeds."""
         return self.best_first[0]
 
 
 def read_finals(found: SweepRecords) -> Finals | None:
-    """The finalists of a sweep; None before the first one is complete."""
+    """Read and judge the finalists of a sweep; None before the first run of one is complete."""
     groups = confirmed(found)
     if not groups:
         return None
@@ -135,14 +135,14 @@ def read_finals(found: SweepRecords) -> Finals | None:
 
 
 def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
-    """Return the best `finalists.top` by the search, ties by number as the study chooses them; all where finalists were switched off since."""
+    """Return the best `finalists.top` of `places` by search score, ties by trial number as the study chooses; all where that is 0."""
     scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
     ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
     return ranked[: found.sweep.finalists.top or None]
 
 
 def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
-    """How many runs of finalists are still to come, as the search stands, and how many of the choice failed."""
+    """Count the runs of finalists that are still to come, by the search so far, and the chosen finalists' runs that did not complete."""
     top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
     reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
@@ -183,7 +183,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
 def _right(
     found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
 ) -> dict[Place, np.ndarray]:
-    """Which rows each configuration's seeds have right, bool [S, N]; one whose files are not all there is left out."""
+    """Return which rows each configuration's seeds predict right, bool [S, N]; a configuration with a missing file is left out."""
     right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
     return {
         place: np.stack(known)
@@ -193,7 +193,7 @@ def _right(
 
 
 def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
-    """Which rows the model in `folder` has right, bool [N]; None where a file is missing or does not fit."""
+    """Return which rows the model in `folder` predicts right, bool [N]; None where a file is missing or is of other rows."""
     if split == "test":
         labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
     else:
@@ -249,7 +249,10 @@ def _secondary(
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
 ) -> tuple[Secondary, ...]:
-    """The best of both arms, the best of all against the next one, and the best of each arm against the teacher."""
+    """Compare the best finalists of both arms, the best of all with the second best, and the best of each arm with the teacher.
+
+    The second pair is left out where it is the first one.
+    """
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
     pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
@@ -277,7 +280,7 @@ def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
 
 
 def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
-    """The first time of each round."""
+    """Return when the test split was first opened in each round of finalists."""
     times: dict[int, str] = {}
     for row in rows:
         for run, test in zip(row.runs, row.tests, strict=False):
@@ -287,12 +290,12 @@ def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
 
 
 def titled(finalist: Finalist) -> str:
-    """`distilled 7`."""
+    """Name a finalist by arm and trial: `distilled 7`."""
     return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
 
 
 def finals_json(finals: Finals) -> dict[str, Any]:
-    """The finalists and their verdicts as leaderboard.json has them."""
+    """Return the finalists and their verdicts in the form of leaderboard.json."""
     rows = [
         {
             **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},
