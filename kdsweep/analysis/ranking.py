@@ -12,17 +12,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from kdsweep.analysis.two_arms import (
-    POWER,
-    SeedVariance,
-    compare_finalists,
-    matrix,
-    pair,
-    quantile,
-    row_variance,
-    seed_variance,
-)
+from kdsweep.analysis.two_arms import POWER, compare_finalists, quantile
 from kdsweep.analysis.two_students import CONFIDENCE
+from kdsweep.analysis.variances import SeedVariance, matrix, pair, row_variance, seed_variance
 from kdsweep.errors import DataError
 
 
