@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from study_simulator import ACROSS, SAME, Plan, row_deviations, studies
 
-from kdsweep.analysis.two_arms import SeedVariance, compare_arms, compare_finalists, seed_variance
+from kdsweep.analysis.two_arms import compare_arms, compare_finalists
+from kdsweep.analysis.variances import SeedVariance, seed_variance
 
 pytestmark = pytest.mark.slow
 STUDIES = 1000

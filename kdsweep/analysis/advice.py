@@ -1,7 +1,7 @@
-"""What a finished sweep suggests for the next one: axes to widen, and axes without a visible effect, with what such a
-search could have missed.
+"""Suggest changes for the next sweep from a finished one: axes to widen, and axes without a visible effect, with the size of
+effect that the search could have missed.
 
-Every function is pure and draws its lines where its docstring says.
+Every function is pure; thresholds are in its docstring.
 """
 
 import dataclasses
@@ -22,38 +22,38 @@ from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 
 FEWEST_TRIALS = 10
-"""Complete trials of an arm below which it gives no advice."""
+"""Complete trials of an arm below which no advice is given about it."""
 BEST = 3
-"""The best trials that must agree on an end of an interval."""
+"""How many of the best trials must lie at one end of an interval."""
 BEST_OF_CHOICES = 5
-"""Likewise of a list of choices, whose ends hold more of them by chance."""
+"""How many of the best trials must have the least, or the greatest, of a list of choices: more than `BEST`, as each choice is likelier by chance."""
 EDGE = 0.1
-"""Share of an interval that is its end."""
+"""Share of an interval that counts as its end."""
 FLAT_P = 0.5
-"""p-value from which an axis is said to show no effect."""
+"""p-value from which an axis is reported to show no effect."""
 FOUND_P = 0.05
-"""p-value below which an effect counts as found, where it is asked what could have been."""
+"""p-value below which a simulated effect counts as found."""
 CHANCE = 0.8
-"""Chance with which it would have been."""
+"""Chance with which the smallest effect that is reported as detectable would have been found."""
 SHUFFLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One sentence about one axis of one arm."""
+    """Holds one piece of advice about one axis of one arm."""
 
     kind: Literal["edge", "flat"]
     arm: Arm
     name: str
     """The searched field."""
     short: str
-    """Such as `widen temperature upward`."""
+    """A few words, such as `widen temperature upward`."""
     why: str
-    """The numbers behind it, as a sentence."""
+    """The numbers behind the advice, in sentences."""
 
 
 def advice(records: SweepRecords) -> tuple[Advice, ...]:
-    """Of both arms, edges first."""
+    """Return the advice about both arms' axes, edges before flat axes; an arm with fewer than `FEWEST_TRIALS` complete trials gives none."""
     found: list[Advice] = []
     sweep = records.sweep
     for arm in ARMS:
@@ -80,11 +80,12 @@ def _edge(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
 
 
 def edge_hit(values: Sequence[Any], axis: Axis) -> Literal["low", "high"] | None:
-    """The end of an axis at which the best of at least ten trials sit; `values` are ranked, best first.
+    """Return the end of an axis at which the best of at least ten trials lie, None where there is none; `values` are ranked, best first.
 
     An end is the outermost tenth of an interval (of its logarithm, where the axis is logarithmic), where the best three
-    must sit, or the least or greatest of at least three numeric choices, where the best five must. If the axis made no
-    difference and its trials were spread evenly, an interval would be called so in 0.2 % of sweeps, three choices in 0.8 %.
+    must lie, or the least or greatest of at least three numeric choices, where the best five must. If the axis made no
+    difference and its trials were spread evenly, an end would be returned for an interval in 0.2 % of sweeps, for three
+    choices in 0.8 %.
     """
     if len(values) < FEWEST_TRIALS or not _has_ends(axis):
         return None
@@ -103,7 +104,7 @@ def _agreeing(axis: Axis) -> int:
 
 
 def _has_ends(axis: Axis) -> bool:
-    """Whether its values have an order and room between the ends."""
+    """Return whether an axis is an interval or has at least three choices, all numbers."""
     plain = [c for c in axis.choices if isinstance(c, int | float) and not isinstance(c, bool)]
     return not axis.choices or len(axis.choices) == len(plain) >= 3
 
@@ -123,7 +124,7 @@ def _place(axis: Axis, end: Literal["low", "high"]) -> str:
 
 
 def _can_go_on(trial: TrialRow, name: str, axis: Axis, end: Literal["low", "high"]) -> bool:
-    """Whether a config a little beyond the end is valid: alpha has nothing above 1."""
+    """Return whether the trial's config stays valid with `name` a little beyond the axis' end: an alpha above 1 is not."""
     ends = (min(axis.choices), max(axis.choices)) if axis.choices else (axis.low or 0.0, axis.high or 0.0)
     step = 1.0 if FIELD_TYPES[name] is int else EDGE * (ends[1] - ends[0])
     beyond = ends[1] + step if end == "high" else ends[0] / 2 if axis.log else ends[0] - step
@@ -165,10 +166,10 @@ def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str) -> Advice |
 
 
 def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
-    """The smallest share of the variance that an effect of these values' `_shape` must make to be found with `chance`.
+    """Return the smallest share of the scores' variance at which an effect of the shape `_shape(values)` is found with `chance`.
 
-    Found is p < 0.05 in the test of `dependence`; how often that happens is simulated, with normal noise around the effect.
-    None where the values leave nothing to compare them with.
+    Found means p < 0.05 in the test of `dependence`; how often that happens is simulated, with normal noise around the effect.
+    None where all values are equal, or where too few trials are left beside the columns of `_basis`.
     """
     basis, count = _basis(values), len(values)
     if not 0 < basis.shape[1] < count - 1:
@@ -186,20 +187,20 @@ def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
 
 
 def span(values: Sequence[Any], share: float) -> float:
-    """How far apart an effect of that share of the variance puts the ends, in standard deviations of what is measured."""
+    """Return the range of an effect that makes `share` of the variance, in standard deviations of the scores."""
     effect = _shape(values)
     return float(np.sqrt(share) * (effect.max() - effect.min()))
 
 
 def _shape(values: Sequence[Any]) -> np.ndarray:
-    """An effect [N] of mean 0 and variance 1: a straight line over the ranks, or the commonest value against the others."""
+    """Return an effect [N] of mean 0 and variance 1: a straight line over the ranks of numbers, else the commonest value against the others."""
     common = Counter(values).most_common(1)[0][0]
     effect = rankdata(values) if _is_ordered(values) else np.array([value == common for value in values], float)
     return np.asarray((effect - effect.mean()) / effect.std())
 
 
 def _explained(ranks: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Sum of squares that the columns of `basis` [N, K] explain of each line of centred ranks [M, N]."""
+    """Return the sum of squares [M] that the columns of `basis` [N, K] explain of each line of centred ranks [M, N]."""
     return np.asarray(((ranks @ basis) ** 2).sum(axis=1))
 
 
@@ -208,12 +209,12 @@ def _is_ordered(values: Sequence[Any]) -> bool:
 
 
 def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, float]:
-    """Share of the variance of the scores' ranks that the values explain, and its permutation p-value.
+    """Return the share of the variance of the scores' ranks that the values explain, and its permutation p-value.
 
-    Numbers enter as a parabola of their ranks, so that an optimum in the middle is seen as well as a slope; up to five
-    distinct values, and what is not a number, enter as groups. p is the share of shuffles that explain as much. An axis
-    is said to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the variance
-    is said so in 5 % of sweeps of 10 trials and in under 1 % of 20: the test measures that.
+    Numbers enter as a parabola of their ranks, so that an optimum in the middle is found as well as a slope; up to five
+    distinct values, and values that are not numbers, enter as groups. p is the share of shuffles that explain as much. An
+    axis is reported to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the
+    variance is reported so in 5 % of sweeps of 10 trials and in under 1 % of 20, as the test measures.
     """
     ranks = rankdata(scores)
     centred = ranks - ranks.mean()
@@ -228,7 +229,7 @@ def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, f
 
 
 def _basis(values: Sequence[Any]) -> np.ndarray:
-    """Orthonormal columns, each of mean 0: [N, K]."""
+    """Return orthonormal columns [N, K], each of mean 0, that span the values' parabola of ranks or their groups."""
     distinct = list(dict.fromkeys(values))
     if _is_ordered(distinct) and len(distinct) > 5:
         ranks = rankdata(values)

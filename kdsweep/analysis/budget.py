@@ -1,4 +1,4 @@
-"""What a search's budget bought."""
+"""Estimate what a search's budget bought, and what more trials would add."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,29 +11,30 @@ from kdsweep.analysis.two_students import CONFIDENCE
 from kdsweep.errors import DataError
 
 FEWEST_TRIALS = 8
-"""Below this many trials a curve's slope says nothing."""
+"""Number of trials below which a curve's slope is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningCurve:
-    """Expected best score against the number of trials k = 1 .. n, each float [n]."""
+    """Holds the expected best score against the number of trials k = 1 .. n, each float [n]."""
 
     expected: np.ndarray
     """Mean of the best score over all ways to draw k of the n trials; the last is the best score itself."""
     low: np.ndarray
     """Lower end of the 95 % band."""
     high: np.ndarray
-    """Upper end of it; with many k and few trials it is `ceiling`: no data exclude a rare, much better configuration."""
+    """Upper end of the 95 % band; near `ceiling` for large k and few trials, as no data exclude a rare, much better configuration."""
 
 
 def tuning_curve(scores: Sequence[float], *, floor: float = 0.0, ceiling: float = 1.0) -> TuningCurve:
-    """Expected best score of k trials, from the n scores of one search (complete trials, higher is better).
+    """Estimate the expected best score of k trials from the n scores of one search (complete trials, higher is better).
 
     With scores sorted upwards, expected[k] = sum_i x_i C(i - 1, k - 1) / C(n, k): the unbiased estimate of E[max of k]
     (Dodge et al., EMNLP Findings 2021, arXiv 2110.00613). The band holds for all k at once, whatever the scores'
     distribution on [floor, ceiling]: it is E[max of k] under the two ends of Kolmogorov's exact band around the
     empirical distribution function, in the manner of Lourie, Cho and He, "Show Your Work with Confidence" (2023), who
-    prefer medians; the Dvoretzky-Kiefer-Wolfowitz inequality is its simple bound sqrt(ln(2 / 0.05) / (2 n)).
+    prefer medians; the Dvoretzky-Kiefer-Wolfowitz inequality is its simple bound sqrt(ln(2 / 0.05) / (2 n)). Raises
+    DataError without a score, or where one lies outside [floor, ceiling].
 
     Both hold for independent trials: random search. TPE's trials depend on each other and get better, so its curve
     describes drawing anew from the trials that were made, and the band is only a guide.
@@ -51,10 +52,10 @@ def tuning_curve(scores: Sequence[float], *, floor: float = 0.0, ceiling: float 
 
 
 def next_gain(scores: Sequence[float], trials: int) -> float | None:
-    """What `trials` more trials would add to the best score in expectation; None below 8 scores.
+    """Estimate what `trials` more trials would add to the best score; None below 8 scores.
 
-    The curve's slope against log k between n / 2 and n trials, carried on to n + trials: rather too much where scores
-    approach a ceiling, and all that `tuning_curve` says about TPE holds here too.
+    The slope of `tuning_curve` against log k between n / 2 and n trials is extrapolated to n + trials: rather too much
+    where scores approach a ceiling. For TPE it is only a guide, like `tuning_curve`.
     """
     n = len(scores)
     if n < FEWEST_TRIALS:
@@ -65,7 +66,7 @@ def next_gain(scores: Sequence[float], trials: int) -> float | None:
 
 
 def _best_weights(n: int) -> np.ndarray:
-    """C(i - 1, k - 1) / C(n, k), float [n, n]: the chance that the i-th lowest of n is the best of k drawn; k first."""
+    """Return C(i - 1, k - 1) / C(n, k), float [n, n], k first: the chance that the i-th lowest of n is the best of k drawn."""
     k, i = np.arange(1, n + 1)[:, None], np.arange(1, n + 1)[None]
     short = i < k
     chosen = gammaln(i) - gammaln(k) - gammaln(np.where(short, 1, i - k + 1))
@@ -74,5 +75,5 @@ def _best_weights(n: int) -> np.ndarray:
 
 
 def _expected_best(points: np.ndarray, below: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """E[max of k], float [len(k)], = last point - integral of F^k, where F is `below[j]` from points[j] to points[j + 1]."""
+    """Return E[max of k], float [len(k)]: the last point - integral of F^k, where F is `below[j]` from points[j] to points[j + 1]."""
     return np.asarray(points[-1] - (below[None] ** k[:, None]) @ np.diff(points))

@@ -1,4 +1,4 @@
-"""The teacher and the best students class by class, from the predictions on disk."""
+"""Compare the teacher and the best students class by class, from the predictions on disk."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,67 +17,68 @@ from kdsweep.records import layout, reading
 from kdsweep.records.whole_sweep import SweepRecords
 
 FEW_CLASSES = 12
-"""Classes up to which all are shown, and a confusion matrix is drawn."""
+"""Number of classes up to which all are shown, and a confusion matrix is drawn."""
 WORST = 10
-"""Classes and confused pairs that are shown of more."""
+"""How many classes, and confused pairs, are shown where there are more classes than `FEW_CLASSES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """One model's predictions, class by class."""
+    """Holds the confusion counts of one model, or of one finalist over its seeds."""
 
     name: str
-    """`teacher`, or as `distilled 7`."""
+    """`teacher`, or arm and trial, such as `distilled 7`."""
     arm: Arm | None
-    """None for the teacher, like `trial`."""
+    """None for the teacher."""
     trial: int | None
+    """None for the teacher."""
     seeds: tuple[int, ...]
     """Fresh seeds of a finalist, whose predictions are pooled; empty for a single model."""
     counts: np.ndarray
-    """Rows of class i (first axis) named j, int [C, C], summed over the seeds."""
+    """Rows of class i (first axis) that are predicted as class j, int [C, C], summed over the seeds."""
 
     @property
     def models(self) -> int:
-        """How many models the counts are of."""
+        """Return how many models `counts` is summed over."""
         return max(1, len(self.seeds))
 
     def scores(self) -> tuple[ClassScore, ...]:
-        """Of every class, pooled over the seeds."""
+        """Return the scores of every class, pooled over the seeds."""
         return class_scores(self.counts)
 
     def confused(self) -> tuple[Confusion, ...]:
-        """Every confused pair, the most rows first."""
+        """Return every pair of classes that is confused, the most rows first."""
         return confusions(self.counts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByClass:
-    """The teacher beside the best student of each arm, on the same rows."""
+    """Holds the confusion counts of the teacher and of the best student of each arm, on the same rows."""
 
     split: SplitName
     names: tuple[str, ...]
-    """Of the classes, in the order of their numbers."""
+    """Names of the classes, in the order of their numbers."""
     rows: tuple[int, ...]
-    """Of each class."""
+    """Number of rows of each class."""
     judged: tuple[Judged, ...]
-    """The teacher, if its predictions are here, then the students, the one to ship first; at least one student."""
+    """The teacher, if its predictions are on disk, then the students, the one to ship first; at least one student."""
 
     @property
     def chosen(self) -> Judged:
-        """The student to ship, or the other arm's where its predictions are not here."""
+        """Return the student to ship, or the other arm's best where the predictions of the one to ship are not on disk."""
         return next(each for each in self.judged if each.arm is not None)
 
     @property
     def few(self) -> bool:
-        """Whether all classes are shown."""
+        """Return whether there are so few classes that all are shown."""
         return len(self.names) <= FEW_CLASSES
 
     def shown(self) -> list[int]:
-        """The classes that the report shows: all in their order where they are few, else the worst of the student to ship."""
+        """Return the classes that the report shows: all in their order where they are few, else those with the lowest F1 of `chosen`."""
         return list(range(len(self.names))) if self.few else worst_first(self.chosen.scores())[:WORST]
 
     def said(self) -> str:
-        """What the scores are of, in words."""
+        """Describe in one sentence which rows, classes and seeds the scores are of."""
         pooled = [f"{each.name} over {plural(len(each.seeds), 'seed')}" for each in self.judged if each.seeds]
         which = f"the {len(self.names)} classes"
         if not self.few:
@@ -87,7 +88,10 @@ class ByClass:
 
 
 def read_by_class(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> ByClass | None:
-    """The best of each arm (of the finalists once there are any), and the teacher; None where no student's predictions are here."""
+    """Read the teacher's predictions and those of the best student of each arm, of the finalists once there are any.
+
+    None where labels, the teacher's record or every student's predictions are not on disk.
+    """
     split: SplitName = finals.split if finals else "validation"
     labels = (reading.read_test_labels if split == "test" else reading.read_validation_labels)(*found.folders)
     if labels is None or found.teacher is None:
@@ -106,14 +110,14 @@ def read_by_class(found: SweepRecords, finals: Finals | None, rows: Sequence[Row
 
 
 class _Reader:
-    """Counts predictions of a split against its labels."""
+    """Reads predictions on one split and counts them against its labels."""
 
     def __init__(self, labels: np.ndarray, classes: int, split: SplitName) -> None:
         self._labels, self._classes = labels, classes
         self._read = reading.read_test_predictions if split == "test" else reading.read_predictions
 
     def counts(self, folder: Path) -> np.ndarray | None:
-        """Of the model in `folder`; None where its predictions are not here, or are of other rows."""
+        """Return the confusion counts of the model in `folder`; None where its predictions are not on disk, or are of other rows."""
         predictions = self._read(folder)
         if predictions is None or predictions.shape != self._labels.shape:
             return None
@@ -126,7 +130,7 @@ def _teacher(reader: _Reader, folders: Iterable[Path]) -> list[Judged]:
 
 
 def _finalists(reader: _Reader, finals: Finals) -> list[Judged]:
-    """The best of each arm, the one to ship first."""
+    """Return the counts of the best finalist of each arm, the one to ship first; an arm without predictions on disk is left out."""
     best_rows = sorted((row for arm in ARMS if (row := finals.best(arm))), key=lambda row: row is not finals.chosen)
     judged = []
     for row in best_rows:
@@ -140,7 +144,7 @@ def _finalists(reader: _Reader, finals: Finals) -> list[Judged]:
 
 
 def _searched(reader: _Reader, rows: Sequence[Row]) -> list[Judged]:
-    """The best trial of each arm, the better one first."""
+    """Return the counts of the best trial of each arm, the better one first; a trial without predictions on disk is left out."""
     judged = []
     for row in sorted((row for arm in ARMS if (row := best(rows, arm))), key=lambda row: row.rank or 0):
         if (counts := reader.counts(row.trial.folder)) is not None:
@@ -150,7 +154,7 @@ def _searched(reader: _Reader, rows: Sequence[Row]) -> list[Judged]:
 
 
 def by_class_json(by: ByClass) -> dict[str, Any]:
-    """The scores of every class and every confused pair, as leaderboard.json has them."""
+    """Return the scores of every class and every confused pair, in the form of leaderboard.json."""
     return {"split": by.split, "models": [_judged_json(by, each) for each in by.judged]}
 
 

@@ -1,7 +1,7 @@
-"""How well each class is told apart: precision, recall, F1, and which classes are taken for which, in numpy.
+"""Compute precision, recall and F1 of each class, and which classes are confused with which, in numpy.
 
-Every function is pure. C classes; counts int [C, C] are rows of class i (first axis) that a model names j, as
-`metrics.confusion` gives them. The counts of several seeds add up: scores of the sum are pooled over the seeds.
+Every function is pure. C classes; counts int [C, C] are rows of class i (first axis) that a model predicts as j, as
+`metrics.confusion` returns them. Counts of several seeds may be added: scores of the sum are pooled over the seeds.
 """
 
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """One class, as shares in [0, 1]."""
+    """Holds the scores of one class, as shares in [0, 1]."""
 
     precision: float | None
-    """Of the rows named so, those that are; None where none is named so."""
+    """Share of the rows predicted as this class that are of it; None where no row is predicted as it."""
     recall: float | None
-    """Of the class's rows, those that are named so; None for a class without rows."""
+    """Share of the class's rows that are predicted as it; None for a class without rows."""
     f1: float | None
-    """2 TP / (2 TP + FP + FN); None for a class that is neither named nor there."""
+    """2 TP / (2 TP + FP + FN); None for a class without rows that is never predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Rows of one class that are taken for another."""
+    """Holds how many rows of one class are predicted as another."""
 
     true: int
     predicted: int
     count: int
     share: float
-    """Of the true class's rows, in (0, 1]."""
+    """Share of the true class's rows, in (0, 1]."""
 
 
 def class_scores(counts: np.ndarray) -> tuple[ClassScore, ...]:
-    """The scores of every class, in their order."""
+    """Compute the scores of every class from `counts`, in the order of the classes."""
     right, true, named = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     return tuple(
         ClassScore(precision=_share(tp, p), recall=_share(tp, t), f1=_share(2 * tp, t + p))
@@ -42,7 +42,7 @@ def class_scores(counts: np.ndarray) -> tuple[ClassScore, ...]:
 
 
 def confusions(counts: np.ndarray) -> tuple[Confusion, ...]:
-    """Every pair of classes that is confused, the most rows first; ties in the order of the classes."""
+    """Return every pair of classes that is confused, the most rows first; ties in the order of the classes."""
     wrong, true = counts - np.diag(counts.diagonal()), counts.sum(axis=1)
     pairs = sorted(np.argwhere(wrong).tolist(), key=lambda pair: (-wrong[pair[0], pair[1]], pair))
     return tuple(
@@ -51,7 +51,7 @@ def confusions(counts: np.ndarray) -> tuple[Confusion, ...]:
 
 
 def worst_first(scores: tuple[ClassScore, ...]) -> list[int]:
-    """Classes by F1, the lowest first; those without F1 are left out."""
+    """Return the numbers of the classes by F1, the lowest first; classes without F1 are left out."""
     known = [(score.f1, place) for place, score in enumerate(scores) if score.f1 is not None]
     return [place for _, place in sorted(known)]
 

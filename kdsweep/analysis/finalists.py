@@ -1,43 +1,28 @@
-"""The finalists as the report shows them: confirmed on fresh seeds, compared on the test split, and what that is worth.
+"""Hold the finalists, confirmed on fresh seeds, and the verdicts about them; `read_finals.py` computes both from the records."""
 
-Everything is read from the records. The comparison that counts was fixed before the search: the finalists of the distilled
-arm against those of the fine-tuned one, chosen on validation, compared on test. Comparing the two single bests, as one
-would at first, says `better` in up to 6 % of studies in which the arms are equal, for chosen configurations still differ;
-so that comparison is a secondary one.
-
-Where the search went on after its finalists had run, others may be the best by now. The comparison is then of the best
-`finalists.top` of each arm as the search stands, of those that have run; earlier ones stay in the table.
-"""
-
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from kdsweep.analysis.leaderboard import complete
-from kdsweep.analysis.ranking import Estimate, distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
-from kdsweep.analysis.score import score
-from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
-from kdsweep.analysis.two_arms import FinalComparison, SeedVariance, compare_arms, compare_finalists, seed_variance
-from kdsweep.analysis.two_students import CONFIDENCE, Word
-from kdsweep.config.sweep import ARMS, Arm
-from kdsweep.records import layout, reading
+from kdsweep.analysis.ranking import Estimate
+from kdsweep.analysis.two_arms import FinalComparison
+from kdsweep.analysis.two_students import Word
+from kdsweep.config.sweep import Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
-from kdsweep.records.whole_sweep import SweepRecords
 
 SplitName = Literal["test", "validation"]
 TEST_MEANS = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")
-"""What is shown of a finalist on the test split, as means over its seeds."""
+"""Metrics of a finalist on the test split that are shown, as means over its seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """One configuration of the search, run again on fresh seeds."""
+    """Holds one configuration of the search that ran again on fresh seeds, with its scores."""
 
     arm: Arm
     trial: int
@@ -45,254 +30,86 @@ class Finalist:
     runs: tuple[TrialRow, ...]
     """Its complete runs, by seed."""
     wanted: int
-    """Seeds that it was to run on."""
+    """How many seeds it is to run on: those configured if it is compared, else those on which it was started."""
     compared: bool
     """Whether the primary comparison counts it."""
     rank: int
-    """1 + how many finalists are significantly better on validation."""
+    """1 + the number of finalists that are significantly better on validation; 1 where predictions of one of its runs are missing."""
     search_score: float
-    """`study.metric` in the search."""
+    """`study.metric` of its trial in the search; the confirmed score where that trial's result is missing."""
     confirmed_score: float
     """Mean of `study.metric` over the fresh seeds."""
     tests: tuple[FinalTest, ...]
-    """On the test split, by seed; empty where there is none."""
+    """Results on the test split, by seed; empty where there is none."""
 
     def mean(self, name: str) -> float | None:
-        """Mean over seeds of a metric on the test split; None without one."""
+        """Return the mean over seeds of metric `name` on the test split; None where no run was tested."""
         return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Secondary:
-    """A comparison beside the primary one, with its p-value corrected for all of them (Holm)."""
+    """Holds one secondary comparison, with its p-value corrected for the number of secondary comparisons (Holm)."""
 
     what: str
     comparison: FinalComparison
     adjusted_p: float
     word: Word
-    """As the comparison's, by the corrected p-value."""
+    """The comparison's word; `cannot tell` where the corrected p-value is 0.05 or above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finals:
-    """All finalists, and the verdicts that they support."""
+    """Holds all finalists, and the verdicts about them."""
 
     folder: Path
     """The results folder."""
     rows: tuple[Finalist, ...]
-    """By rank, then by confirmed score."""
+    """All finalists by rank, then by confirmed score."""
     best_first: tuple[Finalist, ...]
-    """The same by confirmed score alone; the first is the configuration that `shipped` ships a run of."""
+    """All finalists by confirmed score alone; `shipped` returns a run of the first."""
     split: SplitName
-    """Where verdicts come from; on validation they are provisional."""
+    """The split that verdicts are computed on; on validation they are provisional."""
     primary: FinalComparison | None
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or of one seed an arm."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or an arm has one seed."""
     shrinkage: Estimate | None
-    """Search score minus confirmed score, over the finalists."""
+    """Mean over the finalists of search score minus confirmed score; None below two finalists."""
     detectable: float | None
-    """The true difference that the primary comparison would have called better with 80 %; None: none, of one seed an arm."""
+    """The true difference that the primary comparison would have called better with a chance of 80 %; None: no comparison, or one seed."""
     opened: tuple[str, ...]
-    """When the test split was opened, once for each round of finalists."""
+    """The times at which the test split was first opened, one for each round of finalists."""
     unfinished: int
-    """Runs still to come."""
+    """Runs of finalists that are still to come."""
     failed: int
-    """Runs that failed, of those that were to come."""
+    """Runs of the chosen finalists that did not complete."""
     earlier: tuple[str, ...]
-    """Finalists that the search passed when it went on: the primary comparison leaves them out."""
+    """Titles of finalists that are no longer among the best since the search was continued: the primary comparison leaves them out."""
 
     def best(self, arm: Arm) -> Finalist | None:
-        """The configuration that stands for an arm: the best on validation over the fresh seeds."""
+        """Return the finalist of an arm that is best on validation over the fresh seeds; None where the arm has none."""
         return next((row for row in self.best_first if row.arm == arm), None)
 
     def folders(self, arm: Arm) -> tuple[str, ...]:
-        """Of the runs of an arm that the primary comparison counts, relative to the results folder."""
+        """Return the folders, relative to the results folder, of an arm's runs that the primary comparison counts."""
         runs = [run for row in self.rows if row.arm == arm and row.compared for run in row.runs]
         return tuple(sorted(Path(os.path.relpath(run.folder, self.folder)).as_posix() for run in runs))
 
     @property
     def chosen(self) -> Finalist:
-        """The configuration to ship by quality alone: the best on validation over the fresh seeds, of both arms."""
+        """Return the configuration to ship by quality alone: of both arms, the best on validation over the fresh seeds."""
         return self.best_first[0]
 
 
-def read_finals(found: SweepRecords) -> Finals | None:
-    """The finalists of a sweep; None before the first one is complete."""
-    groups = confirmed(found)
-    if not groups:
-        return None
-    validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
-    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
-    split: SplitName = "test" if len(tested) == len(groups) else "validation"
-    right = tested if split == "test" else validation
-    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
-    rows = tuple(
-        _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
-    )
-    return _verdicts(found, rows, right, split)
-
-
-def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
-    """Return the best `finalists.top` by the search, ties by number as the study chooses them; all where finalists were switched off since."""
-    scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
-    ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
-    return ranked[: found.sweep.finalists.top or None]
-
-
-def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
-    """How many runs of finalists are still to come, as the search stands, and how many of the choice failed."""
-    top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
-    reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
-    wanted = done = failed = 0
-    for arm in ARMS if top else ():
-        mine = [trial for trial in found.trials if trial.arm == arm]
-        able = [(arm, trial.trial) for trial in complete(mine)]
-        ended = sum(trial.result is not None for trial in mine)
-        open_ = 0 if reached else max(0, found.sweep.budget(arm) - ended)
-        wanted += seeds * min(top, len(able) + open_)
-        chosen = _best_first(found, able)
-        done += sum(min(seeds, len(groups.get(place, ()))) for place in chosen)
-        failed += sum(
-            run.result is not None and run.result.status != "complete" and (run.arm, run.trial) in chosen
-            for run in found.finalists
-        )
-    return max(0, wanted - done - failed), failed
-
-
-def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
-    origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
-    tests = [test for run in runs if (test := reading.read_test(run.folder)) is not None]
-    mean = confirmed_score(runs, found.sweep)
-    started = sum((run.arm, run.trial) == place for run in found.finalists)
-    return Finalist(
-        arm=place[0],
-        trial=place[1],
-        searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
-        runs=tuple(runs),
-        wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
-        compared=compared,
-        rank=rank,
-        search_score=score(origin, found.sweep) if origin and origin.result else mean,
-        confirmed_score=mean,
-        tests=tuple(tests),
-    )
-
-
-def _right(
-    found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
-) -> dict[Place, np.ndarray]:
-    """Which rows each configuration's seeds have right, bool [S, N]; one whose files are not all there is left out."""
-    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
-    return {
-        place: np.stack(known)
-        for place, rows in right.items()
-        if len(known := [r for r in rows if r is not None]) == len(rows)
-    }
-
-
-def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
-    """Which rows the model in `folder` has right, bool [N]; None where a file is missing or does not fit."""
-    if split == "test":
-        labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
-    else:
-        labels, predictions = reading.read_validation_labels(*found.folders), reading.read_predictions(folder)
-    if labels is None or predictions is None or predictions.shape != labels.shape:
-        return None
-    right: np.ndarray = predictions == labels
-    return right
-
-
-def _verdicts(
-    found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
-) -> Finals:
-    rows = tuple(sorted(best_first, key=lambda row: row.rank))
-    known = seed_variance(list(right.values()))
-    seeds = known if known.df else None
-    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
-    pair = [right.get((row.arm, row.trial)) if row else None for row in best]
-    compared = [(row.arm, row.trial) for row in rows if row.compared]
-    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
-    teacher = next(
-        (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
-        None,
-    )
-    primary = ratio = None
-    if pair[0] is not None and pair[1] is not None:
-        primary = compare_arms(arms["distilled"], arms["fine_tuned"])
-        if teacher is not None and not primary.one_seed:
-            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
-    unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
-    return Finals(
-        folder=found.folder,
-        rows=rows,
-        best_first=best_first,
-        split=split,
-        primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds),
-        ratio=ratio,
-        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
-        detectable=minimal_detectable_difference(primary.standard_error, primary.df)
-        if primary and not primary.one_seed
-        else None,
-        opened=_openings(rows),
-        unfinished=unfinished,
-        failed=failed,
-        earlier=tuple(titled(row) for row in rows if (row.arm, row.trial) in right and not row.compared),
-    )
-
-
-def _secondary(
-    best_first: Sequence[Finalist],
-    right: Mapping[Place, np.ndarray],
-    teacher: np.ndarray | None,
-    seeds: SeedVariance | None,
-) -> tuple[Secondary, ...]:
-    """The best of both arms, the best of all against the next one, and the best of each arm against the teacher."""
-    known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
-    best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
-    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
-    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
-        pairs = pairs[:1]
-    asked = [
-        (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
-        for one, other in pairs
-    ]
-    for mine in best:
-        if teacher is not None:
-            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
-            asked.append((f"{titled(mine[0])} against the teacher", compared))
-    adjusted = holm([comparison.p_value for _, comparison in asked])
-    told = zip(asked, adjusted, strict=True)
-    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
-
-
-def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:
-    return next((row for row, _ in known if row.arm == arm), None)
-
-
-def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
-    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
-
-
-def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
-    """The first time of each round."""
-    times: dict[int, str] = {}
-    for row in rows:
-        for run, test in zip(row.runs, row.tests, strict=False):
-            turn = run.result.finalist.round if run.result and run.result.finalist else 1
-            times[turn] = min(times.get(turn, test.opened_at), test.opened_at)
-    return tuple(times[turn] for turn in sorted(times))
-
-
 def titled(finalist: Finalist) -> str:
-    """`distilled 7`."""
+    """Name a finalist by arm and trial: `distilled 7`."""
     return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
 
 
 def finals_json(finals: Finals) -> dict[str, Any]:
-    """The finalists and their verdicts as leaderboard.json has them."""
+    """Return the finalists and their verdicts in the form of leaderboard.json."""
     rows = [
         {
             **{key: getattr(row, key) for key in ("rank", "arm", "trial", "search_score", "confirmed_score")},

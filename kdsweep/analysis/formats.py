@@ -1,16 +1,16 @@
-"""Numbers as a reader says them."""
+"""Write numbers as words for a reader."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage that no line break splits; a dash for None."""
+    """Write a share as a percentage that no line break splits; a dash for None."""
     return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def compact(value: Any, digits: int = 3) -> str:
-    """A config's or record's value in a few characters; a dash for None."""
+    """Write a value of a config or record in a few characters; a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -19,33 +19,33 @@ def compact(value: Any, digits: int = 3) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with thousands separated; a dash for None."""
+    """Write a number with thousands separated; a dash for None."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def small(p_value: float) -> str:
-    """A p-value to three digits, as far as they go."""
+    """Write a p-value to three digits; `< 0.001` below that."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def p_text(p_value: float) -> str:
-    """Say a p-value in a sentence: `p = 0.034`, `p < 0.001`."""
+    """Write a p-value for a sentence: `p = 0.034`, `p < 0.001`."""
     return f"p {small(p_value)}" if p_value < 0.001 else f"p = {small(p_value)}"
 
 
 def plural(count: int, what: str) -> str:
-    """`3 seeds`."""
+    """Write a count with its noun, in the plural unless the count is 1: `3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"
 
 
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
-    """How many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
+    """Write how many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
     said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]
     return ", ".join(said) or "none"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
+    """Write a time in seconds, minutes or hours, whichever fits: `12.3 s`, `5 min 0 s`, `3 h 20 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -53,17 +53,17 @@ def duration(seconds: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of shares in points, with its sign."""
+    """Write a difference of shares in points, with its sign."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def points(value: float) -> str:
-    """A difference of shares in points."""
+    """Write a difference of shares in points."""
     return f"{100 * value:.1f}".replace("-", "−")
 
 
 def clipped(name: str, most: int = 40) -> str:
-    """A name in at most so many letters: its beginning and its end, for names are often alike in one of them."""
+    """Shorten a name to at most `most` letters: its beginning and its end, as names are often alike in one of them."""
     if len(name) <= most:
         return name
     head = most // 2

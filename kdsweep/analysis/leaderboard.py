@@ -1,13 +1,13 @@
-"""The trials of a sweep, best first, as rows that every format of the report shares.
+"""Rank the trials of a sweep, best first, as rows that every format of the report shares.
 
 leaderboard.json, schema 2, is one object:
 
-    schema    2; a larger number when a key goes or changes its meaning, not when one is added
-    sweep     its name
-    verdict   the one answer, of the finalists where both arms have them, before that of the best trial of each arm:
+    schema    2; larger when a key is removed or changes its meaning, not when one is added
+    sweep     name of the sweep
+    verdict   the one answer, from the finalists where both arms have them, before that from the best trial of each arm:
               headline     the answer in words
-              weak_teacher null, or what makes the teacher worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
-              split        whose rows all below comes from, test or validation; null, like all below, where no test was possible
+              weak_teacher null, or by how much the teacher is worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
+              split        split that all values below come from, test or validation; null, like all below, where no test was possible
               word         better, not better or cannot tell
               provisional  true: chosen and compared on the same rows
               one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
@@ -18,14 +18,14 @@ leaderboard.json, schema 2, is one object:
               counted      what interval and p_value count as random, such as rows, seeds and finalists
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
               the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
-              `finalists.finals_json`; `teacher`: the teacher's scores there, null without a test split
+              `finalists.finals_json`; `teacher`: the teacher's scores on test, null without a test split
     classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
               of each arm (the one to ship first), each with
               name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
-              classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never named
+              classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never predicted
               confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
                            classes that is confused, the most rows first
-    trials    every trial, ranked ones first, as `columns` gives it; the same as the rows of leaderboard.csv
+    trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv
 """
 
 import csv
@@ -47,11 +47,11 @@ from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
 
 SCHEMA = 2
-"""Of leaderboard.json."""
+"""Version of the schema of leaderboard.json."""
 
 RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
 UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")
-"""What stands below the ranked rows, in this order."""
+"""Statuses of the rows below the ranked ones, in this order."""
 
 MEASURED = (
     *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
@@ -63,48 +63,48 @@ MEASURED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One trial's place on the leaderboard."""
+    """Holds one trial with its place on the leaderboard."""
 
     rank: int | None
     """From 1, over both arms; None for a trial that is not complete."""
     status: RowStatus
     reason: str | None
-    """Why it failed, was pruned or has no end yet; None for a complete trial."""
+    """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
     searched: Mapping[str, Any]
     """The searched fields, with the values that the trial ran with."""
     score: float | None
-    """`study.metric`, which ranks; None before the trial's first epoch ends."""
+    """`study.metric`, by which trials are ranked; None for a trial without a result, or that finished no epoch."""
     best_epoch: int | None
-    """The epoch with the best `study.metric`."""
+    """The epoch with the best `study.metric`; None for a trial without a result, or that finished no epoch."""
     val_accuracy: float | None
     interval: tuple[float, float] | None
     """95 % interval of val_accuracy; None where it or the number of validation rows is not known."""
     folder: str
-    """Relative to the results folder; `../…` for a trial in another host's."""
+    """The trial's folder, relative to the results folder; `../…` for a trial in another host's."""
     trial: TrialRow
 
     @property
     def arm(self) -> Arm:
-        """`distilled` or `fine_tuned`."""
+        """Return the trial's arm: `distilled` or `fine_tuned`."""
         return self.trial.arm
 
     @property
     def config(self) -> TrialConfig:
-        """What ran."""
+        """Return the trial's config."""
         return self.trial.config
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmProgress:
-    """How far an arm has come."""
+    """Counts an arm's trials by status, beside its budget."""
 
     arm: Arm
     budget: int
     counts: Counter[str]
-    """Trials by status: complete, pruned, failed, duplicate, unfinished."""
+    """Number of trials by status: complete, infeasible, pruned, failed, duplicate, unfinished."""
 
     def text(self) -> str:
-        """Such as `10 of 12 distilled trials complete, 2 pruned`."""
+        """Describe the progress in words, such as `10 of 12 distilled trials complete, 2 pruned`."""
         others = [f"{self.counts[kind]} {kind}" for kind in UNRANKED if self.counts[kind]]
         first = f"{self.counts['complete']} of {self.budget} {ARM_NAMES[self.arm]} trials complete"
         return ", ".join([first, *others])
@@ -119,24 +119,24 @@ def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
 
 
 def ranked(trials: Iterable[TrialRow], sweep: SweepConfig) -> list[TrialRow]:
-    """Return the complete ones, best first, as the leaderboard has them: by `study.metric`, then fewer parameters, then lower number."""
+    """Return the complete ones of `trials`, best first: by `study.metric`, then fewer parameters, then lower trial number."""
     return sorted(complete(trials), key=lambda trial: (-score(trial, sweep), parameters(trial), trial.trial))
 
 
 def status(trial: TrialRow) -> RowStatus:
-    """How a trial ended; `infeasible` where its student breaks a constraint, `unfinished` where it has no result yet."""
+    """Return how a trial ended; `infeasible` where its student breaks a constraint, `unfinished` where it has no result yet."""
     if trial.result is None:
         return "unfinished"
     return "infeasible" if trial.result.status == "complete" and trial.result.violates else trial.result.status
 
 
 def complete(trials: Iterable[TrialRow]) -> list[TrialRow]:
-    """Those that ran to their end."""
+    """Return the trials that ran to their end and break no constraint."""
     return [trial for trial in trials if status(trial) == "complete"]
 
 
 def parameters(trial: TrialRow) -> int:
-    """Return how many parameters a complete trial's student has."""
+    """Return how many parameters a trial's student has; 0 where its record has no number."""
     return trial.result.parameters or 0 if trial.result else 0
 
 
@@ -165,13 +165,13 @@ def _reason(trial: TrialRow) -> str | None:
 
 
 def columns(row: Row) -> dict[str, Any]:
-    """A row as one flat record, JSON-ready; a searched field keeps its own name and comes before what was measured."""
+    """Convert a row to one flat record, JSON-ready; a searched field keeps its own name and comes before the measured ones."""
     low, high = row.interval or (None, None)
     known: dict[str, Any] = {"rank": row.rank, "arm": row.arm, "trial": row.trial.trial, "status": row.status}
     known["val_accuracy"] = row.val_accuracy
     known |= row.searched
     for name in MEASURED:
-        of = row if name == "best_epoch" else row.trial.result  # the record's is that of val_accuracy
+        of = row if name == "best_epoch" else row.trial.result  # TrialResult.best_epoch is that of val_accuracy
         known.setdefault(name, getattr(of, name) if of else None)
     return known | {
         "val_accuracy_low": low,
@@ -182,19 +182,19 @@ def columns(row: Row) -> dict[str, Any]:
 
 
 def column_names(searched: Sequence[str]) -> list[str]:
-    """Name the columns in their order, also for a leaderboard without rows."""
+    """Return the names of the leaderboard's columns in their order, also where there are no rows."""
     names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
     names += [name for name in MEASURED if name not in searched]
     return [*names, "val_accuracy_low", "val_accuracy_high", "reason", "folder"]
 
 
 def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of leaderboard.json but for the finalists, as this module's docstring has it."""
+    """Return the content of leaderboard.json without `finals` and `classes`, as this module's docstring describes it."""
     return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
 
 
 def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
-    """The rows as CSV with a header, also where there is no row; lists as JSON."""
+    """Write the rows as CSV text with a header, also where there is no row; lists as JSON."""
     text = io.StringIO()
     writer = csv.DictWriter(text, column_names(searched), lineterminator="\n")
     writer.writeheader()
@@ -205,11 +205,11 @@ def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
 
 
 def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
-    """How far both arms have come."""
+    """Count both arms' trials by status."""
     counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
     return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
 
 
 def best(rows: Sequence[Row], arm: Arm) -> Row | None:
-    """The best complete trial of an arm."""
+    """Return the best complete trial of an arm; None where it has none."""
     return next((row for row in rows if row.rank is not None and row.arm == arm), None)

@@ -1,4 +1,4 @@
-"""Quality and calibration of a classifier from its predictions and logits, in numpy.
+"""Measure quality and calibration of a classifier from its predictions and logits, in numpy.
 
 Every function is pure. Shapes: C classes, N rows (at least one). Probabilities are softmax(logits) at temperature 1.
 """
@@ -12,22 +12,22 @@ import numpy as np
 from kdsweep.errors import DataError
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
-"""A metric of predictions and labels, both int [N]."""
+"""Function that computes a metric from predictions and labels, both int [N]."""
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows whose predicted class is the label, both int [N]."""
+    """Return the share of rows whose predicted class is the label; both int [N]."""
     return agreement(predictions, labels)
 
 
 def agreement(predictions: np.ndarray, others: np.ndarray) -> float:
-    """Share of rows that two classifiers put in the same class, both int [N]."""
+    """Return the share of rows that two classifiers put in the same class; both int [N]."""
     _check(predictions, others)
     return float(np.mean(predictions == others))
 
 
 def macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); predictions and labels int [N], in 0 .. classes - 1.
+    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN); predictions and labels int [N], in 0 .. classes - 1.
 
     A class that is neither predicted nor a label has no F1 and is left out of the mean.
     """
@@ -37,7 +37,7 @@ def macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float
 
 
 def matthews(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Matthews' correlation of C classes, R_K of Gorodkin (2004), Comput. Biol. Chem. 28, 367; in [-1, 1].
+    """Return Matthews' correlation of C classes, R_K of Gorodkin (2004), Comput. Biol. Chem. 28, 367; in [-1, 1].
 
     With n rows, c of them right, t_k labels and p_k predictions of class k:
     (c n - sum t_k p_k) / sqrt((n^2 - sum p_k^2) (n^2 - sum t_k^2)); 0 where all labels or all predictions are one class.
@@ -49,7 +49,7 @@ def matthews(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float
 
 
 def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts int [C, C]: rows of label i (first axis) that are predicted as j."""
+    """Count the rows of label i (first axis) that are predicted as j, int [C, C]. Raises DataError where a class is outside 0 .. C - 1."""
     _check(predictions, labels)
     for name, values in (("predictions", predictions), ("labels", labels)):
         if values.min() < 0 or values.max() >= classes:
@@ -58,20 +58,20 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def measure(metric: str, classes: int) -> Measure:
-    """Return the function of predictions and labels, both int [N], that `study.metric` names."""
+    """Return the function of predictions and labels, both int [N], that computes `metric`, a value of `study.metric`."""
     if metric == "val_accuracy":
         return accuracy
     return partial({"val_macro_f1": macro_f1, "val_mcc": matthews}[metric], classes=classes)
 
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood -log p(label) in nats; logits float [N, C], labels int [N]."""
+    """Return the mean negative log-likelihood -log p(label) in nats; logits float [N, C], labels int [N]."""
     _check(logits[:, 0], labels)
     return float(-np.mean(log_softmax(logits)[np.arange(labels.size), labels]))
 
 
 def kl_to_teacher(teacher_logits: np.ndarray, student_logits: np.ndarray) -> float:
-    """Mean over rows of KL(p_teacher || q_student) in nats, at T = 1 whatever T the student trained with; both [N, C]."""
+    """Return the mean over rows of KL(p_teacher || q_student) in nats, at T = 1 whatever T the student trained with; both [N, C]."""
     _check(teacher_logits, student_logits)
     log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
     return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
@@ -79,7 +79,7 @@ def kl_to_teacher(teacher_logits: np.ndarray, student_logits: np.ndarray) -> flo
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """A reliability diagram: rows by the probability of their predicted class, in bins of equal width."""
+    """Holds a reliability diagram: rows by the probability of their predicted class, in bins of equal width."""
 
     edges: np.ndarray
     """Edges of the bins, float [B + 1], 0 .. 1; bin b holds edges[b] < confidence <= edges[b + 1]."""
@@ -92,7 +92,7 @@ class Reliability:
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
-    """The bins behind `expected_calibration_error`; logits float [N, C], labels int [N]."""
+    """Sort rows into bins by the probability of their predicted class; logits float [N, C], labels int [N]."""
     _check(logits[:, 0], labels)
     confidence, right = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
@@ -104,7 +104,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Mean over rows of |accuracy - confidence| of their bin. Guo et al. (2017), ICML; logits [N, C], labels int [N].
+    """Return the mean over rows of |accuracy - confidence| of their bin. Guo et al. (2017), ICML; logits [N, C], labels int [N].
 
     Biased upwards where bins hold few rows, so compare only models on the same rows.
     """
@@ -113,7 +113,7 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities float64 [N, C]; no overflow at any finite logit."""
+    """Return log-probabilities, float64 [N, C], without overflow at any finite logit."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 

@@ -1,5 +1,5 @@
-"""What a study's finalists add up to: ranks, the share of the gap to the teacher, what the search flattered, what the
-study could have found.
+"""Compute what a study's finalists show together: ranks, the share of the gap to the teacher that distilling closes, the
+shrinkage from search to fresh seeds, and the difference that the study could have found.
 
 Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
 """
@@ -12,25 +12,17 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from kdsweep.analysis.two_arms import (
-    POWER,
-    SeedVariance,
-    compare_finalists,
-    matrix,
-    pair,
-    quantile,
-    row_variance,
-    seed_variance,
-)
+from kdsweep.analysis.two_arms import POWER, compare_finalists, quantile
 from kdsweep.analysis.two_students import CONFIDENCE
+from kdsweep.analysis.variances import SeedVariance, matrix, pair, row_variance, seed_variance
 from kdsweep.errors import DataError
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the order given: all called small below 0.05 are right together with 95 %.
+    """Correct p-values for their number, in the order given: with 95 % no corrected one below 0.05 is a false finding.
 
     The i-th smallest of m is multiplied by m - i + 1, and none falls below a smaller one's. Holm (1979), Scand. J. Stat.
-    6, 65; holds however the tests depend on each other.
+    6, 65; valid however the tests depend on each other.
     """
     order = np.argsort(p_values, kind="stable")
     stepped = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(order), 0, -1)
@@ -40,9 +32,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def ranks(finalists: Sequence[np.ndarray]) -> list[int]:
-    """Rank of each finalist, bool [S, N] on the same rows: 1 + how many others are better (all pairs, Holm's p < 0.05).
+    """Rank each finalist, bool [S, N] on the same rows: 1 + the number of others that are better (all pairs, Holm's p < 0.05).
 
-    Finalists that these rows cannot tell apart share a rank. Give validation rows: the test split is for the chosen.
+    Finalists that these rows cannot tell apart share a rank. Pass validation rows, so that the test split chooses nothing.
     """
     known = seed_variance(finalists)
     pairs = [(i, j) for i in range(len(finalists)) for j in range(i)]
@@ -57,7 +49,7 @@ def ranks(finalists: Sequence[np.ndarray]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its 95 % interval."""
+    """Holds a number with its 95 % interval."""
 
     value: float
     low: float
@@ -67,12 +59,12 @@ class Estimate:
 def distillation_ratio(
     right: np.ndarray, baseline: np.ndarray, teacher: np.ndarray, *, seeds: SeedVariance | None = None
 ) -> Estimate | None:
-    """(distilled - fine-tuned) / (teacher - fine-tuned) in accuracy: the share of the gap that distilling closes.
+    """Estimate (distilled - fine-tuned) / (teacher - fine-tuned) in accuracy: the share of the gap that distilling closes.
 
     right [S1, N], baseline [S2, N]; teacher bool [N], taken as it is; `seeds` as in `compare_finalists`. The interval is
     Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled - fine-tuned - r (teacher - fine-tuned) does
-    not differ from 0. It needs no resampling, knows that both halves share the fine-tuned students, and is finite exactly
-    where the gap differs from 0. None where it does not, and where the teacher is the worse one: no gap to close.
+    not differ from 0. It needs no resampling, allows for the fine-tuned students in both differences, and is finite
+    exactly where the gap differs from 0. None where it does not, and where the teacher is the worse one: no gap to close.
     """
     one, other = pair(right, baseline)
     known = seeds or seed_variance([one, other])
@@ -92,11 +84,11 @@ def distillation_ratio(
 
 
 def shrinkage(search: Sequence[float], confirmed: Sequence[float]) -> Estimate | None:
-    """How much the search flattered its finalists: mean of search score - confirmed score, with Student's t interval.
+    """Estimate by how much the search flattered its finalists: mean of search score - confirmed score, with Student's t interval.
 
-    search [F]: the validation accuracy that made each a finalist; confirmed [F]: its mean over fresh seeds on the same
-    rows. What is left of the luck of the rows is in both, so this is the seeds' part of the winner's curse: the rows'
-    part only shows on the test split. None below two finalists.
+    search [F]: the score on validation by which each became a finalist; confirmed [F]: its mean over fresh seeds on the
+    same rows. The luck of the rows is in both, so this is the seeds' part of the winner's curse: the rows' part shows on
+    the test split only. None below two finalists. Raises DataError for lists of different lengths.
     """
     if len(search) != len(confirmed):
         raise DataError(f"each finalist needs a search and a confirmed score, got {len(search)} and {len(confirmed)}")
@@ -108,14 +100,14 @@ def shrinkage(search: Sequence[float], confirmed: Sequence[float]) -> Estimate |
 
 
 def power(difference: float, standard_error: float, df: float) -> float:
-    """Chance that a study with this standard error says `better` when the true difference is `difference`.
+    """Compute the chance that a study with this standard error finds `better` where the true difference is `difference`.
 
-    From the noncentral t distribution. Ask it about a difference that would matter: at the difference that was seen it
-    only repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
+    From the noncentral t distribution. Pass a difference that would matter: at the observed difference the power only
+    repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
     """
     return float(nct.sf(quantile(df), df, difference / standard_error))
 
 
 def minimal_detectable_difference(standard_error: float, df: float, chance: float = POWER) -> float:
-    """The true difference that a study with this standard error calls `better` with probability `chance`."""
+    """Compute the true difference that a study with this standard error calls `better` with probability `chance`."""
     return standard_error * float(brentq(lambda ratio: power(ratio, 1.0, df) - chance, 0.0, 100.0))

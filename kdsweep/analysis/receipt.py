@@ -1,4 +1,4 @@
-"""A re-run of a trial held against its record: equal to the last bit, within a tolerance, or different, and where first.
+"""Compare a re-run of a trial with its record: equal to the last bit, within a tolerance, or different, and where first.
 
 Compared are every metric of every epoch, the result, the trained weights, the class of every validation row, and for a finalist the
 test split. On a CPU the rule is equality to the last bit. On a GPU, where sums are not ordered, it is `TOLERANCE`.
@@ -15,28 +15,28 @@ from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_
 from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
 
 TOLERANCE = 0.01
-"""On a GPU: accuracies and agreement may differ by so much (1 point), losses by so much of themselves, classes on that share of rows."""
+"""How far a re-run on a GPU may differ: losses by this share of themselves, other metrics by this much, predicted classes on this share of rows."""
 
 Verdict = Literal["identical", "within tolerance", "different"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Something beside the epochs that the re-run must give again."""
+    """Holds one part of the record, beside the epochs, that the re-run must give again, and what it gave."""
 
     of: Literal["result", "student", "validation", "test"]
     what: str
     recorded: str
     again: str
     same: bool | None
-    """To the last bit; None where the record does not have it, so that nothing can be compared."""
+    """Whether both are equal to the last bit; None where the record does not have it, so that nothing can be compared."""
     close: bool | None
-    """Within `TOLERANCE`; True for weights, which no tolerance judges."""
+    """Whether both are within `TOLERANCE`; True for weights, which have no tolerance; None where `same` is None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a re-run gave beside the record."""
+    """Holds the results of a re-run beside the record, and the verdict."""
 
     trial: str
     verdict: Verdict
@@ -44,15 +44,15 @@ class Receipt:
     recorded: tuple[EpochMetrics, ...]
     again: tuple[EpochMetrics, ...]
     compared: tuple[Compared, ...]
-    """Result, weights, predictions and test split."""
+    """Result, config, weights, predictions and test split."""
     first_difference: str | None
-    """The first differing epoch and metric, or else what differs first of `compared`."""
+    """The first epoch and metric that differ, else the first of `compared` that differs; None where nothing differs."""
     facts: tuple[str, ...]
-    """What differs in config, places, versions, machine, data or weights; it need not have changed the result."""
+    """Differences in config, places, versions, machine, data or weights, which need not have changed the result."""
 
 
 def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
-    """Compare a re-run with its record."""
+    """Compare the re-run `again` with the record `trial`."""
     assert trial.result is not None and again.result is not None
     ran_on = (trial.result.config or {}).get("device", trial.config.device)
     exact = ran_on == again.config.device == "cpu"
@@ -82,7 +82,10 @@ def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
 
 
 def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> str | None:
-    """Epochs are told by their number: a torn line of the record leaves one out."""
+    """Return the first epoch and metric that differ by more than `tolerance`, in words; None where none does.
+
+    Epochs are matched by their number, as a torn line of the record leaves one out.
+    """
     ran = {epoch.epoch: epoch.measured() for epoch in again.epochs}
     for old in trial.epochs:
         if old.epoch not in ran:
@@ -93,7 +96,7 @@ def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> 
 
 
 def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, tolerance: float) -> str | None:
-    """The first metric that differs by more than `tolerance`, for a loss of itself; None for none."""
+    """Return the first metric that differs by more than `tolerance`, a loss by more than that share of itself; None where none does."""
     for name, value in before.items():
         scale = abs(value) if name.startswith("L_") or name.endswith("loss") else 1.0
         if now[name] is None or abs(now[name] - value) > tolerance * scale:
@@ -102,7 +105,7 @@ def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, toler
 
 
 def _compared_config(old: TrialResult) -> list[Compared]:
-    """Said alone where it cannot be told whether the file was edited: an edit is a fact, and what it did to the metrics is compared."""
+    """Return an entry for config.yaml only where the record does not tell whether it was edited: an edit is among `Receipt.facts`."""
     unknown = Compared(
         of="result",
         what="config.yaml",
@@ -115,7 +118,7 @@ def _compared_config(old: TrialResult) -> list[Compared]:
 
 
 def _compared_results(old: TrialResult, new: TrialResult) -> Compared:
-    """What the leaderboard ranks by stands here, and in the last epoch's line."""
+    """Compare the results' metrics, by which the leaderboard ranks; the last epoch's line holds them a second time."""
     names = (*VALIDATED, "epochs", "steps", "parameters")
     before = {name: getattr(old, name) for name in names if getattr(old, name) is not None}
     return _compared_metrics("result", before, {name: getattr(new, name) for name in names})
@@ -147,7 +150,7 @@ def _compared_weights(old: TrialResult, new: TrialResult) -> Compared:
 
 
 def _compared_classes(of: Literal["validation", "test"], before: np.ndarray | None, now: np.ndarray | None) -> Compared:
-    """The class that the student gives every row."""
+    """Compare the classes that the student predicts for every row; `before` None: not on disk, so nothing is compared."""
     what = "predictions"
     if before is None:
         return Compared(of=of, what=what, recorded="not on disk", again="-", same=None, close=None)
@@ -166,7 +169,7 @@ def _compared_classes(of: Literal["validation", "test"], before: np.ndarray | No
 
 
 def _compared_tests(trial: TrialRow, again: TrialRow) -> list[Compared]:
-    """A finalist's test result, measured once more on the same split; none for a trial that was not tested."""
+    """Compare a finalist's test result with one that was measured again on the same split; empty for a trial that was not tested."""
     before, now = read_test(trial.folder), read_test(again.folder)
     if before is None:
         return []

@@ -1,24 +1,24 @@
-"""Whether one arm's finalists, or one finalist, are better than another's on the same rows, each trained on fresh seeds.
+"""Test whether one arm's finalists, or one finalist, are better than another's on the same rows, each trained on fresh seeds.
 
 Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n. Its accuracy
-is that of an average training run on an average row, so rows and seeds are both random, and crossed: every seed sees
-every row. With d the difference of two mean accuracies,
+is that of an average training run on an average row, so rows and seeds are both random, and crossed: the student of every
+seed predicts every row. With d the difference of two mean accuracies,
 
     Var(d) = V_rows + sigma2_seed (1 / S1 + 1 / S2)
 
 V_rows is the variance of the N rows' differences of seed means over N: rows, how the two configurations differ on them,
-and what a seed does to a single row. sigma2_seed is what a seed does to all rows alike: a mean square between seeds
-minus the residual one, which V_rows holds already; never below 0. Degrees of freedom are those of Satterthwaite (1946),
-Biometrics Bull. 2, 110: Var^2 / sum of (term^2 / its df), with the mean square between seeds in full, so that a component
-cut off at 0 does not pretend to be known.
+and the effect of a seed on a single row. sigma2_seed is the effect of a seed on all rows alike: a mean square between
+seeds minus the residual one, which V_rows contains already; never below 0. Degrees of freedom are those of Satterthwaite
+(1946), Biometrics Bull. 2, 110: Var^2 / sum of (term^2 / its df), with the mean square between seeds in full, so that a
+component cut off at 0 does not count as known exactly.
 
 Assumed: rows are drawn independently; the two students' seeds are independent (shared ones that help both alike make the
-interval too wide); means are near enough to normal. Two or three seeds know their own variance badly, so give `seeds`,
+interval too wide); means are near enough to normal. Two or three seeds estimate their own variance badly, so pass `seeds`,
 pooled over all finalists of a study: that assumes that they share it.
 
-An arm is compared by the same formula, one level up: its finalists, each the mean of its seeds, stand where seeds stood,
-so that what a search happens to find is random too; each arm's finalists vary by themselves (Welch). The chosen pair
-alone says nothing of that: where both arms are equal, one of a pair is still a little better than the other one.
+Two arms are compared by this formula, one level up: finalists, each the mean of its seeds, take the place of seeds, so
+that what a search happens to find is random too; each arm's finalists have a variance of their own (Welch). The chosen
+pair alone does not cover that: where both arms are equal, one of a pair is still a little better than the other one.
 
 Measured (tests/test_truth.py: 24 trials an arm, 3 finalists, 3 seeds, 3,000 test rows, seed effects of 0, 0.3 and 0.5
 points; 1,000 studies each), as `better` without a difference, `better` at a gain of 2 points, coverage of the chosen
@@ -33,8 +33,8 @@ pair's true difference:
     rows alone, three seeds                     6.9, 9.1, 13.2 %  99.9, 99.7, 99.5 %   95.9-96.1, 89.9-90.1, 80.0 %
     rows alone, one seed                        4.1, 8.1, 14.7 %  98.6, 96.3, 90.7 %   95.4-95.9, 84.6-86.0, 70.6-72.6 %
 
-The last line is why one seed is never called `better` or `not better` here, whatever its p-value: it cannot tell luck from
-recipe, and a run that collapsed looks like a recipe that failed. (Its figures are those of the p-value.)
+The last line is why one seed is never called `better` or `not better` here, whatever its p-value: it does not separate luck
+from recipe, and a run that collapsed looks like a recipe that failed. (Its figures are those of the p-value.)
 
 Not part of any interval: another teacher, another training set.
 """
@@ -47,98 +47,62 @@ import numpy as np
 from scipy.stats import t
 
 from kdsweep.analysis.two_students import CONFIDENCE, Word
+from kdsweep.analysis.variances import SeedVariance, matrix, pair, row_variance, seed_variance
 from kdsweep.errors import DataError
 
 POWER = 0.8
-"""Chance of finding a difference that a study's size is judged by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedVariance:
-    """What a fresh seed does to an accuracy, pooled over finalists."""
-
-    mean_square: float
-    """Variance of a single seed's accuracy on these rows, around its finalist's mean."""
-    residual: float
-    """The part of `mean_square` that comes of flipping single rows, and shrinks with their number."""
-    df: int
-    """Degrees of freedom of `mean_square`: the sum of S - 1; 0 if no finalist has two seeds."""
-
-    @property
-    def main(self) -> float:
-        """What a seed does to all rows alike, at least 0; its root is a standard deviation of true accuracies."""
-        return max(0.0, self.mean_square - self.residual)
+"""Chance of finding a true difference with which detectable differences and the sizes of studies are computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalComparison:
-    """A finalist against a baseline, on the same rows."""
+    """Holds the comparison of one or several finalists with a baseline, on the same rows."""
 
     rows: int
     finalists: int
-    """Finalists compared; 1 if two configurations are."""
+    """Number of finalists compared; 1 if two configurations are."""
     baseline_finalists: int
     seeds: int
-    """Seeds of each finalist (the fewest)."""
+    """Number of seeds of each finalist (the fewest)."""
     baseline_seeds: int
     difference: float
     """Mean accuracy minus the baseline's, in [-1, 1]."""
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
-    """Upper end of it."""
+    """Upper end of the difference's 95 % interval."""
     p_value: float
-    """Two-sided, of no difference; below 0.05 if and only if the interval leaves 0 out."""
+    """Two-sided p-value of no difference; below 0.05 if and only if the interval excludes 0."""
     standard_error: float
     df: float
     """Degrees of freedom of the standard error, by Satterthwaite's formula."""
     seed_sd: float | None
-    """Standard deviation of the true accuracy over seeds; None if nothing tells."""
+    """Standard deviation of the true accuracy over seeds; None if no finalist has two seeds."""
     counted: str
-    """What the interval counts as random: `rows, seeds and finalists` (`rows and finalists` of one seed
-    each); `rows and seeds`; `rows and the finalist's seeds`
-    (the baseline is taken as it is); `rows and the baseline's seeds`; `rows` (another seed may say otherwise)."""
+    """What the interval counts as random: `rows, seeds and finalists` (`rows and finalists` of one seed each);
+    `rows and seeds`; `rows and the finalist's seeds` (the baseline is taken as it is, or has one seed);
+    `rows and the baseline's seeds`; `rows` (another seed may give another result)."""
     one_seed: bool
-    """Whether a side has a single seed (a baseline taken as it is needs none): it cannot tell luck from recipe."""
+    """Whether a side has a single seed (a baseline taken as it is needs none), which does not separate luck from recipe."""
     word: Word
     """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else, and of `one_seed`, `cannot tell`."""
     rows_to_settle: int | None
-    """Rows, with as many seeds, that find a difference as large as this one with 80 %; None if no number does, or if
-    the word needs none."""
+    """How many rows, with as many seeds, find a difference as large as this one with a chance of 80 %; None if no number
+    does, if the word is not `cannot tell`, or if a side has one seed."""
     seeds_to_settle: int | None
-    """Seeds of each finalist that is not taken as it is, on as many rows, that do so; None likewise."""
-
-
-def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
-    """Pool what seeds do over finalists, each bool [S, N] on the same split; those with one seed add nothing.
-
-    For each: the variance over seeds of the accuracy (S - 1 df), and the mean square of what rows and seeds leave, over
-    N. Both are averaged by S - 1. Arms may differ in their variance without harm, as long as each gives as many
-    finalists and seeds as the other one.
-    """
-    matrices = [matrix(right) for right in finalists]
-    repeated = [right for right in matrices if len(right) > 1]
-    if not repeated:
-        return SeedVariance(mean_square=0.0, residual=0.0, df=0)
-    weights = [len(right) - 1 for right in repeated]
-    squares = [float(right.mean(axis=1).var(ddof=1)) for right in repeated]
-    residuals = [_residual(right) for right in repeated]
-    return SeedVariance(
-        mean_square=float(np.average(squares, weights=weights)),
-        residual=float(np.average(residuals, weights=weights)),
-        df=sum(weights),
-    )
+    """How many seeds of each finalist that is not taken as it is, on as many rows, find a difference as large as this one
+    with a chance of 80 %; None if no number does, if the word is not `cannot tell`, or if a side has one seed."""
 
 
 def compare_finalists(
     right: np.ndarray, baseline: np.ndarray, *, seeds: SeedVariance | None = None, given_baseline: bool = False
 ) -> FinalComparison:
-    """Compare `right` with `baseline`, bool [S1, N] and [S2, N] on the same rows; see the module for what is assumed.
+    """Compare `right` with `baseline`, bool [S1, N] and [S2, N] on the same rows; the module's docstring lists what is assumed.
 
-    `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two. A side with
-    one seed is counted only by `seeds`: without it, `counted` says that it is not; either way the word is then `cannot
-    tell`. `given_baseline` asks about this very
-    baseline (a teacher, which exists once), not about another one like it. Raises DataError for other shapes.
+    `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two is used. The
+    seed of a side that has only one counts as random only with `seeds`; without, `counted` leaves it out. Either way the
+    word is then `cannot tell`. With `given_baseline` the baseline is taken as it is (a teacher, which exists once), not
+    as one of many seeds. Raises DataError for other shapes.
     """
     one, other = pair(right, baseline)
     known = seeds or seed_variance([one] if given_baseline else [one, other])
@@ -165,8 +129,9 @@ def compare_finalists(
 def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> FinalComparison:
     """Compare the finalists of one arm with those of the other one, each bool [S, N] on the same rows: the verdict.
 
-    Asks whether another pair of searches like these would end as they did. The difference is that of the arms' means
-    over finalists. With one finalist in each arm it is `compare_finalists`. Raises DataError for other shapes.
+    Answers whether another pair of searches like these would end alike. The difference is that of the arms' means over
+    finalists. One finalist in each arm is compared by `compare_finalists`. Raises DataError for other shapes, and for an
+    arm without finalists.
     """
     if not len(finalists) or not len(baseline):
         raise DataError(f"arms are compared by their finalists, but got {len(finalists)} and {len(baseline)}")
@@ -197,21 +162,21 @@ def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]
 
 
 def _units(side: np.ndarray, one: np.ndarray, other: np.ndarray) -> SeedVariance:
-    """How the finalists of `side` [F, N] vary: by themselves, as arms need not vary alike; pooled if some arm has one."""
+    """Estimate the variance of the finalists of `side` [F, N] alone, as arms need not vary alike; pooled where an arm has only one."""
     return seed_variance([side] if min(len(one), len(other)) > 1 else [one, other])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Spread:
-    """The variance of a difference, by where it comes from."""
+    """Holds the variance of a difference by its sources."""
 
     rows: float
     units: tuple[tuple[SeedVariance, float], ...]
-    """Of the units that stand across the rows, seeds or finalists: their variance, and by what share it counts."""
+    """For each kind of unit crossed with the rows, seeds or finalists: its variance, and the share by which it counts."""
     size: int
-    """Rows."""
+    """Number of rows."""
     by_seeds: float
-    """The part that is in inverse proportion to the number of seeds."""
+    """The part of the variance that is in inverse proportion to the number of seeds."""
 
     @property
     def total(self) -> float:
@@ -219,7 +184,7 @@ class _Spread:
 
     @property
     def across(self) -> float:
-        """What units do to all rows alike, at least 0."""
+        """Return the variance by the units' effects on all rows alike, at least 0."""
         return max(0.0, sum((unit.mean_square - unit.residual) * share for unit, share in self.units))
 
     @property
@@ -229,30 +194,30 @@ class _Spread:
         return self.total**2 / uncertain
 
     def rows_for(self, variance: float) -> int | None:
-        """Rows at which the total falls to `variance`."""
+        """Return the number of rows at which the total falls to `variance`; None where no number suffices."""
         left = variance - self.across
         return math.ceil(self.size * self.rows / left) if left > 0 else None
 
     def seeds_factor(self, variance: float) -> float | None:
-        """How many times the seeds make the total fall to `variance`."""
+        """Return the factor on the number of seeds at which the total falls to `variance`; None where none suffices."""
         kept = max(0.0, self.total - self.by_seeds)
         return (self.total - kept) / (variance - kept) if self.by_seeds > 0 and variance > kept else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Size:
-    """How large a study is."""
+    """Holds how many finalists and seeds a comparison has."""
 
     finalists: tuple[int, int]
     seeds: tuple[int, int]
-    """Of each side, the fewest."""
+    """The fewest seeds of a finalist, for each side."""
     one_seed: bool
     counted: str
     per_seed: SeedVariance
 
 
 def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
-    """The interval, the test and the word that a difference and its variance give."""
+    """Derive the interval, the test and the word from a difference and its variance."""
     error, df = math.sqrt(spread.total), spread.df
     half = quantile(df) * error
     p_value = float(2 * t.sf(abs(difference) / error, df))
@@ -296,34 +261,3 @@ COUNTED = {
 
 def quantile(df: float) -> float:
     return float(t.ppf((1 + CONFIDENCE) / 2, df))
-
-
-def row_variance(rows: np.ndarray) -> float:
-    """Variance of the mean of the rows' differences [N], as if one row more differed, half a row each way.
-
-    So equal predictions do not give a variance of 0. Agresti and Min (2005), Stat. Med. 24, 729, add as much.
-    """
-    return float((np.square(rows - rows.mean()).sum() + 1) / (rows.size * max(1, rows.size - 1)))
-
-
-def _residual(right: np.ndarray) -> float:
-    """Mean square of what row and seed effects leave of [S, N], S >= 2, over N."""
-    left = right - right.mean(axis=0) - right.mean(axis=1, keepdims=True) + right.mean()
-    return float(np.square(left).sum() / ((len(right) - 1) * max(1, right.shape[1] - 1)) / right.shape[1])
-
-
-def matrix(right: np.ndarray) -> np.ndarray:
-    """`right` as float [S, N]."""
-    found = np.atleast_2d(right).astype(np.float64)
-    if found.ndim != 2 or not found.size:
-        raise DataError(f"a finalist is one row of right and wrong a seed, bool [S, N], but got {np.shape(right)}")
-    return found
-
-
-def pair(right: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    one, other = matrix(right), matrix(baseline)
-    if one.shape[1] != other.shape[1]:
-        raise DataError(
-            f"finalists are compared on the same rows, but got {one.shape[1]} and {other.shape[1]}; evaluate both anew"
-        )
-    return one, other

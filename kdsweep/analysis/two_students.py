@@ -1,4 +1,4 @@
-"""Whether one student is better than another: intervals, a paired test, and a word that claims no more than they do.
+"""Test whether one student is better than another: intervals, a paired test, and a word that claims no more than they do.
 
 Every function is pure: counts and vectors in, numbers out.
 """
@@ -14,14 +14,14 @@ from scipy.stats import beta, binomtest, norm
 from kdsweep.errors import DataError
 
 CONFIDENCE = 0.95
-"""Level of every interval; a p-value is called small below 1 - CONFIDENCE."""
+"""Level of every interval; a p-value is significant below 1 - CONFIDENCE."""
 
 Word = Literal["better", "not better", "cannot tell"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A classifier against a baseline, on the same rows."""
+    """Holds the comparison of a classifier with a baseline, on the same rows."""
 
     rows: int
     """Rows that both classified."""
@@ -34,9 +34,9 @@ class Comparison:
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
-    """Upper end of it."""
+    """Upper end of the difference's 95 % interval."""
     p_value: float
-    """Of McNemar's exact test, two-sided; below 0.05 if and only if the interval leaves 0 out."""
+    """Two-sided p-value of McNemar's exact test; below 0.05 if and only if the interval excludes 0."""
     word: Word
     """`better`: p < 0.05 and gains > losses; `not better`: high <= 0; else `cannot tell`."""
 
@@ -44,8 +44,8 @@ class Comparison:
 def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
     """Return the 95 % score interval of an accuracy over `rows` rows. Wilson (1927), J. Am. Stat. Assoc. 22, 209.
 
-    SciPy's `binomtest(...).proportion_ci(method="wilson")` is the same to 2e-16, but takes a count of rows and tests first, which
-    would cost a report some milliseconds a trial.
+    SciPy's `binomtest(...).proportion_ci(method="wilson")` is equal to 2e-16, but takes a count of rows and runs a test first,
+    which would cost a report some milliseconds a trial.
     """
     z = float(norm.ppf((1 + CONFIDENCE) / 2))
     centre = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
@@ -54,7 +54,7 @@ def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
 
 
 def compare_predictions(predictions: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> Comparison:
-    """Compare two vectors of predicted classes against `labels`, each int [N]. Raises DataError for other shapes."""
+    """Compare the predicted classes with a baseline's by `labels`, each int [N]. Raises DataError for other shapes."""
     if not (predictions.shape == baseline.shape == labels.shape and labels.ndim == 1 and labels.size):
         raise DataError(
             "a paired comparison needs one prediction of each and one label a row, but got "
@@ -67,11 +67,11 @@ def compare_predictions(predictions: np.ndarray, baseline: np.ndarray, labels: n
 
 
 def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
-    """Compare by discordant rows, those that only one of both has right, with McNemar's (1947) exact test.
+    """Compare a classifier with a baseline by discordant rows, those that only one has right, with McNemar's (1947) exact test.
 
-    If nothing differs, gains are Binomial(gains + losses, 1/2): Psychometrika 12, 153. The interval is built as Fay
-    and Lumbard (2021), Stat. Med. 40, 1147, propose, so that it agrees with that test. Raises DataError for counts
-    that no rows can give.
+    Without a difference, gains are Binomial(gains + losses, 1/2): Psychometrika 12, 153. The interval is built as Fay
+    and Lumbard (2021), Stat. Med. 40, 1147, propose, so that it agrees with that test. Raises DataError for impossible
+    counts.
     """
     if min(gains, losses) < 0 or gains + losses > rows or rows < 1:
         raise DataError(
@@ -91,10 +91,10 @@ def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
 
 
 def _lower_limit(gains: int, losses: int, rows: int) -> float:
-    """The lower 2.5 % limit of d = t (2 s - 1), t the share of discordant rows and s that of gains among them.
+    """Compute the lower 2.5 % limit of d = t (2 s - 1), t the share of discordant rows and s that of gains among them.
 
     Both follow the confidence distributions behind Clopper and Pearson's (1934) exact limits: s its lower one, t the
-    one that makes d smaller. As t > 0, the limit lies above 0 exactly where the one-sided test of s = 1/2 says so.
+    one that makes d smaller. As t > 0, the limit lies above 0 exactly where the one-sided test rejects s = 1/2.
     """
     discordant = gains + losses
     if gains == 0:

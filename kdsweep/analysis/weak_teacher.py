@@ -1,10 +1,10 @@
-"""Whether the teacher is worse than students that were fine-tuned without it: then distilling has nothing to teach.
+"""Test whether the teacher is worse than students that were fine-tuned without it: then it has nothing to teach.
 
 The best fine-tuned student is compared with the teacher by `study.metric` on the validation rows. If both were equally good,
-it would not matter which of them said what, so their predictions are swapped at random, row by row: p is the share of swaps
-that put the student as far ahead (for accuracy McNemar's test, but for chance; it holds for macro F1 and Matthews' correlation
-too). The best of n students is ahead by luck n times as easily, so p is multiplied by n (Bonferroni). Where predictions are not
-on disk, both accuracies' standard errors stand in.
+it would not matter which of them predicted what, so their predictions are swapped at random, row by row: p is the share of
+swaps that put the student as far ahead (for accuracy McNemar's test, up to chance; valid for macro F1 and Matthews' correlation
+too). The best of n students is ahead by luck n times as easily, so p is multiplied by n (Bonferroni), and by 2 for two sides.
+Where predictions are not on disk, accuracies are compared by their standard errors; another metric is not compared.
 """
 
 import math
@@ -31,20 +31,20 @@ LEAST_SWAPS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class WeakTeacher:
-    """A teacher that is worse than the best of the students fine-tuned without it, by more than chance."""
+    """Describes a teacher that is worse than the best of the students fine-tuned without it, by more than chance."""
 
     metric: str
     teacher: float
     student: float
     trial: int
-    """Of the fine-tuned arm."""
+    """Number of that student's trial in the fine-tuned arm."""
     p_value: float
-    """Two-sided, times the number of students it is the best of."""
+    """Two-sided p-value, times the number of students of which the student is the best."""
     teacher_epochs: int
     teacher_learning_rate: float
 
     def text(self) -> str:
-        """What was found and what to do, without a full stop."""
+        """Write what was found and what to do, without a full stop."""
         name = "" if self.metric == "val_accuracy" else f"{self.metric} "
         teacher, student = (name + score_text(self.metric, value) for value in (self.teacher, self.student))
         way = (
@@ -60,7 +60,7 @@ class WeakTeacher:
 
 
 def read_weak_teacher(sweep_folder: Path, sweep: SweepConfig) -> WeakTeacher | None:
-    """The same from a results folder as it stands; None for a folder that holds nothing yet, or another sweep."""
+    """Run `weak_teacher` on the records of one results folder; None also where the folder is empty or holds another sweep."""
     before = reading.read_sweep(sweep_folder)
     if before is None or before.identity() != sweep.identity():
         return None
@@ -68,7 +68,7 @@ def read_weak_teacher(sweep_folder: Path, sweep: SweepConfig) -> WeakTeacher | N
 
 
 def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[TrialRow]) -> WeakTeacher | None:
-    """The teacher of `folders`, if the best complete fine-tuned one of `trials` is better; None if not, or not known yet."""
+    """Return the teacher of `folders` if the best complete fine-tuned one of `trials` is better; None if not, or not known yet."""
     controls = ranked((trial for trial in trials if trial.arm == "fine_tuned"), sweep)
     if not controls:
         return None
@@ -90,7 +90,7 @@ def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[T
 def _paired(
     sweep: SweepConfig, folders: Sequence[Path], best: TrialRow, controls: int
 ) -> tuple[float, float, float] | None:
-    """The teacher's score, the student's and the one-sided p; None where predictions or labels are not on disk."""
+    """Return the teacher's score, the student's and the one-sided p by swaps; None where predictions or labels are not on disk."""
     labels, mine = reading.read_validation_labels(*folders), reading.read_predictions(best.folder)
     known = (reading.read_predictions(teacher_folder(folder)) for folder in folders)
     teacher = next((found for found in known if found is not None), None)
@@ -102,7 +102,7 @@ def _paired(
 
 
 def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tuple[float, float, float] | None:
-    """The same of two accuracies alone."""
+    """Return the teacher's accuracy, the student's and the one-sided p by their standard errors; None for another metric or no record."""
     known = (reading.read_teacher(teacher_folder(folder)) for folder in folders)
     teacher = next((found for found in known if found is not None), None)
     if teacher is None or sweep.study.metric != "val_accuracy" or not teacher.validation_rows:
@@ -113,7 +113,7 @@ def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tu
 
 
 def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: metrics.Measure, *, swaps: int) -> float:
-    """One-sided p of `one` being no better than `other`, each int [N]: the share of random swaps that put it as far ahead."""
+    """Compute the one-sided p of `one` being no better than `other`, each int [N]: the share of random swaps that put it as far ahead."""
     ahead = measure(one, labels) - measure(other, labels)
     if ahead <= 0:
         return 1.0

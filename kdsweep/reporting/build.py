@@ -10,9 +10,10 @@ import numpy as np
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
-from kdsweep.analysis.finalists import Finals, read_finals
+from kdsweep.analysis.finalists import Finals
 from kdsweep.analysis.formats import duration, plural, truncated
 from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher

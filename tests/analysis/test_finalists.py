@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from makers import METRICS, TEST_ROWS, make_finalist, make_finals, make_full, make_teacher_tested, make_trial, page_of
 
-from kdsweep.analysis.finalists import _word, read_finals
+from kdsweep.analysis.read_finals import _word, read_finals
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary

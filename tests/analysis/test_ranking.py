@@ -8,7 +8,8 @@ from samples import finalist
 from scipy.stats import t
 
 from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
-from kdsweep.analysis.two_arms import SeedVariance, compare_finalists
+from kdsweep.analysis.two_arms import compare_finalists
+from kdsweep.analysis.variances import SeedVariance
 from kdsweep.errors import DataError
 
 

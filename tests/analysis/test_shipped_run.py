@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from makers import POINT, make_finalist, make_full, make_sweep, make_trial
 
-from kdsweep.analysis.finalists import read_finals
+from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine import publish

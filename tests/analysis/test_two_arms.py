@@ -5,13 +5,9 @@ import pytest
 from samples import finalist
 from scipy.stats import t
 
-from kdsweep.analysis.two_arms import (
-    SeedVariance,
-    compare_arms,
-    compare_finalists,
-    seed_variance,
-)
+from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.two_students import compare_counts
+from kdsweep.analysis.variances import SeedVariance, seed_variance
 from kdsweep.errors import DataError
 
 

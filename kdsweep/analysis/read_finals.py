@@ -1,0 +1,200 @@
+"""Read the finalists from the records and judge them: confirmed on fresh seeds, ranked, compared on the test split.
+
+The primary comparison was fixed before the search: the finalists of the distilled arm against those of the fine-tuned
+one, chosen on validation, compared on test. A comparison of the best finalist of each arm is only a secondary one: it
+returns `better` in up to 6 % of studies in which the arms are equal, because chosen configurations still differ.
+
+Where the search was continued after its finalists had run, other configurations may be the best. The primary comparison
+then counts the best `finalists.top` of each arm, by the search so far, of those that have run; earlier finalists stay in
+the table.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kdsweep.analysis.finalists import Finalist, Finals, Secondary, SplitName, titled
+from kdsweep.analysis.leaderboard import complete
+from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.score import score
+from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
+from kdsweep.analysis.two_arms import FinalComparison, compare_arms, compare_finalists
+from kdsweep.analysis.two_students import CONFIDENCE, Word
+from kdsweep.analysis.variances import SeedVariance, seed_variance
+from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.records import layout, reading
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+
+
+def read_finals(found: SweepRecords) -> Finals | None:
+    """Read and judge the finalists of a sweep; None before the first run of one is complete."""
+    groups = confirmed(found)
+    if not groups:
+        return None
+    validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
+    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
+    split: SplitName = "test" if len(tested) == len(groups) else "validation"
+    right = tested if split == "test" else validation
+    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    rows = tuple(
+        _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
+    )
+    return _verdicts(found, rows, right, split)
+
+
+def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
+    """Return the best `finalists.top` of `places` by search score, ties by trial number as the study chooses; all where that is 0."""
+    scores = {(trial.arm, trial.trial): score(trial, found.sweep) for trial in complete(found.trials)}
+    ranked = sorted(places, key=lambda place: (-scores.get(place, -math.inf), place[1]))
+    return ranked[: found.sweep.finalists.top or None]
+
+
+def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) -> tuple[int, int]:
+    """Count the runs of finalists that are still to come, by the search so far, and the chosen finalists' runs that did not complete."""
+    top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
+    reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
+    wanted = done = failed = 0
+    for arm in ARMS if top else ():
+        mine = [trial for trial in found.trials if trial.arm == arm]
+        able = [(arm, trial.trial) for trial in complete(mine)]
+        ended = sum(trial.result is not None for trial in mine)
+        open_ = 0 if reached else max(0, found.sweep.budget(arm) - ended)
+        wanted += seeds * min(top, len(able) + open_)
+        chosen = _best_first(found, able)
+        done += sum(min(seeds, len(groups.get(place, ()))) for place in chosen)
+        failed += sum(
+            run.result is not None and run.result.status != "complete" and (run.arm, run.trial) in chosen
+            for run in found.finalists
+        )
+    return max(0, wanted - done - failed), failed
+
+
+def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank: int, compared: bool) -> Finalist:
+    origin = next((trial for trial in found.trials if (trial.arm, trial.trial) == place), None)
+    tests = [test for run in runs if (test := reading.read_test(run.folder)) is not None]
+    mean = confirmed_score(runs, found.sweep)
+    started = sum((run.arm, run.trial) == place for run in found.finalists)
+    return Finalist(
+        arm=place[0],
+        trial=place[1],
+        searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
+        runs=tuple(runs),
+        wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
+        compared=compared,
+        rank=rank,
+        search_score=score(origin, found.sweep) if origin and origin.result else mean,
+        confirmed_score=mean,
+        tests=tuple(tests),
+    )
+
+
+def _right(
+    found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
+) -> dict[Place, np.ndarray]:
+    """Return which rows each configuration's seeds predict right, bool [S, N]; a configuration with a missing file is left out."""
+    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
+    return {
+        place: np.stack(known)
+        for place, rows in right.items()
+        if len(known := [r for r in rows if r is not None]) == len(rows)
+    }
+
+
+def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
+    """Return which rows the model in `folder` predicts right, bool [N]; None where a file is missing or is of other rows."""
+    if split == "test":
+        labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
+    else:
+        labels, predictions = reading.read_validation_labels(*found.folders), reading.read_predictions(folder)
+    if labels is None or predictions is None or predictions.shape != labels.shape:
+        return None
+    right: np.ndarray = predictions == labels
+    return right
+
+
+def _verdicts(
+    found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
+) -> Finals:
+    rows = tuple(sorted(best_first, key=lambda row: row.rank))
+    known = seed_variance(list(right.values()))
+    seeds = known if known.df else None
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    pair = [right.get((row.arm, row.trial)) if row else None for row in best]
+    compared = [(row.arm, row.trial) for row in rows if row.compared]
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    teacher = next(
+        (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
+        None,
+    )
+    primary = ratio = None
+    if pair[0] is not None and pair[1] is not None:
+        primary = compare_arms(arms["distilled"], arms["fine_tuned"])
+        if teacher is not None and not primary.one_seed:
+            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
+    unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
+    return Finals(
+        folder=found.folder,
+        rows=rows,
+        best_first=best_first,
+        split=split,
+        primary=primary,
+        secondary=_secondary(best_first, right, teacher, seeds),
+        ratio=ratio,
+        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
+        detectable=minimal_detectable_difference(primary.standard_error, primary.df)
+        if primary and not primary.one_seed
+        else None,
+        opened=_openings(rows),
+        unfinished=unfinished,
+        failed=failed,
+        earlier=tuple(titled(row) for row in rows if (row.arm, row.trial) in right and not row.compared),
+    )
+
+
+def _secondary(
+    best_first: Sequence[Finalist],
+    right: Mapping[Place, np.ndarray],
+    teacher: np.ndarray | None,
+    seeds: SeedVariance | None,
+) -> tuple[Secondary, ...]:
+    """Compare the best finalists of both arms, the best of all with the second best, and the best of each arm with the teacher.
+
+    The second pair is left out where it is the first one.
+    """
+    known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
+    best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
+    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
+    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
+        pairs = pairs[:1]
+    asked = [
+        (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+        for one, other in pairs
+    ]
+    for mine in best:
+        if teacher is not None:
+            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
+            asked.append((f"{titled(mine[0])} against the teacher", compared))
+    adjusted = holm([comparison.p_value for _, comparison in asked])
+    told = zip(asked, adjusted, strict=True)
+    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
+
+
+def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:
+    return next((row for row, _ in known if row.arm == arm), None)
+
+
+def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
+    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
+
+
+def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
+    """Return when the test split was first opened in each round of finalists."""
+    times: dict[int, str] = {}
+    for row in rows:
+        for run, test in zip(row.runs, row.tests, strict=False):
+            turn = run.result.finalist.round if run.result and run.result.finalist else 1
+            times[turn] = min(times.get(turn, test.opened_at), test.opened_at)
+    return tuple(times[turn] for turn in sorted(times))

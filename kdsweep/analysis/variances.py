@@ -1,0 +1,80 @@
+"""Estimate the variance of an accuracy over rows and over fresh seeds, in numpy.
+
+Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdsweep.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedVariance:
+    """Holds the variance of an accuracy over fresh seeds, pooled over finalists."""
+
+    mean_square: float
+    """Variance of a single seed's accuracy on these rows, around its finalist's mean."""
+    residual: float
+    """The part of `mean_square` that comes from flipping single rows, and shrinks with their number."""
+    df: int
+    """Degrees of freedom of `mean_square`: the sum of S - 1; 0 if no finalist has two seeds."""
+
+    @property
+    def main(self) -> float:
+        """Return the variance by a seed's effect on all rows alike, at least 0; its root is a standard deviation of true accuracies."""
+        return max(0.0, self.mean_square - self.residual)
+
+
+def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
+    """Pool the variance over seeds of `finalists`, each bool [S, N] on the same split; those with one seed add nothing.
+
+    For each: the variance over seeds of the accuracy (S - 1 df), and the mean square that row and seed effects leave,
+    over N. Both are averaged with weights S - 1. Arms may differ in their variance without harm, as long as both have
+    as many finalists and seeds.
+    """
+    matrices = [matrix(right) for right in finalists]
+    repeated = [right for right in matrices if len(right) > 1]
+    if not repeated:
+        return SeedVariance(mean_square=0.0, residual=0.0, df=0)
+    weights = [len(right) - 1 for right in repeated]
+    squares = [float(right.mean(axis=1).var(ddof=1)) for right in repeated]
+    residuals = [_residual(right) for right in repeated]
+    return SeedVariance(
+        mean_square=float(np.average(squares, weights=weights)),
+        residual=float(np.average(residuals, weights=weights)),
+        df=sum(weights),
+    )
+
+
+def row_variance(rows: np.ndarray) -> float:
+    """Return the variance of the mean of the rows' differences [N], as if one row more differed, half a row each way.
+
+    So equal predictions do not give a variance of 0. Agresti and Min (2005), Stat. Med. 24, 729, add as much.
+    """
+    return float((np.square(rows - rows.mean()).sum() + 1) / (rows.size * max(1, rows.size - 1)))
+
+
+def _residual(right: np.ndarray) -> float:
+    """Return the mean square that row and seed effects leave of `right` [S, N], S >= 2, over N."""
+    left = right - right.mean(axis=0) - right.mean(axis=1, keepdims=True) + right.mean()
+    return float(np.square(left).sum() / ((len(right) - 1) * max(1, right.shape[1] - 1)) / right.shape[1])
+
+
+def matrix(right: np.ndarray) -> np.ndarray:
+    """Convert `right` to float [S, N]. Raises DataError for an empty array or more than two dimensions."""
+    found = np.atleast_2d(right).astype(np.float64)
+    if found.ndim != 2 or not found.size:
+        raise DataError(f"a finalist is one row of right and wrong a seed, bool [S, N], but got {np.shape(right)}")
+    return found
+
+
+def pair(right: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    one, other = matrix(right), matrix(baseline)
+    if one.shape[1] != other.shape[1]:
+        raise DataError(
+            f"finalists are compared on the same rows, but got {one.shape[1]} and {other.shape[1]}; evaluate both anew"
+        )
+    return one, other
