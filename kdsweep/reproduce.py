@@ -161,7 +161,7 @@ def _sign(same: bool) -> str:
 
 DESCRIPTION = """\
 Run a trial again from its saved config.yaml and compare with the record: every epoch's metrics, the result, the trained
-weights, the class of every validation row, and a finalist's test result. The receipt stands in its folder, as receipt.json.
+weights, the class of every validation row, and a finalist's test result. The comparison is written to receipt.json in its folder.
 """
 EPILOG = """\
 examples:
@@ -172,9 +172,9 @@ examples:
 
 A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset,
 train_file, validation_file, test_file, teacher, student); rows and weights there must be those that the record names by
-their hashes, or nothing is trained. A config.yaml that was edited after the run is run as it is now; that it was, and what
-was edited, is said before and in the receipt. Of a finalist that was tested, the same student is measured on the test split
-once more: that chooses nothing.
+their hashes, or nothing is trained. Where config.yaml was edited after the run, the edited config is run, and every edit is
+listed before training and in the receipt. For a finalist that was tested, the student trained again is measured on the test
+split too; this chooses nothing.
 
 exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         "--workers",
         type=_workers,
         metavar="N",
-        help="processes that train side by side; default: one a CUDA device (or devices_per_trial of them), two on a CPU; 0: watch",
+        help="processes that train side by side; default: one a CUDA device (or devices_per_trial of them), two on a CPU; 0: only show other hosts",
     )
     parser.add_argument("--fork", metavar="NEW_NAME", help="run a changed file as a new sweep beside the old one")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and every axis, and stop")
