@@ -1,10 +1,10 @@
-"""kdsweep: sweeps of classical knowledge distillation for text classifiers.
+"""Run sweeps of classical knowledge distillation for text classifiers.
 
     import kdsweep
     results = kdsweep.run(kdsweep.load("smoke"))
     results.trials(), results.verdict, results.best
 
-The names below come from `kdsweep.api` when they are first asked for, so that importing kdsweep costs nothing.
+The names in `__all__` are imported from `kdsweep.api` at first use, so that importing kdsweep costs nothing.
 """
 
 import sys
@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-if sys.platform == "win32":  # before a module of POSIX's is missed by name
+if sys.platform == "win32":  # before the import of a POSIX module fails with a less clear message
     raise ImportError(
         "kdsweep runs on Linux and macOS: its locks, signals and worker processes are POSIX's. On Windows, install it inside WSL "
         "(https://learn.microsoft.com/windows/wsl)"
@@ -57,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`kdsweep.run` and `kdsweep.reproduce` are functions, also after somebody has imported the commands' modules of these names."""
+    """Keeps `kdsweep.run` and `kdsweep.reproduce` functions, even after the commands' modules of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

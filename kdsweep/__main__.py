@@ -1,4 +1,4 @@
-"""`kdsweep` and `python -m kdsweep`: what there is to run, and `kdsweep run …` runs it."""
+"""List the commands of kdsweep, or run one: `kdsweep run …`, `python -m kdsweep run …`."""
 
 import sys
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ COMMANDS = {
     "worker": ("SWEEP", "join a sweep that several hosts share"),
     "schema": ("", "print the JSON Schema of a sweep file, for editors"),
 }
-"""Every module that is a command, with a `main` of arguments and prog: what it takes, and what it does."""
+"""Every command, a module with a `main` of arguments and prog: what it takes, and what it does."""
 
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the command that `arguments` name, or print the overview; return the exit code."""
     asked = list(sys.argv[1:] if arguments is None else arguments)
     if asked and asked[0] in COMMANDS:
         code: int = import_module(f"kdsweep.{asked[0]}").main(asked[1:], prog=f"{_typed()} {asked[0]}")
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _typed() -> str:
-    """How this was started."""
+    """Return how kdsweep was started, as one types it: `kdsweep` or `python -m kdsweep`."""
     return "python -m kdsweep" if sys.argv[0].endswith("__main__.py") else "kdsweep"
 
 
 def overview() -> str:
-    """The commands, a line each, and what they take."""
+    """Return the overview: every command on a line, and what it takes."""
     lines = [f"  {f'{_typed()} {name} {takes}':35}  {does}" for name, (takes, does) in COMMANDS.items()]
     return "\n".join(
         [

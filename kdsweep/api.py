@@ -1,6 +1,6 @@
-"""kdsweep from Python: `kdsweep.load`, `run`, `Results` and `reproduce`; `kdsweep/__init__.py` hands these names out.
+"""Provide kdsweep to Python: `load`, `run`, `Results` and `reproduce`, which `kdsweep/__init__.py` makes importable from `kdsweep`.
 
-What takes long to import (pandas, Optuna, SciPy) is imported where it is needed; torch never is: it trains in processes of its own.
+What takes long to import (pandas, Optuna, SciPy) is imported where it is needed; torch never is: training runs in other processes.
 """
 
 import json
@@ -43,8 +43,8 @@ __all__ = [
 def load(source: Place | Mapping[str, Any], *overrides: str) -> SweepConfig:
     """Read and check a sweep.
 
-    `source` is a sweep file, the name of a shipped sweep, or the content of a sweep file as a mapping; local paths in it are seen
-    from the working directory. `overrides` read key=value as on the command line. Raises ConfigError with every problem, a line each.
+    `source` is a sweep file, the name of a shipped sweep, or the content of a sweep file as a mapping; local paths in it are relative
+    to the working directory. `overrides` have the form key=value, as on the command line. Raises ConfigError with every problem, a line each.
 
         sweep = kdsweep.load("T_alpha", "study.trials=4")
         sweep = kdsweep.load({"name": "mine", "fixed": {...}, "search": {"alpha": {"low": 0.0, "high": 1.0}}})
@@ -66,7 +66,7 @@ def load(source: Place | Mapping[str, Any], *overrides: str) -> SweepConfig:
 
 
 def _plain(value: Any) -> Any:
-    """A value as a file could hold it: paths are texts, tuples lists."""
+    """Return a value as a sweep file can hold it: paths become texts, tuples lists."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -77,13 +77,13 @@ def _plain(value: Any) -> Any:
 def run(sweep: SweepConfig, *, workers: int | None = None, quiet: bool = False) -> Results:
     """Run a sweep, or continue it where it stopped, write its report, and return its results: what the command `kdsweep run` does.
 
-    `workers` processes train; None: one a CUDA device, two on a CPU; 0: watch what other hosts do. They are processes of their own,
+    `workers` processes train; None: one per CUDA device, two on a CPU; 0: show what other hosts do. They are separate processes,
     so a script needs no `if __name__ == "__main__"`. `quiet` shows no progress and no summary. Results go to results/NAME below
     the working directory, or to $KDSWEEP_RESULTS/NAME.
 
     Raises KDSweepError for a problem that its message lets you solve, and KeyboardInterrupt after Ctrl-C or the stop button of a
     notebook, once the running trials are checkpointed (a second one stops at once): the same call then continues. SIGTERM likewise
-    raises `kdsweep.errors.Stopped`. In another thread than the main one Python hears no signals: the run ends with its process,
+    raises `kdsweep.errors.Stopped`. In another thread than the main one Python receives no signals: the run ends with its process,
     and its workers checkpoint.
 
         results = kdsweep.run(kdsweep.load("smoke"), workers=2)
@@ -109,27 +109,27 @@ def run(sweep: SweepConfig, *, workers: int | None = None, quiet: bool = False) 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """What running a trial again gave."""
+    """Holds what running a trial again gave, compared with its record."""
 
     outcome: "Outcome"
     """`identical` to the last bit, `within tolerance` (on a GPU, whose sums are not ordered) or `different`."""
     rule: str
-    """What was asked for: equality to the last bit, or how near."""
+    """What was required: equality to the last bit, or within which tolerance."""
     first_difference: str | None
     """The first metric that differs, with both values; None where none does."""
     facts: tuple[str, ...]
-    """What differs in config, versions or machine; it need not have changed the result."""
+    """Differences in config, versions or machine, which need not have changed the result."""
     receipt: Path
-    """receipt.json in the trial's folder: both sides of everything that was compared."""
+    """Path of receipt.json in the trial's folder: both sides of everything that was compared."""
 
 
 def reproduce(trial: Trial | Place, *, places: Mapping[str, Place] | None = None, quiet: bool = False) -> Reproduction:
     """Run a trial again from its saved config and compare with its record: what the command `kdsweep reproduce` does.
 
-    `trial` is a `Trial`, a trial's folder, or a results folder, whose best trial it then is. `places` says where data and models lie on
-    this machine, such as {"train_file": "/data/train.csv"}. `quiet` shows neither epochs nor receipt. It trains in a process of
-    its own: the bits depend on the threads that torch was imported with. Takes as long as the trial did. Raises KDSweepError for a
-    trial that cannot be run here.
+    `trial` is a `Trial`, a trial's folder, or a results folder, whose best trial is then run. `places` gives where data and models are
+    on this machine, such as {"train_file": "/data/train.csv"}. `quiet` shows neither epochs nor receipt. The training runs in a
+    separate process: its bits depend on the threads that torch was imported with. It takes as long as the trial did. Raises
+    KDSweepError for a trial that cannot be run here.
 
         assert kdsweep.reproduce(results.best).outcome == "identical"
     """
@@ -156,12 +156,12 @@ def reproduce(trial: Trial | Place, *, places: Mapping[str, Place] | None = None
 
 
 def _written_at(path: Path) -> int | None:
-    """When a file was written, in nanoseconds; None where there is none."""
+    """Return when a file was last written, in nanoseconds; None where there is no file."""
     return path.stat().st_mtime_ns if path.exists() else None
 
 
 def _follow(module: Sequence[str], quiet: bool) -> tuple[int, str]:
-    """Run a command to its end and show what it prints; its exit code, and what it said on standard error."""
+    """Run a module to its end and show what it prints unless `quiet`; return its exit code, and what it wrote to standard error."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         command = [sys.executable, "-m", *module]
         with subprocess.Popen(

@@ -1,20 +1,20 @@
-"""Everything that kdsweep raises on purpose.
+"""Define every exception that kdsweep raises on purpose.
 
     KDSweepError            one clear message for the user, exit code 2, no traceback
     ├── ConfigError         a sweep file, an override or a trial's config
     ├── AssetError          weights or data that cannot be fetched or do not match their hash
     ├── DataError           a dataset: missing, empty, mislabelled, too small
     ├── ModelError          a teacher or student that cannot be used
-    ├── PreflightError      a check that failed before any trial was paid for
-    ├── LibraryError        an installed library that lacks a private part that nothing public stands in for
+    ├── PreflightError      a check that failed before any trial ran
+    ├── LibraryError        an installed library that lacks a private part without public substitute
     └── ResultsError        a results folder: another sweep's, unfinished, not writable
-    TrialFailed             one trial fails, the sweep goes on
+    TrialFailed             one trial fails, the sweep continues
     ├── NonFiniteLoss       the loss became nan or inf; names the step
     └── DoesNotFit          one row alone is too large for the memory
-    Superseded              somebody else runs this trial by now: what is left of this attempt is given up
+    Superseded              another process runs this trial by now: this attempt is given up
     Stopped                 a sweep was stopped by a signal; nothing is lost
     WorkerCrashed           a bug inside a worker, with its traceback
-    Interrupted             somebody asked this process to stop; like KeyboardInterrupt no Exception, so nobody swallows it
+    Interrupted             this process was asked to stop; like KeyboardInterrupt no Exception, so that no handler swallows it
 
 Anything else is a bug and keeps its traceback.
 """
@@ -25,17 +25,17 @@ NAMES_SHOWN = 10
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return `names` as a list of the first ten, and how many more there are."""
+    """Return the first ten of `names` as a list in text, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
     return f"[{shown}]" if len(names) <= NAMES_SHOWN else f"[{shown}, … and {len(names) - NAMES_SHOWN} more]"
 
 
 class KDSweepError(Exception):
-    """A problem that its message lets the user solve."""
+    """Reports a problem that its message lets the user solve."""
 
 
 class ConfigError(KDSweepError):
-    """One or more problems of a sweep file, an override or a config."""
+    """Reports one or more problems of a sweep file, an override or a config."""
 
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
@@ -43,35 +43,35 @@ class ConfigError(KDSweepError):
 
 
 class AssetError(KDSweepError):
-    """Weights or data that cannot be fetched or do not match their hash."""
+    """Reports weights or data that cannot be fetched or do not match their hash."""
 
 
 class DataError(KDSweepError):
-    """A dataset that is missing, empty, mislabelled or too small."""
+    """Reports a dataset that is missing, empty, mislabelled or too small."""
 
 
 class ModelError(KDSweepError):
-    """A teacher or a student that cannot be used."""
+    """Reports a teacher or a student that cannot be used."""
 
 
 class PreflightError(KDSweepError):
-    """A check that failed before any trial was paid for."""
+    """Reports a check that failed before any trial ran."""
 
 
 class LibraryError(KDSweepError):
-    """An installed library that lacks what kdsweep needs of it, since it is newer or older than the ones that were tested."""
+    """Reports an installed library that lacks what kdsweep needs of it, since it is newer or older than the ones that were tested."""
 
 
 class ResultsError(KDSweepError):
-    """A results folder that is another sweep's, unfinished or not writable."""
+    """Reports a results folder that is another sweep's, unfinished or not writable."""
 
 
 class TrialFailed(Exception):
-    """This trial failed by itself: it is recorded as failed and the sweep goes on."""
+    """Reports that a trial failed by itself: it is recorded as failed and the sweep continues."""
 
 
 class NonFiniteLoss(TrialFailed):
-    """The training loss became nan or infinite."""
+    """Reports that the training loss became nan or infinite, and at which step."""
 
     def __init__(self, step: int, losses: Mapping[str, float]) -> None:
         self.step = step
@@ -83,7 +83,7 @@ class NonFiniteLoss(TrialFailed):
 
 
 class DoesNotFit(TrialFailed):
-    """A single row does not fit in memory, so cutting the batch further cannot help."""
+    """Reports that a single row does not fit in memory, so cutting the batch further cannot help."""
 
     def __init__(self, step: int, tokens: int, error: BaseException) -> None:
         super().__init__(
@@ -93,11 +93,11 @@ class DoesNotFit(TrialFailed):
 
 
 class Superseded(Exception):
-    """This attempt was taken for dead (suspended, cut off) and its trial is run by somebody else."""
+    """Reports that an attempt was taken for dead (suspended, cut off) and that another process runs its trial."""
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM stopped a sweep: in order, or at once (`killed`) after a second one."""
+    """Reports that SIGINT or SIGTERM stopped a sweep: in order, or at once (`killed`) after a second signal."""
 
     def __init__(self, number: int, *, killed: bool) -> None:
         self.number, self.killed = number, killed
@@ -105,8 +105,8 @@ class Stopped(Exception):
 
 
 class WorkerCrashed(Exception):
-    """A bug inside a worker, with its traceback."""
+    """Reports a bug inside a worker, with its traceback."""
 
 
 class Interrupted(BaseException):
-    """This process was asked to stop (SIGTERM, or its parent died)."""
+    """Reports that a process was asked to stop (by SIGTERM, or because its parent died)."""

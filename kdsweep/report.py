@@ -35,7 +35,7 @@ exit codes: 0 done, 2 a problem that the message explains or a gap
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.report") -> int:
-    """Write a sweep's report and print its summary; 0, or 2 with a message."""
+    """Write a sweep's report and print its summary, or print an audit; return 0, or 2 for a problem or a gap."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Rank a sweep's trials and say whether distilling helped; works on a sweep that still runs.",

@@ -1,4 +1,4 @@
-"""Re-run one trial from its saved config and prove that it comes out the same: `python -m kdsweep.reproduce results/T_alpha`."""
+"""Run one trial again from its saved config and compare it with its record: `python -m kdsweep.reproduce results/T_alpha`."""
 
 import argparse
 import os
@@ -29,13 +29,13 @@ from kdsweep.system.process import ends_with_its_reader, for_good
 
 
 def find_trial(folder: Path) -> TrialRow:
-    """Read a trial's folder, or of a sweep's the run that one ships. Raises ResultsError where there is none that finished."""
+    """Read the trial in `folder`; in a sweep's folder, the run to ship. Raises ResultsError where no trial finished an epoch or completed."""
     if (folder / "config.yaml").exists():
         trial = read_trial(folder)
         if trial.result is None or not trial.result.epochs:
             raise ResultsError(f"a trial must have finished an epoch to be reproduced, but {folder} did not")
         return trial
-    from kdsweep.analysis.shipped import shipped  # brings SciPy, which one trial's folder need not wait for
+    from kdsweep.analysis.shipped import shipped  # imports SciPy, which one trial's folder does not need
 
     best = shipped(read_records(folder))
     if best is None:
@@ -44,9 +44,9 @@ def find_trial(folder: Path) -> TrialRow:
 
 
 def moved(config: TrialConfig, places: Sequence[str]) -> TrialConfig:
-    """Return `config` with its data and models elsewhere, by `field=place`; weights on disk have no revision.
+    """Return `config` with the data and models that `places` name by `field=place`; weights on disk have no revision.
 
-    Raises ConfigError for anything but the place of something that the config names.
+    Raises ConfigError for a field that is no place, or that `config` does not use.
     """
     changes: dict[str, Any] = {}
     for item in places:
@@ -75,11 +75,11 @@ def rerun(
 ) -> TrialRow:
     """Train the trial's config again into `folder`, for as many epochs as the record has, and test a finalist that was tested.
 
-    With `same_content`, raises ResultsError before that where data or models are not those of the record.
+    With `same_content`, raises ResultsError before training where data or models are not those of the record.
     """
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(trial.config.threads)
     bound_spinning()
-    # torch reads both when it is imported, so everything that brings it comes after that
+    # torch reads both when it is imported, so everything that imports it follows
     with for_good():
         from kdsweep.tracking.tracker import NullRun
         from kdsweep.training.fast import machine
@@ -96,7 +96,7 @@ def rerun(
     if same_content:
         machine.set_up(int(trial.config.threads))
         _check_content(trial.config, trial.result, materials)
-    finalist = trial.result.finalist if read_test(trial.folder) else None  # a test split that it never saw stays closed
+    finalist = trial.result.finalist if read_test(trial.folder) else None  # an untested trial leaves the split closed
     again = TrialId(trial.arm, trial.trial, finalist.seed if finalist else None)
     slot = Slot(id=again, round=finalist.round if finalist else 0)
     watch = Watch(on_steps=lambda _: None, on_epoch=stop_after)
@@ -105,7 +105,7 @@ def rerun(
 
 
 def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -> None:
-    """Data before models, the cheapest first. A teacher that was fine-tuned on a GPU never has the same bits again: left to the receipt."""
+    """Check the hashes of data, then of models, the cheapest first; not those of a teacher fine-tuned on a GPU, whose bits always differ."""
     look: dict[str, Callable[[], str]] = {"data_sha256": lambda: materials.data(config).sha256()}
     if config.device == "cpu" or not config.teacher_epochs:
         look["teacher_weights_sha256"] = lambda: materials.teacher(config).weights_sha256
@@ -130,7 +130,7 @@ def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -
 
 
 def print_receipt(console: Console, found: Receipt) -> None:
-    """Each epoch's metrics and all else side by side, the verdict and what differs."""
+    """Print a receipt: recorded and new values side by side, the verdict, and what differs."""
     table = Table(title=f"Receipt: {found.trial}", title_justify="left")
     for heading in ("of", "what", "recorded", "again", ""):
         table.add_column(heading, justify="right" if heading in ("recorded", "again") else "left")
@@ -161,7 +161,7 @@ def _sign(same: bool) -> str:
 
 DESCRIPTION = """\
 Run a trial again from its saved config.yaml and compare with the record: every epoch's metrics, the result, the trained
-weights, the class of every validation row, and a finalist's test result. The receipt stands in its folder, as receipt.json.
+weights, the class of every validation row, and a finalist's test result. The comparison is written to receipt.json in its folder.
 """
 EPILOG = """\
 examples:
@@ -172,9 +172,9 @@ examples:
 
 A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset,
 train_file, validation_file, test_file, teacher, student); rows and weights there must be those that the record names by
-their hashes, or nothing is trained. A config.yaml that was edited after the run is run as it is now; that it was, and what
-was edited, is said before and in the receipt. Of a finalist that was tested, the same student is measured on the test split
-once more: that chooses nothing.
+their hashes, or nothing is trained. Where config.yaml was edited after the run, the edited config is run, and every edit is
+listed before training and in the receipt. For a finalist that was tested, the student trained again is measured on the test
+split too; this chooses nothing.
 
 exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """
@@ -203,7 +203,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.reproduce") -> int:
-    """The command line; 0 for the same, 1 for different, 2 with a message."""
+    """Run the command line; return 0 for the same result, 1 for a different one, 2 for a problem that is printed."""
     options = _parser(prog).parse_args(arguments)
     console = Console()
     try:
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
 
 
 def _announce(console: Console, trial: TrialRow, config: TrialConfig) -> None:
-    """Say what runs, before minutes are spent on it: also that it is not what ran."""
+    """Print what is about to run, and where config.yaml or the record is not what the trial left."""
     assert trial.result is not None
     machine = f"{config.device}, {config.precision}, {config.threads} threads"
     lines = [f"Running {trial.folder} again ({trial.result.epochs} epochs, {machine}) …"]

@@ -1,4 +1,4 @@
-"""A sweep's results from Python: its trials, steps and finalists as pandas tables, the verdict, the trial to ship."""
+"""Read a sweep's results in Python: its trials, steps and finalists as pandas tables, the verdict, the trial to ship."""
 
 import html
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 
 ROWS_SHOWN = 10
-"""Of the leaderboard, where a notebook shows the results."""
+"""Rows of the leaderboard that a notebook shows."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Trial:
-    """One trial of a sweep, as its folder has it; `Results.best` and `Results.trial` give them.
+    """Holds one trial of a sweep, as its folder records it; `Results.best` and `Results.trial` return one.
 
     results.best.config.temperature
     transformers.AutoModelForSequenceClassification.from_pretrained(results.best.student)
@@ -36,9 +36,9 @@ class Trial:
     arm: Arm
     """`distilled` or `fine_tuned`."""
     number: int
-    """From 0, in its arm."""
+    """The trial's number in its arm, from 0."""
     seed: int | None
-    """Of a finalist, which is trial `number` once more on a fresh seed; None for a trial of the search."""
+    """The seed of a finalist, which is trial `number` once more on a fresh seed; None for a trial of the search."""
     config: TrialConfig
     """Everything that ran, without any `auto`."""
     result: TrialResult | None
@@ -46,9 +46,9 @@ class Trial:
 
     @property
     def student(self) -> Path:
-        """The folder of the trained student and its tokenizer, for transformers' `from_pretrained`.
+        """Return the folder of the trained student and its tokenizer, for transformers' `from_pretrained`.
 
-        Raises ResultsError where it is not on disk: a sweep keeps the best `study.keep_students` of each arm.
+        Raises ResultsError where the student is not on disk: a sweep keeps the best `study.keep_students` of each arm.
         """
         path = self.folder / "student"
         if not path.is_dir():
@@ -58,11 +58,11 @@ class Trial:
         return path
 
     def steps(self) -> "pandas.DataFrame":
-        """Every training step: step, epoch, L_soft, L_hard, L_total, learning_rate; losses in nats."""
+        """Return every training step: step, epoch, L_soft, L_hard, L_total, learning_rate; losses in nats."""
         return _frame(map(vars, read_steps(self.folder)), _names(StepMetrics))
 
     def epochs(self) -> "pandas.DataFrame":
-        """Every epoch: mean training losses, metrics on the validation rows, seconds."""
+        """Return every epoch: mean training losses, metrics on the validation rows, seconds."""
         return _frame(map(vars, read_trial(self.folder).epochs), _names(EpochMetrics))
 
     def __repr__(self) -> str:
@@ -72,10 +72,10 @@ class Trial:
 
 
 class Results:
-    """A sweep's results folder, read once; a sweep that still runs has results too, and reading again gives newer ones.
+    """Holds a sweep's results, read once from its folder; a sweep that still runs has results too, and reading again gives newer ones.
 
     `folder` is a results folder such as results/T_alpha, `others` those of the same sweep on hosts that share no folder. Raises
-    ResultsError where there is no sweep, or where another folder holds another one. Reading imports no torch.
+    ResultsError where a folder holds no sweep, or `others` another one. Reading imports no torch.
 
         results = kdsweep.Results("results/T_alpha")
         results.trials().query("status == 'complete'").plot.scatter("alpha", "val_accuracy")
@@ -89,27 +89,27 @@ class Results:
 
     @property
     def folder(self) -> Path:
-        """The results folder."""
+        """Return the results folder."""
         return self._folder
 
     @property
     def sweep(self) -> SweepConfig:
-        """The sweep that it belongs to; `kdsweep.run(results.sweep)` continues it."""
+        """Return the sweep of the results folder; `kdsweep.run(results.sweep)` continues it."""
         return self._read.records.sweep
 
     @property
     def teacher(self) -> TeacherResult | None:
-        """What is recorded of teacher and rows; None before they are ready."""
+        """Return what is recorded of the teacher and the rows; None before they are ready."""
         return self._read.records.teacher
 
     @property
     def headline(self) -> str:
-        """Whether distilling helped, in a sentence, as the report begins."""
+        """Return whether distilling helped, in a sentence, as the report begins."""
         return f"{self._read.headline}."
 
     @property
     def verdict(self) -> "Verdict | None":
-        """Whether distilling helped, as numbers; None while nothing can be compared.
+        """Return whether distilling helped, as numbers; None while nothing can be compared.
 
         Its fields: `word` (better, not better or cannot tell), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
         95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
@@ -118,16 +118,16 @@ class Results:
 
     @property
     def best(self) -> Trial | None:
-        """The trial whose student to ship: the best finalist's best run, before that rank 1 of the search; None without any."""
+        """Return the trial whose student to ship: the best finalist's best run, or without finalists rank 1 of the search; None without either."""
         return _trial(self._read.shipped) if self._read.shipped else None
 
     @property
     def report(self) -> Path:
-        """The report's page; a sweep that has not ended has none before `write_report`."""
+        """Return the path of the report's page; a sweep that has not ended has no page before `write_report`."""
         return self._folder / "report.html"
 
     def trial(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> Trial:
-        """One trial of the search, or with a `seed` its run as a finalist. Raises ResultsError where there is none."""
+        """Return one trial of the search, or with a `seed` its run as a finalist. Raises ResultsError where there is none."""
         rows = self._read.records.trials if seed is None else self._read.records.finalists
         for row in rows:
             if (row.arm, row.trial, row.finalist_seed) == (arm, number, seed):
@@ -143,9 +143,9 @@ class Results:
         raise ResultsError(f"{self._folder} has no {ARM_NAMES[arm]} {what}; it has {listed or 'none'}")
 
     def trials(self) -> "pandas.DataFrame":
-        """The leaderboard, best first, both arms: rank, arm, trial, status, the searched fields, metrics, cost, seconds, W&B's page.
+        """Return the leaderboard, best first, both arms: rank, arm, trial, status, the searched fields, metrics, cost, seconds, W&B's page.
 
-        Trials without rank (infeasible, pruned, failed, duplicate, unfinished) stand below, with their reason. The columns are those of
+        Trials without rank (infeasible, pruned, failed, duplicate, unfinished) follow, with their reason. The columns are those of
         leaderboard.csv, which `kdsweep.analysis.leaderboard` explains.
         """
         from kdsweep.analysis.leaderboard import column_names, columns
@@ -154,15 +154,15 @@ class Results:
         return frame.astype({"rank": "Int64"})
 
     def steps(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":
-        """Every step of one trial, as `Trial.steps`. Raises ResultsError where there is no such trial."""
+        """Return every step of one trial, as `Trial.steps` does. Raises ResultsError where there is no such trial."""
         return self.trial(number, arm, seed=seed).steps()
 
     def epochs(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":
-        """Every epoch of one trial, as `Trial.epochs`. Raises ResultsError where there is no such trial."""
+        """Return every epoch of one trial, as `Trial.epochs` does. Raises ResultsError where there is no such trial."""
         return self.trial(number, arm, seed=seed).epochs()
 
     def finalists(self) -> "pandas.DataFrame":
-        """The best of both arms on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
+        """Return the best configurations of both arms on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
 
         search_score and confirmed_score are `study.metric` in the search and its mean over the fresh seeds; test_accuracy and the
         like are means on the test split, missing without one. `compared` tells whether the verdict counts it.
@@ -185,7 +185,7 @@ class Results:
         return _frame(records, ["rank", "arm", "trial", "seeds", *left, *scores])
 
     def write_report(self) -> Path:
-        """Write page, Markdown, CSV and JSON into the folder as they stand now, as `kdsweep report` does; the page."""
+        """Write page, Markdown, CSV and JSON of the current records into the folder, as `kdsweep report` does; return the page's path."""
         from kdsweep.reporting.write import write_report
 
         write_report(self._folder, *self._read.records.others)
@@ -196,7 +196,7 @@ class Results:
         return f"Results({str(self._folder)!r}): {progress}. {self.headline}"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the headline, how far it is, the best trials."""
+        """Return what a notebook shows: the headline, the progress, the best trials."""
         metric, shown = self.sweep.study.metric, self.trials()
         names = ["rank", "arm", "trial", "status", metric, *(n for n in self._read.searched if n != metric)]
         table = shown[names].head(ROWS_SHOWN).to_html(index=False, border=0, na_rep="")
@@ -222,7 +222,7 @@ def _names(kind: type[StepMetrics] | type[EpochMetrics]) -> list[str]:
 
 
 def _frame(records: Iterable[Mapping[str, Any]], names: Sequence[str]) -> "pandas.DataFrame":
-    """Records as a table that has its columns also where there is no record."""
+    """Return records as a table that has its columns even where there is no record."""
     import pandas
 
     return pandas.DataFrame.from_records(list(records), columns=list(names))

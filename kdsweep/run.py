@@ -41,7 +41,7 @@ exit codes: 0 done, 1 a bug (with its traceback), 2 a problem that the message e
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.run") -> int:
-    """The command line; the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Search temperature, alpha and the rest for the best distilled student, against plain fine-tuning.",
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         "--workers",
         type=_workers,
         metavar="N",
-        help="processes that train side by side; default: one a CUDA device (or devices_per_trial of them), two on a CPU; 0: watch",
+        help="processes that train side by side; default: one a CUDA device (or devices_per_trial of them), two on a CPU; 0: only show other hosts",
     )
     parser.add_argument("--fork", metavar="NEW_NAME", help="run a changed file as a new sweep beside the old one")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved plan and every axis, and stop")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
             where = {"tracking": sweep.tracking.mode, "results": str(folder)}
             display.plan(console, sweep, where, _warning(folder, sweep))
             return 0
-        from kdsweep.engine.sweep import run_sweep  # brings Optuna and the report, which a dry run need not wait for
+        from kdsweep.engine.sweep import run_sweep  # imports Optuna and the report, which a dry run does not need
 
         run_sweep(sweep, console, options.workers)
     except KDSweepError as error:
@@ -85,11 +85,11 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
 
 
 def _warning(folder: Path, sweep: SweepConfig) -> str | None:
-    """What a sweep that has run already found about its teacher."""
+    """Return the warning about a weak teacher of a sweep that has run already; None without one."""
     if read_teacher(teacher_folder(folder)) is None:
         return None
     from kdsweep.analysis.weak_teacher import (
-        read_weak_teacher,  # brings SciPy, which a first run's plan need not wait for
+        read_weak_teacher,  # imports SciPy, which a first run's plan does not need
     )
 
     found = read_weak_teacher(folder, sweep)

@@ -15,7 +15,7 @@ An editor with YAML support (VS Code with Red Hat's extension, PyCharm, Neovim) 
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.schema") -> int:
-    """Print the schema; the exit code."""
+    """Print the schema; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Print the JSON Schema of a sweep file: every key with its meaning, default and range.",
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)
-    from kdsweep.config.schema import schema_text  # which reads YAML's reader; --help need not wait for it
+    from kdsweep.config.schema import schema_text  # imports the YAML reader, which --help does not need
 
     print(schema_text(), end="")
     return 0

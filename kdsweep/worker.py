@@ -1,7 +1,7 @@
-"""One worker process: its command line, and whom it tells what happens.
+"""Run one worker process, which reports what happens to its parent or on this terminal.
 
-`python -m kdsweep.run` starts its own. By itself, `python -m kdsweep.worker sweeps/T_alpha.yaml study.storage=postgresql+psycopg://…`
-joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints the running trial and leaves it to be continued.
+`python -m kdsweep.run` starts its own workers. By itself, `python -m kdsweep.worker sweeps/T_alpha.yaml study.storage=postgresql+psycopg://…`
+joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints the running trial, which another worker continues.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from kdsweep.system.process import StopRequest, ends_with_its_reader, for_good, 
 
 
 def pipe_to(descriptor: int) -> Send:
-    """Events as JSON lines on a pipe."""
+    """Return a function that writes events as JSON lines to the pipe `descriptor`; it raises Interrupted where nobody reads the pipe."""
     pipe = os.fdopen(descriptor, "w", encoding="utf-8")
     os.set_inheritable(descriptor, False)
 
@@ -43,9 +43,9 @@ def pipe_to(descriptor: int) -> Send:
 
 
 def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None) -> int:
-    """Tell a parent what happens, and stop with it; the exit code."""
+    """Run trials, report events to a parent process and stop with it; return the exit code."""
     send = pipe_to(descriptor)
-    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, who decides
+    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, which decides
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with for_good():
@@ -63,7 +63,7 @@ def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopReque
 
 
 def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
-    """Show on this terminal what happens; the exit code."""
+    """Run trials and show events on this terminal; return the exit code. Raises ConfigError without a shared storage."""
     if sweep.study.storage is None:
         raise ConfigError(
             "a worker by itself needs study.storage=postgresql+psycopg://host/database, but the sweep's storage is null (an "
@@ -93,7 +93,7 @@ it, from the checkpoint where it sees the same results folder, else from the sta
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.worker") -> int:
-    """The command line; the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Run trials of a sweep that several hosts share.",

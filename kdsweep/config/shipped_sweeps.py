@@ -1,4 +1,4 @@
-"""The sweep files that come with kdsweep: in a clone beside the package, once installed inside it."""
+"""Find the sweep files that are shipped with kdsweep: in a clone beside the package, once installed inside it."""
 
 import difflib
 import os
@@ -10,16 +10,16 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_sweeps() -> dict[str, Path]:
-    """Every one by its name."""
+    """Return the path of every shipped sweep file by the sweep's name."""
     inside = _PACKAGE / "sweeps"
     folder = inside if inside.is_dir() else _PACKAGE.parent / "sweeps"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_sweep(asked: Path) -> Path:
-    """The file that a command line asks for: one that is there, whatever it is called, else the shipped sweep of that name.
+    """Return the sweep file that a command line names: `asked` where this file exists, otherwise the shipped sweep of that name.
 
-    Raises ConfigError for a name or a path that is neither.
+    Raises ConfigError where `asked` is neither.
     """
     if os.path.exists(asked) and not os.path.isdir(asked):
         return asked

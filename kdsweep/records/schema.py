@@ -1,4 +1,4 @@
-"""What is measured and recorded: steps, epochs, how a trial ended, the teacher, the test split."""
+"""Define what is measured and recorded: steps, epochs, how a trial ended, the teacher, the test split."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
 VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
-"""What an epoch measures on the validation rows."""
+"""The metrics that an epoch measures on the validation rows."""
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
     *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
 )
-"""Fields of `TrialResult` that another attempt gives again."""
+"""Fields of `TrialResult` that are equal in every attempt at a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """One training step's losses: L_soft with its T² but not alpha, L_hard unweighted, L_total = alpha L_soft + (1 - alpha) L_hard."""
+    """Holds one training step's losses: L_soft with its T² but not alpha, L_hard unweighted, L_total = alpha L_soft + (1 - alpha) L_hard."""
 
     step: int
     epoch: int
@@ -33,7 +33,7 @@ class StepMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """One epoch: mean training losses over its rows, then the student on the validation rows."""
+    """Holds one epoch's measurements: mean training losses over its rows, then the student's metrics on the validation rows."""
 
     epoch: int
     step: int
@@ -45,26 +45,26 @@ class EpochMetrics:
     val_macro_f1: float
     """Mean F1 over the classes, in [0, 1]."""
     val_mcc: float
-    """Matthews correlation, in [-1, 1]: 0 for naming one class always."""
+    """Matthews correlation, in [-1, 1]: 0 for always predicting one class."""
     val_loss: float
     """Mean cross-entropy of the validation rows in nats, T = 1."""
     val_ece: float
     """Expected calibration error, T = 1, in [0, 1]."""
     val_agreement: float
-    """Share of validation rows on which student and teacher name the same class, in [0, 1]."""
+    """Share of validation rows on which student and teacher predict the same class, in [0, 1]."""
     val_kl: float
     """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
 
     def measured(self) -> dict[str, float]:
-        """The metrics that a reproduction must give again: everything but the clock."""
+        """Return the metrics that a reproduction must give again: everything but the seconds."""
         return {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEpoch:
-    """One epoch of the teacher's fine-tuning: mean training cross-entropy, then the validation rows."""
+    """Holds one epoch of the teacher's fine-tuning: mean training cross-entropy, then metrics on the validation rows."""
 
     epoch: int
     step: int
@@ -76,30 +76,30 @@ class TeacherEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One time that a trial was started."""
+    """Records one start of a trial."""
 
     attempt: int
     owner: str
-    """The process: host, number, and a word of its own."""
+    """The process: its host, its number and a random word."""
     from_step: int
-    """The step of the checkpoint it goes on from; 0: from the start."""
+    """The step of the checkpoint from which it continues; 0: from the start."""
     steps_again: int
-    """Steps after that checkpoint that an attempt before had made already."""
+    """Steps after that checkpoint that an earlier attempt had trained already."""
     started_at: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
-    """What makes a run a finalist: it is a trial of the search once more, with another seed."""
+    """Records what makes a run a finalist: it runs a trial of the search once more, with another seed."""
 
     seed: int
     round: int
-    """1; higher where the test split was opened again, because the search went on and chose others."""
+    """1; higher where the test split was opened again, because the search continued and chose other configurations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalTest:
-    """A model on the test split, T = 1: shares in [0, 1], loss (cross-entropy) and kl in nats a row."""
+    """Holds a model's metrics on the test split, T = 1: shares in [0, 1], loss (cross-entropy) and kl in nats per row."""
 
     accuracy: float
     macro_f1: float
@@ -109,11 +109,11 @@ class FinalTest:
     ece: float
     """Expected calibration error, in [0, 1]."""
     agreement: float
-    """With the teacher."""
+    """Share of rows on which model and teacher predict the same class."""
     kl: float
-    """From the teacher's distribution to the model's."""
+    """Mean KL from the teacher's distribution to the model's."""
     reliability: tuple[tuple[float, float, int], ...]
-    """Mean confidence, accuracy and rows of each of the calibration error's bins that holds rows."""
+    """Mean confidence, accuracy and number of rows of each bin of the calibration error that holds rows."""
     rows: int
     opened_at: str
 
@@ -125,14 +125,14 @@ class FinalTest:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """How one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
+    """Records how one trial ended. Metrics are the last epoch's, and None where no epoch was finished."""
 
     arm: Arm
     trial: int
     attempt: int
     status: Status
     error: str | None
-    """Why it failed, was pruned or not trained."""
+    """Why the trial failed, was pruned or not trained."""
     val_accuracy: float | None
     val_macro_f1: float | None
     val_mcc: float | None
@@ -141,17 +141,17 @@ class TrialResult:
     val_agreement: float | None
     val_kl: float | None
     best_epoch: int | None
-    """That of `best_val_accuracy`, whatever ranks: the leaderboard has the one of `study.metric`."""
+    """The epoch of `best_val_accuracy`, whatever metric ranks: the leaderboard has the best epoch by `study.metric`."""
     best_val_accuracy: float | None
     epochs: int
     steps: int
     parameters: int | None
     size_mb: float | None
-    """Of the saved weights; None where the student was not saved."""
+    """Megabytes of the saved weights; None where the student was not saved."""
     latency_ms_p50: float | None
-    """Median of one row's forward pass, batch 1, on the trial's device and threads."""
+    """Median milliseconds of one row's forward pass, batch 1, on the trial's device and threads."""
     rows_per_second: float | None
-    """Validation rows a second in batches."""
+    """Validation rows per second, in batches."""
     train_seconds: float
     evaluate_seconds: float
     seconds: float
@@ -160,33 +160,33 @@ class TrialResult:
     teacher_weights_sha256: str | None
     data_sha256: str | None
     environment: Mapping[str, str]
-    """Versions, device name, processor, host's operating system."""
+    """Versions, device name, processor, the host's operating system."""
     started_at: str
     run_id: str | None
-    """The W&B run."""
+    """The id of the W&B run."""
     micro_batches: int = 1
     """Pieces that batches were cut into, because whole ones did not fit in memory."""
     steps_again: int = 0
     """Steps trained more than once, because attempts were cut off after their last checkpoint."""
     finalist: Finalist | None = None
-    """None for a trial of the search."""
+    """Seed and round of a finalist; None for a trial of the search."""
     latency_ms_p95: float | None = None
-    """95th percentile of the same passes."""
+    """95th percentile of the passes of `latency_ms_p50`."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
     weights_sha256: str | None = None
-    """Of the trained student, whole; None for a trial that failed, and in older records."""
+    """Hash of all weights of the trained student; None for a trial that failed, and in older records."""
     config: Mapping[str, Any] | None = None
-    """Every field that ran, as config.yaml held it then: who edits that file later is told. None in older records."""
+    """Every field that ran, as config.yaml held it then, so that later edits of that file are noticed. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
-    """Of each split that it met, those of which `max_length` cut the student's tokens; empty where nobody counted."""
+    """Rows of each split read whose student tokens `max_length` cut; empty where they were not counted."""
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
     """Why W&B has no run although the sweep was tracked; None where it has one, or tracking was off."""
 
     def summary(self) -> dict[str, Any]:
-        """What W&B's table of runs shows: everything but what stands in the config or in the history, whose last values it shows."""
+        """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
         kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows"}
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
@@ -194,13 +194,13 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult:
-    """The teacher and the rows, as every trial of the sweep meets them."""
+    """Holds what is recorded of the teacher and the rows that every trial of the sweep uses."""
 
     teacher: str
     val_accuracy: float
     val_loss: float
     majority_accuracy: float
-    """Validation accuracy of always naming the commonest training class."""
+    """Validation accuracy of always predicting the most common training class."""
     parameters: int
     size_mb: float
     latency_ms_p50: float
@@ -212,7 +212,7 @@ class TeacherResult:
     validation_rows: int
     test_rows: int
     duplicates_dropped: int
-    """Training rows whose text stands in validation or test too."""
+    """Rows left out because their text is in another split too: training rows in validation or test, validation rows in test."""
     fine_tuned_seconds: float
     logits_seconds: float
     from_cache: bool
@@ -220,37 +220,37 @@ class TeacherResult:
     run_id: str | None
     latency_ms_p95: float | None = None
     empty_texts_dropped: int = 0
-    """Rows left out because a text of theirs is empty."""
+    """Rows left out because one of their texts is empty."""
     conflicting_texts: int = 0
-    """Texts (pairs) that stand in the rows with two labels or more."""
+    """Texts (pairs) that occur in the rows with two labels or more."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
-    """Of each split, those of which `max_length` cut the teacher's tokens; empty where nobody counted."""
+    """Rows of each split whose teacher tokens `max_length` cut; empty where they were not counted."""
     run_url: str | None = None
-    """As of a trial."""
+    """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """What W&B's table of runs shows."""
+        """Return what W&B's table of runs shows of the teacher."""
         return {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToldVerdict:
-    """The verdict that W&B was told."""
+    """Records the verdict that was sent to W&B."""
 
     number: int
-    """For the how many-th time: more trials can change it."""
+    """How many times a verdict has been sent, this time included: more trials can change it."""
     summary: Mapping[str, Any]
-    """Of its run."""
+    """The summary of its W&B run."""
 
 
 def finalist_of(trial: TrialId, round_: int) -> Finalist | None:
-    """Return what the record says of a finalist; None for a trial of the search."""
+    """Return the seed and round that the record holds of a finalist; None for a trial of the search."""
     return None if trial.seed is None else Finalist(seed=trial.seed, round=round_)
 
 
 def validated(last: EpochMetrics | None) -> dict[str, Any]:
-    """A result's validation metrics, from its last epoch."""
+    """Return a result's validation metrics, from the last epoch; each is None without an epoch."""
     return {name: getattr(last, name) if last else None for name in VALIDATED}
 
 
@@ -264,7 +264,7 @@ def missing_result(
     epochs: Sequence[EpochMetrics] = (),
     finalist: Finalist | None = None,
 ) -> TrialResult:
-    """The result of a trial that has no training of its own to tell of: its worker died, or it was answered from the record."""
+    """Return the result of a trial that did not finish a training of its own: its worker died, or its answer was in the record."""
     last = epochs[-1] if epochs else None
     return TrialResult(
         arm=arm,

@@ -1,4 +1,4 @@
-"""A whole sweep as read back: its results folder, and what other hosts' folders add to it."""
+"""Read a whole sweep: its results folder, and what other hosts' folders add to it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from kdsweep.records.schema import TeacherResult
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecords:
-    """A results folder as read back, with what other hosts' folders add to it."""
+    """Holds what a results folder records, with what other hosts' folders add to it."""
 
     folder: Path
     sweep: SweepConfig
@@ -28,14 +28,14 @@ class SweepRecords:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The sweep's own folder first."""
+        """Return all folders of the sweep, `folder` first."""
         return (self.folder, *self.others)
 
 
 def read_records(folder: Path, *others: Path) -> SweepRecords:
-    """A whole results folder, and of other hosts' folders the trials that it lacks or has unfinished.
+    """Read a whole results folder, and from the folders `others` of other hosts the trials that it lacks or has unfinished.
 
-    Raises ResultsError where there is none, or where another one holds another sweep or met another teacher or other rows.
+    Raises ResultsError where a folder holds no sweep, or where `others` hold another sweep, another teacher or other rows.
     """
     sweep = _read_sweep(folder)
     others = tuple(other for other in others if other.resolve() != folder.resolve())
@@ -70,7 +70,7 @@ def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
 
 
 def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
-    """The first folder's that has one. Raises ResultsError where a later one differs in weights or rows."""
+    """Return the first folder's teacher result; None where no folder has one. Raises ResultsError where another differs in weights or rows."""
     known = [(there, found) for there in folders if (found := read_teacher(teacher_folder(there)))]
     for there, found in known[1:]:
         first_folder, first = known[0]
@@ -89,7 +89,7 @@ def _common_teacher(folders: Sequence[Path]) -> TeacherResult | None:
 
 
 def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Path, ...]]:
-    """One row a trial, by arm and number, and the folders of other results; of several rows the first that is the fullest."""
+    """Return one row per trial, by arm and number, the fullest of several; and the folders whose results differ from it."""
     same: dict[TrialId, list[TrialRow]] = {}
     for row in rows:
         same.setdefault(row.id, []).append(row)
@@ -100,7 +100,7 @@ def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Pat
 
 
 def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
-    """The first with a result, and of those with the same result the one that ran there; without any, the one with most epochs."""
+    """Return the first row with a result, of several that are equal the one that ran in its folder; without results, the row with most epochs."""
     finished = [row for row in rows if row.result]
     if not finished:
         return max(rows, key=lambda row: len(row.epochs))

@@ -1,4 +1,4 @@
-"""Write what a sweep leaves on disk; `layout` names every file."""
+"""Write a sweep's files; `layout` names every one."""
 
 import base64
 import dataclasses
@@ -34,15 +34,15 @@ from kdsweep.system.files import (
 
 
 def keep_sweep_key(sweep_folder: Path, key: str) -> None:
-    """Write a copy of what the study has, for whoever has the folder alone."""
+    """Write a copy of the study's sweep key to the results folder, for readers that have the folder alone."""
     if read_sweep_key(sweep_folder) != key:
         write_atomically(sweep_folder / "sweep_key", key)
 
 
 class TrialFolder:
-    """The writing end of one trial's (or teacher's) folder.
+    """Writes the folder of one trial or of the teacher.
 
-    With an `owner`, only the process that started last may write: another one, suspended and taken for dead, gets Superseded.
+    With an `owner`, only the process that started last may write: an earlier one, suspended and taken for dead, gets Superseded.
     """
 
     def __init__(self, path: Path, owner: str = "") -> None:
@@ -53,8 +53,11 @@ class TrialFolder:
         self._owner_file = path / "owner"
 
     def start(self, config: TrialConfig) -> None:
-        """Write the config that is about to run. What an attempt of the same config left, cut off, stays to be continued, with
-        `config.yaml` as that attempt wrote it: an older version knew fewer fields."""
+        """Write the config that is about to run, and mark this process as the folder's owner.
+
+        What an unfinished attempt of the same config left stays to be continued, with `config.yaml` as that attempt wrote it (an older
+        version has fewer fields); anything else in the folder is removed.
+        """
         continued = self._holds_unfinished(config)
         if not continued:
             with naming(self.path):
@@ -67,11 +70,11 @@ class TrialFolder:
             write_atomically(self.path / "config.yaml", trial_yaml(config))
 
     def config_text(self) -> str:
-        """What names the training in full, to its checkpoints."""
+        """Return the text of `config.yaml`, by which checkpoints identify the training."""
         return (self.path / "config.yaml").read_text(encoding="utf-8")
 
     def cut_back(self, *, step: int, epochs: int) -> tuple[list[StepMetrics], list[EpochMetrics], int]:
-        """Keep the record up to a checkpoint; what it holds then, and how many steps after it were cut."""
+        """Cut the record after a checkpoint at `step`; return the steps and epochs that are left, and how many steps were cut."""
         found = [StepMetrics(**line) for line in read_lines(self.path / "steps.jsonl")]
         steps = [line for line in found if line.step <= step]
         kept = [EpochMetrics(**line) for line in read_lines(self.path / "epochs.jsonl")][:epochs]
@@ -82,54 +85,54 @@ class TrialFolder:
         return steps, kept, len(found) - len(steps)
 
     def add_attempt(self, attempt: Attempt) -> None:
-        """Append one attempt."""
+        """Append one attempt to the record."""
         append_lines(self.path / "attempts.jsonl", [attempt])
 
     def steps_again(self) -> int:
-        """Over all attempts."""
+        """Return the number of steps that were trained more than once, over all attempts."""
         return sum(Attempt(**line).steps_again for line in read_lines(self.path / "attempts.jsonl"))
 
     def add_steps(self, steps: Iterable[StepMetrics]) -> None:
-        """Append steps."""
+        """Append steps to the record."""
         self._check_owner()
         append_lines(self.path / "steps.jsonl", steps)
 
     def add_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Append one epoch."""
+        """Append one epoch to the record."""
         self._check_owner()
         append_lines(self.path / "epochs.jsonl", [epoch])
 
     def write_predictions(self, predictions: np.ndarray) -> None:
-        """The class that the model gives every validation row, int64 [N]."""
+        """Write the class that the model predicts for every validation row, int64 [N]."""
         self._check_owner()
         write_array(self.path / "predictions.npy", predictions)
 
     def write_labels(self, labels: np.ndarray) -> None:
-        """The true class of every validation row, int64 [N]; the teacher's folder holds it for all trials."""
+        """Write the true class of every validation row, int64 [N]; the teacher's folder holds it for all trials."""
         write_array(self.path / "labels.npy", labels)
 
     def write_test_labels(self, labels: np.ndarray) -> None:
-        """The true class of every test row, int64 [N]; the teacher's folder holds it for all finalists."""
+        """Write the true class of every test row, int64 [N]; the teacher's folder holds it for all finalists."""
         write_array(self.path / "test_labels.npy", labels)
 
     def write_test(self, result: FinalTest, predictions: np.ndarray) -> None:
-        """The model on the test split, and the class that it gives every row, int64 [N]."""
+        """Write the model's test result, and the class that it predicts for every test row, int64 [N]."""
         self._check_owner()
         write_array(self.path / "test_predictions.npy", predictions)
         write_json(self.path / "test.json", dataclasses.asdict(result))
 
     def write_log(self, text: str) -> None:
-        """What went wrong, for a person to read."""
+        """Write what went wrong to log.txt, for a person to read."""
         write_atomically(self.log, text)
 
     def finish(self, result: TrialResult | TeacherResult) -> None:
-        """Write `result.json`: the trial is over."""
+        """Write `result.json`, which ends the trial, and remove what only an unfinished one needs."""
         self._check_owner()
         write_json(self.path / "result.json", dataclasses.asdict(result))
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove what only an unfinished trial needs."""
+        """Remove the checkpoints and the owner's name, which only an unfinished trial needs."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         self._owner_file.unlink(missing_ok=True)
 
@@ -139,7 +142,7 @@ class TrialFolder:
             return False
         try:
             return read_trial_config(written) == config
-        except ConfigError:  # of a newer version, or torn: nothing to continue
+        except ConfigError:  # written by a newer version, or torn: nothing to continue
             return False
 
     def _check_owner(self) -> None:
@@ -150,7 +153,7 @@ class TrialFolder:
 
 
 def unpack_trial(folder: Path, packed: Mapping[str, str]) -> None:
-    """Write what `packed_trial` gave on another host; `result.json` last."""
+    """Write the files of a trial that `packed_trial` returned on another host; `result.json` last."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in sorted(packed.items(), key=lambda item: item[0] == "result.json"):
@@ -158,14 +161,14 @@ def unpack_trial(folder: Path, packed: Mapping[str, str]) -> None:
 
 
 def write_sweep(folder: Path, sweep: SweepConfig) -> None:
-    """Make the results folder and write `sweep.yaml`."""
+    """Create the results folder and write its `sweep.yaml`."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "sweep.yaml", sweep_yaml(sweep))
 
 
 def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
-    """The results folder, made and with its `sweep.yaml`. Raises ResultsError where it holds another sweep's results."""
+    """Create the results folder with its `sweep.yaml` and return it. Raises ResultsError where it holds another sweep's results."""
     before = read_sweep(folder)
     changes = identity_changes(before.identity(), sweep.identity()) if before else []
     if changes:
@@ -179,11 +182,11 @@ def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
 
 
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
-    """After W&B was told."""
+    """Write the verdict that was sent to W&B."""
     write_json(sweep_folder / "verdict.json", dataclasses.asdict(told))
 
 
 def drop_students(folders: Iterable[Path]) -> None:
-    """Remove the students of these trials; their records stay."""
+    """Remove the students of the trials in `folders`; their records stay."""
     for folder in folders:
         shutil.rmtree(folder / "student", ignore_errors=True)
