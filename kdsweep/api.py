@@ -61,7 +61,7 @@ def load(source: Place | Mapping[str, Any], *overrides: str) -> SweepConfig:
                 problem.replace(f"{path}: ", "").replace(str(path), "the mapping") for problem in error.problems
             ) from None
         except ValueError as error:
-            what = "a sweep holds mappings, lists, texts, numbers, true, false and null"
+            what = "a sweep holds mappings, lists, texts, numbers, true, false and null, and ${key} for another key's value"
             raise ConfigError(f"{what}, but: {' '.join(str(error).split())}") from None
 
 
@@ -90,8 +90,8 @@ def run(sweep: SweepConfig, *, workers: int | None = None, quiet: bool = False) 
     """
     if not isinstance(sweep, SweepConfig):
         raise ConfigError(f"kdsweep.run takes the sweep that kdsweep.load returns, but got {sweep!r}")
-    if workers is not None and workers < 0:
-        raise ConfigError(f"workers >= 0 must hold, or None, but got {workers}")
+    if workers is not None and (type(workers) is not int or workers < 0):
+        raise ConfigError(f"workers must be a whole number from 0, or None, but got {workers!r}")
     from rich.console import Console
 
     from kdsweep.engine.sweep import run_sweep

@@ -136,13 +136,20 @@ def test_what_is_wrong_with_a_mapping_is_said_without_a_file_that_nobody_wrote()
     assert not any("/" in problem.split("name must")[0] for problem in told.value.problems)
     with pytest.raises(ConfigError, match="a sweep holds mappings, lists, texts"):
         kdsweep.load({"name": "x", "fixed": {"teacher": object()}})
+    with pytest.raises(ConfigError, match=r"\$\{key\} for another key's value, but: no viable"):
+        kdsweep.load({"name": "x", "fixed": {"label_names": ["${a", "b"]}})
+    with pytest.raises(ConfigError, match=r"an override reads key=value.*but got \['study.trials=4'\]"):
+        kdsweep.load("smoke", ["study.trials=4"])  # type: ignore[arg-type]
 
 
-def test_run_refuses_what_is_no_sweep_and_no_number_of_workers() -> None:
+def test_run_refuses_what_is_no_sweep_and_no_number_of_workers(tiny_sweep_file: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="kdsweep.load returns"):
         kdsweep.run({"name": "x"})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="workers >= 0"):
-        kdsweep.run(kdsweep.load("smoke"), workers=-1)
+    for workers in (-1, 1.5, "2", True):
+        with pytest.raises(ConfigError, match="workers must be a whole number from 0, or None"):
+            kdsweep.run(kdsweep.load("smoke"), workers=workers)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="workers >= 1 must hold without study.storage"):  # it would watch for ever
+        kdsweep.run(kdsweep.load(tiny_sweep_file()), workers=0)
 
 
 # Its results ---------------------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ def test_a_receipt_has_weights_predictions_result_and_a_finalists_test_result(co
         ("validation predictions", lambda at: flip(at / "predictions.npy")),
         ("test predictions", lambda at: flip(at / "test_predictions.npy")),
         ("test", lambda at: change(at / "test.json", loss=0.1234)),
+        ("test", lambda at: change(at / "test.json", loss=float("nan"))),
     ],
 )
 def test_each_of_them_alone_makes_it_different(

@@ -99,7 +99,7 @@ def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, toler
     """Return the first metric that differs by more than `tolerance`, a loss by more than that share of itself; None where none does."""
     for name, value in before.items():
         scale = abs(value) if name.startswith("L_") or name.endswith("loss") else 1.0
-        if now[name] is None or abs(now[name] - value) > tolerance * scale:
+        if now[name] is None or not abs(now[name] - value) <= tolerance * scale:  # nan is never close
             return name
     return None
 

@@ -73,7 +73,7 @@ def score_text(metric: str, value: float | None, digits: int = 1) -> str:
 def named_score(metric: str, value: float | None, digits: int = 1) -> str:
     """Write a metric's value for a sentence: an accuracy as `87.5 %` alone, another metric with its name, such as `a val_mcc of 0.751`."""
     said = score_text(metric, value, digits)
-    return said if metric.endswith("accuracy") else f"a {metric} of {said}"
+    return said if metric.endswith("accuracy") else f"{'an' if metric == 'mcc' else 'a'} {metric} of {said}"
 
 
 def difference_text(metric: str, value: float) -> str:

@@ -98,8 +98,11 @@ def _properties(kind: type) -> dict[str, Schema]:
 
 
 def _name() -> Schema:
-    """Return the schema of a sweep's name, which may look like a number: 2024 is a name too."""
-    return {"type": ["string", "number"], "pattern": r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": LONGEST_NAME}
+    """Return the schema of a sweep's name: text as it is written, so that 2024 and true are names too; references may be parts of it."""
+    part = "[A-Za-z0-9._-]"
+    short = {"if": {"type": "string", "not": {"pattern": REFERENCE}}, "then": {"maxLength": LONGEST_NAME}}
+    pattern = f"^([A-Za-z0-9]|{REFERENCE})({part}|{REFERENCE})*$"
+    return {"type": ["string", "number", "boolean"], "pattern": pattern, "minimum": 0, **short}
 
 
 def _fixed_or_searched(name: str) -> Schema:
@@ -143,6 +146,11 @@ def _or_null(body: Schema) -> Schema:
     return body | {"type": list(dict.fromkeys([*kinds, "null"]))}
 
 
+def _or_reference(mapping: Schema) -> Schema:
+    """Take a mapping, or the reference to another one."""
+    return mapping | {"type": ["object", "string"], "pattern": f"^{REFERENCE}$"}
+
+
 def _plain(body: Schema) -> Schema:
     return {key: value for key, value in body.items() if key != "default"}
 
@@ -157,7 +165,7 @@ def _axis(name: str, field: Schema) -> Schema:
     about = {"description": field["description"]}
     if FIELD_TYPES[name] not in (int, float):
         only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}}
-        return about | _or_null(_mapping(only) | {"required": ["choices"]})
+        return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))
     step = _value(FIELD_TYPES[name] | None, Range(above=0))
     parts = {
         "low": _or_null(value),
@@ -170,4 +178,4 @@ def _axis(name: str, field: Schema) -> Schema:
     nothing = {key: {"enum": [None, False]} for key in ("low", "high", "log", "step")}
     ends = {"required": ["low", "high"], "properties": dict.fromkeys(("low", "high"), {"not": {"type": "null"}})}
     axis = _mapping({key: {"description": said[key], **part} for key, part in parts.items()})
-    return about | _or_null(axis) | {"if": listed, "then": {"properties": nothing}, "else": ends}
+    return about | _or_null(_or_reference(axis)) | {"if": listed, "then": {"properties": nothing}, "else": ends}

@@ -70,7 +70,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Raises ConfigError for a missing file, bad YAML, a malformed override or a resolver such as `${oc.env:HOME}`.
     """
-    malformed = [item for item in overrides if not re.match(r"[\w.\[\]]+=", item)]
+    malformed = [item for item in overrides if not (isinstance(item, str) and re.match(r"[\w.\[\]]+=", item))]
     if malformed:
         raise ConfigError(
             f"an override reads key=value, such as study.trials=50, but got {item!r}" for item in malformed
@@ -121,5 +121,8 @@ def plain_values(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_yaml(content: Mapping[str, Any]) -> str:
-    """Return `content` as YAML; floats are read back bit for bit."""
-    return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))
+    """Return `content` as YAML; floats are read back bit for bit. Raises ValueError for what YAML or a reference cannot be."""
+    try:
+        return str(OmegaConf.to_yaml(OmegaConf.create(plain_values(content))))
+    except omegaconf.errors.GrammarParseError as error:  # a text such as ${a, which is half a reference
+        raise ValueError(str(error)) from error

@@ -14,6 +14,7 @@ from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Note
 from kdsweep.engine.supervisor import Supervisor
+from kdsweep.errors import ConfigError
 from kdsweep.records.layout import results_root, study_path, teacher_folder, trial_folder
 from kdsweep.records.reading import read_sweep, read_teacher, read_trials
 from kdsweep.records.writing import start_sweep, unpack_trial
@@ -42,6 +43,11 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
         if not studies.is_done():
+            if embedded and workers == 0:
+                raise ConfigError(
+                    "workers >= 1 must hold without study.storage, but got 0: it watches what other hosts do, and none can work on "
+                    f"{folder} beside this process"
+                )
             _fetch_assets(sweep)
             mode = _supervise(sweep, folder, studies, console, workers)
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)

@@ -164,7 +164,10 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("data", f"sha256 {teacher.data_sha256}"),
             ("classes", ", ".join(teacher.label_names)),
             ("rows", split),
-            ("duplicates dropped", f"{teacher.duplicates_dropped:,} training rows, in validation or test too"),
+            (
+                "duplicates dropped",
+                f"{teacher.duplicates_dropped:,} rows of training or validation that a later split has too",
+            ),
             *_oddities(found, teacher),
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),

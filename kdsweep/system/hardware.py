@@ -29,10 +29,11 @@ def available_cores() -> int:
 
 
 def cuda_devices() -> list[str]:
-    """Return the CUDA devices that may be used, as `CUDA_VISIBLE_DEVICES` names them, else all that nvidia-smi lists."""
+    """Return the CUDA devices that may be used, as `CUDA_VISIBLE_DEVICES` names them up to a -1, else all that nvidia-smi lists."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [device.strip() for device in chosen.split(",") if device.strip()]
+        named = [device.strip() for device in chosen.split(",") if device.strip()]
+        return named[: named.index("-1")] if "-1" in named else named
     if which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)

@@ -65,6 +65,7 @@ def test_the_schema_is_no_sweep() -> None:
     [
         "nmae=other",
         "name=a/b",
+        "name=-1",
         "study=5",
         "study.trails=3",
         "study.trials=-1",
@@ -132,6 +133,7 @@ def test_a_teacher_is_fixed_or_searched(tiny_sweep_file: Callable[..., Path]) ->
     "override",
     [
         "name=2024",
+        "name=true",
         "study=null",
         "study.controls=null",
         "study.constraints.size_mb=3.5",
@@ -164,7 +166,11 @@ def test_references_stand_for_any_value_and_resolvers_for_none(tiny_sweep_file: 
     content: dict[str, Any] = read_yaml(tiny_sweep_file())
     content["study"]["trials"] = content["fixed"]["epochs"] = content["search"]["alpha"]["high"] = "${study.seed}"
     content["study"]["sampler"] = content["fixed"]["label_names"] = content["fixed"]["drop_empty_texts"] = "${other[0]}"
+    content["name"] = "run-${study.seed}"
+    content["search"]["warmup_ratio"] = content["search"]["student_init"] = "${search.alpha}"
     assert VALIDATOR.is_valid(content)
+    for name in ("${study.seed} x", "run-${oc.env:HOME}", "-${study.seed}", "n" * 65):
+        assert not VALIDATOR.is_valid(content | {"name": name})
     content["study"]["trials"] = "${oc.env:TRIALS}"
     assert not VALIDATOR.is_valid(content)
 

@@ -20,6 +20,8 @@ from kdsweep.system import hardware
         ("0,1", "cuda:1", 1, []),
         ("0,1", "cpu", 1, []),
         ("", "auto", 1, []),
+        ("-1", "auto", 1, []),
+        ("0,-1,1", "auto", 1, ["0"]),
     ],
 )
 def test_cuda_devices_are_shared_out_among_the_workers(
@@ -34,6 +36,7 @@ def test_cuda_devices_are_shared_out_among_the_workers(
     [
         (1, "", "auto", 1, 1),
         (2, "", "auto", 1, 2),
+        (2, "-1", "auto", 1, 2),
         (16, "", "cpu", 1, 2),
         (2, "", "auto", 2, 1),
         (4, "", "auto", 2, 2),

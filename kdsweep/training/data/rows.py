@@ -17,8 +17,6 @@ from kdsweep.training.data.tables import Table, as_text, check_columns, read_tab
 
 HIDDEN = "-1"
 """The class of rows whose label is not published."""
-NAMED_AT_MOST = 10
-"""Classes in a message."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
