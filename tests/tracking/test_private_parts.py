@@ -35,6 +35,7 @@ def private_is_gone(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = private_is_gone
 
 from kdsweep.config.sweep import TrackingConfig
+from kdsweep.records.layout import TrialId
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
@@ -49,7 +50,7 @@ mode, why = resolved_mode(tracking)
 label = RunLabel(run_id="d0-a1", name="distilled 0", job_type="trial", facts={})
 watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
 with open_tracker(here, "group", tracking, mode).run(label, {}) as run:
-    result = run_trial(config, Slot(arm="distilled", trial=0), TrialFolder(here / "0000"), Materials(), run, watch)
+    result = run_trial(config, Slot(id=TrialId("distilled", 0)), TrialFolder(here / "0000"), Materials(), run, watch)
 stop_client()
 print(mode, why, result.status, run.run_id, run.missing, run.is_whole, wandb.run)
 """
