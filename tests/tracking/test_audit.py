@@ -24,7 +24,7 @@ from kdsweep.records.writing import TrialFolder, keep_sweep_key, start_sweep, wr
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.audit import Audit, audit, audit_text
 from kdsweep.tracking.names import RunLabel, teacher_label, trial_label
-from kdsweep.tracking.wandb_tracker import Mode, WandbTracker
+from kdsweep.tracking.wandb_tracker import Mode, WandbTracker, stop_client
 
 KEY = "k3x9qz"
 TEACHER, FIRST, SECOND, CONTROL = (f"{place}-{KEY}" for place in ("teacher", "d0-a1", "d0-a2", "f0-a1"))
