@@ -64,8 +64,12 @@ def ranking(results: Path, name: str) -> list[tuple[object, ...]]:
 
 
 def inspected(path: Path) -> list[dict[str, Any]]:
-    """Every record of an offline run, by W&B's own reader."""
-    records, torn = wandb_records(path)
+    """Every record of an offline run, by W&B's own reader; its file is at times closed a moment after finish() has returned."""
+    for _ in range(5):
+        records, torn = wandb_records(path)
+        if any(record["type"] == "exit" for record in records):
+            break
+        time.sleep(0.2)
     assert torn is None
     return records
 
