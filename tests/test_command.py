@@ -56,6 +56,7 @@ def unread(*line: str) -> tuple[int, str]:
         return process.wait(60), process.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_command_whose_reader_goes_away_ends_without_a_word(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     assert unread("-m", "kdsweep.report", str(tmp_path / "s")) == (UNREAD, "")

@@ -90,6 +90,7 @@ def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_ar
     assert finalists_of(more) == [("distilled", 5, 8, 3), ("fine_tuned", 1, 8, 3)]
 
 
+@pytest.mark.slow
 def test_finalists_that_wait_when_the_search_goes_on_do_not_run_once_it_has_passed_them(memory: Path) -> None:
     first = Studies(sweep_of(top=1, seeds=2), memory)
     while not first.search_is_over():

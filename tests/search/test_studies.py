@@ -144,6 +144,7 @@ def kill(studies: Studies, arm: Any, folder: Path) -> Point:
 
 
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])
+@pytest.mark.slow
 def test_killed_trials_settle_under_their_own_number_and_change_no_later_proposal(pruner: str, tmp_path: Path) -> None:
     sweep = sweep_of(pruner=pruner)
     expected = undisturbed(tmp_path / "whole", sweep)
@@ -187,6 +188,7 @@ def searched(folder: Path, sweep: SweepConfig, *, at_a_time: int, seed: int) -> 
 
 
 @pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_trials_side_by_side_in_any_order_are_those_of_one_after_the_other(pruner: str, tmp_path: Path) -> None:
     sweep = sweep_of(pruner=pruner, trials=9)
     alone = searched(tmp_path / "alone", sweep, at_a_time=1, seed=0)

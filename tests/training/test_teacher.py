@@ -211,6 +211,7 @@ def test_fine_tuning_and_logits_have_threads_of_their_own(
     assert seen == {"distill": 2, "all_logits": 2} and torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_threads_tokenizer_settings_and_class_order_make_another_teacher_and_other_logits(
     tiny_config: Config, tiny_body: Path, tmp_path: Path
 ) -> None:
@@ -247,6 +248,7 @@ def test_one_process_keeps_the_teachers_of_other_threads_apart(tiny_config: Conf
     assert one is not two and materials.teacher(tiny_config(teacher_threads=1, threads=2)) is one
 
 
+@pytest.mark.slow
 def test_a_teachers_checkpoint_is_not_gone_on_with_by_other_threads(tiny_config: Config, tiny_body: Path) -> None:
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_batch_size=8)
     stop = StopRequest()
