@@ -68,7 +68,7 @@ def swept(tmp_path: Path, tiny_config: Callable[..., TrialConfig], tiny_sweep_fi
     track_trial(folder, config, "distilled", attempt=1, finished=False)
     track_trial(folder, config, "distilled", attempt=2)
     track_trial(folder, config, "fine_tuned")
-    stop_client()  # once in forty times it closes a run's file after finish() has returned
+    stop_client()  # at times it closes a run's file after finish() has returned
     return folder
 
 
