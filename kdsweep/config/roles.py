@@ -24,6 +24,8 @@ class Role(enum.IntEnum):
     """The tokens of the rows, and the device that holds them."""
     TEACHER = enum.auto()
     """The teacher's weights, and its logits for the rows."""
+    UNLABELED = enum.auto()
+    """Which texts without labels are trained on, and their tokens."""
     STUDENT_TOKENS = enum.auto()
     """The tokens that the student reads, with the teacher's logits."""
     STUDENT = enum.auto()

@@ -71,6 +71,14 @@ class TrialConfig:
     """Maximum number of training rows, drawn by split_seed, stratified by label; null: all."""
     validation_limit: Annotated[int | None, Role.ROWS, POSITIVE] = None
     """Maximum number of validation rows; null: all."""
+    unlabeled_file: Annotated[str | None, Role.UNLABELED, Trait.PATH] = None
+    """Like train_file, but texts alone, without a label column: the student learns from the teacher's outputs on them; null: none."""
+    unlabeled_split: Annotated[str | None, Role.UNLABELED] = None
+    """Split of the hub dataset whose labels, if it has any, are ignored, used like unlabeled_file; null: none."""
+    unlabeled_rest: Annotated[bool, Role.UNLABELED] = False
+    """Whether the training rows that train_limit leaves out are used as texts without labels."""
+    unlabeled_limit: Annotated[int | None, Role.UNLABELED, POSITIVE] = None
+    """Maximum number of texts without labels, drawn by split_seed; null: all."""
     max_length: Annotated[int, Role.TOKENS, Trait.SPEED, Range(least=4)] = 128
     """Maximum number of tokens of a text (pair), special tokens included; longer ones are cut."""
 
@@ -88,6 +96,11 @@ class TrialConfig:
     """Rows per step of the teacher's fine-tuning."""
     teacher_seed: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Seed of the teacher's fine-tuning: head, dropout and row order."""
+    teacher_folds: Annotated[int, Role.TEACHER, POSITIVE] = 1
+    """K > 1: K teachers, each fine-tuned without one stratified fold of the training rows. A training row gets the logits of the teacher that
+    has not seen it, every other row the mean of the K teachers' probabilities. 1: one teacher, fine-tuned on all training rows."""
+    teacher_keep: Annotated[Literal["last", "lowest_loss"], Role.TEACHER] = "last"
+    """Which epoch's weights of a teacher fine-tuned here are kept: the last, or that with the lowest validation loss."""
     student: Annotated[str, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = FROM_TEACHER
     """`from_teacher`: a DistilBERT made of the teacher's own layers; or a hub name, local path or `wheel:` address."""
     student_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
@@ -102,6 +115,23 @@ class TrialConfig:
     """T > 0, softens both distributions in L_soft = T² KL(p_T || q_S)."""
     alpha: Annotated[float, Role.TRAINING, SHARE] = 0.5
     """Weight of the SOFT term, in [0, 1]: L = alpha L_soft + (1 - alpha) L_hard; 0 is plain fine-tuning, 1 pure distillation."""
+    temperature_end: Annotated[float | None, Role.TRAINING, POSITIVE] = None
+    """T at the last step, reached linearly from `temperature` at the first; null: constant."""
+    alpha_end: Annotated[float | None, Role.TRAINING, SHARE] = None
+    """alpha at the last step, reached linearly from `alpha` at the first; null: constant."""
+    soft_loss: Annotated[Literal["kl", "mse"], Role.TRAINING] = "kl"
+    """L_soft. kl: T² KL(p_T || q_S); mse: the mean over classes of the squared difference of centred logits, halved: the limit of kl for
+    large T, without a temperature."""
+    label_smoothing: Annotated[float, Role.TRAINING, SHARE] = 0.0
+    """Share of each label in L_hard that is spread over all classes, in [0, 1]."""
+    relation_weight: Annotated[float, Role.TRAINING, NOT_NEGATIVE] = 0.0
+    """Weight of L_relation, the self-attention relations of the last layers (MiniLMv2), which is added to L; 0: off."""
+    relation_heads: Annotated[int, Role.TRAINING, POSITIVE] = 12
+    """Heads into which teacher's and student's queries, keys and values are split again for L_relation; a divisor of both hidden sizes."""
+    unlabeled_share: Annotated[float | None, Role.TRAINING, SHARE] = None
+    """Share of a batch's rows that have no label, in [0, 1]; every batch has at least one labelled row. null: their share of all rows."""
+    pseudo_labels: Annotated[bool, Role.TRAINING] = False
+    """Whether texts without a label get the class that the teacher predicts as their label."""
 
     # The training
     learning_rate: Annotated[float, Role.TRAINING, POSITIVE] = 5e-5
@@ -109,7 +139,11 @@ class TrialConfig:
     batch_size: Annotated[int, Role.TRAINING, POSITIVE] = 32
     """Rows per training step."""
     epochs: Annotated[int, Role.TRAINING, POSITIVE] = 3
-    """Passes over the training rows."""
+    """Passes over the training rows, labelled or not."""
+    max_steps: Annotated[int | None, Role.TRAINING, POSITIVE] = None
+    """Training steps in all, in place of `epochs`; null: as many as `epochs` take."""
+    evaluations: Annotated[int, Role.TRAINING, POSITIVE] = 4
+    """With max_steps: evaluations of the student, spread evenly over the steps; without, there is one after every epoch."""
     warmup_ratio: Annotated[float, Role.TRAINING, SHARE] = 0.1
     """Share of all steps with a rising learning rate; linear to zero after it. In [0, 1]."""
     weight_decay: Annotated[float, Role.TRAINING, NOT_NEGATIVE] = 0.01
