@@ -18,6 +18,7 @@ from kdsweep.config.sweep import (
     TrackingConfig,
 )
 from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
+from kdsweep.config.unread import unread_problems
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
@@ -60,7 +61,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or _trial_problems(sweep)
+    problems += unbuildable or [*_trial_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:

@@ -173,6 +173,25 @@ def test_a_field_both_fixed_and_searched_is_refused_until_its_axis_is_dropped(ti
     assert sweep.enqueue == ({"temperature": 2.0},)
 
 
+def test_a_length_of_a_trial_that_is_given_but_not_read_is_refused(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"epochs": 2})
+    assert "epochs is not read where max_steps is set, but fixed.epochs is given" in problems_of(
+        path, "fixed.max_steps=8"
+    )
+    assert load_sweep(path, ["fixed.max_steps=8", "fixed.epochs=null"]).fixed["max_steps"] == 8
+    searched = ["fixed.max_steps=8", "fixed.epochs=null", "search.epochs.choices=[1,2]"]
+    assert "but search.epochs is given; remove one of them (on the command line, search.epochs=null)" in problems_of(
+        path, *searched
+    )
+    assert load_sweep(path, ["search.max_steps.choices=[null,8]"]).fixed["epochs"] == 2  # read by some of the trials
+    assert "evaluations is not read where max_steps is null, but fixed.evaluations" in problems_of(
+        path, "fixed.evaluations=2"
+    )
+    assert "max_steps >= evaluations (one at most follows a step) must hold" in problems_of(
+        path, "fixed.epochs=null", "fixed.max_steps=3"
+    )
+
+
 @pytest.mark.parametrize("field", UNSEARCHABLE)
 def test_fields_that_choose_the_ranked_rows_or_the_machine_are_not_searched(
     tiny_sweep_file: WriteSweep, field: str

@@ -118,6 +118,11 @@ NAN, INF = float("nan"), float("inf")
         ("csv_delimiter", '"', "csv_delimiter is one character"),
         ("encoding", "utf-9", "encoding is a text encoding that Python knows"),
         ("encoding", "base64", "encoding is a text encoding that Python knows"),
+        (
+            "max_steps",
+            3,
+            r"max_steps >= evaluations (one at most follows a step) must hold, but got max_steps 3 and evaluations 4",
+        ),
     ],
 )
 def test_a_value_out_of_its_rule_is_refused_by_name(field: str, value: object, rule: str) -> None:
