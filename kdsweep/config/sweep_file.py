@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
+from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
@@ -18,7 +19,6 @@ from kdsweep.config.sweep import (
     TrackingConfig,
 )
 from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
-from kdsweep.config.unread import unread_problems
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 

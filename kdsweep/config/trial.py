@@ -245,6 +245,18 @@ def evaluations_of(config: TrialConfig) -> int:
     return config.epochs if config.max_steps is None else config.evaluations
 
 
+def unit_of(config: TrialConfig) -> str:
+    """Return what `config` calls the part of a training that ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
+    return "epoch" if config.max_steps is None else "evaluation"
+
+
+def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
+    """Return `config` for a training `factor` times as long, evaluated after as many steps as before, so that curves compare."""
+    if config.max_steps is None:
+        return dataclasses.replace(config, epochs=factor * config.epochs)
+    return dataclasses.replace(config, max_steps=factor * config.max_steps, evaluations=factor * config.evaluations)
+
+
 def _is_encoding(name: str) -> bool:
     try:
         "".encode(name)
