@@ -72,7 +72,7 @@ class Row:
     reason: str | None
     """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
     searched: Mapping[str, Any]
-    """The searched fields, with the values that the trial ran with."""
+    """The searched fields, with the values that the trial ran with; None where the condition of a field's axis does not hold."""
     score: float | None
     """`study.metric`, by which trials are ranked; None for a trial without a result, or that finished no epoch."""
     best_epoch: int | None
@@ -147,7 +147,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
         rank=rank,
         status=status(trial),
         reason=_reason(trial),
-        searched={name: getattr(trial.config, name) for name in records.sweep.search},
+        searched=records.sweep.searched(trial.config),
         score=getattr(trial.result, records.sweep.study.metric, None),
         best_epoch=best_epoch(trial, records.sweep) if trial.result else None,
         val_accuracy=measured,

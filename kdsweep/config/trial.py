@@ -225,6 +225,10 @@ class TrialConfig:
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 """The type of each field, without the notes in its annotation."""
+NUMBERS: dict[str, type[int] | type[float]] = {
+    name: kind for name, hint in FIELD_TYPES.items() for kind in (int, float) if hint in (kind, kind | None)
+}
+"""The fields that are a number, or a number or null: they can be searched over an interval."""
 REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
 
 ROLES = roles(TrialConfig)

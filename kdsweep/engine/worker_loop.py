@@ -130,7 +130,8 @@ class Worker:
             owner=self._owner,
             violates=self._violated(assignment, config),
         )
-        names = [*self._sweep.search, *(["seed"] if trial.seed is not None else [])]
+        asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(config))]
+        names = [*asked, *(["seed"] if trial.seed is not None else [])]
         params = {name: getattr(config, name) for name in names}
         self._send(
             TrialStarted(
