@@ -22,7 +22,8 @@ from kdsweep.training.fast import machine
 from kdsweep.training.models import model_config, size_mb, weights_sha256
 from kdsweep.training.reader import Reader, check_forward, reader
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_targets
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher
+from kdsweep.training.teacher_logits import teacher_targets
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""

@@ -1,10 +1,9 @@
-"""Fine-tune a teacher once, where the config asks for it, and compute its logits once.
+"""Fine-tune a teacher once, where the config asks for it.
 
-Both are kept in the cache by content: a teacher under the hash of the weights it starts from, the rows, their tokens and its recipe;
-logits under the hash of the weights that gave them, the tokens and the class order; both with the kind of device, and on a CPU its
-threads, which decide the last bits. A trial's T, alpha and batch size are part of neither key. What the environment decides (versions
-of torch and transformers, the processor) is in the record but in no key: hosts that share a cache share its teacher.
-Shapes: C classes, N rows.
+It is kept in the cache by content: under the hash of the weights it starts from, the rows, their tokens and its recipe, with the kind of
+device, and on a CPU its threads, which decide the last bits; its logits too (`teacher_logits`). A trial's T, alpha and batch size are part
+of neither key. What the environment decides (versions of torch and transformers, the processor) is in the record but in no key: hosts that
+share a cache share its teacher.
 """
 
 import dataclasses
@@ -19,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import RECIPE_VERSION, ROLES, TrialConfig
@@ -33,7 +30,6 @@ from kdsweep.system.wheels import cache_root
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens, load_tokenizer
-from kdsweep.training.evaluation import all_logits
 from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.training.reader import check_forward
@@ -160,11 +156,11 @@ def _teacher_key(
     recipe = [getattr(trial, name) for name in TEACHER_KEY]
     model = (weights_sha256(pretrained), computation(pretrained), list(columns))
     rows = (data.sha256(), [tokens[name].sha256() for name in ("train", "validation")])
-    parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), _arithmetic(trial.device), RECIPE_VERSION]
+    parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), arithmetic(trial.device), RECIPE_VERSION]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _arithmetic(device: str) -> str:
+def arithmetic(device: str) -> str:
     """Describe what decides the order of sums, and with it the last bits: the kind of device, and on a CPU torch's threads."""
     return device.partition(":")[0] if device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
 
@@ -204,7 +200,7 @@ def _fine_tune(
         checkpoints=checkpoints,
     )
     made = _Made(weights_sha256(model), time.perf_counter() - started, epochs)
-    with _scratch(folder.parent) as scratch:
+    with scratch_folder(folder.parent) as scratch:
         model.save_pretrained(scratch / "teacher")  # type: ignore[operator]
         load_tokenizer(trial.student, trial.student_revision).save_pretrained(scratch / "teacher")
         (scratch / "teacher" / "made.json").write_text(json.dumps(dataclasses.asdict(made)), encoding="utf-8")
@@ -232,7 +228,7 @@ def _read_teacher(folder: Path, data: Data) -> tuple[nn.Module, _Made] | None:
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
+def scratch_folder(parent: Path) -> Iterator[Path]:
     """Run the block with a temporary folder inside `parent`. Raises AssetError where the cache cannot be written."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -244,59 +240,3 @@ def _scratch(parent: Path) -> Iterator[Path]:
         raise AssetError(
             f"the cache {parent} must be writable, but: {said}; the same command continues once it is (KDSWEEP_CACHE moves it)"
         ) from error
-
-
-# Targets -------------------------------------------------------------------------------------------------------------
-
-
-def teacher_targets(teacher: Teacher, tokens: Tokens) -> dict[str, Tensor]:
-    """Return the students' targets of every row, by name, each [N, …]: the teacher's logits, computed once for each split, and cached."""
-    return {TEACHER_LOGITS: teacher_logits(teacher, tokens)}
-
-
-def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
-    """Return the teacher's logits of every row in the dataset's class order, float32 [N, C]: from the cache, or computed and cached.
-
-    A cache entry that is torn or of another shape is computed again. Raises ModelError where a logit is not finite.
-    """
-    path = cache_root() / "logits" / f"{_logits_key(teacher, tokens)}.safetensors"
-    shape = (len(tokens.lengths), len(teacher.columns))
-    device = tokens.ids.device
-    cached = _read_logits(path, shape)
-    if cached is not None:
-        return cached.to(device)
-    classes = int(teacher.model.config.num_labels)  # type: ignore[union-attr, arg-type]
-    logits = all_logits(teacher.model, tokens, classes=classes)[:, list(teacher.columns)].contiguous()
-    bad = int((~logits.isfinite()).any(dim=-1).sum())
-    if bad:
-        raise ModelError(f"the teacher's logits must be finite, but {bad} of {shape[0]} rows hold nan or inf")
-    _write_logits(path, logits.cpu())
-    return logits
-
-
-def _logits_key(teacher: Teacher, tokens: Tokens) -> str:
-    parts = [teacher.weights_sha256, computation(teacher.model), teacher.columns, tokens.sha256()]
-    return hashlib.sha256(json.dumps([*parts, _arithmetic(tokens.ids.device.type)]).encode()).hexdigest()
-
-
-def _read_logits(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """Read cached logits, float32 of `shape`; return None for no entry, a torn one, one of another shape, or one whose bytes do not match
-    their hash."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            logits: Tensor = file.get_tensor("logits")
-            expected = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError):
-        return None
-    intact = tuple(logits.shape) == shape and logits.dtype == torch.float32 and _sha256(logits) == expected
-    return logits if intact else None
-
-
-def _write_logits(path: Path, logits: Tensor) -> None:
-    with _scratch(path.parent) as scratch:
-        safetensors.torch.save_file({"logits": logits}, scratch / path.name, metadata={"sha256": _sha256(logits)})
-        (scratch / path.name).replace(path)
-
-
-def _sha256(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -21,7 +21,7 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
 from kdsweep.tracking.tracker import NullRun
-from kdsweep.training import teacher
+from kdsweep.training import teacher, teacher_logits
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
 from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
@@ -177,10 +177,10 @@ def test_the_logits_of_the_same_weights_computed_in_another_way_are_others(tiny_
     rows, _ = materials.teacher_rows(config)
     mine: Any = materials.teacher(config)
     before = cached_logits()
-    teacher.teacher_logits(mine, rows.tokens)
+    teacher_logits.teacher_logits(mine, rows.tokens)
     assert cached_logits() == before
     mine.model.config.layer_norm_eps = 0.5
-    teacher.teacher_logits(mine, rows.tokens)
+    teacher_logits.teacher_logits(mine, rows.tokens)
     assert len(cached_logits()) == len(before) + 1
 
 
@@ -199,12 +199,12 @@ def test_fine_tuning_and_logits_have_threads_of_their_own(
     tiny_config: Config, tiny_body: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, int] = {}
-    for name in ("distill", "all_logits"):
-        plain = getattr(teacher, name)
+    for module, name in ((teacher, "distill"), (teacher_logits, "all_logits")):
+        plain = getattr(module, name)
         note = lambda *given, name=name, plain=plain, **named: (
             seen.update({name: torch.get_num_threads()}) or plain(*given, **named)
         )
-        monkeypatch.setattr(teacher, name, note)
+        monkeypatch.setattr(module, name, note)
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=1, teacher_threads=2)
     assert teacher.teacher_trial(config).threads == 2
     Materials().rows(config)
