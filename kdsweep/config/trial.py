@@ -196,6 +196,9 @@ class TrialConfig:
         if self.student == FROM_TEACHER and self.student_init == "pretrained" and self.teacher_epochs <= 0:
             rule = "a teacher that comes fine-tuned (teacher_epochs: 0) has no pretrained body to copy, so student_init: finetuned or a named student"
             yield rule, "student_init: pretrained with student: from_teacher"
+        if self.teacher_folds > 1 and self.teacher_epochs == 0:
+            rule = "teacher_folds > 1 goes with teachers that are fine-tuned here (teacher_epochs > 0)"
+            yield rule, f"teacher_folds: {self.teacher_folds} with teacher_epochs: 0"
         yield from self._broken_sources()
 
     def _broken_sources(self) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from kdsweep.training.data.tokens import training_batches
 from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
-from kdsweep.training.teacher import UNWATCHED, TeacherWatch
+from kdsweep.training.teacher import UNWATCHED, FineTuning, TeacherWatch
 
 Config = Callable[..., TrialConfig]
 
@@ -72,11 +72,13 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
     def key(config: TrialConfig) -> str:
         tokens: Any = {"train": Named("t"), "validation": Named("v")}
         data: Any = Named("data")
-        return teacher._teacher_key(config, data, tokens, [1, 0], torch.nn.Identity())
+        model = torch.nn.Identity()
+        return FineTuning(config=config, data=data, tokens=tokens, columns=(1, 0), pretrained=model).key
 
     assert key(config) == "f9baf7c53add5bb42649739b1230972ebc03ec032fc3534981e959aa7bb24897"
     others = {"teacher_epochs": 2, "teacher_learning_rate": 1e-5, "teacher_batch_size": 8, "teacher_seed": 6}
-    for name, value in (others | {"precision": "fp32", "device": "cuda:1"}).items():
+    alone = {"teacher_folds": 2, "teacher_keep": "lowest_loss"}
+    for name, value in (others | alone | {"precision": "fp32", "device": "cuda:1"}).items():
         same = key(dataclasses.replace(config, **{name: value})) == key(config)
         assert same == (name == "device"), f"{name}: two GPUs of one kind share a teacher, and nothing else does"
     elsewhere = dataclasses.replace(
@@ -88,8 +90,10 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
 def test_every_field_with_the_teachers_role_is_in_that_key_by_value_or_by_content() -> None:
     own = {source: name for name, source in teacher.TEACHER_SETTINGS.items()}
     named = {own.get(name, name) for name, role in ROLES.items() if role is Role.TEACHER}
-    assert named - set(teacher.TEACHER_KEY) == {"teacher", "teacher_revision", "threads"}
+    known = set(teacher.TEACHER_KEY) | set(teacher.TEACHERS_ALONE)
+    assert named - known == {"teacher", "teacher_revision", "threads"}
     assert teacher.TEACHER_KEY == ["learning_rate", "batch_size", "epochs", "seed", "precision"]
+    assert {"teacher_folds", "teacher_keep"} <= set(teacher.TEACHERS_ALONE)
 
 
 def test_what_a_students_speed_depends_on_is_spelled_as_in_older_records() -> None:
