@@ -199,6 +199,9 @@ class TrialConfig:
         if self.max_steps is not None and self.max_steps < self.evaluations:
             rule = "max_steps >= evaluations (one at most follows a step)"
             yield rule, f"max_steps {self.max_steps} and evaluations {self.evaluations}"
+        if self.teacher_folds > 1 and self.teacher_epochs == 0:
+            rule = "teacher_folds > 1 goes with teachers that are fine-tuned here (teacher_epochs > 0)"
+            yield rule, f"teacher_folds: {self.teacher_folds} with teacher_epochs: 0"
         yield from self._broken_sources()
 
     def _broken_sources(self) -> Iterator[tuple[str, str]]:
