@@ -129,6 +129,8 @@ DISTILBERT = Family(
     ),
     first_token=_distilbert_first_token,
 )
+KNOWN_TYPES = tuple(family.classifier.config_class.model_type for family in (BERT, DISTILBERT))  # type: ignore[attr-defined]
+"""transformers' names of the families."""
 
 
 def family_of(model: nn.Module) -> Family | None:
