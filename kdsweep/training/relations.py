@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from kdsweep.errors import ModelError
-from kdsweep.training.fast.families import KNOWN_TYPES, family_of
+from kdsweep.training.fast.families import KNOWN_TYPES, RELATIONS, family_of
 
-RELATIONS = "relations"
-"""The name of this output of a model: its last layer's queries, keys and values by `NAMES`, [B, L, H] each."""
 NAMES = ("query", "key", "value")
+"""What the output `RELATIONS` holds by name, [B, L, H] each."""
 _NOWHERE = -1e9
 """A padded key's score: its share is exactly 0 and its logarithm finite, as 0 times -inf would be nan."""
 
@@ -57,15 +56,16 @@ def _log_relation(projected: Tensor, keys: Tensor, heads: int) -> Tensor:
     width = projected.shape[-1]
     if width % heads:
         raise ValueError(f"relation_heads must divide the width {width}, but got {heads}")
-    split = projected.to(keys.dtype).unflatten(-1, (heads, -1)).transpose(1, 2)
-    split = split * split.shape[-1] ** -0.25  # of both factors, which is d_r ** -0.5 of their product
-    return (split @ split.transpose(-1, -2) + keys[:, None, None, :]).log_softmax(dim=-1)
+    split = projected.to(keys.dtype).unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, L, d_r]
+    flat = (split * split.shape[-1] ** -0.25).flatten(0, 1)  # of both factors, which is d_r ** -0.5 of their product
+    scores = torch.baddbmm(keys.repeat_interleave(heads, dim=0)[:, None, :], flat, flat.transpose(1, 2))
+    return scores.log_softmax(dim=-1).unflatten(0, (-1, heads))
 
 
 def _divergence(log_p: Tensor, log_q: Tensor, queries: Tensor) -> Tensor:
     """Compute each row's KL(p || q) [B] from logarithms [B, heads, L, L]: mean over heads, and over queries by their shares [B, L]."""
-    share = log_p.exp() * (queries / log_p.shape[1])[:, None, :, None]
-    return (share * (log_p - log_q)).sum(dim=(1, 2, 3))
+    each = (log_p.exp() * (log_p - log_q)).sum(dim=-1)  # [B, heads, L]
+    return (each.mean(dim=1) * queries).sum(dim=1)
 
 
 def outputs_of(model: nn.Module, inputs: Mapping[str, Tensor], names: frozenset[str]) -> dict[str, Any]:

@@ -1,15 +1,23 @@
 """L_relation against values derived by hand, a float64 reference in plain loops, and a plain transformers implementation."""
 
+import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import BertConfig, DistilBertConfig, RobertaConfig
 
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
-from kdsweep.training.relations import NAMES, check_relations, relation_loss
+from kdsweep.training.fast.families import Family, family_of
+from kdsweep.training.fast.shortcuts import shortcuts
+from kdsweep.training.relations import NAMES, check_relations, outputs_of, relation_loss
+from kdsweep.training.shared import Materials
 
+Config = Callable[..., TrialConfig]
 Projected = dict[str, Tensor]
 
 
@@ -126,6 +134,35 @@ def test_low_precision_and_far_scores_stay_finite(dtype: torch.dtype) -> None:
     loss.backward()
     assert loss.dtype == torch.float32 and loss.isfinite()
     assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in student.values())
+
+
+def known(model: Any) -> Family:
+    family = family_of(model)
+    assert family is not None
+    return family
+
+
+def test_queries_keys_and_values_are_caught_whatever_computes_the_rest(
+    tiny_config: Config, materials: Materials
+) -> None:
+    config = tiny_config()
+    models: list[Any] = [materials.student(config), copy.deepcopy(materials.teacher(config).model)]
+    inputs = {
+        "input_ids": torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]]),
+        "attention_mask": torch.tensor([[1] * 4, [1, 1, 1, 0]]),
+    }
+    for model in models:
+        model.eval()
+        layer, names = (family := known(model)).last_layer(model), family.names
+        hidden = model(**inputs, output_hidden_states=True).hidden_states[-2]
+        expected = {name: layer.get_submodule(getattr(names, name))(hidden) for name in NAMES}
+        for outputs in (frozenset({"relations"}), frozenset({"relations", "hidden_states"})):
+            with shortcuts(model, outputs=outputs):
+                found = outputs_of(model, inputs, outputs)
+            assert found.keys() == {"logits", *outputs} and found["relations"].keys() == set(NAMES)
+            for name in NAMES:
+                torch.testing.assert_close(found["relations"][name], expected[name])
+        assert not any(layer.get_submodule(getattr(names, name))._forward_hooks for name in NAMES)
 
 
 def test_models_without_relations_to_compare_are_refused() -> None:
