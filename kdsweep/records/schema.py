@@ -29,6 +29,13 @@ class StepMetrics:
     L_hard: float
     L_total: float
     learning_rate: float
+    L_relation: float = 0.0
+    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
+
+    def logged(self) -> dict[str, Any]:
+        """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
+        values = dataclasses.asdict(self).items()
+        return {name: value for name, value in values if value is not None and (name != "L_relation" or value)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,7 @@ class EpochMetrics:
     """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
+    L_relation: float = 0.0
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again: everything but the seconds."""
