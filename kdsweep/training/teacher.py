@@ -115,6 +115,7 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         alpha=0.0,
         temperature=1.0,
         **NO_TEXTS,
+        max_steps=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
