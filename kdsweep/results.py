@@ -111,7 +111,8 @@ class Results:
     def verdict(self) -> "Verdict | None":
         """Return whether distilling helped, as numbers; None while nothing can be compared.
 
-        Its fields: `word` (better, not better or cannot tell), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
+        Its fields: `word` (better, not better or cannot tell; with one configuration an arm, where `pair` is True, better of this pair
+        or not better of this pair), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
         95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
         """
         return self._read.verdict

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kdsweep.analysis.finalists import Finalist, Finals, Secondary, SplitName, titled
-from kdsweep.analysis.leaderboard import complete
-from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
+from kdsweep.analysis.leaderboard import complete, status
+from kdsweep.analysis.ranking import distillation_ratio, minimal_detectable_difference, ranks, shrinkage
 from kdsweep.analysis.score import score
+from kdsweep.analysis.secondary import Secondary, adjusted
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
-from kdsweep.analysis.two_arms import FinalComparison, compare_arms, compare_finalists
-from kdsweep.analysis.two_students import CONFIDENCE, Word
-from kdsweep.analysis.variances import SeedVariance, seed_variance
+from kdsweep.analysis.two_arms import compare_arms, compare_finalists
+from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
 from kdsweep.config.sweep import ARMS, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
@@ -35,7 +35,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
     if not groups:
         return None
     validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
-    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
+    placed = dict(zip(validation, ranks(list(validation.values()), _per_run(validation)), strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
     compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
@@ -43,6 +43,19 @@ def read_finals(found: SweepRecords) -> Finals | None:
         _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
     )
     return _verdicts(found, rows, right, split)
+
+
+def _per_run(right: Mapping[Place, np.ndarray]) -> SeedVariance | None:
+    """Return the variance over seeds, pooled over all finalists, or where each has only one, that between the finalists of an arm."""
+    seeds = seed_variance(list(right.values()))
+    if not seeds.df:
+        seeds = run_variance([[rows for place, rows in right.items() if place[0] == arm] for arm in ARMS])
+    return seeds if seeds.df else None
+
+
+def searched(found: SweepRecords, arm: Arm) -> int:
+    """Return the number of configurations that the finalists of `arm` were chosen from: its trials that could have been among them, had they been better."""
+    return sum(trial.arm == arm and status(trial) in ("complete", "pruned") for trial in found.trials)
 
 
 def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
@@ -119,8 +132,7 @@ def _verdicts(
     found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
 ) -> Finals:
     rows = tuple(sorted(best_first, key=lambda row: row.rank))
-    known = seed_variance(list(right.values()))
-    seeds = known if known.df else None
+    seeds = _per_run(right)
     best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
@@ -131,7 +143,14 @@ def _verdicts(
     )
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
-        primary = compare_arms(arms["distilled"], arms["fine_tuned"])
+        primary = compare_arms(
+            arms["distilled"],
+            arms["fine_tuned"],
+            searched=(
+                max(len(arms["distilled"]), searched(found, "distilled")),
+                max(len(arms["fine_tuned"]), searched(found, "fine_tuned")),
+            ),
+        )
         if teacher is not None and not primary.one_seed:
             ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
     unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
@@ -177,17 +196,11 @@ def _secondary(
         if teacher is not None:
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
             asked.append((f"{titled(mine[0])} against the teacher", compared))
-    adjusted = holm([comparison.p_value for _, comparison in asked])
-    told = zip(asked, adjusted, strict=True)
-    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
+    return adjusted(asked)
 
 
 def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:
     return next((row for row, _ in known if row.arm == arm), None)
-
-
-def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
-    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
 
 
 def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:
