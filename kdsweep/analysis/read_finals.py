@@ -54,7 +54,7 @@ def _per_run(right: Mapping[Place, np.ndarray]) -> SeedVariance | None:
 
 
 def searched(found: SweepRecords, arm: Arm) -> int:
-    """Return the number of configurations that the finalists of `arm` were chosen from: its trials that could have been among them, had they been better."""
+    """Return how many trials of `arm` its finalists are the best of: the complete and the pruned ones, which lost on the way."""
     return sum(trial.arm == arm and status(trial) in ("complete", "pruned") for trial in found.trials)
 
 

@@ -115,9 +115,9 @@ def compare_finalists(
 
     `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two is used. The
     seed of a side that has only one counts as random only with `seeds`; without, `counted` leaves it out. Either way the
-    word is then `cannot tell`, unless `seeds` is `run_variance`: no finalist has a second seed, and each run counts as random
-    as finalists of an arm vary, which is at least as much as seeds do. With `given_baseline` the baseline is taken as it is (a teacher, which exists once), not
-    as one of many seeds. Raises DataError for other shapes.
+    word is then `cannot tell`, unless `seeds` is `run_variance` (no finalist has a second seed): each run then counts as
+    random as the finalists of an arm vary, which is at least as much as seeds do. With `given_baseline` the baseline is
+    taken as it is (a teacher, which exists once), not as one of many seeds. Raises DataError for other shapes.
     """
     one, other = pair(right, baseline)
     known = seeds or seed_variance([one] if given_baseline else [one, other])
