@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.records.schema import EpochMetrics, TeacherEpoch
@@ -42,8 +43,6 @@ from kdsweep.training.teacher import (
     TeacherWatch,
     teacher_trial,
 )
-
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class FineTuning:
         model = (weights_sha256(self.pretrained), computation(self.pretrained), list(self.columns))
         rows = (self.data.sha256(), [self.tokens[name].sha256() for name in ("train", "validation")])
         own = {name: getattr(self.config, name) for name in TEACHERS_ALONE}
-        others: list[Any] = [{name: value for name, value in own.items() if value != _DEFAULTS[name]}]
+        others: list[Any] = [{name: value for name, value in own.items() if value != TRIAL_DEFAULTS[name]}]
         others += [] if self.left_out is None else [hashlib.sha256(self.left_out.tobytes()).hexdigest()]
         parts = [model, rows, recipe, sorted(TEACHER_RECIPE.items()), arithmetic(trial.device), RECIPE_VERSION]
         return hashlib.sha256(json.dumps([*parts, *(part for part in others if part)]).encode()).hexdigest()

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from kdsweep.config.roles import Role
+from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import ROLES, TrialConfig
 from kdsweep.records.schema import StepMetrics, TeacherEpoch
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
@@ -17,6 +19,13 @@ TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "
 
 TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name}" in ROLES}
 """For each field of the trial that fine-tunes the teacher, the teacher's field that sets it: `epochs` from `teacher_epochs`, …"""
+
+NO_TEXTS: dict[str, Any] = {
+    **{name: TRIAL_DEFAULTS[name] for name, role in ROLES.items() if role is Role.UNLABELED},
+    "unlabeled_share": None,
+    "pseudo_labels": False,
+}
+"""Fields of a training without texts that have no label."""
 
 _BY_CONTENT = {"teacher", "teacher_revision", "teacher_threads"}
 """Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
@@ -107,8 +116,8 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         student_revision=config.teacher_revision,
         alpha=0.0,
         temperature=1.0,
+        **NO_TEXTS,
         max_steps=None,
-        unlabeled_share=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
