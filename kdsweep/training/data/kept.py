@@ -86,8 +86,8 @@ def _write(folder: Path, pieces: Iterable[Arrays]) -> None:
         (draft / "made.json").write_text(json.dumps(made), encoding="utf-8")
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+def _bytes(values: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def _read(folder: Path) -> dict[str, np.ndarray] | None:
