@@ -10,7 +10,8 @@ from torch import Tensor
 from kdsweep.training.data.kept import end_to_end
 from kdsweep.training.data.kept_tokens import joined_tokens
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
-from kdsweep.training.teacher import Teacher, teacher_targets
+from kdsweep.training.teacher import Teacher
+from kdsweep.training.teacher_logits import teacher_targets
 
 PART_ROWS = 8192
 """Texts whose targets are computed and cached at a time: what an interruption loses at most."""
