@@ -42,7 +42,7 @@ from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
-from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
+from kdsweep.config.trial import TrialConfig, evaluations, unit_of
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
@@ -159,7 +159,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
 
 def _reason(trial: TrialRow) -> str | None:
     if trial.result is None:
-        done = f"{len(trial.epochs)} of {plural(evaluations_of(trial.config), unit_of(trial.config))}"
+        done = f"{len(trial.epochs)} of {plural(evaluations(trial.config), unit_of(trial.config))}"
         return f"running or cut off, {done} done"
     if trial.result.status == "complete":
         return ", ".join(trial.result.violates) or None
