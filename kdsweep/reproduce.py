@@ -14,7 +14,7 @@ from rich.table import Table
 
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.receipt import Receipt, receipt
-from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig, evaluations, unit_of
+from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig, evaluations_of, unit_of
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.layout import TrialId
@@ -91,7 +91,7 @@ def rerun(
 
     def stop_after(epoch: EpochMetrics) -> bool:
         on_epoch(epoch)
-        return epoch.epoch == last < evaluations(trial.config)
+        return epoch.epoch == last < evaluations_of(trial.config)
 
     materials = Materials()
     if same_content:

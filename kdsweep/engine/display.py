@@ -48,7 +48,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
         also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
-        table.add_row(f"search {name}", escape(axis.text()) + also)
+        if name == "temperature" and not axis.when and "mse" in sweep.values("soft_loss"):
+            also += "   mse has no temperature: search.temperature.when.soft_loss=[kl] searches it under kl alone"
+        table.add_row(f"search {name}", escape(axis.text()) + escape(also))
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
-from kdsweep.config.trial import TrialConfig, evaluations, lengthened, unit_of
+from kdsweep.config.trial import TrialConfig, evaluations_of, lengthened, unit_of
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
@@ -130,11 +130,12 @@ class Worker:
             owner=self._owner,
             violates=self._violated(assignment, config),
         )
-        names = [*self._sweep.search, *(["seed"] if trial.seed is not None else [])]
+        asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(config))]
+        names = [*asked, *(["seed"] if trial.seed is not None else [])]
         params = {name: getattr(config, name) for name in names}
         self._send(
             TrialStarted(
-                id=trial, attempt=slot.attempt, params=params, evaluations=evaluations(config), unit=unit_of(config)
+                id=trial, attempt=slot.attempt, params=params, evaluations=evaluations_of(config), unit=unit_of(config)
             )
         )
         path = trial_folder(self._folder, trial)
@@ -187,7 +188,7 @@ class Worker:
         def on_epoch(epoch: EpochMetrics) -> bool:
             self._send(Epoch(metrics=epoch))
             assignment.report(getattr(epoch, metric), epoch.epoch)
-            return epoch.epoch < evaluations(config) and assignment.should_prune()
+            return epoch.epoch < evaluations_of(config) and assignment.should_prune()
 
         def on_steps(steps: Sequence[StepMetrics]) -> None:
             self._send(Step(losses=steps[-1], steps=total_steps(self._materials.rows(config)[0], config)))

@@ -33,6 +33,13 @@ class StepMetrics:
     """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
     hard_rows: int | None = None
     """Rows that L_hard is the mean over: those that have a label. None in older records."""
+    L_relation: float = 0.0
+    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
+
+    def logged(self) -> dict[str, Any]:
+        """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
+        values = dataclasses.asdict(self).items()
+        return {name: value for name, value in values if value is not None and (name != "L_relation" or value)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,7 @@ class EpochMetrics:
     """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
     hard_rows: int | None = None
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
+    L_relation: float = 0.0
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""

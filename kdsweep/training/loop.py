@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdsweep.config.trial import TrialConfig, evaluations
+from kdsweep.config.trial import TrialConfig, evaluations_of
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.checkpoints import NOT_KEPT, Checkpoints
@@ -81,7 +81,7 @@ def distill(
     on_start(training)
     evaluation = None
     with checkpoints.guarding(), own_stream(config.device):
-        while training.epoch <= evaluations(config):
+        while training.epoch <= evaluations_of(config):
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
             evaluation = evaluate(student, validation, team)

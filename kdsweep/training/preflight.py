@@ -11,7 +11,7 @@ import torch
 from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import truncated
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig, evaluations
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig, evaluations_of
 from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
 from kdsweep.records.reading import read_teacher
 from kdsweep.records.schema import TeacherEpoch, TeacherResult
@@ -290,7 +290,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)
     evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
-    seconds = total_steps(train, config) * step_seconds + evaluations(config) * evaluate_seconds
+    seconds = total_steps(train, config) * step_seconds + evaluations_of(config) * evaluate_seconds
     return seconds / config.devices_per_trial
 
 

@@ -19,10 +19,12 @@ from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
+from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.models import model_config, size_mb, weights_sha256
 from kdsweep.training.reader import Reader, check_forward, reader
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher, teacher_targets
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher
+from kdsweep.training.teacher_logits import teacher_targets
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""
@@ -51,9 +53,16 @@ class Materials:
         def make() -> Teacher:
             tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
             with machine.threads(int(config.teacher_threads)):
-                return prepare_teacher(config, self.data(config), tokens, watch)
+                prepare = prepare_teacher if config.teacher_folds == 1 else prepare_folds
+                return prepare(config, self.data(config), tokens, watch)
 
         return self._once("teacher", config, decided_by(Role.TEACHER), make)
+
+    def help_with_folds(self, config: TrialConfig, watch: TeacherWatch) -> None:
+        """Fine-tune the teachers of the folds that no other process fine-tunes, into the cache."""
+        tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
+        with machine.threads(int(config.teacher_threads)):
+            help_with_folds(config, self.data(config), tokens, watch)
 
     def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
@@ -164,7 +173,8 @@ class Materials:
             tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
             labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
-                return Rows(tokens=tokens, labels=labels, targets=teacher_targets(teacher, tokens))
+                targets = teacher_targets(teacher, tokens, own_rows=name == "train")
+                return Rows(tokens=tokens, labels=labels, targets=targets)
 
         return self._once(f"teacher_rows of {name}", config, decided_by(Role.TEACHER), make)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kdsweep.config.trial import TrialConfig, evaluations
+from kdsweep.config.trial import TrialConfig, evaluations_of
 from kdsweep.errors import NonFiniteLoss
 from kdsweep.records.schema import VALIDATED, EpochMetrics, StepMetrics
 from kdsweep.training.data.order import steps_per_pass
@@ -108,7 +108,7 @@ def steps_until(epoch: int, rows: Rows, config: TrialConfig) -> int:
 
 def total_steps(rows: Rows, config: TrialConfig) -> int:
     """Return the number of steps of a whole training on `rows`."""
-    return steps_until(evaluations(config), rows, config)
+    return steps_until(evaluations_of(config), rows, config)
 
 
 def row_counts(batch: Batch, rows: Rows, objective: Objective) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from kdsweep.config.trial import (
     FIELD_TYPES,
     REQUIRED_FIELDS,
     TrialConfig,
-    evaluations,
+    evaluations_of,
     lengthened,
     read_trial_config,
     trial_yaml,
@@ -146,7 +146,7 @@ def test_a_longer_training_is_evaluated_after_as_many_steps_as_before() -> None:
     assert lengthened(config, 3) == TrialConfig(**BASE, epochs=6)
     by_steps = TrialConfig(**BASE, max_steps=80, evaluations=5)
     assert lengthened(by_steps, 3) == TrialConfig(**BASE, max_steps=240, evaluations=15)
-    assert (evaluations(config), evaluations(by_steps)) == (2, 5)
+    assert (evaluations_of(config), evaluations_of(by_steps)) == (2, 5)
     assert (unit_of(config), unit_of(by_steps)) == ("epoch", "evaluation")
 
 

@@ -26,8 +26,11 @@ Over = Literal["epoch", "step"]
 
 
 def learning_curves(records: SweepRecords) -> tuple[Figure, ...]:
-    """Draw L_soft, L_hard and `study.metric` over epochs, over steps where a trial has `max_steps`: all trials faint, the best of each arm strong."""
-    return tuple(_curve(records, name) for name in ("L_soft", "L_hard", records.sweep.study.metric))
+    """Draw L_soft, L_hard, L_relation where a trial has it, and `study.metric`, over epochs, over steps where a trial has `max_steps`: all trials
+    faint, the best of each arm strong."""
+    relations = any(epoch.L_relation for trial in records.trials for epoch in trial.epochs)
+    losses = ("L_soft", "L_hard", "L_relation") if relations else ("L_soft", "L_hard")
+    return tuple(_curve(records, name) for name in (*losses, records.sweep.study.metric))
 
 
 def _curve(records: SweepRecords, metric: str) -> Figure:

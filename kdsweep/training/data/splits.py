@@ -50,6 +50,8 @@ class Data:
     """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
+    rest: Split | None = None
+    """The training rows that `train_limit` leaves out, with their labels; None where it leaves out none."""
 
     def sizes(self) -> dict[str, int]:
         """Count the rows of each split that there is."""
@@ -102,9 +104,11 @@ def load_data(config: TrialConfig) -> Data:
     else:
         dropped_validation = dropped_test = 0
     train, dropped = _without(train, validation)
+    train, rest = _limited(train, config.train_limit, config.split_seed)
     data = Data(
-        train=_limited(train, config.train_limit, config.split_seed),
-        validation=_limited(validation, config.validation_limit, config.split_seed),
+        train=train,
+        rest=rest,
+        validation=_limited(validation, config.validation_limit, config.split_seed)[0],
         test=test,
         label_names=tuple(names),
         duplicates_dropped=dropped + dropped_validation + dropped_test,
@@ -203,7 +207,9 @@ def _without(split: Split, other: Split) -> tuple[Split, int]:
     return split.take(rows), len(split) - len(rows)
 
 
-def _limited(split: Split, limit: int | None, seed: int) -> Split:
+def _limited(split: Split, limit: int | None, seed: int) -> tuple[Split, Split | None]:
+    """Return at most `limit` rows of `split`, stratified by label, and the others; None where there are no others."""
     if limit is None or limit >= len(split):
-        return split
-    return split.take(np.sort(stratified_order(split.labels, seed)[:limit]))
+        return split, None
+    order = stratified_order(split.labels, seed)
+    return split.take(np.sort(order[:limit])), split.take(np.sort(order[limit:]))
