@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdsweep.config.sweep import ARM_NAMES, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.reading import TrialRow, read_steps, read_trial

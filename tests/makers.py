@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.config.sweep import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import Axis, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TeacherResult, TrialResult

@@ -11,7 +11,7 @@ import numpy as np
 from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
 
@@ -99,13 +99,13 @@ class Finals:
 
     @property
     def chosen(self) -> Finalist:
-        """Return the configuration to ship by quality alone: of both arms, the best on validation over the fresh seeds."""
+        """Return the configuration to ship by quality alone: of all arms, the best on validation over the fresh seeds."""
         return self.best_first[0]
 
 
 def titled(finalist: Finalist) -> str:
     """Name a finalist by arm and trial: `distilled 7`."""
-    return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
+    return f"{ARM_NAMES[finalist.arm]} {finalist.trial}"
 
 
 def finals_json(finals: Finals) -> dict[str, Any]:

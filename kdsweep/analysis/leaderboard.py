@@ -40,7 +40,8 @@ from typing import Any, Literal
 
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
@@ -66,7 +67,7 @@ class Row:
     """Holds one trial with its place on the leaderboard."""
 
     rank: int | None
-    """From 1, over both arms; None for a trial that is not complete."""
+    """From 1, over all arms; None for a trial that is not complete."""
     status: RowStatus
     reason: str | None
     """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
@@ -85,7 +86,7 @@ class Row:
 
     @property
     def arm(self) -> Arm:
-        """Return the trial's arm: `distilled` or `fine_tuned`."""
+        """Return the trial's arm."""
         return self.trial.arm
 
     @property
@@ -111,7 +112,7 @@ class ArmProgress:
 
 
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
-    """Return both arms' trials as rows: the ranked ones, then the others."""
+    """Return all arms' trials as rows: the ranked ones, then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
     placed = [*enumerate(ranked(records.trials, records.sweep), start=1), *((None, trial) for trial in others)]
@@ -205,9 +206,11 @@ def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
 
 
 def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
-    """Count both arms' trials by status."""
-    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
-    return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
+    """Count each arm's trials by status."""
+    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in records.sweep.arms}
+    return tuple(
+        ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in records.sweep.arms
+    )
 
 
 def best(rows: Sequence[Row], arm: Arm) -> Row | None:

@@ -23,7 +23,7 @@ from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import FinalComparison, compare_arms, compare_finalists
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.analysis.variances import SeedVariance, seed_variance
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.arms import ARMS, PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -38,7 +38,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
     placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
-    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    compared = {place for arm in found.sweep.arms for place in _best_first(found, (p for p in right if p[0] == arm))}
     rows = tuple(
         _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
     )
@@ -57,7 +57,7 @@ def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) ->
     top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
     reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
-    for arm in ARMS if top else ():
+    for arm in found.sweep.arms if top else ():
         mine = [trial for trial in found.trials if trial.arm == arm]
         able = [(arm, trial.trial) for trial in complete(mine)]
         ended = sum(trial.result is not None for trial in mine)
@@ -121,10 +121,10 @@ def _verdicts(
     rows = tuple(sorted(best_first, key=lambda row: row.rank))
     known = seed_variance(list(right.values()))
     seeds = known if known.df else None
-    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in PRIMARY]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
-    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
         (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,

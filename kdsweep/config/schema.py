@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal
 
+from kdsweep.config.arms import Arm
 from kdsweep.config.roles import Pattern, Range, beside
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
@@ -163,8 +164,10 @@ def _axis(name: str, field: Schema) -> Schema:
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}
+    arms = _or_null(_value(tuple[Arm, ...])) | {"uniqueItems": True}
     if FIELD_TYPES[name] not in (int, float):
         only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}}
+        only["arms"] = {"description": said["arms"], **arms}
         return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))
     step = _value(FIELD_TYPES[name] | None, Range(above=0))
     parts = {
@@ -173,6 +176,7 @@ def _axis(name: str, field: Schema) -> Schema:
         "log": _value(bool | None),
         "step": step,
         "choices": choices,
+        "arms": arms,
     }
     listed = {"properties": {"choices": {"type": ["array", "string"]}}, "required": ["choices"]}
     nothing = {key: {"enum": [None, False]} for key in ("low", "high", "log", "step")}

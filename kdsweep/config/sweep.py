@@ -7,24 +7,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.yaml import plain_values, to_yaml
 from kdsweep.errors import ConfigError
 
-Arm = Literal["distilled", "fine_tuned"]
-ARMS: tuple[Arm, ...] = ("distilled", "fine_tuned")
-Stage = Arm | Literal["finalists"]
-STAGES: tuple[Stage, ...] = (*ARMS, "finalists")
-"""The searches of both arms, then the best configurations of both, run once more on fresh seeds."""
 Resolved = Literal["online", "offline", "off"]
 """How W&B is reached, once `auto` is resolved."""
-FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
-"""Fields that the fine-tuned arm fixes: alpha 0 gives the teacher no weight, and temperature is then only the unit of L_soft."""
-
 AT_LEAST_ONE = Range(least=1)
+UNLABELED_SOURCES = ("unlabeled_file", "unlabeled_split", "unlabeled_rest")
+"""Fields that bring texts without labels."""
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
-ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +35,8 @@ class Axis:
     """Distance between neighbouring values, counted from low; null: any value."""
     choices: tuple[Any, ...] = ()
     """The values themselves, in place of an interval."""
+    arms: tuple[Arm, ...] = ()
+    """The arms that search the field; the others have its fixed value, or its default. Empty: all arms that do not fix it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
@@ -91,7 +87,7 @@ class Axis:
         return self.step is None or any(math.isclose(value, point, abs_tol=1e-9) for point in self.points() or ())
 
     def text(self) -> str:
-        """Return the axis in a few characters, for a table and for a sweep's identity."""
+        """Return the values of the axis in a few characters, for a table and for a sweep's identity."""
         if self.choices:
             return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
         assert self.low is not None and self.high is not None
@@ -126,6 +122,8 @@ class StudyConfig:
     """Trials of the distilled arm, in total over all runs of the sweep."""
     controls: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
     """Trials of the fine-tuned arm; null: as many as `trials`."""
+    pseudo_labeled: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
+    """Trials of the pseudo-labeled arm, which a sweep with texts without labels has; null: as many as `trials`, 0: no such arm."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """tpe: Optuna's TPE, which learns from earlier trials; random: random points; grid: every point of axes that have choices or a step."""
     metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
@@ -212,29 +210,49 @@ class SweepConfig:
     finalists: FinalistsConfig = field(default_factory=FinalistsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the arms of the sweep: the pseudo-labeled one only where there are texts without labels and trials for it."""
+        return ARMS if self._pseudo_labeled() else PRIMARY
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the searches of the sweep's arms, then its finalists."""
+        return (*self.arms, "finalists")
+
+    def has_unlabeled(self) -> bool:
+        """Return whether any trial has texts without labels."""
+        return any(value for name in UNLABELED_SOURCES for value in self.values(name))
+
     def axes(self, arm: Arm) -> dict[str, Axis]:
-        """Return the axes that `arm` searches: the fine-tuned arm does not search alpha and temperature."""
-        return {name: axis for name, axis in self.search.items() if arm == "distilled" or name not in FINE_TUNED}
+        """Return the axes that `arm` searches: those that it does not fix (the fine-tuned arm fixes alpha), and that are not for other arms."""
+        free = {name: axis for name, axis in self.search.items() if name not in FIXED_BY[arm]}
+        return {name: axis for name, axis in free.items() if not axis.arms or arm in axis.arms}
 
     def budget(self, arm: Arm) -> int:
         """Return the number of trials of `arm`: at most the points of its axes under a grid, and at most 1 without axes."""
         controls = self.study.trials if self.study.controls is None else self.study.controls
-        wanted = self.study.trials if arm == "distilled" else controls
+        wanted = {"distilled": self.study.trials, "fine_tuned": controls, "pseudo_labeled": self._pseudo_labeled()}[arm]
         if not self.axes(arm):
             return min(wanted, 1)
         return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
 
+    def _pseudo_labeled(self) -> int:
+        """Return how many trials the pseudo-labeled arm is given; 0 without texts for it."""
+        wanted = self.study.trials if self.study.pseudo_labeled is None else self.study.pseudo_labeled
+        return wanted if self.has_unlabeled() else 0
+
     def finalist_runs(self, finalists: FinalistsConfig | None = None) -> int:
         """Return how many runs confirm the best configurations, where enough trials complete."""
         wanted = finalists or self.finalists
-        return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in ARMS)
+        return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in self.arms)
 
     def fitting_finalists(self, named: Collection[str]) -> FinalistsConfig:
         """Return finalists with no more runs than the search has trials: the `named` fields as they are, the others at most so.
 
         Of those that fit, take one with a second seed, since a single one gives no verdict, then the most runs; where none fits, the smallest.
         """
-        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
+        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in self.arms]
         tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
         counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
         possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
@@ -254,17 +272,19 @@ class SweepConfig:
 
     def fields(self, arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that a trial's config is built from: the fixed ones, the sampled `params`, and those that the arm fixes."""
-        return {**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})}
+        return {**self.fixed, **params, **FIXED_BY[arm]}
 
     def trial(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
         """Return the config of one trial as the sweep file has it: `auto` stays `auto`. Raises ConfigError where it is not valid."""
         return TrialConfig(**self.fields(arm, params))
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """Return every value that the field `name` can take, or the ends of its interval; its fixed or default value where it is not searched."""
-        if name in self.search:
-            return self.search[name].ends()
-        return (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
+        """Return every value that the field `name` can take, or the ends of its interval; its other value where an arm does not search it."""
+        otherwise = self.fixed.get(name, TRIAL_DEFAULTS[name])
+        if name not in self.search:
+            return (otherwise,)
+        axis = self.search[name]
+        return axis.ends() if not axis.arms or otherwise in axis.ends() else (*axis.ends(), otherwise)
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
@@ -273,6 +293,7 @@ class SweepConfig:
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
+        search |= {f"search.{key}.arms": ", ".join(axis.arms) for key, axis in self.search.items() if axis.arms}
         queue = {f"enqueue[{index}]": str(dict(item)) for index, item in enumerate(self.enqueue)}
         return {"recipe_version": RECIPE_VERSION, **study, **fixed, **search, **queue}
 
@@ -292,7 +313,7 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     axes = {}
     for name, axis in sweep.search.items():
         choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
-        given = dataclasses.asdict(axis) | {"choices": choices or None}
+        given = dataclasses.asdict(axis) | {"choices": choices or None, "arms": list(axis.arms) or None}
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
+from kdsweep.config.arms import FIXED_BY, Arm
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
+    UNLABELED_SOURCES,
     Axis,
     Constraints,
     FinalistsConfig,
@@ -60,7 +62,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or _trial_problems(sweep)
+    problems += unbuildable or [*_arm_problems(sweep), *_trial_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -197,7 +199,7 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             problems.append(
                 f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
             )
-        elif key in fixed:
+        elif key in fixed and not (isinstance(body, dict) and body.get("arms")):
             problems.append(
                 f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
                 f"fixed.{key}=null the fixed value)"
@@ -228,12 +230,37 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
         if numbers and FIELD_TYPES[key] not in (int, float):
             raise TypeError("takes choices, not low and high")
-        axis = Axis(**numbers, log=log, choices=made)
+        arms = converted(given.get("arms", ()), tuple[Arm, ...])
+        axis = Axis(**numbers, log=log, choices=made, arms=arms)
     except (TypeError, ConfigError) as error:
         problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
         return None
     problems += unknown
     return axis
+
+
+def _arm_problems(sweep: SweepConfig) -> list[str]:
+    """List what is wrong with the arms of axes and with the budget of an arm that the sweep cannot have."""
+    problems = []
+    if sweep.study.pseudo_labeled and not sweep.has_unlabeled():
+        problems.append(
+            f"study.pseudo_labeled: the arm needs texts without labels ({', '.join(UNLABELED_SOURCES)}), but there are none; "
+            f"null or 0 leaves it out, but got {sweep.study.pseudo_labeled}"
+        )
+    for key, axis in sweep.search.items():
+        lacking = [arm for arm in axis.arms if arm not in sweep.arms]
+        fixing = [arm for arm in axis.arms if key in FIXED_BY[arm]]
+        searching = [arm for arm in sweep.arms if key in sweep.axes(arm)]
+        if lacking:
+            problems.append(
+                f"search.{key}.arms: the sweep's arms are {', '.join(sweep.arms)}, but got {', '.join(lacking)}"
+            )
+        elif fixing:
+            stays = "; ".join(f"{arm} always has {key} {FIXED_BY[arm][key]}" for arm in fixing)
+            problems.append(f"search.{key}.arms: an arm that fixes {key} cannot search it: {stays}")
+        elif axis.arms and key in sweep.fixed and all(arm in searching or key in FIXED_BY[arm] for arm in sweep.arms):
+            problems.append(f"{key} is both fixed and searched in every arm; remove one")
+    return problems
 
 
 def _enqueue(
@@ -255,6 +282,11 @@ def _enqueue(
             if key not in search:
                 problems.append(f"enqueue: {key!r} is no searched field{did_you_mean(key, search)}")
                 continue
+            if search[key].arms and "distilled" not in search[key].arms:
+                problems.append(
+                    f"enqueue: the distilled arm tries the points, but does not search {key} (search.{key}.arms)"
+                )
+                continue
             try:
                 point[key] = converted(value, FIELD_TYPES[key])
             except TypeError as error:
@@ -268,15 +300,16 @@ def _enqueue(
 
 def _trial_problems(sweep: SweepConfig) -> list[str]:
     """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
-    base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
-    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
-    if missing:
-        return missing
     problems: list[str] = []
-    for name, axis in sweep.search.items():
-        for end in axis.ends():
+    for arm in sweep.arms:
+        axes = sweep.axes(arm)
+        base = {name: axis.ends()[0] for name, axis in axes.items()}
+        missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
+        if missing:
+            return missing
+        for point in [base, *({**base, name: end} for name, axis in axes.items() for end in axis.ends()[1:])]:
             try:
-                sweep.trial("distilled", {**base, name: end})
+                sweep.trial(arm, point)
             except ConfigError as error:
                 problems += error.problems
     return problems

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kdsweep.analysis.formats import duration, plural
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Stage, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine.events import (
     Epoch,
     Event,
@@ -46,12 +47,13 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     table.add_column()
     table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
-        also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
+        arms = [ARM_NAMES[arm] for arm in sweep.arms if name in sweep.axes(arm)]
+        also = "" if len(arms) == len(sweep.arms) else f"   ({' and '.join(arms)} only)"
         table.add_row(f"search {name}", escape(axis.text()) + also)
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study
-    budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
+    budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in sweep.arms)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
@@ -68,7 +70,7 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
 
 def _chosen(sweep: SweepConfig) -> str:
     """Return how many finalists there will be, in words: `3 of each arm`, or `3 distilled and 1 fine-tuned` where an arm has fewer trials."""
-    counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in ARMS}
+    counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in sweep.arms}
     if len(set(counts.values())) == 1:
         return f"{counts['distilled']} of each arm"
     return " and ".join(f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count)
@@ -162,7 +164,10 @@ class SweepDisplay:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        totals: dict[Stage, int] = {**{arm: sweep.budget(arm) for arm in ARMS}, "finalists": sweep.finalist_runs()}
+        totals: dict[Stage, int] = {
+            **{arm: sweep.budget(arm) for arm in sweep.arms},
+            "finalists": sweep.finalist_runs(),
+        }
         self._stages = {
             stage: self._bars.add_task(NAMES[stage], total=total, completed=finished[stage], note="")
             for stage, total in totals.items()

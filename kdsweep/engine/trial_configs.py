@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdsweep.config.sweep import Arm, SweepConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher_config
@@ -35,10 +36,19 @@ class TrialConfigs:
         )
 
     def corners(self) -> list[TrialConfig]:
-        """Return configs that together need every teacher and student that the sweep can ask for."""
-        base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
-        others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        return list(dict.fromkeys(self.of("distilled", point) for point in (base, *others)))
+        """Return configs that together need every teacher, student and kind of rows that the sweep can ask for, distilled ones first."""
+        arms = [arm for arm in self._sweep.arms if self._sweep.budget(arm)]
+        return list(dict.fromkeys(self.of(arm, point) for arm in arms for point in self._points(arm)))
+
+    def _points(self, arm: Arm) -> list[dict[str, Any]]:
+        """Return points of an arm's axes that need all that distilled trials do not: none where its axes and its rows are theirs."""
+        axes, own = self._sweep.axes(arm), {name: axis for name, axis in self._sweep.axes(arm).items() if axis.arms}
+        base = {name: axis.ends()[0] for name, axis in axes.items()}
+        if arm == "distilled":
+            own = axes
+        elif not own and not self._sweep.has_unlabeled():
+            return []
+        return [base, *({**base, name: end} for name, axis in own.items() for end in axis.ends()[1:])]
 
     def _agreed_precision(self, device: str) -> str:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))

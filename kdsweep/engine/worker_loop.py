@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
+from kdsweep.config.arms import Stage
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
@@ -100,7 +101,7 @@ class Worker:
 
     def _drop_students(self, stage: Stage) -> None:
         """Remove the students of each arm's runs ranked below `study.keep_students`; of finalists, the best of each configuration rank first."""
-        for arm in ARMS:
+        for arm in self._sweep.arms:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
             drop_students(trial_folder(self._folder, trial) for trial in others)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]

@@ -13,7 +13,7 @@ from kdsweep.analysis.score import majority_score, named_score, score, teacher_s
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.whole_sweep import SweepRecords
 
@@ -55,7 +55,7 @@ def verdict_of(
     numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
-        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}
         return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
     if comparison is None or first is None or second is None:
         return None

@@ -11,7 +11,7 @@ from kdsweep.analysis.formats import number, plural, points
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, score
 from kdsweep.analysis.two_arms import FinalComparison
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
@@ -131,7 +131,7 @@ def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
 
 def _more(found: SweepRecords, finals: Finals | None) -> str:
     gains, metric = [], found.sweep.study.metric
-    for arm in ARMS:
+    for arm in found.sweep.arms:
         scores = [score(trial, found.sweep) for trial in complete(found.trials) if trial.arm == arm]
         if scores and (gain := next_gain(scores, len(scores))) is not None:
             added = difference_text(metric, gain)

@@ -8,7 +8,7 @@ from makers import make_epoch
 from rich.console import Console
 from searches import sweep_of
 
-from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialStarted
@@ -32,7 +32,7 @@ class Log:
     def __init__(self, clock: Clock, *, terminal: bool = False) -> None:
         self._file, self._clock = io.StringIO(), clock
         console = Console(file=self._file, force_terminal=terminal, width=100)
-        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0))
+        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0))
 
     def show(self, event: Event, *, after_seconds: float = 0.0) -> None:
         self._clock.now += after_seconds

@@ -15,7 +15,8 @@ from kdsweep.analysis import metrics
 from kdsweep.analysis.advice import advice
 from kdsweep.analysis.leaderboard import leaderboard, progress
 from kdsweep.analysis.score import majority_score, score_text, score_title, teacher_score
-from kdsweep.config.sweep import Arm, SweepConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import TrialEnded, TrialStarted
 from kdsweep.records.layout import TrialId, teacher_folder
