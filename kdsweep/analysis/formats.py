@@ -1,6 +1,6 @@
 """Write numbers as words for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -36,6 +36,11 @@ def p_text(p_value: float) -> str:
 def plural(count: int, what: str) -> str:
     """Write a count with its noun, in the plural unless the count is 1: `3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ leaderboard.json, schema 2, is one object:
 
     schema    2; larger when a key is removed or changes its meaning, not when one is added
     sweep     name of the sweep
-    verdict   the one answer, from the finalists where both arms have them, before that from the best trial of each arm:
+    verdict   the one answer, from the finalists where the distilled and the fine-tuned arm have them, before that from the best trial of each arm:
               headline     the answer in words
               weak_teacher null, or by how much the teacher is worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
               split        split that all values below come from, test or validation; null, like all below, where no test was possible
@@ -12,6 +12,8 @@ leaderboard.json, schema 2, is one object:
               provisional  true: chosen and compared on the same rows
               one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
               distilled, fine_tuned   lists of the folders of the runs compared
+              distilled_against_pseudo_labeled, pseudo_labeled_against_fine_tuned   only with a third arm: null before its finalists, else
+                           word, rows, difference, low, high, p_value, adjusted_p (Holm, by which word is) and one_seed
               rows         rows compared
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
               p_value      two-sided: of the finalists' t test, else of McNemar's exact test

@@ -13,6 +13,8 @@ ARM_NAMES: dict[Arm, str] = {
 }
 PRIMARY: tuple[Arm, Arm] = ("distilled", "fine_tuned")
 """The arms of the primary comparison, which every sweep has."""
+THIRD: tuple[tuple[Arm, Arm], ...] = (("distilled", "pseudo_labeled"), ("pseudo_labeled", "fine_tuned"))
+"""The comparisons of a sweep with a third arm, each with its baseline: is it the soft targets, or only more text?"""
 Stage = Arm | Literal["finalists"]
 """The search of one arm, or the finalists: the best configurations of all arms, run once more on fresh seeds."""
 

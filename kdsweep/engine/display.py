@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.analysis.formats import duration, plural
+from kdsweep.analysis.formats import duration, enumerated, plural
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine.events import (
@@ -48,7 +48,7 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
         arms = [ARM_NAMES[arm] for arm in sweep.arms if name in sweep.axes(arm)]
-        also = "" if len(arms) == len(sweep.arms) else f"   ({' and '.join(arms)} only)"
+        also = "" if len(arms) == len(sweep.arms) else f"   ({enumerated(arms)} only)"
         table.add_row(f"search {name}", escape(axis.text()) + also)
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
@@ -73,7 +73,7 @@ def _chosen(sweep: SweepConfig) -> str:
     counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in sweep.arms}
     if len(set(counts.values())) == 1:
         return f"{counts['distilled']} of each arm"
-    return " and ".join(f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count)
+    return enumerated([f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count])
 
 
 def _oddities(teacher: TeacherResult) -> str:
@@ -157,7 +157,7 @@ class SweepDisplay:
     ) -> None:
         self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
         self._bars = Progress(
-            TextColumn("{task.description:>10}"),
+            TextColumn(f"{{task.description:>{max(len(NAMES[stage]) for stage in sweep.stages)}}}"),
             BarColumn(bar_width=40),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -174,6 +174,7 @@ class SweepDisplay:
             if total
         }
         self._metric = sweep.study.metric
+        self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
         self._teacher_pace = Pace()
@@ -288,7 +289,7 @@ class SweepDisplay:
         mark = f"{self._metric} {score:.4f}" if complete else str(event.error).split("\n")[0]
         mark += "".join(f", breaks {each}" for each in event.violates)
         what = f"{ARM_NAMES[arm]}{', finalist' if stage == 'finalists' else ''}"
-        line = f"{what:>10} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
+        line = f"{what:>{self._width}} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, number) in self._best.items():
             self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")

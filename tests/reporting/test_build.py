@@ -86,7 +86,7 @@ def test_ties_go_to_fewer_parameters_then_to_the_lower_trial_number(tmp_path: Pa
 
 
 def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(full: Path) -> None:
-    best = build_report(full).best_fine_tuned
+    best = build_report(full).bests["fine_tuned"]
     assert best and best.searched == {"temperature": 1.0, "alpha": 0.0, "learning_rate": 2e-4, "batch_size": 32}
 
 
