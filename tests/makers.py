@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdsweep.config.arms import Arm
-from kdsweep.config.sweep import Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TeacherResult, TrialResult

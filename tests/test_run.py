@@ -16,7 +16,8 @@ from rich.console import Console
 from searches import run_next, sweep_of
 
 import kdsweep
-from kdsweep.config.sweep import Axis, StudyConfig, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import StudyConfig, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess

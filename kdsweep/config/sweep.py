@@ -1,17 +1,16 @@
 """Define what a sweep file holds: what is fixed, what is searched, how long, and where it is tracked."""
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from kdsweep.config import conditions
 from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
+from kdsweep.config.axis import Axis
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.yaml import plain_values, to_yaml
-from kdsweep.errors import ConfigError
 
 Resolved = Literal["online", "offline", "off"]
 """How W&B is reached, once `auto` is resolved."""
@@ -19,85 +18,6 @@ AT_LEAST_ONE = Range(least=1)
 UNLABELED_SOURCES = ("unlabeled_file", "unlabeled_split", "unlabeled_rest")
 """Fields that bring texts without labels."""
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """Describes one searched field: an interval (`low`, `high`, optionally `log` or `step`) or a list of `choices`."""
-
-    low: float | None = None
-    """Lower end of the interval, included."""
-    high: float | None = None
-    """Upper end of the interval, included."""
-    log: bool = False
-    """Whether the interval is searched on a logarithmic scale."""
-    step: float | None = None
-    """Distance between neighbouring values, counted from low; null: any value."""
-    choices: tuple[Any, ...] = ()
-    """The values themselves, in place of an interval."""
-    arms: tuple[Arm, ...] = ()
-    """The arms that search the field; the others have its fixed value, or its default. Empty: all arms that do not fix it."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
-        if self.choices:
-            if self.low is not None or self.high is not None or self.log or self.step is not None:
-                raise ConfigError(
-                    "either low and high or choices, not both (on the command line, null drops a key: choices=null, or low=null high=null log=null)"
-                )
-            if len(set(self.choices)) < len(self.choices):
-                raise ConfigError(f"choices are distinct, but got {list(self.choices)}")
-            return
-        if self.low is None or self.high is None:
-            raise ConfigError("an axis has low and high, or choices")
-        rules = [
-            (
-                all(math.isfinite(end) for end in (self.low, self.high)),
-                "finite low and high",
-                f"{self.low} and {self.high}",
-            ),
-            (self.low < self.high, "low < high", f"low {self.low}, high {self.high}"),
-            (not self.log or self.low > 0, "a log axis starts above 0", f"low {self.low}"),
-            (self.step is None or self.step > 0, "step > 0", f"step {self.step}"),
-            (not (self.log and self.step), "log or step, not both", f"log: true, step: {self.step}"),
-        ]
-        broken = [f"{rule} must hold, but got {given}" for holds, rule, given in rules if not holds]
-        if broken:
-            raise ConfigError(broken)
-
-    def ends(self) -> tuple[Any, ...]:
-        """Return the values that must be valid for the axis to be valid: its choices, or both ends of its interval."""
-        return self.choices or (self.low, self.high)
-
-    def points(self) -> tuple[Any, ...] | None:
-        """Return all values of a finite axis; None for a continuous one."""
-        if self.choices or self.step is None:
-            return self.choices or None
-        assert self.low is not None and self.high is not None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self.low + index * self.step for index in range(count))
-
-    def holds(self, value: Any) -> bool:
-        """Return whether `value` lies on the axis."""
-        if self.choices:
-            return value in self.choices
-        assert self.low is not None and self.high is not None
-        if not (isinstance(value, int | float) and self.low <= value <= self.high):
-            return False
-        return self.step is None or any(math.isclose(value, point, abs_tol=1e-9) for point in self.points() or ())
-
-    def text(self) -> str:
-        """Return the values of the axis in a few characters, for a table and for a sweep's identity."""
-        if self.choices:
-            return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
-        assert self.low is not None and self.high is not None
-        kind = " log" if self.log else f" step {_short(self.step)}" if self.step else ""
-        return f"[{_short(self.low)}, {_short(self.high)}]{kind}"
-
-
-def _short(value: float) -> str:
-    """Return a number as text with all its digits and no others: identities of sweeps are compared by this text."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +90,8 @@ class FinalistsConfig:
     """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
     seeds: Annotated[int, AT_LEAST_ONE] = 3
     """Fresh seeds for each configuration, none of which the search has used; 1 gives no verdict: one seed cannot separate luck from recipe."""
+    epochs_factor: Annotated[int, AT_LEAST_ONE] = 1
+    """How many times as long as in the search finalists are trained, those of every arm: `epochs`, or `max_steps` and `evaluations`, times this."""
 
 
 LONGEST_TAG = 64
@@ -225,9 +147,24 @@ class SweepConfig:
         return any(value for name in UNLABELED_SOURCES for value in self.values(name))
 
     def axes(self, arm: Arm) -> dict[str, Axis]:
-        """Return the axes that `arm` searches: those that it does not fix (the fine-tuned arm fixes alpha), and that are not for other arms."""
+        """Return the axes that `arm` searches, each after those that its condition names: none of a field that the arm fixes, none that is
+        for other arms, and none whose condition cannot hold in the arm."""
         free = {name: axis for name, axis in self.search.items() if name not in FIXED_BY[arm]}
-        return {name: axis for name, axis in free.items() if not axis.arms or arm in axis.arms}
+        mine = {name: axis for name, axis in free.items() if not axis.arms or arm in axis.arms}
+        constant, found = {**TRIAL_DEFAULTS, **self.fields(arm, {})}, dict[str, Axis]()
+        for name in conditions.in_order({name: axis.when for name, axis in mine.items()}):
+            never = (field not in found and constant[field] not in values for field, values in mine[name].when.items())
+            if not any(never):
+                found[name] = mine[name]
+        return found
+
+    def applies(self, arm: Arm, axis: Axis, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial of `arm` searches an axis, given `params`, its values of the axes before."""
+        return not axis.when or axis.applies({**TRIAL_DEFAULTS, **self.fields(arm, params)})
+
+    def searched(self, config: TrialConfig) -> dict[str, Any]:
+        """Return a config's value of each searched field; None where the condition of the field's axis does not hold."""
+        return {n: getattr(config, n) if axis.applies(vars(config)) else None for n, axis in self.search.items()}
 
     def budget(self, arm: Arm) -> int:
         """Return the number of trials of `arm`: at most the points of its axes under a grid, and at most 1 without axes."""
@@ -255,7 +192,7 @@ class SweepConfig:
         top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in self.arms]
         tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
         counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
-        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
+        possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
         fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
         return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
 
@@ -264,11 +201,23 @@ class SweepConfig:
         first = max(self.values("seed")) + 1
         return tuple(range(first, first + self.finalists.seeds))
 
+    def length_factor(self, stage: Stage) -> int:
+        """Return how many times as long as a trial of the search one of `stage` is trained."""
+        return self.finalists.epochs_factor if stage == "finalists" else 1
+
     def grid(self, arm: Arm) -> list[dict[str, Any]]:
-        """Return every point of the grid of `arm`; a continuous axis gives its two ends."""
+        """Return every point of the grid of `arm`, without fields whose condition does not hold there; a continuous axis gives its two ends."""
+        values = {name: axis.points() or axis.ends() for name, axis in self.axes(arm).items()}
+        return conditions.points(values, self._applies(arm))
+
+    def corners(self, arm: Arm = "distilled") -> list[dict[str, Any]]:
+        """Return points of `arm` that together have the choices or both ends of every axis, each where its condition holds."""
         axes = self.axes(arm)
-        points = [axis.points() or axis.ends() for axis in axes.values()]
-        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*points)]
+        named = {field for axis in axes.values() for field in axis.when}
+        return conditions.corners({name: axis.ends() for name, axis in axes.items()}, named, self._applies(arm))
+
+    def _applies(self, arm: Arm) -> conditions.Applies:
+        return lambda name, point: self.applies(arm, self.search[name], point)
 
     def fields(self, arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that a trial's config is built from: the fixed ones, the sampled `params`, and those that the arm fixes."""
@@ -279,12 +228,10 @@ class SweepConfig:
         return TrialConfig(**self.fields(arm, params))
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """Return every value that the field `name` can take, or the ends of its interval; its other value where an arm does not search it."""
-        otherwise = self.fixed.get(name, TRIAL_DEFAULTS[name])
-        if name not in self.search:
-            return (otherwise,)
-        axis = self.search[name]
-        return axis.ends() if not axis.arms or otherwise in axis.ends() else (*axis.ends(), otherwise)
+        """Return every value that the field `name` can take, or the ends of its interval; its fixed or default value where it is not searched."""
+        other = (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
+        axis = self.search.get(name)
+        return other if axis is None else axis.ends() + (other if axis.when or axis.arms else ())
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
@@ -312,10 +259,15 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
-        choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
-        given = dataclasses.asdict(axis) | {"choices": choices or None, "arms": list(axis.arms) or None}
+        when = {field: _plain(values) for field, values in axis.when.items()}
+        lists = {"choices": _plain(axis.choices) or None, "arms": list(axis.arms) or None, "when": when or None}
+        given = dataclasses.asdict(axis) | lists
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})
+
+
+def _plain(values: tuple[Any, ...]) -> list[Any]:
+    return [list(value) if isinstance(value, tuple) else value for value in values]

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
-from kdsweep.config.arms import FIXED_BY, Arm
+from kdsweep.config.arms import Arm
+from kdsweep.config.axis import Axis
+from kdsweep.config.conditions import When, condition_problems
+from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
-    UNLABELED_SOURCES,
-    Axis,
+    TRIAL_DEFAULTS,
     Constraints,
     FinalistsConfig,
     StudyConfig,
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
+from kdsweep.config.sweep_problems import sweep_problems
+from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
@@ -62,7 +65,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*_arm_problems(sweep), *_trial_problems(sweep)]
+    problems += unbuildable or [*sweep_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -166,7 +169,11 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     problems += [
         f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
     ]
-    axes = {key for key, body in searched.items() if body is not None} if isinstance(searched, dict) else set()
+    axes = (
+        {k for k, body in searched.items() if body is not None and not _is_limited(body)}
+        if isinstance(searched, dict)
+        else set()
+    )
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in content.items()
@@ -199,14 +206,31 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             problems.append(
                 f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
             )
-        elif key in fixed and not (isinstance(body, dict) and body.get("arms")):
+        elif key in fixed and not _is_limited(body):
             problems.append(
                 f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
                 f"fixed.{key}=null the fixed value)"
             )
         elif (axis := _axis(key, body, problems)) is not None:
             axes[key] = axis
+    others = {key: value for key, value in {**TRIAL_DEFAULTS, **fixed}.items() if key not in axes}
+    named = {key: axis.when for key, axis in axes.items()}
+    problems += condition_problems(named, {key: axis.choices for key, axis in axes.items()}, others)
     return axes
+
+
+def _is_limited(body: object) -> bool:
+    """Return whether an axis is searched in some arms or under a condition alone, so that its field may have a fixed value too."""
+    return isinstance(body, dict) and bool(body.get("arms") or body.get("when"))
+
+
+def _when(content: object) -> When:
+    """Return an axis's condition, its values as the types of their fields. Raises TypeError for what is none."""
+    if not isinstance(content, dict) or not all(isinstance(values, list) and values for values in content.values()):
+        raise TypeError(f"when must read {{field: [value, ...]}}, such as {{soft_loss: [kl]}}, but got {content!r}")
+    if unknown := [name for name in content if name not in FIELD_TYPES]:
+        raise TypeError(f"when: unknown key {unknown[0]!r}{did_you_mean(unknown[0], FIELD_TYPES)}")
+    return {name: tuple(converted(value, FIELD_TYPES[name]) for value in values) for name, values in content.items()}
 
 
 def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
@@ -215,7 +239,7 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         return None
     hints = {item.name: item.type for item in dataclasses.fields(Axis)}
     unknown = [f"search.{key}: unknown key {name!r}{did_you_mean(name, hints)}" for name in body if name not in hints]
-    whole = FIELD_TYPES[key] is int
+    whole = NUMBERS.get(key) is int
     try:
         numbers = {
             name: converted(body[name], int if whole else float)
@@ -228,39 +252,15 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         if not isinstance(choices, list | tuple):
             raise TypeError(f"choices must be a list, but got {choices!r}")
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
-        if numbers and FIELD_TYPES[key] not in (int, float):
+        if numbers and key not in NUMBERS:
             raise TypeError("takes choices, not low and high")
         arms = converted(given.get("arms", ()), tuple[Arm, ...])
-        axis = Axis(**numbers, log=log, choices=made, arms=arms)
+        axis = Axis(**numbers, log=log, choices=made, arms=arms, when=_when(given.get("when", {})))
     except (TypeError, ConfigError) as error:
         problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
         return None
     problems += unknown
     return axis
-
-
-def _arm_problems(sweep: SweepConfig) -> list[str]:
-    """List what is wrong with the arms of axes and with the budget of an arm that the sweep cannot have."""
-    problems = []
-    if sweep.study.pseudo_labeled and not sweep.has_unlabeled():
-        problems.append(
-            f"study.pseudo_labeled: the arm needs texts without labels ({', '.join(UNLABELED_SOURCES)}), but there are none; "
-            f"null or 0 leaves it out, but got {sweep.study.pseudo_labeled}"
-        )
-    for key, axis in sweep.search.items():
-        lacking = [arm for arm in axis.arms if arm not in sweep.arms]
-        fixing = [arm for arm in axis.arms if key in FIXED_BY[arm]]
-        searching = [arm for arm in sweep.arms if key in sweep.axes(arm)]
-        if lacking:
-            problems.append(
-                f"search.{key}.arms: the sweep's arms are {', '.join(sweep.arms)}, but got {', '.join(lacking)}"
-            )
-        elif fixing:
-            stays = "; ".join(f"{arm} always has {key} {FIXED_BY[arm][key]}" for arm in fixing)
-            problems.append(f"search.{key}.arms: an arm that fixes {key} cannot search it: {stays}")
-        elif axis.arms and key in sweep.fixed and all(arm in searching or key in FIXED_BY[arm] for arm in sweep.arms):
-            problems.append(f"{key} is both fixed and searched in every arm; remove one")
-    return problems
 
 
 def _enqueue(
@@ -296,20 +296,3 @@ def _enqueue(
                 problems.append(f"enqueue: {key} must lie in {search[key].text()}, but got {value!r}")
         queue.append(point)
     return tuple(queue)
-
-
-def _trial_problems(sweep: SweepConfig) -> list[str]:
-    """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
-    problems: list[str] = []
-    for arm in sweep.arms:
-        axes = sweep.axes(arm)
-        base = {name: axis.ends()[0] for name, axis in axes.items()}
-        missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
-        if missing:
-            return missing
-        for point in [base, *({**base, name: end} for name, axis in axes.items() for end in axis.ends()[1:])]:
-            try:
-                sweep.trial(arm, point)
-            except ConfigError as error:
-                problems += error.problems
-    return problems

@@ -37,18 +37,13 @@ class TrialConfigs:
 
     def corners(self) -> list[TrialConfig]:
         """Return configs that together need every teacher, student and kind of rows that the sweep can ask for, distilled ones first."""
-        arms = [arm for arm in self._sweep.arms if self._sweep.budget(arm)]
-        return list(dict.fromkeys(self.of(arm, point) for arm in arms for point in self._points(arm)))
+        arms = [arm for arm in self._sweep.arms if self._sweep.budget(arm) and self._needs_more(arm)]
+        return list(dict.fromkeys(self.of(arm, point) for arm in arms for point in self._sweep.corners(arm)))
 
-    def _points(self, arm: Arm) -> list[dict[str, Any]]:
-        """Return points of an arm's axes that need all that distilled trials do not: none where its axes and its rows are theirs."""
-        axes, own = self._sweep.axes(arm), {name: axis for name, axis in self._sweep.axes(arm).items() if axis.arms}
-        base = {name: axis.ends()[0] for name, axis in axes.items()}
-        if arm == "distilled":
-            own = axes
-        elif not own and not self._sweep.has_unlabeled():
-            return []
-        return [base, *({**base, name: end} for name, axis in own.items() for end in axis.ends()[1:])]
+    def _needs_more(self, arm: Arm) -> bool:
+        """Return whether trials of `arm` can need what no distilled one does: other rows, or values of an axis that these do not search."""
+        limited = any(axis.arms for axis in self._sweep.axes(arm).values())
+        return arm == "distilled" or limited or self._sweep.has_unlabeled()
 
     def _agreed_precision(self, device: str) -> str:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))

@@ -25,7 +25,8 @@ import numpy as np
 import optuna
 
 from kdsweep.config.arms import PRIMARY
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.reading import read_trials
 from kdsweep.records.schema import missing_result
 from kdsweep.records.writing import write_sweep

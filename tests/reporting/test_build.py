@@ -28,7 +28,8 @@ from makers import (
 from kdsweep import report
 from kdsweep.analysis import leaderboard
 from kdsweep.config.arms import PRIMARY
-from kdsweep.config.sweep import Axis, FinalistsConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
