@@ -68,8 +68,9 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in named if not name.endswith("k_lin.bias")}
 
 
-def test_float32_gives_the_numbers_of_a_cpu(tiny_config: Config, replays: list[int]) -> None:
-    config = tiny_config(epochs=3)
+@pytest.mark.parametrize("moving", [{}, {"temperature": 8.0, "temperature_end": 1.0, "alpha": 0.0, "alpha_end": 1.0}])
+def test_float32_gives_the_numbers_of_a_cpu(tiny_config: Config, replays: list[int], moving: dict[str, float]) -> None:
+    config = tiny_config(epochs=3, **moving)
     (here, losses), (there, on_gpu) = (
         train(replace(config, device=device), Materials(), dropout=0.0) for device in ("cpu", "cuda")
     )
