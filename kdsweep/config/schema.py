@@ -173,7 +173,7 @@ def _axis(name: str, field: Schema) -> Schema:
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}
-    when = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
+    when: Schema = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
     if name not in NUMBERS:
         only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}, **when}
         return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))

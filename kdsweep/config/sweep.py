@@ -330,11 +330,16 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
-        when = {field: list(plain_values(dict(enumerate(values))).values()) for field, values in axis.when.items()}
-        choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
+        when = {field: _listed(values) for field, values in axis.when.items()}
+        choices = _listed(axis.choices)
         given = dataclasses.asdict(axis) | {"choices": choices or None, "when": when or None}
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})
+
+
+def _listed(values: tuple[Any, ...]) -> list[Any]:
+    """Return values as a YAML list holds them: tuples as lists."""
+    return [list(value) if isinstance(value, tuple) else value for value in values]
