@@ -38,10 +38,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
@@ -158,7 +159,8 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
 
 def _reason(trial: TrialRow) -> str | None:
     if trial.result is None:
-        return f"running or cut off, {len(trial.epochs)} of {trial.config.epochs} epochs done"
+        done = f"{len(trial.epochs)} of {plural(evaluations_of(trial.config), unit_of(trial.config))}"
+        return f"running or cut off, {done} done"
     if trial.result.status == "complete":
         return ", ".join(trial.result.violates) or None
     return trial.result.error or f"no reason was recorded; see {trial.folder.name}/log.txt"

@@ -173,9 +173,12 @@ def _axis(name: str, field: Schema) -> Schema:
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}
-    when: Schema = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
+    when: dict[str, Schema] = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
     if name not in NUMBERS:
-        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}, **when}
+        only: dict[str, Schema] = {
+            "choices": {"description": said["choices"], **choices, "type": ["array", "string"]},
+            **when,
+        }
         return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))
     step = _value(NUMBERS[name] | None, Range(above=0))
     parts = {

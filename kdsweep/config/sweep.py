@@ -188,6 +188,8 @@ class FinalistsConfig:
     """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
     seeds: Annotated[int, AT_LEAST_ONE] = 3
     """Fresh seeds for each configuration, none of which the search has used; 1 gives no verdict: one seed cannot separate luck from recipe."""
+    epochs_factor: Annotated[int, AT_LEAST_ONE] = 1
+    """How many times as long as in the search finalists are trained, those of every arm: `epochs`, or `max_steps` and `evaluations`, times this."""
 
 
 LONGEST_TAG = 64
@@ -268,7 +270,7 @@ class SweepConfig:
         top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
         tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
         counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
-        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
+        possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
         fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
         return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
 
@@ -276,6 +278,10 @@ class SweepConfig:
         """Return the seeds of the finalists' runs: those after the largest seed of the search."""
         first = max(self.values("seed")) + 1
         return tuple(range(first, first + self.finalists.seeds))
+
+    def length_factor(self, stage: Stage) -> int:
+        """Return how many times as long as a trial of the search one of `stage` is trained."""
+        return self.finalists.epochs_factor if stage == "finalists" else 1
 
     def grid(self, arm: Arm) -> list[dict[str, Any]]:
         """Return every point of the grid of `arm`, without fields whose condition does not hold there; a continuous axis gives its two ends."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
 from kdsweep.config.conditions import When, condition_problems, condition_text
+from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
@@ -62,7 +63,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*_trial_problems(sweep), *_queue_problems(sweep)]
+    problems += unbuildable or [*_trial_problems(sweep), *_queue_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:

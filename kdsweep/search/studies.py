@@ -50,6 +50,7 @@ class Studies:
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
         ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
         self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
+        self.finalists.check_length()
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
     # Progress ---------------------------------------------------------------------------------------------------------

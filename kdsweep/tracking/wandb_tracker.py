@@ -1,7 +1,7 @@
 """Send metrics to Weights & Biases: one run a trial, in the sweep's group.
 
-No error of W&B stops a trial. Names of metrics are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, and
-`val_accuracy` and the rest over `epoch`.
+No error of W&B stops a trial. Names of metrics are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, `L_relation` where a
+trial has it, and `val_accuracy` and the rest over `epoch`.
 """
 
 import os
@@ -69,8 +69,7 @@ class WandbRun:
         """Log one row a step, of what it has."""
         with self._sending():
             for step in steps if self.is_whole else ():
-                said = {name: value for name, value in asdict(step).items() if value is not None}
-                self._run.log(said, step=step.step)
+                self._run.log(step.logged(), step=step.step)
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Log an epoch's metrics into the row of its last step, without its mean training losses: W&B can smooth those of the steps."""

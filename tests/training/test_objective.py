@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_parts(tiny_config: Config) ->
 def test_what_an_objective_cannot_have_is_said_before_a_step(tiny_config: Config, materials: Materials) -> None:
     with pytest.raises(
         ValueError,
-        match=r"parts must be among \['L_soft', 'L_hard', 'L_total', 'temperature', 'alpha'\].*got \['L_new'\]",
+        match=r"parts must be among \['L_soft', 'L_hard', 'L_total', 'L_relation', 'temperature', 'alpha'\].*got \['L_new'\]",
     ):
         Objective(loss=hidden_loss, parts=("L_new",))
     with pytest.raises(
