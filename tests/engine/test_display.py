@@ -8,6 +8,7 @@ from makers import make_epoch
 from rich.console import Console
 from searches import sweep_of
 
+from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
@@ -114,6 +115,17 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(log.display._view())
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
+    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
+    for when in ({}, {"soft_loss": ("kl",)}):
+        file = io.StringIO()
+        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
+        display.plan(Console(file=file, width=200), sweep_of(search), {})
+        said.append(file.getvalue())
+    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
+    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
 
 
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
