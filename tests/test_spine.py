@@ -25,11 +25,13 @@ from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import tracked_runs
 from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.training import state
-from kdsweep.training.objective import Objective, objective_of
+from kdsweep.training.objective import Inputs, Objective, objective_of
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True},
     "alpha": {"low": 0.0, "high": 1.0},
+    "relation_weight": {"low": 0.1, "high": 1.0},
+    "relation_heads": {"choices": [2, 4]},
     "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
     "batch_size": {"choices": [8, 16]},
     "epochs": {"low": 1, "high": 2},
@@ -52,9 +54,9 @@ class Consumers:
         used: dict[str, Any] = {"batch_size": 0}
         self.used.append(used)
 
-        def loss(outputs: Any, targets: Any, labels: torch.Tensor, mask: torch.Tensor) -> Any:
-            used.update(real.loss.keywords, batch_size=max(len(labels), used["batch_size"]))
-            return real.loss(outputs, targets, labels, mask)
+        def loss(batch: Inputs) -> Any:
+            used.update(told(real.loss), batch_size=max(len(batch.labels), used["batch_size"]))
+            return real.loss(batch)
 
         return replace(real, loss=loss)
 
@@ -62,6 +64,11 @@ class Consumers:
         """Torch's, after a note of what it is given."""
         self.used[-1].update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
         return torch.optim.AdamW(groups, lr=lr, **options)
+
+
+def told(loss: Any) -> dict[str, Any]:
+    """The keywords of a loss, and those of the loss inside it."""
+    return {name: value for inner in loss.args for name, value in told(inner).items()} | loss.keywords
 
 
 def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Event]) -> None:

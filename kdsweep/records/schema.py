@@ -31,6 +31,10 @@ class StepMetrics:
     learning_rate: float
     L_relation: float = 0.0
     """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
+    soft_rows: int | None = None
+    """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
+    hard_rows: int | None = None
+    """Rows that L_hard is the mean over: those that have a label. None in older records."""
 
     def logged(self) -> dict[str, Any]:
         """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
@@ -64,10 +68,15 @@ class EpochMetrics:
     train_seconds: float
     evaluate_seconds: float
     L_relation: float = 0.0
+    soft_rows: int | None = None
+    """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
+    hard_rows: int | None = None
+    """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again: everything but the seconds."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""
+        kept = {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        return {name: value for name, value in kept.items() if not name.endswith("_rows")}
 
 
 @dataclass(frozen=True, kw_only=True)

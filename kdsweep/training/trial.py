@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.records.layout import TrialId
@@ -91,7 +91,7 @@ def run_trial(
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
     try:
-        rows, student = materials.rows(config), materials.student(config)
+        rows, student, objective = materials.rows(config), materials.student(config), make_objective(config)
         with leading(config, folder.path) as team:
             training, evaluation = distill(
                 student,
@@ -100,7 +100,8 @@ def run_trial(
                 on_start=log.start,
                 on_steps=log.steps,
                 on_epoch=log.epoch,
-                objective=make_objective(config),
+                objective=objective,
+                teacher=materials.online_teacher(config) if objective.teacher_outputs else None,
                 checkpoints=checkpoints,
                 team=team,
             )
@@ -162,7 +163,7 @@ def _measure_and_save(
     folder.write_predictions(evaluation.predictions())
     if log.pruned:
         outcome.status = "pruned"
-        outcome.error = f"pruned after epoch {len(log.epochs)} of {config.epochs}: others were ahead"
+        outcome.error = f"pruned after epoch {len(log.epochs)} of {evaluations(config)}: others were ahead"
     else:
         outcome.size_mb = save_student(student, config, folder.student)
         if log.slot.id.seed is not None and (tested := open_test(student, config, materials, folder)):
