@@ -264,15 +264,17 @@ class SweepDisplay:
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
+            f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
         plan(self._console, self._sweep, lines, self._warning)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses
         epoch = f"epoch {losses.epoch}/{trial.told.evaluations}   " if trial.told.unit == "epoch" else ""
+        relation = f"   L_relation {losses.L_relation:.3f}" if losses.L_relation else ""
         trial.metrics = (
-            f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}"
+            f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         )
         pace = trial.pace
         pace.reach(losses.step, event.steps)

@@ -61,6 +61,8 @@ class Plan:
     tracking_why: str
     seconds_per_trial: float
     """An estimate from a few timed batches."""
+    teacher_runs: bool = False
+    """Whether the teacher runs in every step of the trials that were timed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -105,7 +106,9 @@ class Preparation:
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
+        weight = max(corner.relation_weight for corner in corners)  # above 0, the teacher's passes are timed too
+        timed = [replace(corner, relation_weight=weight) for corner in (corners[0], corners[-1])]
+        seconds = [estimated_seconds(self._materials, config) for config in timed]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -119,6 +122,7 @@ class Preparation:
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
             seconds_per_trial=sum(seconds) / len(seconds),
+            teacher_runs=weight > 0,
         )
 
     def _phase(self, text: str) -> None:

@@ -25,6 +25,7 @@ from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
@@ -149,6 +150,7 @@ def check_inputs(
     teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
+    weight = max(config.relation_weight for config in corners)  # a corner of another axis has the least one
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
@@ -159,7 +161,7 @@ def check_inputs(
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
-        materials.check_student(config)
+        materials.check_student(replace(config, relation_weight=weight))
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
@@ -302,6 +304,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
+        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
     )
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)
