@@ -26,7 +26,8 @@ REPEATABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """Holds one training step's losses: L_soft with its T² but not alpha, L_hard unweighted, L_total = alpha L_soft + (1 - alpha) L_hard."""
+    """Holds one training step's losses: L_soft with its T² but not alpha, L_hard with its label smoothing but unweighted,
+    L_total = alpha L_soft + (1 - alpha) L_hard, each with the step's own T and alpha."""
 
     step: int
     epoch: int
@@ -38,6 +39,10 @@ class StepMetrics:
     """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
     hard_rows: int | None = None
     """Rows that L_hard is the mean over: those that have a label. None in older records."""
+    temperature: float | None = None
+    """T of this step, in float32; None where it is the same in all steps, or has no effect."""
+    alpha: float | None = None
+    """alpha of this step, in float32; None where it is the same in all steps."""
     L_relation: float = 0.0
     """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
 

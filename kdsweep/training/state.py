@@ -19,7 +19,7 @@ from kdsweep.training.data.tokens import Batch, Rows
 from kdsweep.training.evaluation import Evaluation
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.fast.team import ALONE, Team
-from kdsweep.training.objective import Objective
+from kdsweep.training.objective import RECORDED, Objective
 from kdsweep.training.readout import Taken
 
 
@@ -191,7 +191,7 @@ def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, tr
     return EpochMetrics(
         epoch=training.epoch,
         step=training.step,
-        **training.objective.named(losses.tolist()),
+        **{name: value for name, value in training.objective.named(losses.tolist()).items() if name in RECORDED},
         **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
         train_seconds=train_seconds,
         evaluate_seconds=evaluation.seconds,
