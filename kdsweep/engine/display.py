@@ -184,7 +184,8 @@ class SweepDisplay:
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
-        self._teacher_pace = Pace()
+        self._teachers: dict[str, tuple[Pace, str]] = {}
+        """How far each teacher is that is fine-tuned now, by its fold."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -213,7 +214,8 @@ class SweepDisplay:
             case TeacherStep():
                 self._teacher_step(event)
             case TeacherEpoch():
-                self._console.print(f"teacher, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+                of = f" of {event.fold}" if event.fold else ""
+                self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -238,16 +240,21 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
-        self._now, self._metrics, self._teacher_pace = event.text, "", Pace()
+        self._now, self._metrics, self._teachers = event.text, "", {}
         if not self._is_live:
             self._console.print(f"{event.text} …")
 
     def _teacher_step(self, event: TeacherStep) -> None:
-        pace = self._teacher_pace
+        pace, _ = self._teachers.get(event.fold, (Pace(), ""))
         pace.reach(event.step, event.steps)
-        self._metrics = f"step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        name = f"{event.fold}: " if event.fold else ""
+        line = f"{name}step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        self._teachers[event.fold] = pace, line
+        self._metrics = "   ".join(text for _, text in self._teachers.values())
+        if event.fold and event.step == event.steps:
+            del self._teachers[event.fold]
         if pace.seconds_left and pace.is_due():
-            self._log(f"teacher, {self._metrics}")
+            self._log(f"teacher, {line}")
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan

@@ -1,14 +1,16 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoch, TeacherStep
 from kdsweep.engine.messages import Messages, TrackedRuns
+from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
+from kdsweep.records import schema as records
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.schema import StepMetrics, TeacherResult
 from kdsweep.records.writing import TrialFolder
@@ -86,12 +88,15 @@ class Preparation:
             last, total = steps[-1], trial.epochs * -(-rows // trial.batch_size)
             self._messages.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
 
+        def on_epoch(epoch: records.TeacherEpoch) -> None:
+            if config.teacher_folds == 1:  # those of folds are sent as they end
+                self._messages.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy))
+
         watch = TeacherWatch(
             on_steps=on_steps,
-            on_epoch=lambda epoch: self._messages.send(
-                TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)
-            ),
+            on_epoch=on_epoch,
             checkpointing=self._checkpointing,
+            on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
         known = recorded_teacher(config, folder, self._materials, watch)
@@ -103,6 +108,18 @@ class Preparation:
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracked.run(label, teacher_trial(config)) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
+
+    def _folds_begun(self, config: TrialConfig) -> Callable[[], None]:
+        """Return a function that asks for help at its first call, where this is the first worker."""
+        asked = not self._is_first
+
+        def ask() -> None:
+            nonlocal asked
+            if not asked:
+                self._messages.send(FoldsBegun(folds=config.teacher_folds))
+            asked = True
+
+        return ask
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""

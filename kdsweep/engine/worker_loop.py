@@ -13,6 +13,7 @@ from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.preparation import Preparation
+from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
@@ -215,8 +216,16 @@ class Worker:
             )
 
 
-def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
-    """Join the sweep's study and run trials until there is none to take.
+def run_worker(
+    sweep: SweepConfig,
+    owner: str,
+    send: Send,
+    stop: StopRequest,
+    mode: Resolved | None = None,
+    *,
+    folds_alone: bool = False,
+) -> None:
+    """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
     `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out). Raises KDSweepError for a problem that the
     user can solve, Interrupted where this process is asked to stop.
@@ -224,5 +233,8 @@ def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mo
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
     alive.take()  # released by the system when this process ends, so that others notice
-    Worker(sweep, folder, owner, send, stop, mode).run()
+    if folds_alone:
+        help_with_folds(sweep, folder, owner, send, stop)
+    else:
+        Worker(sweep, folder, owner, send, stop, mode).run()
     worker_lock(folder, owner).unlink()

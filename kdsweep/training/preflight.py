@@ -21,6 +21,7 @@ from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import refused
 from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
@@ -80,7 +81,7 @@ def run_teacher(
     try:
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
-        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+        raise refused(failure) from failure
     for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
