@@ -9,7 +9,7 @@ checkpoints, so several processes fine-tune different folds side by side.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import nn
@@ -19,8 +19,9 @@ from kdsweep.errors import AssetError, DataError
 from kdsweep.records.schema import TeacherEpoch
 from kdsweep.training.data.splits import Data
 from kdsweep.training.data.tokens import Tokens
+from kdsweep.training.fine_tuning import FineTuning, Made, fine_tuning, kept_epochs
 from kdsweep.training.models import freeze
-from kdsweep.training.teacher import FineTuning, Made, Member, Teacher, TeacherWatch, fine_tuning
+from kdsweep.training.teacher import Member, Teacher, TeacherWatch
 
 
 def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
@@ -64,7 +65,9 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
     found = _fine_tune(tunings, watch, wait=False)
     found |= _fine_tune({fold: tuning for fold, tuning in tunings.items() if fold not in found}, watch, wait=True)
     made = [found[fold][0] for fold in tunings]
-    loads = [functools.partial(_load, tuning, one) for tuning, one in zip(tunings.values(), made, strict=True)]
+    loads: list[Callable[[], nn.Module]] = []
+    for tuning, one in zip(tunings.values(), made, strict=True):
+        loads.append(functools.partial(_load, tuning, one))
     model = loads[0]()
     loads[0] = lambda: model
     return Teacher(
@@ -75,6 +78,7 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
         epochs=_mean_epochs([one.epochs for one in made]),
         fine_tuned_seconds=sum(one.seconds for one in made),
         from_cache=all(from_cache for _, from_cache in found.values()),
+        kept_epochs=kept_epochs(made),
         ensemble=tuple(
             Member(weights_sha256=one.weights_sha256, load=load) for one, load in zip(made, loads, strict=True)
         ),

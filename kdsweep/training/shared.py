@@ -20,13 +20,15 @@ from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.joined import joined, joined_targets
 from kdsweep.training.models import model_config, size_mb, weights_sha256
 from kdsweep.training.reader import Reader, check_forward, reader
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
+from kdsweep.training.teacher_quality import Quality, seen_quality
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""
@@ -153,6 +155,11 @@ class Materials:
         """Return the teacher's speed, measured on its validation rows."""
         measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
         return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
+
+    def teacher_on_seen_rows(self, config: TrialConfig) -> Quality:
+        """Return the teacher's metrics on the training rows that it was fine-tuned on."""
+        with machine.threads(int(config.teacher_threads)):
+            return seen_quality(self.teacher(config), self.teacher_rows(config)[0])
 
     def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
         key = self._key(kind, config, fields)
