@@ -27,6 +27,7 @@ from kdsweep.engine.events import (
     Step,
     TeacherEpoch,
     TeacherStep,
+    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -178,7 +179,9 @@ class SweepDisplay:
         self._metric = sweep.study.metric
         self._now = ""
         self._metrics = ""
-        self._teacher_pace = Pace()
+        self._teacher_pace, self._texts_pace = Pace(), Pace()
+        self._making = ""
+        """What is made of the texts without labels."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -208,6 +211,8 @@ class SweepDisplay:
                 self._teacher_step(event)
             case TeacherEpoch():
                 self._console.print(f"teacher, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+            case TextsDone():
+                self._texts_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -243,6 +248,15 @@ class SweepDisplay:
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {self._metrics}")
 
+    def _texts_done(self, event: TextsDone) -> None:
+        if event.what != self._making:
+            self._making, self._texts_pace = event.what, Pace()
+        pace = self._texts_pace
+        pace.reach(event.done, event.texts)
+        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
+        if pace.seconds_left and pace.is_due():
+            self._log(self._metrics)
+
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
         source = "from the cache" if teacher.from_cache else "ready"
@@ -253,6 +267,7 @@ class SweepDisplay:
         longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
+            **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
             "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "

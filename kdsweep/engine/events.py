@@ -50,6 +50,16 @@ class TeacherEpoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextsDone:
+    """Reports how far the texts without labels are prepared."""
+
+    what: str
+    """What is made of them: their tokens, the teacher's logits."""
+    done: int
+    texts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Holds what is shown of this machine and of the rows before the first trial."""
 
@@ -61,6 +71,8 @@ class Plan:
     tracking_why: str
     seconds_per_trial: float
     """An estimate from a few timed batches."""
+    unlabeled: str = ""
+    """How many texts without labels there are, and how many were left out; empty without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +147,7 @@ Event = (
     | Offline
     | TeacherStep
     | TeacherEpoch
+    | TextsDone
     | Prepared
     | TrialStarted
     | Step
