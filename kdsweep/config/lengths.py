@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
+from kdsweep.config.sweep import ARM_NAMES, ARMS, TRIAL_DEFAULTS, Arm, SweepConfig
 
 
 def most_evaluations(sweep: SweepConfig) -> int:
@@ -43,7 +43,7 @@ def _count(values: list[int], what: str) -> str:
 def _values(sweep: SweepConfig, arm: Arm, name: str) -> list[Any]:
     """Return every value, or the ends of the interval, that trials of `arm` take of the field `name`."""
     axes = sweep.axes(arm)
-    return list(axes[name].ends() if name in axes else sweep.values(name))
+    return list(axes[name].ends() if name in axes else (sweep.fixed.get(name, TRIAL_DEFAULTS[name]),))
 
 
 def unread_problems(sweep: SweepConfig) -> list[str]:
