@@ -28,6 +28,7 @@ from kdsweep.engine.events import (
     Step,
     TeacherEpoch,
     TeacherStep,
+    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -186,6 +187,9 @@ class SweepDisplay:
         self._metrics = ""
         self._teachers: dict[str, tuple[Pace, str]] = {}
         """How far each teacher is that is fine-tuned now, by its fold."""
+        self._texts_pace = Pace()
+        self._making = ""
+        """What is made of the texts without labels."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -216,6 +220,8 @@ class SweepDisplay:
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
                 self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+            case TextsDone():
+                self._texts_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -256,6 +262,15 @@ class SweepDisplay:
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {line}")
 
+    def _texts_done(self, event: TextsDone) -> None:
+        if event.what != self._making:
+            self._making, self._texts_pace = event.what, Pace()
+        pace = self._texts_pace
+        pace.reach(event.done, event.texts)
+        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
+        if pace.seconds_left and pace.is_due():
+            self._log(self._metrics)
+
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
         source = "from the cache" if teacher.from_cache else "ready"
@@ -266,6 +281,7 @@ class SweepDisplay:
         longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
+            **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
             "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "

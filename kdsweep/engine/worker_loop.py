@@ -30,7 +30,7 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import Materials
+from kdsweep.training.shared import NO_PROGRESS, Materials
 from kdsweep.training.state import total_steps
 from kdsweep.training.trial import Slot, Watch, run_trial
 
@@ -54,7 +54,8 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials, self._messages = Materials(), Messages(send, stop)
+        self._messages = Messages(send, stop)
+        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)

@@ -12,7 +12,7 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialStarted
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialStarted
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -165,3 +165,13 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")
+
+
+def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
+    log = Log(clock)
+    for what in ("tokens", "the teacher's logits"):
+        for done in range(20_000, 1_000_001, 20_000):
+            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "tokens of 60,000/1,000,000 texts   about 7 min 50 s to go"
+    assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
