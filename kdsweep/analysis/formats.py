@@ -41,6 +41,8 @@ def plural(count: int, what: str) -> str:
 def enumerated(words: Sequence[str]) -> str:
     """Write words one after the other: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 _DROPPED = {
     "empty": "empty",
     "duplicates": "given twice",

@@ -296,9 +296,7 @@ class SweepDisplay:
         losses = event.losses
         epoch = f"epoch {losses.epoch}/{trial.told.evaluations}   " if trial.told.unit == "epoch" else ""
         relation = f"   L_relation {losses.L_relation:.3f}" if losses.L_relation else ""
-        trial.metrics = (
-            f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
-        )
+        trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
         if pace.seconds_left and pace.is_due():
