@@ -43,6 +43,25 @@ def enumerated(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+_DROPPED = {
+    "empty": "empty",
+    "duplicates": "given twice",
+    "labelled": "of labelled training rows",
+    "held_out": "of validation or test rows",
+}
+"""Why texts without labels are left out, by the name of their count."""
+
+
+def dropped_texts(dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels were left out and why: `3 empty, 5 of validation or test rows`; `none`."""
+    return ", ".join(f"{count:,} {_DROPPED[name]}" for name, count in dropped.items() if count) or "none"
+
+
+def unlabeled(texts: int, dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels there are, and how many were left out: `6,000 texts; left out: 3 empty`."""
+    return f"{texts:,} texts; left out: {dropped_texts(dropped)}"
+
+
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
     """Write how many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
     said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]

@@ -259,8 +259,8 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
-        when = {field: _plain(values) for field, values in axis.when.items()}
-        lists = {"choices": _plain(axis.choices) or None, "arms": list(axis.arms) or None, "when": when or None}
+        when = {field: _listed(values) for field, values in axis.when.items()}
+        lists = {"choices": _listed(axis.choices) or None, "arms": list(axis.arms) or None, "when": when or None}
         given = dataclasses.asdict(axis) | lists
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
@@ -269,5 +269,6 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})
 
 
-def _plain(values: tuple[Any, ...]) -> list[Any]:
+def _listed(values: tuple[Any, ...]) -> list[Any]:
+    """Return values as a YAML list holds them: tuples as lists."""
     return [list(value) if isinstance(value, tuple) else value for value in values]

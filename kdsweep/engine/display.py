@@ -28,6 +28,7 @@ from kdsweep.engine.events import (
     Step,
     TeacherEpoch,
     TeacherStep,
+    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -184,7 +185,11 @@ class SweepDisplay:
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
-        self._teacher_pace = Pace()
+        self._teachers: dict[str, tuple[Pace, str]] = {}
+        """How far each teacher is that is fine-tuned now, by its fold."""
+        self._texts_pace = Pace()
+        self._making = ""
+        """What is made of the texts without labels."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -213,7 +218,10 @@ class SweepDisplay:
             case TeacherStep():
                 self._teacher_step(event)
             case TeacherEpoch():
-                self._console.print(f"teacher, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+                of = f" of {event.fold}" if event.fold else ""
+                self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+            case TextsDone():
+                self._texts_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -238,16 +246,30 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
-        self._now, self._metrics, self._teacher_pace = event.text, "", Pace()
+        self._now, self._metrics, self._teachers = event.text, "", {}
         if not self._is_live:
             self._console.print(f"{event.text} …")
 
     def _teacher_step(self, event: TeacherStep) -> None:
-        pace = self._teacher_pace
+        pace, _ = self._teachers.get(event.fold, (Pace(), ""))
         pace.reach(event.step, event.steps)
-        self._metrics = f"step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        name = f"{event.fold}: " if event.fold else ""
+        line = f"{name}step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        self._teachers[event.fold] = pace, line
+        self._metrics = "   ".join(text for _, text in self._teachers.values())
+        if event.fold and event.step == event.steps:
+            del self._teachers[event.fold]
         if pace.seconds_left and pace.is_due():
-            self._log(f"teacher, {self._metrics}")
+            self._log(f"teacher, {line}")
+
+    def _texts_done(self, event: TextsDone) -> None:
+        if event.what != self._making:
+            self._making, self._texts_pace = event.what, Pace()
+        pace = self._texts_pace
+        pace.reach(event.done, event.texts)
+        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
+        if pace.seconds_left and pace.is_due():
+            self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
@@ -259,21 +281,22 @@ class SweepDisplay:
         longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
+            **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
             "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
+            f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
         plan(self._console, self._sweep, lines, self._warning)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses
         epoch = f"epoch {losses.epoch}/{trial.told.evaluations}   " if trial.told.unit == "epoch" else ""
-        trial.metrics = (
-            f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}"
-        )
+        relation = f"   L_relation {losses.L_relation:.3f}" if losses.L_relation else ""
+        trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
         if pace.seconds_left and pace.is_due():

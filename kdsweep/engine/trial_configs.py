@@ -49,12 +49,14 @@ class TrialConfigs:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))
 
     def _agreed_teacher_threads(self, named: int | None) -> int:
-        """Return the threads that fine-tune the teacher: as agreed, else as recorded (older versions used all cores), else `named` or all."""
+        """Return the threads that fine-tune the teacher: as agreed, else as recorded (older versions used all cores), else `named`, else
+        all, or with folds a worker's share: workers fine-tune teachers of folds side by side."""
         folder = teacher_folder(self._folder)
 
         def count() -> int:
             if (folder / "config.yaml").exists():
                 return int(read_teacher_config(folder).teacher_threads)
-            return named or available_cores()
+            folds = max(self._sweep.values("teacher_folds"))
+            return named or (self._threads if folds > 1 else available_cores())
 
         return self._agreements.agreed_teacher_threads(count)

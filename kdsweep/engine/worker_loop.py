@@ -13,6 +13,7 @@ from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.preparation import Preparation
+from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
@@ -29,7 +30,7 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import Materials
+from kdsweep.training.shared import NO_PROGRESS, Materials
 from kdsweep.training.state import total_steps
 from kdsweep.training.trial import Slot, Watch, run_trial
 
@@ -53,7 +54,8 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials, self._messages = Materials(), Messages(send, stop)
+        self._messages = Messages(send, stop)
+        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
@@ -215,8 +217,16 @@ class Worker:
             )
 
 
-def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
-    """Join the sweep's study and run trials until there is none to take.
+def run_worker(
+    sweep: SweepConfig,
+    owner: str,
+    send: Send,
+    stop: StopRequest,
+    mode: Resolved | None = None,
+    *,
+    folds_alone: bool = False,
+) -> None:
+    """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
     `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out). Raises KDSweepError for a problem that the
     user can solve, Interrupted where this process is asked to stop.
@@ -224,5 +234,8 @@ def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mo
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
     alive.take()  # released by the system when this process ends, so that others notice
-    Worker(sweep, folder, owner, send, stop, mode).run()
+    if folds_alone:
+        help_with_folds(sweep, folder, owner, send, stop)
+    else:
+        Worker(sweep, folder, owner, send, stop, mode).run()
     worker_lock(folder, owner).unlink()

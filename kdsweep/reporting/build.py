@@ -12,7 +12,7 @@ from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.finalists import Finals
-from kdsweep.analysis.formats import duration, plural, truncated
+from kdsweep.analysis.formats import duration, plural, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
@@ -168,6 +168,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
                 "duplicates dropped",
                 f"{teacher.duplicates_dropped:,} rows of training or validation that a later split has too",
             ),
+            *_unlabeled(found),
             *_oddities(found, teacher),
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
@@ -209,8 +210,19 @@ def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, st
     return lines
 
 
+def _unlabeled(found: SweepRecords) -> list[tuple[str, str]]:
+    """Return lines about the texts without labels, of the trial that had most; empty where no trial had any."""
+    results = [trial.result for trial in found.trials if trial.result and trial.result.unlabeled_rows]
+    if not results:
+        return []
+    most = max(results, key=lambda result: result.unlabeled_rows)
+    told = unlabeled(most.unlabeled_rows, most.unlabeled_dropped)
+    return [("texts without labels", told), ("their data", f"sha256 {most.unlabeled_sha256}")]
+
+
 def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
-    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
+    cut = result.truncated_rows
+    return any(cut[name] != teacher.truncated_rows.get(name) for name in cut if name != "unlabeled")
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:

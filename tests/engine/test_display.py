@@ -13,7 +13,7 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialEnded, TrialStarted
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -118,6 +118,17 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
+    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
+    for when in ({}, {"soft_loss": ("kl",)}):
+        file = io.StringIO()
+        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
+        display.plan(Console(file=file, width=200), sweep_of(search), {})
+        said.append(file.getvalue())
+    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
+    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
+
+
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
@@ -185,3 +196,13 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")
+
+
+def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
+    log = Log(clock)
+    for what in ("tokens", "the teacher's logits"):
+        for done in range(20_000, 1_000_001, 20_000):
+            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "tokens of 60,000/1,000,000 texts   about 7 min 50 s to go"
+    assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4

@@ -179,9 +179,8 @@ def test_a_field_is_drawn_where_it_was_searched(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("few_resamples")
-@pytest.mark.parametrize("count", [60])
-def test_a_field_with_a_condition_has_an_importance_too(count: int) -> None:
-    found = importances.parameter_importances(partly_searched(count))
+def test_a_field_with_a_condition_has_an_importance_too() -> None:
+    found = importances.parameter_importances(partly_searched(60))
     assert found.plot and set(found.plot.data[0].y) == set(SOFT)
     assert sum(found.plot.data[0].x) == pytest.approx(1)
 

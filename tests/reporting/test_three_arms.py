@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from makers import make_finals, make_full, page_of
+from makers import make_finalist, make_finals, make_full, make_teacher_tested, page_of
 
 from kdsweep.analysis.finalists import third_arm_json
 from kdsweep.analysis.read_finals import read_finals
@@ -59,7 +59,7 @@ def test_the_third_arm_is_compared_with_both_others_and_corrected_with_all_secon
 def test_words_and_table_answer_what_soft_targets_add_to_more_text(three: Report) -> None:
     answers = dict(three.questions)
     assert (
-        "Soft targets are worth more than the teacher's hard labels on the same texts: distilled finalists make +3."
+        "Soft targets are worth more than the teacher's hard labels on the same texts: distilled finalists make +2."
         in (answers[QUESTION])
     )
     assert "More text helps with hard labels alone: pseudo-labeled finalists make +" in answers[QUESTION]
@@ -69,6 +69,19 @@ def test_words_and_table_answer_what_soft_targets_add_to_more_text(three: Report
         said = " ".join(text.split())
         assert QUESTION in said and "pseudo-labeled 0" in said and "distilled finalists against" in said
         assert "2 of 12 pseudo-labeled trials complete" in said or text == terminal_text(three)
+
+
+def test_one_configuration_an_arm_is_told_as_a_pair_and_one_seed_cannot_tell(tmp_path: Path) -> None:
+    sweep = make_full(tmp_path / "s", unlabeled_file="more.csv")
+    make_teacher_tested(tmp_path / "s", 0.9)
+    for arm, share in zip(ARMS, (0.86, 0.80, 0.83), strict=True):
+        make_finalist(tmp_path / "s", sweep, arm, 0, 1, share)
+    assert dict(write_report(tmp_path / "s").questions)[QUESTION].count(": cannot tell.") == 2
+    for arm, share in zip(ARMS, (0.86, 0.80, 0.83), strict=True):
+        make_finalist(tmp_path / "s", sweep, arm, 0, 2, share)
+    said = dict(write_report(tmp_path / "s").questions)[QUESTION]
+    assert said.startswith("Of these two configurations alone, the distilled one makes +")
+    assert said.count("): better of this pair.") == 2
 
 
 def test_no_third_arm_shows_in_a_sweep_of_two(two: Report) -> None:
