@@ -17,7 +17,7 @@ from kdsweep.config.sweep import (
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
+from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
@@ -158,7 +158,7 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     """
     if not isinstance(content, dict):
         problems.append(
-            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+            f"fixed must be a mapping that names at least the teacher (teacher or teacher_file) and the data, but got {content!r}"
         )
         return {}
     problems += [
@@ -269,9 +269,6 @@ def _enqueue(
 def _trial_problems(sweep: SweepConfig) -> list[str]:
     """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
     base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
-    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
-    if missing:
-        return missing
     problems: list[str] = []
     for name, axis in sweep.search.items():
         for end in axis.ends():
