@@ -21,6 +21,8 @@ class Split:
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: np.ndarray
+    ids: tuple[str, ...] | None = None
+    """Each row's id; None without an id_column."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -29,7 +31,8 @@ class Split:
         """Return the rows with the numbers `rows`, in that order."""
         texts = tuple(self.texts[row] for row in rows)
         pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
-        return Split(texts=texts, pairs=pairs, labels=self.labels[rows])
+        ids = tuple(self.ids[row] for row in rows) if self.ids is not None else None
+        return Split(texts=texts, pairs=pairs, labels=self.labels[rows], ids=ids)
 
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
@@ -50,6 +53,8 @@ class Data:
     """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
+    all_ids: frozenset[str] = frozenset()
+    """The ids of all rows as read, of those left out too; empty without an id_column."""
 
     def sizes(self) -> dict[str, int]:
         """Count the rows of each split that there is."""
@@ -110,6 +115,7 @@ def load_data(config: TrialConfig) -> Data:
         duplicates_dropped=dropped + dropped_validation + dropped_test,
         empty_texts_dropped=sum(rows.empty_dropped for rows in raw.values()),
         conflicting_texts=_conflicting(splits.values()),
+        all_ids=frozenset().union(*(rows.all_ids for rows in raw.values())),
     )
     _check_left(config, data, splits.values())
     return data
@@ -136,7 +142,12 @@ def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
             f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(in_order(unseen))}"
         )
     labels = np.array([index[name] for name in rows.names], dtype=np.int64)
-    return Split(texts=tuple(rows.texts), pairs=tuple(rows.pairs) if rows.pairs else None, labels=labels)
+    return Split(
+        texts=tuple(rows.texts),
+        pairs=tuple(rows.pairs) if rows.pairs else None,
+        labels=labels,
+        ids=tuple(rows.ids) if rows.ids else None,
+    )
 
 
 def _conflicting(splits: Iterable[Split]) -> int:
