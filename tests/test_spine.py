@@ -25,7 +25,7 @@ from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import tracked_runs
 from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.training import state
-from kdsweep.training.objective import Objective, objective_of
+from kdsweep.training.objective import Inputs, Objective, objective_of
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True},
@@ -52,9 +52,9 @@ class Consumers:
         used: dict[str, Any] = {"batch_size": 0}
         self.used.append(used)
 
-        def loss(outputs: Any, targets: Any, labels: torch.Tensor, mask: torch.Tensor) -> Any:
-            used.update(real.loss.keywords, batch_size=max(len(labels), used["batch_size"]))
-            return real.loss(outputs, targets, labels, mask)
+        def loss(batch: Inputs) -> Any:
+            used.update(real.loss.keywords, batch_size=max(len(batch.labels), used["batch_size"]))
+            return real.loss(batch)
 
         return replace(real, loss=loss)
 

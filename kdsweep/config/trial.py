@@ -276,6 +276,11 @@ UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *h
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
 
+def evaluations(config: TrialConfig) -> int:
+    """Return how often a trial's student is evaluated on validation: after each of its `epochs`, or of `evaluations` parts of `max_steps`."""
+    return config.epochs if config.max_steps is None else config.evaluations
+
+
 def decided_by(role: Role) -> tuple[str, ...]:
     """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
     return tuple(name for name, first in ROLES.items() if first <= role)

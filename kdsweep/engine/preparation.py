@@ -28,11 +28,6 @@ from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 
 
-def steps_of(config: TrialConfig, materials: Materials) -> int:
-    """Return the number of steps of a whole training with `config`."""
-    return config.epochs * -(-len(materials.data(config).train) // config.batch_size)
-
-
 class Preparation:
     """Prepares a worker for its first trial; the first worker of a run (`is_first`) checks more, and reports what is ready."""
 
@@ -86,7 +81,8 @@ class Preparation:
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:
-            last, total = steps[-1], steps_of(teacher_trial(config), self._materials)
+            trial, rows = teacher_trial(config), len(self._materials.data(config).train)
+            last, total = steps[-1], trial.epochs * -(-rows // trial.batch_size)
             self._messages.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
 
         watch = TeacherWatch(

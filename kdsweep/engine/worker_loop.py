@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
 from kdsweep.engine.messages import Messages, TrackedRuns
-from kdsweep.engine.preparation import Preparation, steps_of
+from kdsweep.engine.preparation import Preparation
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
@@ -29,6 +29,7 @@ from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials
+from kdsweep.training.state import total_steps
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5
@@ -130,7 +131,7 @@ class Worker:
         )
         names = [*self._sweep.search, *(["seed"] if trial.seed is not None else [])]
         params = {name: getattr(config, name) for name in names}
-        self._send(TrialStarted(id=trial, attempt=slot.attempt, params=params, epochs=config.epochs))
+        self._send(TrialStarted(id=trial, attempt=slot.attempt, params=params, epochs=evaluations(config)))
         path = trial_folder(self._folder, trial)
         result = self._recorded(path, config) or answered_duplicate(
             self._studies, assignment, TrialFolder(path), config, metric=self._sweep.study.metric
@@ -181,10 +182,10 @@ class Worker:
         def on_epoch(epoch: EpochMetrics) -> bool:
             self._send(Epoch(metrics=epoch))
             assignment.report(getattr(epoch, metric), epoch.epoch)
-            return epoch.epoch < config.epochs and assignment.should_prune()
+            return epoch.epoch < evaluations(config) and assignment.should_prune()
 
         def on_steps(steps: Sequence[StepMetrics]) -> None:
-            self._send(Step(losses=steps[-1], steps=steps_of(config, self._materials)))
+            self._send(Step(losses=steps[-1], steps=total_steps(self._materials.rows(config)[0], config)))
 
         watch = Watch(
             on_steps=on_steps,

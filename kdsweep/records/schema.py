@@ -29,6 +29,10 @@ class StepMetrics:
     L_hard: float
     L_total: float
     learning_rate: float
+    soft_rows: int | None = None
+    """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
+    hard_rows: int | None = None
+    """Rows that L_hard is the mean over: those that have a label. None in older records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +60,15 @@ class EpochMetrics:
     """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
+    soft_rows: int | None = None
+    """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
+    hard_rows: int | None = None
+    """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again: everything but the seconds."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""
+        kept = {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        return {name: value for name, value in kept.items() if not name.endswith("_rows")}
 
 
 @dataclass(frozen=True, kw_only=True)

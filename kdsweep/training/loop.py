@@ -5,7 +5,6 @@ logits. A teacher is fine-tuned by this loop too, with alpha 0.
 """
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.checkpoints import NOT_KEPT, Checkpoints
-from kdsweep.training.data.tokens import Batch, Rows, split_batch, training_batches
+from kdsweep.training.data.order import batches_of_steps
+from kdsweep.training.data.tokens import Batch, Rows, split_batch
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
@@ -26,14 +26,16 @@ from kdsweep.training.fast.families import family_of
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
-from kdsweep.training.objective import TOTAL, Objective, objective_of
+from kdsweep.training.objective import TOTAL, Inputs, Objective, objective_of
 from kdsweep.training.readout import Readout, Taken
 from kdsweep.training.state import (
     Training,
     epoch_metrics,
     optimizer_and_schedule,
+    row_counts,
     step_metrics,
-    steps_per_epoch,
+    steps_until,
+    total_steps,
     weight_decay_so_far,
 )
 
@@ -51,7 +53,8 @@ def distill(
     checkpoints: Checkpoints = NOT_KEPT,
     team: Team = ALONE,
 ) -> tuple[Training, Evaluation]:
-    """Train `student` in place for `config.epochs`, or until `on_epoch` returns True; return its state and the last evaluation.
+    """Train `student` in place for `config.epochs` or `config.max_steps`, or until `on_epoch` returns True; return its state and the last
+    evaluation.
 
     The loss is that of `objective`; without one, of `objective_of(config)`. Training continues from the newest checkpoint, if there
     is one; `on_start` gets the state from which it starts. Raises NonFiniteLoss, which names the first step whose loss is nan or
@@ -62,17 +65,23 @@ def distill(
     objective.check(train)
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
-    optimizer, schedule = optimizer_and_schedule(student, config, steps=config.epochs * steps_per_epoch(train, config))
+    optimizer, schedule = optimizer_and_schedule(student, config, steps=total_steps(train, config))
     graphs = Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None
     training = Training(
-        student=student, objective=objective, optimizer=optimizer, schedule=schedule, team=team, graphs=graphs
+        student=student,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        team=team,
+        graphs=graphs,
+        known={name: torch.from_numpy(mask).to(train.labels.device).float() for name, mask in train.known().items()},
     )
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
     evaluation = None
     with checkpoints.guarding(), own_stream(config.device):
-        while training.epoch <= config.epochs:
+        while training.epoch <= evaluations(config):
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
             evaluation = evaluate(student, validation, team)
@@ -104,40 +113,43 @@ def distill_epoch(
     on_steps: Callable[[Sequence[StepMetrics]], None],
     checkpoints: Checkpoints = NOT_KEPT,
 ) -> Tensor:
-    """Train one pass over `rows`, from the step of `training`; return its mean losses over rows, in the order of the objective's
-    `names`, float64 [len(names)]."""
+    """Train one pass over `rows` (with max_steps: the steps until the next evaluation), from the step of `training`; return its mean
+    losses over rows, in the order of the objective's `names`, float64 [len(names)]."""
     student, objective, schedule, team = training.student, training.objective, training.schedule, training.team
     student.train()
-    if training.rows_seen == 0:  # dropout: an epoch's randomness does not depend on earlier epochs
+    if training.step == steps_until(
+        training.epoch - 1, rows, config
+    ):  # dropout: an epoch's randomness does not depend on earlier epochs
         torch.manual_seed(config.seed * 1_000_003 + training.epoch)
 
     def read(steps: Sequence[Taken]) -> None:
         for step in steps:
-            training.losses = training.losses + step.rows * torch.tensor(step.losses, dtype=torch.float64)
-            training.rows_seen += step.rows
+            counts = torch.tensor(step.rows, dtype=torch.float64)
+            training.losses = training.losses + counts * torch.tensor(step.losses, dtype=torch.float64)
+            training.rows_seen = training.rows_seen + counts
         on_steps([step_metrics(step, training.epoch, objective) for step in steps])
 
     update = functools.partial(_update, training, rows, config)
     readout = Readout(read)
-    batches = training_batches(rows.tokens, batch_size=config.batch_size, seed=config.seed, epoch=training.epoch)
-    done = training.step - (training.epoch - 1) * steps_per_epoch(rows, config)
+    last, whole = steps_until(training.epoch, rows, config), total_steps(rows, config)
     with shortcuts(student, outputs=objective.student_outputs):
-        for batch in itertools.islice(batches, done, None):
+        for batch in batches_of_steps(rows, config, first=training.step + 1, last=last):
             if team.size > 1:  # dropout of its own in each process; a checkpoint holds the leader's generators
                 torch.manual_seed((config.seed * 1_000_003 + training.step) * team.size + team.rank)
+            training.progress.fill_(training.step / max(1, whole - 1))
             graphs = training.graphs if training.micro_batches == 1 else None
             losses = graphs.step(batch, update) if graphs else update(batch)
             training.step += 1
             rate = float(schedule.get_last_lr()[0])
             schedule.step()
-            readout.add(Taken(training.step, len(batch.rows), rate, losses))
+            readout.add(Taken(training.step, row_counts(batch, rows, objective), rate, losses))
             due = team.any(checkpoints.due())
             if due:
                 readout.finish()
             if due and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
     readout.finish()
-    return training.losses / training.rows_seen
+    return training.losses / training.rows_seen.clamp(min=1)
 
 
 def _update(training: Training, rows: Rows, config: TrialConfig, batch: Batch) -> Tensor:
@@ -199,9 +211,22 @@ def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialC
             stack.enter_context(weights_in_bfloat16(training.student))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
             outputs = training.student(**piece.inputs, **flags)
-        read = {name: outputs[name] for name in ("logits", *objective.student_outputs)}
-        targets = {name: rows.targets[name][piece.rows] for name in objective.targets}
-        losses = objective.loss(read, targets, rows.labels[piece.rows], piece.inputs["attention_mask"])
+        inputs = Inputs(
+            student={name: outputs[name] for name in ("logits", *objective.student_outputs)},
+            teacher={},
+            targets={name: rows.targets[name][piece.rows] for name in objective.targets},
+            labels=rows.labels[piece.rows],
+            mask=piece.inputs["attention_mask"],
+            weights={name: _weights(known, piece, whole) for name, known in training.known.items()},
+            progress=training.progress,
+        )
+        losses = objective.loss(inputs)
         share = len(piece.rows) / len(whole.rows)
         (losses[TOTAL] if share == 1 else share * losses[TOTAL]).backward()
     return share * torch.stack([losses[name] for name in objective.names]).detach()
+
+
+def _weights(known: Tensor, piece: Batch, whole: Batch) -> Tensor:
+    """Return the weights [B] of a piece's rows in a part that counts the rows where `known` [N] is 1: with mean 1 over the `whole` batch, or 0
+    where it has no such row."""
+    return known[piece.rows] / known[whole.rows].mean().clamp(min=1 / len(whole.rows))

@@ -23,28 +23,46 @@ class LossParts(NamedTuple):
     hard: Tensor
 
 
-def soft_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Compute L_soft = T² KL(p_T || q_S) of logits [B, C], mean over rows, in float32; 0-d."""
+def soft_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, weights: Tensor | None = None
+) -> Tensor:
+    """Compute L_soft = T² KL(p_T || q_S) of logits [B, C], mean over rows, each times its weight [B], in float32; 0-d."""
     log_q = functional.log_softmax(student_logits.float() / temperature, dim=-1)
     log_p = functional.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+    if weights is None:
+        return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+    rows = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+    return (weights * rows).mean() * temperature**2
 
 
-def hard_loss(student_logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute L_hard, the cross-entropy of logits [B, C] against classes [B], mean over rows, in float32; 0-d."""
-    return functional.cross_entropy(student_logits.float(), labels)
+def hard_loss(student_logits: Tensor, labels: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Compute L_hard, the cross-entropy of logits [B, C] against classes [B], mean over rows, each times its weight [B], in float32; 0-d.
+
+    A row of weight 0 may have class -1: it has no label.
+    """
+    if weights is None:
+        return functional.cross_entropy(student_logits.float(), labels)
+    return (weights * functional.cross_entropy(student_logits.float(), labels.clamp(min=0), reduction="none")).mean()
 
 
 def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    alpha: float,
+    soft_weights: Tensor | None = None,
+    hard_weights: Tensor | None = None,
 ) -> LossParts:
     """Compute L = alpha L_soft + (1 - alpha) L_hard, for logits [B, C] and classes [B]. No branch on alpha or T.
 
+    The weights [B] count each row in its part, with mean 1 over the batch; None: all rows alike.
     Raises ValueError for logits that are not two [B, C] of one shape.
     """
     if student_logits.ndim != 2 or student_logits.shape != teacher_logits.shape:
         shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise ValueError(f"student and teacher logits must both be [B, C], but got {shapes}")
-    soft = soft_loss(student_logits, teacher_logits, temperature=temperature)
-    hard = hard_loss(student_logits, labels)
+    soft = soft_loss(student_logits, teacher_logits, temperature=temperature, weights=soft_weights)
+    hard = hard_loss(student_logits, labels, weights=hard_weights)
     return LossParts(total=alpha * soft + (1 - alpha) * hard, soft=soft, hard=hard)

@@ -24,18 +24,36 @@ OUTPUTS = frozenset({"hidden_states"})
 """A student's outputs beside its logits. `hidden_states`: its embeddings and each layer's output, [B, L, H] each, first to last."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Holds what a loss is computed from, for the rows of a batch or of a piece of it."""
+
+    student: Mapping[str, Any]
+    """The student's outputs by transformers' names: `logits` [B, C] and those in `Objective.student_outputs`."""
+    teacher: Mapping[str, Any]
+    """The outputs of the teacher, run on the same tokens, that are in `Objective.teacher_outputs`; empty where it has none."""
+    targets: Mapping[str, Tensor]
+    """The rows' targets, each [B, …]."""
+    labels: Tensor
+    """Classes, int64 [B]; -1 where a row has none."""
+    mask: Tensor
+    """1 for a token, 0 for padding, [B, L]."""
+    weights: Mapping[str, Tensor]
+    """Each row's weight in a loss part, by the part's name, float32 [B], with mean 1 over the whole batch: 0 for a row that the part does
+    not count. A part that is missing here weighs all rows alike."""
+    progress: Tensor
+    """(step - 1) / (steps - 1) of the whole training, in [0, 1], 0-d float32."""
+
+
 class Loss(Protocol):
-    """Computes, as a pure function, the named loss parts of a batch, `L_total` among them: each 0-d, and a mean over the batch's rows.
+    """Computes, as a pure function, the named loss parts of a batch, `L_total` among them: each 0-d, and a mean of weighted rows.
 
     Where a batch is cut into pieces, or shared by several processes, the parts of each piece are weighed by its rows. A GPU may run the
     function as part of a recorded CUDA graph: it must not read a tensor's values on the host.
     """
 
-    def __call__(
-        self, outputs: Mapping[str, Any], targets: Mapping[str, Tensor], labels: Tensor, mask: Tensor, /
-    ) -> Mapping[str, Tensor]:
-        """Return the loss parts of a batch: of the student's `outputs` by transformers' names, `logits` [B, C] and those in
-        `student_outputs`; its `targets`, each [B, …]; its classes `labels` [B]; and a `mask` [B, L], 1 for a token, 0 for padding."""
+    def __call__(self, batch: Inputs, /) -> Mapping[str, Tensor]:
+        """Return the loss parts of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +65,8 @@ class Objective:
     """Names of the loss's parts beside `L_total`, each with a column in `StepMetrics` and `EpochMetrics`."""
     student_outputs: frozenset[str] = frozenset()
     """Names from `OUTPUTS` that the loss reads of the student beside the logits; it gets no others."""
+    teacher_outputs: frozenset[str] = frozenset()
+    """Names from `OUTPUTS` that the loss reads of the teacher, which then runs on every batch, frozen; it gets no others."""
     targets: frozenset[str] = frozenset()
     """Names from `Rows.targets` that the loss reads; it gets no others."""
 
@@ -82,15 +102,15 @@ def objective_of(config: TrialConfig) -> Objective:
     return Objective(loss=loss, targets=frozenset({TEACHER_LOGITS}))
 
 
-def _distillation(
-    outputs: Mapping[str, Any],
-    targets: Mapping[str, Tensor],
-    labels: Tensor,
-    mask: Tensor,
-    *,
-    temperature: float,
-    alpha: float,
-) -> dict[str, Tensor]:
-    student, teacher = outputs["logits"], targets[TEACHER_LOGITS]
-    parts = distillation_loss(student, teacher, labels, temperature=temperature, alpha=alpha)
+def _distillation(batch: Inputs, *, temperature: float, alpha: float) -> dict[str, Tensor]:
+    student, teacher = batch.student["logits"], batch.targets[TEACHER_LOGITS]
+    parts = distillation_loss(
+        student,
+        teacher,
+        batch.labels,
+        temperature=temperature,
+        alpha=alpha,
+        soft_weights=batch.weights.get("L_soft"),
+        hard_weights=batch.weights.get("L_hard"),
+    )
     return {TOTAL: parts.total, "L_soft": parts.soft, "L_hard": parts.hard}

@@ -11,19 +11,21 @@ import torch
 from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import truncated
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig, evaluations
 from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
 from kdsweep.records.reading import read_teacher
 from kdsweep.records.schema import TeacherEpoch, TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
+from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
-from kdsweep.training.data.tokens import evaluation_batches
+from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
 from kdsweep.training.shared import Materials, student_source
+from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 
 GAP_CLOSED = 0.04
@@ -269,23 +271,32 @@ def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[li
 def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     """Estimate the seconds that one trial of `config` takes here, from `TIMED_BATCHES` batches of a throwaway student on one device.
 
-    epochs · (training + evaluation seconds, each scaled from the timed rows to all rows) / devices_per_trial.
+    (steps · seconds of a timed step + evaluations · seconds of an evaluation, scaled from the timed rows to all rows) / devices_per_trial.
     """
     train, validation = materials.rows(config)
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(train.labels))[: TIMED_BATCHES * config.batch_size]
-    held_out = rng.permutation(len(validation.labels))[: len(rows)]
+    timed = train.take(_timed_rows(train, config, rng))
+    held_out = rng.permutation(len(validation.labels))[: len(timed.labels)]
     passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; on a GPU the second records graphs
-    short = replace(config, epochs=passes, learning_rate=1e-6)  # so small that the loss stays finite
+    short = replace(config, epochs=passes, max_steps=None, learning_rate=1e-6)  # so small that the loss stays finite
     training, _ = distill(
         materials.student(config),
-        train.take(rows),
+        timed,
         validation.take(held_out),
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
     )
     last = training.history[-1]
-    train_seconds = last.train_seconds * len(train.labels) / len(rows)
+    step_seconds = last.train_seconds / steps_per_pass(timed, config)
     evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
-    return config.epochs * (train_seconds + evaluate_seconds) / config.devices_per_trial
+    seconds = total_steps(train, config) * step_seconds + evaluations(config) * evaluate_seconds
+    return seconds / config.devices_per_trial
+
+
+def _timed_rows(train: Rows, config: TrialConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draw `TIMED_BATCHES` batches of rows, with as many texts without labels as the batches of the training have; such texts last."""
+    wanted, known = TIMED_BATCHES * config.batch_size, len(train.labels) - train.extra
+    labeled = max(1, round(wanted * labeled_share(train, config))) if train.extra else wanted
+    others = known + rng.permutation(train.extra)[: wanted - labeled]
+    return np.concatenate([rng.permutation(known)[:labeled], others])

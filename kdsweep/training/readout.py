@@ -14,10 +14,10 @@ READ_EVERY = 10
 
 
 class Taken(NamedTuple):
-    """Holds one step: its number, its number of rows, its learning rate, and its losses, the total first."""
+    """Holds one step: its number, the number of rows that each loss is a mean over, its learning rate, and its losses, the total first."""
 
     step: int
-    rows: int
+    rows: tuple[int, ...]
     rate: float
     losses: Any
     """One tensor on the device; once read, a list of numbers."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations
 from kdsweep.errors import NonFiniteLoss
 from kdsweep.records.schema import VALIDATED, EpochMetrics, StepMetrics
-from kdsweep.training.data.tokens import Rows
+from kdsweep.training.data.order import steps_per_pass
+from kdsweep.training.data.tokens import Batch, Rows
 from kdsweep.training.evaluation import Evaluation
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.fast.team import ALONE, Team
@@ -35,10 +36,14 @@ class Training:
     step: int = 0
     team: Team = ALONE
     graphs: Graphs | None = None
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    """For each loss part that counts some rows alone, 1 for these and 0 for the others, float32 [N], on the device."""
+    progress: Tensor = field(init=False)
+    """`Inputs.progress` of the step that is taken, on the device."""
     losses: Tensor = field(init=False)
-    """The losses in the order of the objective's `names`, summed over the `rows_seen`, float64 [len(names)]."""
-    rows_seen: int = 0
-    """This epoch's rows whose losses have been read."""
+    """The losses in the order of the objective's `names`, summed over their `rows_seen`, float64 [len(names)]."""
+    rows_seen: Tensor = field(init=False)
+    """This epoch's rows, each as often as it was trained on, whose losses have been read, by part, float64 [len(names)]."""
     micro_batches: int = 1
     """Pieces into which a batch is cut; more than 1 because a whole batch did not fit in memory."""
     history: list[EpochMetrics] = field(default_factory=list)
@@ -46,7 +51,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """Set the losses to zero, for the beginning of an epoch."""
-        self.losses = self._no_losses()
+        self.losses, self.rows_seen = self._no_losses(), self._no_losses()
+        self.progress = torch.zeros((), device=self._device())
 
     def _no_losses(self) -> Tensor:
         return torch.zeros(len(self.objective.names), dtype=torch.float64)
@@ -54,9 +60,11 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Return the state for `load_state_dict`, with the random number generators of the CPU and of the student's device."""
         device = self._device()
-        plain = {name: getattr(self, name) for name in ("epoch", "step", "losses", "rows_seen", "micro_batches")}
+        plain = {name: getattr(self, name) for name in ("epoch", "step", "micro_batches")}
         return {
             **plain,
+            "losses": self.losses,
+            "rows_seen": self.rows_seen,
             "history": [asdict(epoch) for epoch in self.history],
             "epoch_seconds": time.perf_counter() - self.epoch_started,
             "student": self.student.state_dict(),
@@ -68,9 +76,9 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the `state` that `state_dict` returned, random number generators included."""
-        for name in ("epoch", "step", "rows_seen", "micro_batches"):
+        for name in ("epoch", "step", "micro_batches"):
             setattr(self, name, state[name])
-        self.losses = state["losses"].cpu()
+        self.losses, self.rows_seen = state["losses"].cpu(), state["rows_seen"].cpu()
         self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
         self.epoch_started = time.perf_counter() - state["epoch_seconds"]
         self.student.load_state_dict(state["student"])
@@ -86,13 +94,28 @@ class Training:
     def next_epoch(self, finished: EpochMetrics) -> None:
         """Add the `finished` epoch to the history, and begin the next one."""
         self.history.append(finished)
-        self.epoch, self.rows_seen, self.losses = self.epoch + 1, 0, self._no_losses()
+        self.epoch, self.rows_seen, self.losses = self.epoch + 1, self._no_losses(), self._no_losses()
         self.epoch_started = time.perf_counter()
 
 
-def steps_per_epoch(rows: Rows, config: TrialConfig) -> int:
-    """Return how many steps one pass over `rows` takes: rows / batch_size, rounded up."""
-    return -(-len(rows.labels) // config.batch_size)
+def steps_until(epoch: int, rows: Rows, config: TrialConfig) -> int:
+    """Return the step after which `epoch` ends: after so many passes over `rows`; with max_steps, which is spread evenly over `evaluations`,
+    after so many of these parts."""
+    if config.max_steps is None:
+        return epoch * steps_per_pass(rows, config)
+    return epoch * config.max_steps // config.evaluations
+
+
+def total_steps(rows: Rows, config: TrialConfig) -> int:
+    """Return the number of steps of a whole training on `rows`."""
+    return steps_until(evaluations(config), rows, config)
+
+
+def row_counts(batch: Batch, rows: Rows, objective: Objective) -> tuple[int, ...]:
+    """Return the number of rows that each of the objective's `names` is a mean over, for a batch of `rows`."""
+    masks = rows.known()
+    counts = {name: int(mask[batch.numbers].sum()) for name, mask in masks.items()}
+    return tuple(counts.get(name, len(batch.rows)) for name in objective.names)
 
 
 def optimizer_and_schedule(model: nn.Module, config: TrialConfig, *, steps: int) -> tuple[Optimizer, LambdaLR]:
@@ -126,11 +149,20 @@ def step_metrics(taken: Taken, epoch: int, objective: Objective) -> StepMetrics:
     losses = objective.named(taken.losses)
     if not np.isfinite(taken.losses).all():
         raise NonFiniteLoss(taken.step, {name: losses[name] for name in objective.parts or objective.names})
-    return StepMetrics(step=taken.step, epoch=epoch, **losses, learning_rate=taken.rate)
+    counts = dict(zip(objective.names, taken.rows, strict=True))
+    return StepMetrics(
+        step=taken.step,
+        epoch=epoch,
+        **losses,
+        learning_rate=taken.rate,
+        soft_rows=counts.get("L_soft"),
+        hard_rows=counts.get("L_hard"),
+    )
 
 
 def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, train_seconds: float) -> EpochMetrics:
     """Return the record of the present epoch: its mean training `losses`, the metrics of its `evaluation`, and the seconds of both."""
+    counts = dict(zip(training.objective.names, map(int, training.rows_seen.tolist()), strict=True))
     return EpochMetrics(
         epoch=training.epoch,
         step=training.step,
@@ -138,4 +170,6 @@ def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, tr
         **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
         train_seconds=train_seconds,
         evaluate_seconds=evaluation.seconds,
+        soft_rows=counts.get("L_soft"),
+        hard_rows=counts.get("L_hard"),
     )

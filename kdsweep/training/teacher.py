@@ -106,6 +106,8 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         student_revision=config.teacher_revision,
         alpha=0.0,
         temperature=1.0,
+        max_steps=None,
+        unlabeled_share=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],

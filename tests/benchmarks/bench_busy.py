@@ -41,7 +41,7 @@ def step_ms(role: str, threads: int, options: argparse.Namespace) -> float:
     rows, taken = synthetic_rows(options.batch, options, "cpu"), []
 
     def epoch() -> None:
-        training.epoch, training.step, training.rows_seen = training.epoch + 1, training.epoch * STEPS, 0
+        training.epoch, training.step = training.epoch + 1, training.epoch * STEPS
         loop.distill_epoch(training, rows, config, on_steps=lambda _: None)
 
     for _ in range(options.epochs + 1):

@@ -147,7 +147,7 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     rows, training = synthetic_rows(batch_size, options, device), training_of(config, options)
 
     def epoch() -> None:
-        training.epoch, training.step, training.rows_seen = training.epoch + 1, training.epoch * STEPS, 0
+        training.epoch, training.step = training.epoch + 1, training.epoch * STEPS
         distill_epoch(training, rows, config, on_steps=lambda _: None)
 
     graphs, training.graphs = training.graphs, None

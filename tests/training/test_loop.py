@@ -21,7 +21,7 @@ from kdsweep.training.fast.vocabulary import compact_vocabulary
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import distillation_loss
 from kdsweep.training.models import weights_sha256
-from kdsweep.training.objective import Objective
+from kdsweep.training.objective import Inputs, Objective
 from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]
@@ -66,8 +66,8 @@ def test_alpha_0_is_plain_fine_tuning_to_the_bit(tiny_config: Config, materials:
     config = tiny_config(alpha=0.0, temperature=3.0)
     distilled = train(config, materials)[2]
 
-    def cross_entropy_alone(outputs: Any, _: Any, labels: Any, __: Any) -> dict[str, torch.Tensor]:
-        return {"L_total": functional.cross_entropy(outputs["logits"].float(), labels)}
+    def cross_entropy_alone(batch: Inputs) -> dict[str, torch.Tensor]:
+        return {"L_total": functional.cross_entropy(batch.student["logits"].float(), batch.labels)}
 
     fine_tuned = train(config, materials, objective=Objective(loss=cross_entropy_alone, parts=()))[2]
     assert weights_sha256(fine_tuned) == weights_sha256(distilled)

@@ -25,7 +25,7 @@ from kdsweep.training.fast import shortcuts as shortcuts_module
 from kdsweep.training.fast.shortcuts import shortcuts
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
-from kdsweep.training.objective import Objective, objective_of
+from kdsweep.training.objective import Inputs, Objective, objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
 from kdsweep.training.trial import Slot, Watch, run_trial
@@ -35,11 +35,11 @@ cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available
 QUIET = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
 
 
-def hidden_loss(outputs: Any, targets: Any, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def hidden_loss(batch: Inputs) -> dict[str, Tensor]:
     """The mean square error of the last hidden states [B, L, H], over the tokens of a row, then over rows."""
-    hidden = outputs["hidden_states"][-1].float()
-    errors = (hidden - targets["hidden"][:, : hidden.shape[1]]).square().mean(dim=-1)
-    return {"L_total": ((errors * mask).sum(dim=1) / mask.sum(dim=1)).mean()}
+    hidden = batch.student["hidden_states"][-1].float()
+    errors = (hidden - batch.targets["hidden"][:, : hidden.shape[1]]).square().mean(dim=-1)
+    return {"L_total": ((errors * batch.mask).sum(dim=1) / batch.mask.sum(dim=1)).mean()}
 
 
 TOY = Objective(
@@ -86,10 +86,11 @@ def test_a_loss_on_hidden_states_gets_those_of_every_token_and_trains_on_them(
 ) -> None:
     config, materials, met = student_config(epochs=8, device=device), Materials(), []
 
-    def spied(outputs: Any, targets: Any, labels: Tensor, mask: Tensor) -> Any:
+    def spied(batch: Inputs) -> Any:
         if not met:
-            met.extend(tensor.detach().clone() for tensor in (outputs["hidden_states"][-1], targets["row"], mask))
-        return hidden_loss(outputs, targets, labels, mask)
+            read = (batch.student["hidden_states"][-1], batch.targets["row"], batch.mask)
+            met.extend(tensor.detach().clone() for tensor in read)
+        return hidden_loss(batch)
 
     steps, _ = train(config, dataclasses.replace(TOY, loss=spied))
     (hidden, rows, mask), plain = met, steady(materials.student(config)).train()
@@ -134,14 +135,14 @@ def test_what_an_objective_does_not_name_it_does_not_get(tiny_config: Config) ->
     """Whatever the student's own configuration says: the last hidden states would be of the first token alone."""
     met: dict[str, set[str]] = {}
 
-    def loss(outputs: Any, targets: Any, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        met.update(outputs=set(outputs), targets=set(targets))
-        return {"L_total": hard_loss(outputs["logits"], labels)}
+    def loss(batch: Inputs) -> dict[str, Tensor]:
+        met.update(outputs=set(batch.student), teacher=set(batch.teacher), targets=set(batch.targets))
+        return {"L_total": hard_loss(batch.student["logits"], batch.labels)}
 
     student: Any = Materials().student(tiny_config())
     student.config.output_hidden_states = True
     train(tiny_config(epochs=1), Objective(loss=loss, parts=()), student)
-    assert met == {"outputs": {"logits"}, "targets": set()}
+    assert met == {"outputs": {"logits"}, "teacher": set(), "targets": set()}
 
 
 def test_a_batch_in_pieces_has_the_losses_of_a_whole_one_whatever_the_objective(
@@ -167,8 +168,8 @@ def test_a_batch_in_pieces_has_the_losses_of_a_whole_one_whatever_the_objective(
 
 def test_a_trial_of_another_objective_is_recorded_in_the_same_columns(tiny_config: Config, tmp_path: Path) -> None:
     def fine_tuning(_: TrialConfig) -> Objective:
-        def loss(outputs: Any, targets: Any, labels: Tensor, mask: Tensor) -> dict[str, Tensor]:
-            hard = hard_loss(outputs["logits"], labels)
+        def loss(batch: Inputs) -> dict[str, Tensor]:
+            hard = hard_loss(batch.student["logits"], batch.labels)
             return {"L_total": 2 * hard, "L_hard": hard}
 
         return Objective(loss=loss, parts=("L_hard",))
@@ -184,7 +185,7 @@ def test_a_trial_of_another_objective_is_recorded_in_the_same_columns(tiny_confi
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_parts(tiny_config: Config) -> None:
-    broken = lambda outputs, *_: {"L_total": outputs["logits"].sum() * torch.nan}
+    broken = lambda batch: {"L_total": batch.student["logits"].sum() * torch.nan}
     with pytest.raises(NonFiniteLoss, match="at step 1 L_total was nan; "):
         train(tiny_config(), Objective(loss=broken, parts=()))
 
@@ -215,7 +216,16 @@ def test_the_objective_of_a_config_reads_logits_alone_and_has_its_temperature_an
     assert objective.student_outputs == frozenset() and objective.targets == {TEACHER_LOGITS}
     assert objective.names == ("L_total", "L_soft", "L_hard")
     logits, labels = torch.tensor([[1.0, -1.0], [0.0, 2.0]]), torch.tensor([0, 1])
-    parts = objective.loss({"logits": logits}, {TEACHER_LOGITS: logits.flip(1)}, labels, torch.ones(2, 4))
+    batch = Inputs(
+        student={"logits": logits},
+        teacher={},
+        targets={TEACHER_LOGITS: logits.flip(1)},
+        labels=labels,
+        mask=torch.ones(2, 4),
+        weights={},
+        progress=torch.tensor(0.0),
+    )
+    parts = objective.loss(batch)
     assert parts["L_total"] == 0.25 * parts["L_soft"] + 0.75 * parts["L_hard"]
     assert objective.loss.keywords == {"temperature": 3.0, "alpha": 0.25}
 

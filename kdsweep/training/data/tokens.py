@@ -158,6 +158,8 @@ class Batch(NamedTuple):
 
     rows: Tensor
     inputs: dict[str, Tensor]
+    numbers: np.ndarray | None = None
+    """`rows` on the host; None for a piece of a batch."""
 
 
 def training_batches(tokens: Tokens, *, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
@@ -171,29 +173,29 @@ def training_batches(tokens: Tokens, *, batch_size: int, seed: int, epoch: int) 
         rows = shuffled[start : start + window]
         rows = rows[np.argsort(tokens.lengths[rows], kind="stable")]
         cuts += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    yield from _batches(tokens, [cuts[place] for place in generator.permutation(len(cuts))])
+    yield from gathered(tokens, [cuts[place] for place in generator.permutation(len(cuts))])
 
 
 def evaluation_batches(tokens: Tokens) -> Iterator[Batch]:
     """Cut all rows into batches of `EVALUATION_ROWS`, shortest rows first."""
     order = np.argsort(tokens.lengths, kind="stable")
     starts = range(0, len(order), EVALUATION_ROWS)
-    yield from _batches(tokens, [order[start : start + EVALUATION_ROWS] for start in starts])
+    yield from gathered(tokens, [order[start : start + EVALUATION_ROWS] for start in starts])
 
 
 def padded(tokens: Tokens, rows: np.ndarray) -> Batch:
     """Gather the rows with the numbers `rows` into one batch, on the tokens' device."""
-    return next(_batches(tokens, [rows]))
+    return next(gathered(tokens, [rows]))
 
 
-def _batches(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
+def gathered(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
     """Gather each of `cuts`, numbers of rows, into a batch. All numbers are copied to the device at once: a copy for each batch would wait for
     the step before it."""
     device, longest = tokens.ids.device, int(tokens.lengths.max())
     order, sizes = np.concatenate(cuts), [len(rows) for rows in cuts]
     indexes, owns = (torch.from_numpy(each).to(device).split(sizes) for each in (order, tokens.lengths[order]))
-    for rows, index, own in zip(cuts, indexes, owns, strict=True):
-        width = int(tokens.lengths[rows].max())
+    for numbers, index, own in zip(cuts, indexes, owns, strict=True):
+        width = int(tokens.lengths[numbers].max())
         if device.type == "cuda":
             width = min(-(-width // GPU_WIDTH) * GPU_WIDTH, longest)
         columns = torch.arange(width, device=device)[None, :]
@@ -205,7 +207,7 @@ def _batches(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
         inputs = {"input_ids": tokens.ids[places].masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
         if tokens.segments is not None:
             inputs["token_type_ids"] = tokens.segments[places].masked_fill(~mask, 0)
-        yield Batch(index, inputs)
+        yield Batch(index, inputs, numbers)
 
 
 def split_batch(batch: Batch, pieces: int) -> list[Batch]:
@@ -222,12 +224,22 @@ def split_batch(batch: Batch, pieces: int) -> list[Batch]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Holds one split as a model takes it, on the device: tokens, classes [N], and the teacher's outputs for each row."""
+    """Holds one split as a model takes it, on the device: tokens, classes [N], and the teacher's outputs for each row.
+
+    The rows for training may end with texts that have no label.
+    """
 
     tokens: Tokens
     labels: Tensor
+    """int64 [N]; -1 where there is none."""
     targets: Mapping[str, Tensor]
-    """The teacher's outputs by name, each [N, …]; `TEACHER_LOGITS` is always among them."""
+    """The teacher's outputs by name, each [N, …]; 0 where `taught` is false."""
+    extra: int = 0
+    """How many rows, the last ones, come from texts without labels."""
+    labeled: np.ndarray | None = None
+    """Which rows have a label, bool [N], on the host; None: all."""
+    taught: np.ndarray | None = None
+    """Which rows have the teacher's outputs, bool [N], on the host; None: all."""
 
     @property
     def teacher_logits(self) -> Tensor:
@@ -235,10 +247,22 @@ class Rows:
         return self.targets[TEACHER_LOGITS]
 
     def take(self, rows: np.ndarray) -> "Rows":
-        """Return the rows with the numbers `rows`, in that order."""
+        """Return the rows with the numbers `rows`, in that order; those of texts without labels must come last."""
         index = torch.from_numpy(rows)
         targets = {name: values[index] for name, values in self.targets.items()}
-        return Rows(tokens=self.tokens.take(rows), labels=self.labels[index], targets=targets)
+        return Rows(
+            tokens=self.tokens.take(rows),
+            labels=self.labels[index],
+            targets=targets,
+            extra=int((rows >= len(self.labels) - self.extra).sum()),
+            labeled=None if self.labeled is None else self.labeled[rows],
+            taught=None if self.taught is None else self.taught[rows],
+        )
+
+    def known(self) -> dict[str, np.ndarray]:
+        """Return, for each loss part that is a mean over some rows alone, which rows these are, bool [N]."""
+        masks = {"L_soft": self.taught, "L_hard": self.labeled}
+        return {name: mask for name, mask in masks.items() if mask is not None}
 
     def renumbered(self, pieces: Tensor) -> "Rows":
         """Return the rows with the ids of a compact vocabulary: every id is replaced by its place in `pieces`."""
