@@ -108,7 +108,7 @@ def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -
     """Check the hashes of data, then of models, the cheapest first; not those of a teacher fine-tuned on a GPU, whose bits always differ."""
     look: dict[str, Callable[[], str]] = {"data_sha256": lambda: materials.data(config).sha256()}
     if config.device == "cpu" or not config.teacher_epochs:
-        look["teacher_weights_sha256"] = lambda: materials.teacher(config).weights_sha256
+        look["teacher_weights_sha256"] = lambda: materials.teacher_sha256(config)
         look["initial_weights_sha256"] = lambda: materials.initial_weights_sha256(config)
     named = {"data_sha256": "rows", "teacher_weights_sha256": "teacher", "initial_weights_sha256": "initial student"}
     for name, found in look.items():
@@ -138,7 +138,7 @@ def print_receipt(console: Console, found: Receipt) -> None:
     for old in found.recorded:
         for name, value in old.measured().items():
             if name not in ("epoch", "step") and old.epoch in ran:
-                now = ran[old.epoch][name]
+                now = ran[old.epoch].get(name)
                 table.add_row(f"epoch {old.epoch}", name, repr(value), repr(now), _sign(now == value))
     for each in found.compared:
         sides = [side[:19] if each.what == "weights" else side for side in (each.recorded, each.again)]

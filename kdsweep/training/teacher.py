@@ -45,7 +45,7 @@ TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "
 TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name}" in ROLES}
 """For each field of the trial that fine-tunes the teacher, the teacher's field that sets it: `epochs` from `teacher_epochs`, …"""
 
-_BY_CONTENT = {"teacher", "teacher_revision", "teacher_threads"}
+_BY_CONTENT = {"teacher", "teacher_revision", "teacher_file", "teacher_threads"}
 """Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
 _OWN_NAMES = {source: name for name, source in TEACHER_SETTINGS.items()}
 _BY_VALUE = {name for name, role in ROLES.items() if role is Role.TEACHER} - _BY_CONTENT
@@ -102,8 +102,9 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
     return dataclasses.replace(
         config,
         **settings,
-        student=config.teacher,
+        student=teacher_address(config),
         student_revision=config.teacher_revision,
+        student_body=None,
         alpha=0.0,
         temperature=1.0,
         max_steps=None,
@@ -112,6 +113,12 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
     )
+
+
+def teacher_address(config: TrialConfig) -> str:
+    """Return where the weights of the teacher are, which must be a model: asked for nothing where it is a file."""
+    assert config.teacher is not None, "a teacher_file has no weights"
+    return config.teacher
 
 
 def prepare_teacher(
@@ -124,10 +131,11 @@ def prepare_teacher(
 
     `tokens` are the teacher's own, of train and validation. Computes with the CPU threads that torch is set to.
     """
-    pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
-    columns = label_columns(pretrained.config, data.label_names, config.teacher)
+    address = teacher_address(config)
+    pretrained = load_classifier(address, config.teacher_revision, data.label_names, seed=config.teacher_seed)
+    columns = label_columns(pretrained.config, data.label_names, address)
     pretrained = freeze(pretrained.to(config.device))
-    check_forward(pretrained, tokens["train"], config.teacher)
+    check_forward(pretrained, tokens["train"], address)
     if config.teacher_epochs == 0:
         model, made, from_cache = pretrained, _Made(weights_sha256(pretrained)), False
     else:

@@ -7,7 +7,7 @@ Shapes: C classes, N rows of a split, R rows of the file that have numbers.
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -57,19 +57,33 @@ class TeacherFile:
     """Share of the probabilities that are exactly 0."""
     one_hot: float
     """Share of the rows that name one class with probability 1."""
-    weights_sha256: str
-    """SHA-256 of keys and logits, in whatever order the file has them; it stands where a model's weights have theirs."""
+    sha256: str
+    """SHA-256 of keys and logits, in whatever order the file has them; in the records it stands where a model's weights have theirs."""
 
     def outputs(self, split: Split) -> Outputs:
-        """Return the outputs for the rows of `split`. Raises DataError where rows are joined by an id that two of them have."""
-        keys = _keys(split, self.by_id)
-        if self.by_id:
-            _check_unique(keys, self.places)
+        """Return the outputs for the rows of `split`."""
+        keys = self.keys(split)
         places = np.array([self.places.get(key, -1) for key in keys], dtype=np.int64)
         taught = places >= 0
         logits = np.zeros((len(split), self.logits.shape[1]), dtype=np.float32)
         logits[taught] = self.logits[places[taught]]
         return Outputs(logits, taught)
+
+    def keys(self, split: Split) -> Sequence[Key]:
+        """Return the key of each row of `split`, under which `places` may have it."""
+        if self.by_id:
+            assert split.ids is not None, "an id_column is read with the rows"
+            return split.ids
+        return split.texts if split.pairs is None else split.row_keys()
+
+    def check_unique(self, splits: Iterable[Split]) -> None:
+        """Check that an id of the file is that of one row of all `splits` at most. Raises DataError where one is of two."""
+        counts = Counter(key for split in splits for key in self.keys(split)) if self.by_id else Counter[Key]()
+        doubled = [str(key) for key, count in counts.items() if count > 1 and key in self.places]
+        if doubled:
+            raise DataError(
+                f"{self.address}: an id must be that of one row, but {len(doubled):,} are of two or more: {listed(doubled)}"
+            )
 
     def check_ids(self, known: Collection[Key]) -> None:
         """Check that every id of the file is among the `known`, those of all rows as read. Raises DataError where one is not."""
@@ -121,7 +135,7 @@ def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> Teache
         logits=logits.astype(np.float32),
         zeros=float((numbers == 0).mean()) if kind == "prob" else 0.0,
         one_hot=float((numbers.max(axis=1) == 1).mean()) if kind == "prob" else 0.0,
-        weights_sha256=_sha256(places, logits.astype(np.float32)),
+        sha256=_sha256(places, logits.astype(np.float32)),
     )
 
 
@@ -231,13 +245,6 @@ def _refuse(table: Table, broken: np.ndarray, rule: str, such: str = "") -> None
 # Keys ----------------------------------------------------------------------------------------------------------------
 
 
-def _keys(split: Split, by_id: bool) -> Sequence[Key]:
-    if by_id:
-        assert split.ids is not None, "an id_column is read with the rows"
-        return split.ids
-    return split.texts if split.pairs is None else split.row_keys()
-
-
 def _table_keys(table: Table, rows: np.ndarray, joined: Sequence[str], where: str) -> list[Key]:
     """Return the key of each of `rows`, made as those of the dataset's rows are. Raises DataError for a cell that is no text."""
     columns = []
@@ -247,7 +254,8 @@ def _table_keys(table: Table, rows: np.ndarray, joined: Sequence[str], where: st
             columns.append([as_text(cells[row]) or "" for row in rows.tolist()])
         except TypeError as error:
             raise DataError(f"{where}, column {name}: {error}") from error
-    return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+    keys: list[Key] = [*columns[0]] if len(columns) == 1 else [*zip(*columns, strict=True)]
+    return keys
 
 
 def _is_named(key: Key) -> bool:
@@ -267,14 +275,6 @@ def _places(table: Table, rows: np.ndarray, keys: Sequence[Key], numbers: np.nda
             f"{str(keys[differing[0]])[:80]!r} ({table.named([int(rows[place]) for place in first])})"
         )
     return places
-
-
-def _check_unique(keys: Sequence[Key], places: Mapping[Key, int]) -> None:
-    doubled = [str(key) for key, count in Counter(keys).items() if count > 1 and key in places]
-    if doubled:
-        raise DataError(
-            f"id_column: an id must be that of one row, but {len(doubled):,} of teacher_file are of two or more: {listed(doubled)}"
-        )
 
 
 def _sha256(places: Mapping[Key, int], logits: np.ndarray) -> str:

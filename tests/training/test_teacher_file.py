@@ -106,8 +106,8 @@ def test_a_doubled_class_is_refused(tmp_path: Path) -> None:
 def test_ids_of_two_rows_or_of_none_are_refused_and_so_is_a_row_without(write_rows: Write) -> None:
     path = write_rows("n.csv", [ROW | {"id": "1"}, line("b", 0.5, 0.5, id="2")])
     found = read(path, id_column="id")
-    with pytest.raises(DataError, match=r"must be that of one row, but 1 of teacher_file are of two or more: \['1'\]"):
-        found.outputs(split_of("a", "b", ids=("1", "1")))
+    with pytest.raises(DataError, match=r"must be that of one row, but 1 are of two or more: \['1'\]"):
+        found.check_unique([split_of("a", ids=("1",)), split_of("b", "c", "d", ids=("1", "0", "0"))])
     found.check_ids({"1", "2", "3"})
     with pytest.raises(DataError, match=r"must be that of a row, but 1 of 2 are of none: \['2'\]"):
         found.check_ids({"1"})
@@ -118,9 +118,9 @@ def test_ids_of_two_rows_or_of_none_are_refused_and_so_is_a_row_without(write_ro
 def test_the_same_numbers_twice_are_one_and_the_hash_is_that_of_the_content(write_rows: Write) -> None:
     two = [ROW, line("b", 0.5, 0.5)]
     once, again = read(write_rows("n.csv", two)), read(write_rows("m.jsonl", [*reversed(two), ROW]))
-    assert once.weights_sha256 == again.weights_sha256
+    assert once.sha256 == again.sha256
     other = read(write_rows("o.csv", [ROW, line("b", 0.5, 0.4999999)]))
-    assert other.weights_sha256 != once.weights_sha256
+    assert other.sha256 != once.sha256
 
 
 def test_a_training_file_can_be_the_teachers_and_its_rows_without_text_mean_none(write_rows: Write) -> None:

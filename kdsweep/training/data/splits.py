@@ -56,6 +56,10 @@ class Data:
     all_ids: frozenset[str] = frozenset()
     """The ids of all rows as read, of those left out too; empty without an id_column."""
 
+    def splits(self) -> tuple[SplitName, ...]:
+        """Return the names of the splits that there are."""
+        return ("train", "validation") if self.test is None else ("train", "validation", "test")
+
     def sizes(self) -> dict[str, int]:
         """Count the rows of each split that there is."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
