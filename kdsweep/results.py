@@ -58,7 +58,7 @@ class Trial:
         return path
 
     def steps(self) -> "pandas.DataFrame":
-        """Return every training step: step, epoch, L_soft, L_hard, L_total, learning_rate; losses in nats."""
+        """Return every training step: step, epoch, L_soft, L_hard, L_total, learning_rate, L_relation; losses in nats."""
         return _frame(map(vars, read_steps(self.folder)), _names(StepMetrics))
 
     def epochs(self) -> "pandas.DataFrame":

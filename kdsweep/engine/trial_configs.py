@@ -36,9 +36,7 @@ class TrialConfigs:
 
     def corners(self) -> list[TrialConfig]:
         """Return configs that together need every teacher and student that the sweep can ask for."""
-        base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
-        others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        return list(dict.fromkeys(self.of("distilled", point) for point in (base, *others)))
+        return list(dict.fromkeys(self.of("distilled", point) for point in self._sweep.corners()))
 
     def _agreed_precision(self, device: str) -> str:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))

@@ -4,7 +4,7 @@
       sweep.yaml                 the resolved sweep
       trials/0007/               the distilled arm; controls/0003/ likewise for the fine-tuned one
         config.yaml              the config that runs, written before it runs
-        steps.jsonl              one line per step: L_soft, L_hard, L_total, learning_rate
+        steps.jsonl              one line per step: L_soft, L_hard, L_total, learning_rate, …
         epochs.jsonl             one line per epoch: `EpochMetrics`
         predictions.npy          the class of every validation row, int64 [N]
         student/                 save_pretrained and tokenizer

@@ -265,7 +265,7 @@ def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[Tracked
     for run in runs:
         for step, row in run.rows.items():
             rows.setdefault(step, {}).update(row)
-    steps = {step.step: known(step) for step in record.steps}
+    steps = {step.step: step.logged() for step in record.steps}
     epochs = {epoch.epoch: {k: v for k, v in known(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
     gaps, other = [], []
     for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):

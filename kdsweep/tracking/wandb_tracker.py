@@ -1,7 +1,7 @@
 """Send metrics to Weights & Biases: one run a trial, in the sweep's group.
 
-No error of W&B stops a trial. Names of metrics are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, and
-`val_accuracy` and the rest over `epoch`.
+No error of W&B stops a trial. Names of metrics are `L_soft`, `L_hard`, `L_total`, `learning_rate` over `step`, `L_relation` where a
+trial has it, and `val_accuracy` and the rest over `epoch`.
 """
 
 import os
@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -23,7 +24,8 @@ from kdsweep.tracking.tracker import NullRun, Run
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-STEP_METRICS = ("L_soft", "L_hard", "L_total", "learning_rate")
+STEP_METRICS = tuple(field.name for field in fields(StepMetrics) if field.name not in ("step", "epoch"))
+"""Names whose curves are those of the steps: an epoch's values of them are not logged."""
 Mode = Literal["online", "offline"]
 OFFLINE: Mode = "offline"
 INIT_SECONDS = 30
@@ -64,10 +66,10 @@ class WandbRun:
         self.url: str | None = run.url if online else None
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Log one row a step."""
+        """Log one row a step, of what it has."""
         with self._sending():
             for step in steps if self.is_whole else ():
-                self._run.log(known(step), step=step.step)
+                self._run.log(step.logged(), step=step.step)
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Log an epoch's metrics into the row of its last step, without its mean training losses: W&B can smooth those of the steps."""

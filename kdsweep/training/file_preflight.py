@@ -37,7 +37,10 @@ def check_join(materials: Materials, config: TrialConfig) -> None:
     Raises DataError where no row for training has numbers, and for an id that no row has.
     """
     file, data = materials.teacher_file(config), materials.data(config)
-    file.check_ids(data.all_ids)
+    texts = materials.unlabeled(config)
+    if texts is not None:
+        file.check_unique([*(data.split(name) for name in data.splits()), texts.split])
+    file.check_ids(data.all_ids | texts.all_ids if texts else data.all_ids)
     train, _ = materials.rows(config)
     if train.taught is not None and not train.taught.any():
         raise DataError(

@@ -16,7 +16,7 @@ import numpy as np
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.rows import file_table
-from kdsweep.training.data.splits import Split
+from kdsweep.training.data.splits import Key, Split
 from kdsweep.training.data.tables import Table, as_text
 
 EPSILON = 1e-12
@@ -28,8 +28,6 @@ ABOVE_ONE = 1e-6
 """How far a probability may lie above 1, as float32 can."""
 
 Kind = Literal["prob", "logit"]
-Key = str | tuple[str, ...]
-"""A row's id, or its text, or its pair of texts."""
 
 
 class Outputs(NamedTuple):

@@ -29,6 +29,7 @@ from kdsweep.records.reading import (
 from kdsweep.records.schema import (
     VALIDATED,
     Attempt,
+    StepMetrics,
 )
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, drop_students, write_sweep
@@ -64,7 +65,13 @@ def test_a_config_that_says_otherwise_than_what_ran_is_an_edit_of_that_field_alo
 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
     measured = set(EPOCH.measured())
-    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", *VALIDATED}
+    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "L_relation", *VALIDATED}
+
+
+def test_w_and_b_gets_the_loss_on_relations_where_there_is_one_and_older_steps_have_none() -> None:
+    older = {"step": 1, "epoch": 1, "L_soft": 0.5, "L_hard": 0.25, "L_total": 0.375, "learning_rate": 1e-4}
+    assert StepMetrics(**older).logged() == older
+    assert StepMetrics(**older, L_relation=0.75).logged() == {**older, "L_relation": 0.75}
 
 
 def test_wandbs_summary_has_no_name_of_the_history_which_would_overwrite_it() -> None:

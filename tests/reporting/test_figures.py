@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
     records = records_of([0.7, 0.9, 0.8, 0.6])
     names = [found.name for found in curves.learning_curves(records)]
     assert names == ["L_soft", "L_hard", "val_accuracy"]
+    first, *others = records.trials
+    related = replace(first, epochs=tuple(replace(epoch, L_relation=0.25) for epoch in first.epochs))
+    found = curves.learning_curves(replace(records, trials=(related, *others)))
+    assert [figure.name for figure in found] == ["L_soft", "L_hard", "L_relation", "val_accuracy"]
     lines = curves.learning_curves(records)[2].plot.data
     assert {(line.line.color, line.line.dash) for line in lines} == {
         (style.COLOURS["distilled"], "solid"),

@@ -160,3 +160,46 @@ def test_the_training_file_may_hold_the_numbers_itself(
     config, made = file_config(path, train_file=str(path)), Materials()
     check_join(made, config)
     assert made.rows(config)[0].taught is None
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_texts_without_labels_are_taught_where_the_file_has_them_and_others_are_left_out_and_counted(
+    by_id: bool,
+    exported: list[dict[str, Any]],
+    file_config: Config,
+    tiny_rows: list[tuple[str, str]],
+    write_rows: Write,
+) -> None:
+    named = [{"text": text, "label": label, "id": f"n{n}"} for n, (text, label) in enumerate(tiny_rows)]
+    numbers = [{**row, "id": f"n{n}"} for n, row in enumerate(exported)]
+    texts = [{key: row[key] for key in ("text", "id")} for row in named[60:]]
+    texts.append({"text": "unheard of", "id": "n999"})
+    files = {
+        "train_file": str(write_rows("rows.csv", named[:60])),
+        "unlabeled_file": str(write_rows("texts.csv", texts)),
+    }
+    without = [row for n, row in enumerate(numbers) if n not in (7, 70, 80)]
+    changes = {**files, "id_column": "id" if by_id else None}
+    config, made = file_config(write_rows("numbers.csv", without), **changes), Materials()
+    found = made.unlabeled(config)
+    assert found is not None and len(found) == 36 - 2 and found.dropped["untaught"] == 3
+    check_join(made, config)
+    train, _ = made.rows(config)
+    assert train.extra == 34 and train.taught is not None and train.taught[-34:].all()
+    place = train.extra - len(found) + len(made.data(config).train)
+    names = {row["text"]: row for row in exported}
+    mine = train.teacher_logits[place].double().softmax(dim=-1).tolist()
+    assert mine == pytest.approx([names[found.split.texts[0]][f"prob_{side}"] for side in ("negative", "positive")])
+
+
+def test_a_file_may_teach_the_texts_without_labels_alone(
+    exported: list[dict[str, Any]], file_config: Config, tiny_rows: list[tuple[str, str]], write_rows: Write
+) -> None:
+    files = {"train_file": str(write_rows("rows.csv", tiny_rows[:60]))}
+    files["unlabeled_file"] = str(write_rows("texts.csv", [{"text": text} for text, _ in tiny_rows[60:]]))
+    config, made = file_config(write_rows("numbers.csv", exported[60:]), **files, alpha=1.0), Materials()
+    check_join(made, config)
+    (note,) = file_preflight(made, config, STUDY)
+    assert note.startswith("no labelled row has numbers in")
+    training, steps = trained(config)
+    assert training.history[-1].soft_rows == 36 and all(np.isfinite(step.L_soft) for step in steps)

@@ -12,6 +12,8 @@ from kdsweep.errors import DataError, listed
 from kdsweep.training.data.rows import RawRows, in_order, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
+Key = str | tuple[str, ...]
+"""What a row is known by in a teacher's file: its id, or its text, or its pair of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,12 @@ class Split:
         ids = tuple(self.ids[row] for row in rows) if self.ids is not None else None
         return Split(texts=texts, pairs=pairs, labels=self.labels[rows], ids=ids)
 
+    def part(self, first: int, stop: int) -> "Split":
+        """Return the rows `first` to `stop` - 1."""
+        pairs = self.pairs[first:stop] if self.pairs is not None else None
+        ids = self.ids[first:stop] if self.ids is not None else None
+        return Split(texts=self.texts[first:stop], pairs=pairs, labels=self.labels[first:stop], ids=ids)
+
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
         return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
@@ -53,6 +61,8 @@ class Data:
     """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
+    rest: Split | None = None
+    """The training rows that `train_limit` leaves out, with their labels; None where it leaves out none."""
     all_ids: frozenset[str] = frozenset()
     """The ids of all rows as read, of those left out too; empty without an id_column."""
 
@@ -111,9 +121,11 @@ def load_data(config: TrialConfig) -> Data:
     else:
         dropped_validation = dropped_test = 0
     train, dropped = _without(train, validation)
+    train, rest = _limited(train, config.train_limit, config.split_seed)
     data = Data(
-        train=_limited(train, config.train_limit, config.split_seed),
-        validation=_limited(validation, config.validation_limit, config.split_seed),
+        train=train,
+        rest=rest,
+        validation=_limited(validation, config.validation_limit, config.split_seed)[0],
         test=test,
         label_names=tuple(names),
         duplicates_dropped=dropped + dropped_validation + dropped_test,
@@ -218,7 +230,9 @@ def _without(split: Split, other: Split) -> tuple[Split, int]:
     return split.take(rows), len(split) - len(rows)
 
 
-def _limited(split: Split, limit: int | None, seed: int) -> Split:
+def _limited(split: Split, limit: int | None, seed: int) -> tuple[Split, Split | None]:
+    """Return at most `limit` rows of `split`, stratified by label, and the others; None where there are no others."""
     if limit is None or limit >= len(split):
-        return split
-    return split.take(np.sort(stratified_order(split.labels, seed)[:limit]))
+        return split, None
+    order = stratified_order(split.labels, seed)
+    return split.take(np.sort(order[:limit])), split.take(np.sort(order[limit:]))

@@ -17,14 +17,15 @@ from torch.overrides import TorchFunctionMode
 
 from kdsweep.system.libraries import part_of
 from kdsweep.training.fast import machine
-from kdsweep.training.fast.families import family_of
+from kdsweep.training.fast.families import RELATIONS, family_of
 
 
 @contextmanager
 def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[None]:
     """Run the block with every shortcut of this module that fits `model` and its device; then restore the model.
 
-    `weights_in_bfloat16` is not among them. Where the caller reads `outputs` besides logits, the last layer computes every token.
+    `weights_in_bfloat16` is not among them. Where the caller reads `outputs` besides logits, the last layer computes every token; for
+    `RELATIONS` alone, no more than every token's query, key and value.
     """
     family = family_of(model)
     with ExitStack() as stack:
@@ -38,8 +39,9 @@ def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[No
             stack.enter_context(attention(model, "sdpa"))  # which accepts the mask of `ready_mask`
             stack.enter_context(ready_mask(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
-        if family is not None and not outputs:
-            stack.enter_context(first_token_only(family.last_layer(model), family.first_token))
+        if family is not None and not {*outputs} - {RELATIONS}:
+            first_token = partial(family.first_token, projected=RELATIONS in outputs)
+            stack.enter_context(first_token_only(family.last_layer(model), first_token))
         yield
 
 

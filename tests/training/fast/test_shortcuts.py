@@ -16,6 +16,7 @@ from kdsweep.training.data.tokens import padded
 from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
 from kdsweep.training.fast import shortcuts as shortcuts_module
+from kdsweep.training.fast.families import RELATIONS
 from kdsweep.training.fast.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
@@ -32,9 +33,24 @@ def model(request: pytest.FixtureRequest, tiny_config: Config, materials: Materi
     return copy.deepcopy(made).requires_grad_(True)  # the teacher is everybody's
 
 
-@pytest.mark.parametrize(("device", "slow_blas"), [("cpu", False), ("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize(
+    ("device", "slow_blas", "outputs"),
+    [
+        ("cpu", False, ()),
+        ("cpu", True, ()),
+        ("cuda", False, ()),
+        ("cpu", False, (RELATIONS,)),
+        ("cuda", False, (RELATIONS,)),
+    ],
+)
 def test_logits_and_gradients_are_those_of_the_plain_model(
-    model: Any, device: str, slow_blas: bool, tiny_config: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
+    model: Any,
+    device: str,
+    slow_blas: bool,
+    outputs: tuple[str, ...],
+    tiny_config: Config,
+    materials: Materials,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machine, "blas_is_slow", lambda: slow_blas)
     monkeypatch.setattr(shortcuts_module, "_device_type", lambda _: device)  # a GPU's are mathematics, too
@@ -52,7 +68,7 @@ def test_logits_and_gradients_are_those_of_the_plain_model(
         return logits, [parameter.grad.clone() for parameter in model.parameters()]
 
     plain, plain_gradients = logits_and_gradients()
-    with shortcuts(model):
+    with shortcuts(model, outputs=outputs):
         short, short_gradients = logits_and_gradients()
     assert torch.allclose(all_logits(model.eval(), rows.tokens, classes=2), plain, atol=1e-6)
     assert torch.allclose(short, plain, atol=1e-6)
@@ -98,8 +114,9 @@ def test_weights_in_bfloat16_give_the_gradients_of_autocast_to_the_bit(model: An
 def test_the_last_layer_computes_one_token(model: Any) -> None:
     body, ids = model.base_model.eval(), torch.tensor([[2, 9, 8, 3]])
     assert body(input_ids=ids).last_hidden_state.shape[1] == 4
-    with shortcuts(model):
-        assert body(input_ids=ids).last_hidden_state.shape[1] == 1
+    for outputs, width in (((), 1), ((RELATIONS,), 1), (("hidden_states",), 4), (("hidden_states", RELATIONS), 4)):
+        with shortcuts(model, outputs=outputs):
+            assert body(input_ids=ids).last_hidden_state.shape[1] == width
 
 
 def test_linear_layers_are_onednns_where_the_blas_is_slow(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
