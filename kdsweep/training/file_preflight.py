@@ -17,6 +17,7 @@ from kdsweep.training.fast import machine
 from kdsweep.training.preflight import GAP_CLOSED, write_rows
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher_file import EPSILON
+from kdsweep.training.unlike import unlike_labelled
 
 HARD_SHARE = 0.1
 """Share of rows that name one class with probability 1 above which a warning is given: these are labels, which T cannot soften."""
@@ -135,7 +136,7 @@ def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig
     `study.accept_weak_teacher` accepts it.
     """
     file, data, found = materials.teacher_file(config), materials.data(config), judged(config, materials)
-    notes = []
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
     if file.one_hot >= HARD_SHARE:
         notes.append(
             f"{file.one_hot:.0%} of the rows of {file.address} name one class with probability 1: these are hard labels: T does nothing"

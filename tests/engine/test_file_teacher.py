@@ -12,7 +12,7 @@ from makers import page_of
 from rich.console import Console
 
 from kdsweep.analysis.receipt import receipt
-from kdsweep.config.sweep import STAGES, SweepConfig
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.worker_loop import Worker
@@ -31,7 +31,7 @@ def ran(sweep: SweepConfig, folder: Path) -> tuple[Path, str]:
     """The results folder of the whole sweep, run in this process, and what the terminal said."""
     start_sweep(folder, sweep)
     console = Console(record=True, width=400, file=io.StringIO())
-    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
     Worker(sweep, folder, "me", display.show, StopRequest()).run()
     write_report(folder)
     return folder, console.export_text()
