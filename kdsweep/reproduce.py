@@ -175,10 +175,10 @@ examples:
                                                                one from another machine, whose files lie elsewhere here
 
 A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset,
-train_file, validation_file, test_file, teacher, student); rows and weights there must be those that the record names by
-their hashes, or nothing is trained. Where config.yaml was edited after the run, the edited config is run, and every edit is
-listed before training and in the receipt. For a finalist that was tested, the student trained again is measured on the test
-split too; this chooses nothing.
+train_file, validation_file, test_file, unlabeled_file, teacher, teacher_file, student, student_body); rows, weights and numbers
+there must be those that the record names by their hashes, or nothing is trained. Where config.yaml was edited after the run, the
+edited config is run, and every edit is listed before training and in the receipt. For a finalist that was tested, the student
+trained again is measured on the test split too; this chooses nothing.
 
 exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """
