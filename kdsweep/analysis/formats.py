@@ -1,6 +1,6 @@
 """Write numbers as words for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -55,6 +55,11 @@ def dropped_texts(dropped: Mapping[str, int]) -> str:
 def unlabeled(texts: int, dropped: Mapping[str, int]) -> str:
     """Write how many texts without labels there are, and how many were left out: `6,000 texts; left out: 3 empty`."""
     return f"{texts:,} texts; left out: {dropped_texts(dropped)}"
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:

@@ -1,7 +1,8 @@
 """Read the finalists from the records and judge them: confirmed on fresh seeds, ranked, compared on the test split.
 
 The primary comparison was fixed before the search: the finalists of the distilled arm against those of the fine-tuned
-one, chosen on validation, compared on test. A comparison of the best finalist of each arm is only a secondary one: it
+one, chosen on validation, compared on test. Those of a third arm, pseudo-labeled, are compared with both of them among the secondary
+comparisons (Holm). A comparison of the best finalist of each arm is only a secondary one: it
 returns `better` in up to 6 % of studies in which the arms are equal, because chosen configurations still differ.
 
 Where the search was continued after its finalists had run, other configurations may be the best. The primary comparison
@@ -23,7 +24,7 @@ from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import FinalComparison, compare_arms, compare_finalists
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.analysis.variances import SeedVariance, seed_variance
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, THIRD, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -38,7 +39,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
     placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
-    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    compared = {place for arm in found.sweep.arms for place in _best_first(found, (p for p in right if p[0] == arm))}
     rows = tuple(
         _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
     )
@@ -57,7 +58,7 @@ def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) ->
     top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
     reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
-    for arm in ARMS if top else ():
+    for arm in found.sweep.arms if top else ():
         mine = [trial for trial in found.trials if trial.arm == arm]
         able = [(arm, trial.trial) for trial in complete(mine)]
         ended = sum(trial.result is not None for trial in mine)
@@ -121,10 +122,10 @@ def _verdicts(
     rows = tuple(sorted(best_first, key=lambda row: row.rank))
     known = seed_variance(list(right.values()))
     seeds = known if known.df else None
-    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in PRIMARY]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
-    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
         (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,
@@ -141,7 +142,7 @@ def _verdicts(
         best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds),
+        secondary=_secondary(best_first, right, teacher, seeds, arms),
         ratio=ratio,
         shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
         detectable=minimal_detectable_difference(primary.standard_error, primary.df)
@@ -159,17 +160,25 @@ def _secondary(
     right: Mapping[Place, np.ndarray],
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
+    arms: Mapping[Arm, Sequence[np.ndarray]],
 ) -> tuple[Secondary, ...]:
-    """Compare the best finalists of both arms, the best of all with the second best, and the best of each arm with the teacher.
+    """Compare the third arm's finalists with the others', the best finalists of the two primary arms, the two best of all, and the best of
+    each arm with the teacher.
 
-    The second pair is left out where it is the first one.
+    The second pair of finalists is left out where it is the first one.
     """
+    of_arms = [both for both in THIRD if all(arms.get(arm) for arm in both)]
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
-    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
-    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
+    main = [each for each in best if each[0].arm in PRIMARY]
+    pairs = [pair for pair in (main, known[:2]) if len(pair) == 2]
+    if len(pairs) == 2 and {id(row) for row, _ in main} == {id(row) for row, _ in known[:2]}:
         pairs = pairs[:1]
     asked = [
+        (f"{ARM_NAMES[one]} finalists against {ARM_NAMES[other]} ones", compare_arms(arms[one], arms[other]))
+        for one, other in of_arms
+    ]
+    asked += [
         (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
         for one, other in pairs
     ]
@@ -178,8 +187,10 @@ def _secondary(
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
             asked.append((f"{titled(mine[0])} against the teacher", compared))
     adjusted = holm([comparison.p_value for _, comparison in asked])
-    told = zip(asked, adjusted, strict=True)
-    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
+    told = zip(asked, adjusted, [*of_arms, *[None] * (len(asked) - len(of_arms))], strict=True)
+    return tuple(
+        Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p), arms=both) for (what, c), p, both in told
+    )
 
 
 def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:

@@ -39,6 +39,8 @@ class TeacherStep:
     steps: int
     """Number of steps of the whole fine-tuning."""
     L_hard: float
+    fold: str = ""
+    """Which fold's teacher it is, such as `fold 2 of 5`; empty for the only one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,14 @@ class TeacherEpoch:
 
     epoch: int
     val_accuracy: float
+    fold: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsBegun:
+    """Reports that the first worker fine-tunes a teacher for each of so many folds: other workers can take some."""
+
+    folds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +83,8 @@ class Plan:
     """An estimate from a few timed batches."""
     unlabeled: str = ""
     """How many texts without labels there are, and how many were left out; empty without any."""
+    teacher_runs: bool = False
+    """Whether the teacher runs in every step of the trials that were timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +160,7 @@ Event = (
     | TeacherStep
     | TeacherEpoch
     | TextsDone
+    | FoldsBegun
     | Prepared
     | TrialStarted
     | Step

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
@@ -36,6 +36,8 @@ class StepMetrics:
     L_hard: float
     L_total: float
     learning_rate: float
+    L_relation: float = 0.0
+    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
     soft_rows: int | None = None
     """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
     hard_rows: int | None = None
@@ -44,8 +46,6 @@ class StepMetrics:
     """T of this step, in float32; None where it is the same in all steps, or has no effect."""
     alpha: float | None = None
     """alpha of this step, in float32; None where it is the same in all steps."""
-    L_relation: float = 0.0
-    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
 
     def logged(self) -> dict[str, Any]:
         """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
@@ -78,11 +78,11 @@ class EpochMetrics:
     """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
+    L_relation: float = 0.0
     soft_rows: int | None = None
     """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
     hard_rows: int | None = None
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
-    L_relation: float = 0.0
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""

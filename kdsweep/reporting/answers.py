@@ -1,6 +1,6 @@
 """Answer whether distilling helped: the verdict that every format repeats, and sentences with numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from kdsweep.analysis.score import majority_score, named_score, score, teacher_s
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.whole_sweep import SweepRecords
 
@@ -55,7 +55,7 @@ def verdict_of(
     numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
-        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}
         return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
     if comparison is None or first is None or second is None:
         return None
@@ -96,16 +96,15 @@ def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> 
 
 def answer(
     found: SweepRecords,
-    first: Row | None,
-    second: Row | None,
+    bests: Mapping[Arm, Row],
     comparison: Comparison | None,
     arms: Sequence[ArmProgress],
 ) -> str:
-    """Return one paragraph: the best trial of each arm, their difference and how sure it is, then teacher and majority class."""
-    sentences = [_best_sentence(found, row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    """Return one paragraph: the best trial of each arm, the difference of the first two and how sure it is, then teacher and majority class."""
+    sentences = [_best_sentence(found, bests[arm.arm], arm) for arm in arms if arm.arm in bests]
     if comparison:
         sentences.append(_difference(comparison, found.sweep.finalist_runs()))
-    elif first and second:
+    elif all(arm in bests for arm in PRIMARY):
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
     return " ".join([*sentences, _yardsticks(found)])
 

@@ -8,7 +8,7 @@ from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
 from kdsweep.analysis.score import score_text, teacher_score
-from kdsweep.config.sweep import ARM_NAMES
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.tables import (

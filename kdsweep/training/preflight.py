@@ -21,10 +21,12 @@ from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import refused
 from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
@@ -80,7 +82,7 @@ def run_teacher(
     try:
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
-        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+        raise refused(failure) from failure
     for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
@@ -151,6 +153,7 @@ def check_inputs(
     """
     unknown: dict[str, float] = {}
     odd: dict[str, None] = {}
+    weight = max(config.relation_weight for config in corners)  # a corner of another axis has the least one
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
@@ -163,7 +166,7 @@ def check_inputs(
             unknown[address] = max(unknown.get(address, 0.0), *shares)
             if config.has_unlabeled:
                 odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
-        materials.check_student(config)
+        materials.check_student(replace(config, relation_weight=weight))
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
@@ -308,6 +311,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
+        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
     )
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)

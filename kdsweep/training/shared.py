@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
+from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
@@ -24,7 +25,9 @@ from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.joined import joined, joined_targets
 from kdsweep.training.models import model_config, size_mb, weights_sha256
+from kdsweep.training.online import OnlineTeacher, same_tokens
 from kdsweep.training.reader import Reader, check_forward, reader
+from kdsweep.training.relations import check_relations
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
@@ -98,6 +101,26 @@ class Materials:
             chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
         else:
             check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
+        if config.relation_weight > 0:
+            self._check_relations(config)
+
+    def _check_relations(self, config: TrialConfig) -> None:
+        """Check that teacher and student have relations to compare. Raises ModelError where they have none, or read other tokens."""
+        teacher, student = model_config(config.teacher, config.teacher_revision), model_config(*student_source(config))
+        check_relations(teacher, student, config.relation_heads)
+        for name in _trained():
+            if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
+                raise ModelError(
+                    f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
+                    f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
+                    "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
+                )
+
+    def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
+        """Return the teacher as it runs beside its student in every step of a training."""
+        segments = [self.teacher_tokens(config, name).segments for name in _trained()]
+        read = [each for each in segments if each is not None]
+        return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
@@ -266,6 +289,11 @@ TEXT_FIELDS = tuple(name for name, role in ROLES.items() if role is Role.UNLABEL
 def _without_texts(role: Role) -> tuple[str, ...]:
     """Return the fields on which what `role` names depends, where it has nothing to do with texts without labels: all arms share it."""
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
+
+
+def _trained() -> tuple[SplitName, ...]:
+    """Return the names of the rows for training, in their order."""
+    return ("train",)
 
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:

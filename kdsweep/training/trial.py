@@ -91,7 +91,7 @@ def run_trial(
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
     try:
-        rows, student = materials.rows(config), materials.student(config)
+        rows, student, objective = materials.rows(config), materials.student(config), make_objective(config)
         with leading(config, folder.path) as team:
             training, evaluation = distill(
                 student,
@@ -100,7 +100,8 @@ def run_trial(
                 on_start=log.start,
                 on_steps=log.steps,
                 on_epoch=log.epoch,
-                objective=make_objective(config),
+                objective=objective,
+                teacher=materials.online_teacher(config) if objective.teacher_outputs else None,
                 checkpoints=checkpoints,
                 team=team,
             )

@@ -13,7 +13,7 @@ import pytest
 from commands import config_of, inspected
 from rich.console import Console
 
-from kdsweep.config.sweep import STAGES, TrackingConfig
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig, lengthened, read_trial_config
 from kdsweep.engine import trial_configs
@@ -69,7 +69,7 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     sweep = load_sweep(tiny_sweep_file(fixed={**fixed, "student_layers": None, "student_init": None}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     console = Console(record=True, width=300, file=io.StringIO())
-    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
     Worker(sweep, folder, "me", display.show, StopRequest()).prepare()
     told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
     assert teacher is not None
