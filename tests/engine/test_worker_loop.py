@@ -262,7 +262,7 @@ def test_texts_without_labels_are_prepared_said_and_recorded(
     )
     folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
     console = Console(record=True, width=300, file=io.StringIO())
-    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
     show: Callable[[Event], None] = lambda event: (events.append(event), display.show(event))  # type: ignore[func-returns-value]
     worker = Worker(sweep, folder, "me", show, StopRequest())
     worker.prepare()
