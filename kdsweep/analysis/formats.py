@@ -38,6 +38,11 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def enumerated(words: Sequence[str]) -> str:
+    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 _DROPPED = {
     "empty": "empty",
     "duplicates": "given twice",
@@ -55,11 +60,6 @@ def dropped_texts(dropped: Mapping[str, int]) -> str:
 def unlabeled(texts: int, dropped: Mapping[str, int]) -> str:
     """Write how many texts without labels there are, and how many were left out: `6,000 texts; left out: 3 empty`."""
     return f"{texts:,} texts; left out: {dropped_texts(dropped)}"
-
-
-def enumerated(words: Sequence[str]) -> str:
-    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:

@@ -185,11 +185,11 @@ class SweepDisplay:
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
+        self._teachers: dict[str, tuple[Pace, str]] = {}
+        """How far each teacher is that is fine-tuned now, by its fold."""
         self._texts_pace = Pace()
         self._making = ""
         """What is made of the texts without labels."""
-        self._teachers: dict[str, tuple[Pace, str]] = {}
-        """How far each teacher is that is fine-tuned now, by its fold."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""

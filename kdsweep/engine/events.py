@@ -81,10 +81,10 @@ class Plan:
     tracking_why: str
     seconds_per_trial: float
     """An estimate from a few timed batches."""
-    unlabeled: str = ""
-    """How many texts without labels there are, and how many were left out; empty without any."""
     teacher_runs: bool = False
     """Whether the teacher runs in every step of the trials that were timed."""
+    unlabeled: str = ""
+    """How many texts without labels there are, and how many were left out; empty without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +159,8 @@ Event = (
     | Offline
     | TeacherStep
     | TeacherEpoch
-    | TextsDone
     | FoldsBegun
+    | TextsDone
     | Prepared
     | TrialStarted
     | Step

@@ -150,8 +150,8 @@ class Preparation:
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
             seconds_per_trial=sum(seconds) / len(seconds),
-            unlabeled=self._texts(corners),
             teacher_runs=weight > 0,
+            unlabeled=self._texts(corners),
         )
 
     def _texts(self, corners: list[TrialConfig]) -> str:

@@ -6,10 +6,11 @@ from kdsweep.analysis import two_arms as statistics
 from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
-from kdsweep.analysis.finalists import Finals, Secondary, titled
+from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import number, p_text, plural, points, signed
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, score
+from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
 from kdsweep.config.arms import ARM_NAMES, Arm

@@ -152,8 +152,8 @@ def check_inputs(
     teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
-    odd: dict[str, None] = {}
     weight = max(config.relation_weight for config in corners)  # a corner of another axis has the least one
+    odd: dict[str, None] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
