@@ -34,6 +34,8 @@ SEARCH = {
     "alpha_end": {"low": 0.0, "high": 1.0},
     "soft_loss": {"choices": ["kl", "mse"]},
     "label_smoothing": {"low": 0.0, "high": 0.2},
+    "relation_weight": {"low": 0.1, "high": 1.0},
+    "relation_heads": {"choices": [2, 4]},
     "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
     "batch_size": {"choices": [8, 16]},
     "epochs": {"low": 1, "high": 2},
@@ -58,7 +60,7 @@ class Consumers:
         self.used.append(used)
 
         def loss(batch: Inputs) -> Any:
-            used.update(real.loss.keywords, batch_size=max(len(batch.labels), used["batch_size"]))
+            used.update(told(real.loss), batch_size=max(len(batch.labels), used["batch_size"]))
             return real.loss(batch)
 
         return replace(real, loss=loss)
@@ -67,6 +69,11 @@ class Consumers:
         """Torch's, after a note of what it is given."""
         self.used[-1].update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
         return torch.optim.AdamW(groups, lr=lr, **options)
+
+
+def told(loss: Any) -> dict[str, Any]:
+    """The keywords of a loss, and those of the loss inside it."""
+    return {name: value for inner in loss.args for name, value in told(inner).items()} | loss.keywords
 
 
 def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Event]) -> None:

@@ -15,8 +15,10 @@ from scipy.stats import rankdata
 
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import difference_text, score
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import condition_text
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis, SweepConfig
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import NUMBERS
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow
@@ -54,10 +56,10 @@ class Advice:
 
 
 def advice(records: SweepRecords) -> tuple[Advice, ...]:
-    """Return the advice about both arms' axes, edges before flat axes; an arm with fewer than `FEWEST_TRIALS` complete trials gives none."""
+    """Return the advice about every arm's axes, edges before flat axes; an arm with fewer than `FEWEST_TRIALS` complete trials gives none."""
     found: list[Advice] = []
     sweep = records.sweep
-    for arm in ARMS:
+    for arm in sweep.arms:
         trials = [trial for trial in ranked(records.trials, sweep) if trial.arm == arm]
         if len(trials) >= FEWEST_TRIALS:
             for name, axis in sweep.axes(arm).items():

@@ -8,7 +8,7 @@ import pytest
 from makers import row_of, sweep_of
 
 from kdsweep.analysis.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
-from kdsweep.config.sweep import Axis
+from kdsweep.config.axis import Axis
 from kdsweep.records.whole_sweep import SweepRecords
 
 LOG = Axis(low=1.0, high=16.0, log=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import corners, holds, in_order, points
-from kdsweep.config.sweep import Axis, StudyConfig, SweepConfig, identity_changes, sweep_yaml
+from kdsweep.config.sweep import StudyConfig, SweepConfig, identity_changes, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from makers import AXES, row_of, sweep_of, teacher_of
 
-from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from searches import AXES, Objective, Point, run_next, sweep_of
 from servers import Postgres
 
-from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
 from kdsweep.records.layout import study_path
 from kdsweep.records.reading import read_sweep_key
