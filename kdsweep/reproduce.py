@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdsweep.analysis.formats import plural
 from kdsweep.analysis.receipt import Receipt, receipt
-from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig
+from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig, evaluations_of, unit_of
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.layout import TrialId
@@ -90,7 +91,7 @@ def rerun(
 
     def stop_after(epoch: EpochMetrics) -> bool:
         on_epoch(epoch)
-        return epoch.epoch == last < trial.config.epochs
+        return epoch.epoch == last < evaluations_of(trial.config)
 
     materials = Materials()
     if same_content:
@@ -226,7 +227,7 @@ def _announce(console: Console, trial: TrialRow, config: TrialConfig) -> None:
     """Print what is about to run, and where config.yaml or the record is not what the trial left."""
     assert trial.result is not None
     machine = f"{config.device}, {config.precision}, {config.threads} threads"
-    lines = [f"Running {trial.folder} again ({trial.result.epochs} epochs, {machine}) …"]
+    lines = [f"Running {trial.folder} again ({plural(trial.result.epochs, unit_of(config))}, {machine}) …"]
     lines += [f"config.yaml is not what ran, {edit}" for edit in trial.edits()]
     lines += [f"torn in the record: {line}" for line in torn_lines(trial.folder)]
     if read_test(trial.folder):

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import difference_text, score
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis, SweepConfig
-from kdsweep.config.trial import FIELD_TYPES
+from kdsweep.config.trial import NUMBERS
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -60,7 +60,9 @@ def advice(records: SweepRecords) -> tuple[Advice, ...]:
         trials = [trial for trial in ranked(records.trials, sweep) if trial.arm == arm]
         if len(trials) >= FEWEST_TRIALS:
             for name, axis in sweep.axes(arm).items():
-                found += [item for item in (_edge(trials, arm, name, axis), _flat(trials, sweep, name)) if item]
+                able = [trial for trial in trials if axis.applies(vars(trial.config))]
+                if len(able) >= FEWEST_TRIALS:
+                    found += [item for item in (_edge(able, arm, name, axis), _flat(able, sweep, name)) if item]
     return tuple(sorted(found, key=lambda item: item.kind))
 
 
@@ -126,9 +128,9 @@ def _place(axis: Axis, end: Literal["low", "high"]) -> str:
 def _can_go_on(trial: TrialRow, name: str, axis: Axis, end: Literal["low", "high"]) -> bool:
     """Return whether the trial's config stays valid with `name` a little beyond the axis' end: an alpha above 1 is not."""
     ends = (min(axis.choices), max(axis.choices)) if axis.choices else (axis.low or 0.0, axis.high or 0.0)
-    step = 1.0 if FIELD_TYPES[name] is int else EDGE * (ends[1] - ends[0])
+    step = 1.0 if NUMBERS.get(name) is int else EDGE * (ends[1] - ends[0])
     beyond = ends[1] + step if end == "high" else ends[0] / 2 if axis.log else ends[0] - step
-    changed: dict[str, Any] = {name: int(beyond) if FIELD_TYPES[name] is int else beyond}
+    changed: dict[str, Any] = {name: int(beyond) if NUMBERS.get(name) is int else beyond}
     try:
         dataclasses.replace(trial.config, **changed)
     except ConfigError:

@@ -38,10 +38,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
-from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
@@ -71,7 +72,7 @@ class Row:
     reason: str | None
     """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
     searched: Mapping[str, Any]
-    """The searched fields, with the values that the trial ran with."""
+    """The searched fields, with the values that the trial ran with; None where the condition of a field's axis does not hold."""
     score: float | None
     """`study.metric`, by which trials are ranked; None for a trial without a result, or that finished no epoch."""
     best_epoch: int | None
@@ -146,7 +147,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
         rank=rank,
         status=status(trial),
         reason=_reason(trial),
-        searched={name: getattr(trial.config, name) for name in records.sweep.search},
+        searched=records.sweep.searched(trial.config),
         score=getattr(trial.result, records.sweep.study.metric, None),
         best_epoch=best_epoch(trial, records.sweep) if trial.result else None,
         val_accuracy=measured,
@@ -158,7 +159,8 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
 
 def _reason(trial: TrialRow) -> str | None:
     if trial.result is None:
-        return f"running or cut off, {len(trial.epochs)} of {trial.config.epochs} epochs done"
+        done = f"{len(trial.epochs)} of {plural(evaluations_of(trial.config), unit_of(trial.config))}"
+        return f"running or cut off, {done} done"
     if trial.result.status == "complete":
         return ", ".join(trial.result.violates) or None
     return trial.result.error or f"no reason was recorded; see {trial.folder.name}/log.txt"

@@ -80,7 +80,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
     return Finalist(
         arm=place[0],
         trial=place[1],
-        searched={name: getattr(runs[0].config, name) for name in found.sweep.search},
+        searched=found.sweep.searched(runs[0].config),
         runs=tuple(runs),
         wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
         compared=compared,

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kdsweep.config.roles import Pattern, Range, beside
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
-from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import NUMBERS, REQUIRED_FIELDS, UNSEARCHABLE, TrialConfig
 from kdsweep.config.yaml import plain_values
 
 Schema = dict[str, Any]
@@ -54,6 +54,7 @@ def sweep_schema() -> Schema:
         **_mapping({name: {"description": described.get(name, ""), **body} for name, body in properties.items()}),
         "required": ["name", "fixed", "search"],
         "allOf": [_fixed_or_searched(name) for name in REQUIRED_FIELDS],
+        "$defs": {"when": _when(trial)},
     }
 
 
@@ -158,15 +159,25 @@ def _plain(body: Schema) -> Schema:
 # Axes ----------------------------------------------------------------------------------------------------------------
 
 
+def _when(trial: Mapping[str, Schema]) -> Schema:
+    """Return the schema of an axis's condition: lists of values by the names of other fields."""
+    values = {
+        name: {k: v for k, v in body.items() if k not in ("default", "description")} for name, body in trial.items()
+    }
+    lists = {name: {"type": ["array", "string"], "minItems": 1, "items": body} for name, body in values.items()}
+    return _or_null(_or_reference(_mapping(lists)))
+
+
 def _axis(name: str, field: Schema) -> Schema:
     """Return the schema of an axis of the field `name`: choices, or for a number an interval as well."""
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}
-    if FIELD_TYPES[name] not in (int, float):
-        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}}
+    when = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
+    if name not in NUMBERS:
+        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}, **when}
         return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))
-    step = _value(FIELD_TYPES[name] | None, Range(above=0))
+    step = _value(NUMBERS[name] | None, Range(above=0))
     parts = {
         "low": _or_null(value),
         "high": _or_null(value),
@@ -177,5 +188,5 @@ def _axis(name: str, field: Schema) -> Schema:
     listed = {"properties": {"choices": {"type": ["array", "string"]}}, "required": ["choices"]}
     nothing = {key: {"enum": [None, False]} for key in ("low", "high", "log", "step")}
     ends = {"required": ["low", "high"], "properties": dict.fromkeys(("low", "high"), {"not": {"type": "null"}})}
-    axis = _mapping({key: {"description": said[key], **part} for key, part in parts.items()})
+    axis = _mapping({key: {"description": said[key], **part} for key, part in parts.items()} | when)
     return about | _or_null(_or_reference(axis)) | {"if": listed, "then": {"properties": nothing}, "else": ends}

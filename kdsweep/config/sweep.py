@@ -1,12 +1,12 @@
 """Define what a sweep file holds: what is fixed, what is searched, how long, and where it is tracked."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from kdsweep.config import conditions
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.yaml import plain_values, to_yaml
@@ -19,8 +19,14 @@ STAGES: tuple[Stage, ...] = (*ARMS, "finalists")
 """The searches of both arms, then the best configurations of both, run once more on fresh seeds."""
 Resolved = Literal["online", "offline", "off"]
 """How W&B is reached, once `auto` is resolved."""
-FINE_TUNED: dict[str, float] = {"alpha": 0.0, "temperature": 1.0}
-"""Fields that the fine-tuned arm fixes: alpha 0 gives the teacher no weight, and temperature is then only the unit of L_soft."""
+FINE_TUNED: dict[str, Any] = {
+    "alpha": 0.0,
+    "temperature": 1.0,
+    "alpha_end": None,
+    "temperature_end": None,
+    "soft_loss": "kl",
+}
+"""Fields that the fine-tuned arm fixes: alpha 0 gives the teacher no weight, and what shapes L_soft is then only its unit."""
 
 AT_LEAST_ONE = Range(least=1)
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
@@ -41,6 +47,9 @@ class Axis:
     """Distance between neighbouring values, counted from low; null: any value."""
     choices: tuple[Any, ...] = ()
     """The values themselves, in place of an interval."""
+    when: conditions.When = field(default_factory=dict)
+    """Values of other fields, such as {soft_loss: [kl]}: the field is searched only in trials that have them; elsewhere it has its fixed
+    or default value."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
@@ -90,8 +99,15 @@ class Axis:
             return False
         return self.step is None or any(math.isclose(value, point, abs_tol=1e-9) for point in self.points() or ())
 
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the axis is searched in a trial whose fields have these `values`."""
+        return conditions.holds(self.when, values)
+
     def text(self) -> str:
         """Return the axis in a few characters, for a table and for a sweep's identity."""
+        return self._values_text() + (f" when {conditions.condition_text(self.when)}" if self.when else "")
+
+    def _values_text(self) -> str:
         if self.choices:
             return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
         assert self.low is not None and self.high is not None
@@ -172,6 +188,8 @@ class FinalistsConfig:
     """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
     seeds: Annotated[int, AT_LEAST_ONE] = 3
     """Fresh seeds for each configuration, none of which the search has used; 1 gives no verdict: one seed cannot separate luck from recipe."""
+    epochs_factor: Annotated[int, AT_LEAST_ONE] = 1
+    """How many times as long as in the search finalists are trained, those of every arm: `epochs`, or `max_steps` and `evaluations`, times this."""
 
 
 LONGEST_TAG = 64
@@ -213,8 +231,23 @@ class SweepConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def axes(self, arm: Arm) -> dict[str, Axis]:
-        """Return the axes that `arm` searches: the fine-tuned arm does not search alpha and temperature."""
-        return {name: axis for name, axis in self.search.items() if arm == "distilled" or name not in FINE_TUNED}
+        """Return the axes that `arm` searches, each after those that its condition names: none of a field that the arm fixes, and none
+        whose condition cannot hold in the arm."""
+        mine = {name: axis for name, axis in self.search.items() if arm == "distilled" or name not in FINE_TUNED}
+        constant, found = {**TRIAL_DEFAULTS, **self.fields(arm, {})}, dict[str, Axis]()
+        for name in conditions.in_order({name: axis.when for name, axis in mine.items()}):
+            never = (field not in found and constant[field] not in values for field, values in mine[name].when.items())
+            if not any(never):
+                found[name] = mine[name]
+        return found
+
+    def applies(self, arm: Arm, axis: Axis, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial of `arm` searches an axis, given `params`, its values of the axes before."""
+        return not axis.when or axis.applies({**TRIAL_DEFAULTS, **self.fields(arm, params)})
+
+    def searched(self, config: TrialConfig) -> dict[str, Any]:
+        """Return a config's value of each searched field; None where the condition of the field's axis does not hold."""
+        return {n: getattr(config, n) if axis.applies(vars(config)) else None for n, axis in self.search.items()}
 
     def budget(self, arm: Arm) -> int:
         """Return the number of trials of `arm`: at most the points of its axes under a grid, and at most 1 without axes."""
@@ -237,7 +270,7 @@ class SweepConfig:
         top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
         tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
         counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
-        possible = [FinalistsConfig(top=top, seeds=count) for top in tops for count in counts]
+        possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
         fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
         return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
 
@@ -246,11 +279,23 @@ class SweepConfig:
         first = max(self.values("seed")) + 1
         return tuple(range(first, first + self.finalists.seeds))
 
+    def length_factor(self, stage: Stage) -> int:
+        """Return how many times as long as a trial of the search one of `stage` is trained."""
+        return self.finalists.epochs_factor if stage == "finalists" else 1
+
     def grid(self, arm: Arm) -> list[dict[str, Any]]:
-        """Return every point of the grid of `arm`; a continuous axis gives its two ends."""
+        """Return every point of the grid of `arm`, without fields whose condition does not hold there; a continuous axis gives its two ends."""
+        values = {name: axis.points() or axis.ends() for name, axis in self.axes(arm).items()}
+        return conditions.points(values, self._applies(arm))
+
+    def corners(self, arm: Arm = "distilled") -> list[dict[str, Any]]:
+        """Return points of `arm` that together have the choices or both ends of every axis, each where its condition holds."""
         axes = self.axes(arm)
-        points = [axis.points() or axis.ends() for axis in axes.values()]
-        return [dict(zip(axes, point, strict=True)) for point in itertools.product(*points)]
+        named = {field for axis in axes.values() for field in axis.when}
+        return conditions.corners({name: axis.ends() for name, axis in axes.items()}, named, self._applies(arm))
+
+    def _applies(self, arm: Arm) -> conditions.Applies:
+        return lambda name, point: self.applies(arm, self.search[name], point)
 
     def fields(self, arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that a trial's config is built from: the fixed ones, the sampled `params`, and those that the arm fixes."""
@@ -262,9 +307,9 @@ class SweepConfig:
 
     def values(self, name: str) -> tuple[Any, ...]:
         """Return every value that the field `name` can take, or the ends of its interval; its fixed or default value where it is not searched."""
-        if name in self.search:
-            return self.search[name].ends()
-        return (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
+        other = (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
+        axis = self.search.get(name)
+        return other if axis is None else axis.ends() + (other if axis.when else ())
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
@@ -291,8 +336,9 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
+        when = {field: list(plain_values(dict(enumerate(values))).values()) for field, values in axis.when.items()}
         choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
-        given = dataclasses.asdict(axis) | {"choices": choices or None}
+        given = dataclasses.asdict(axis) | {"choices": choices or None, "when": when or None}
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
+from kdsweep.config.conditions import When, condition_problems, condition_text
+from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
+    TRIAL_DEFAULTS,
     Axis,
     Constraints,
     FinalistsConfig,
@@ -17,8 +20,8 @@ from kdsweep.config.sweep import (
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
-from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
+from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
+from kdsweep.config.yaml import converted, did_you_mean, plain_values, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
 LONGEST_NAME = 64
@@ -60,7 +63,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or _trial_problems(sweep)
+    problems += unbuildable or [*_trial_problems(sweep), *_queue_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -164,7 +167,11 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     problems += [
         f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
     ]
-    axes = {key for key, body in searched.items() if body is not None} if isinstance(searched, dict) else set()
+    axes = (
+        {k for k, body in searched.items() if body is not None and not _has_condition(body)}
+        if isinstance(searched, dict)
+        else set()
+    )
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in content.items()
@@ -197,14 +204,30 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             problems.append(
                 f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
             )
-        elif key in fixed:
+        elif key in fixed and not _has_condition(body):
             problems.append(
                 f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
                 f"fixed.{key}=null the fixed value)"
             )
         elif (axis := _axis(key, body, problems)) is not None:
             axes[key] = axis
+    others = {key: value for key, value in {**TRIAL_DEFAULTS, **fixed}.items() if key not in axes}
+    named = {key: axis.when for key, axis in axes.items()}
+    problems += condition_problems(named, {key: axis.choices for key, axis in axes.items()}, others)
     return axes
+
+
+def _has_condition(body: object) -> bool:
+    return isinstance(body, dict) and bool(body.get("when"))
+
+
+def _when(content: object) -> When:
+    """Return an axis's condition, its values as the types of their fields. Raises TypeError for what is none."""
+    if not isinstance(content, dict) or not all(isinstance(values, list) and values for values in content.values()):
+        raise TypeError(f"when must read {{field: [value, ...]}}, such as {{soft_loss: [kl]}}, but got {content!r}")
+    if unknown := [name for name in content if name not in FIELD_TYPES]:
+        raise TypeError(f"when: unknown key {unknown[0]!r}{did_you_mean(unknown[0], FIELD_TYPES)}")
+    return {name: tuple(converted(value, FIELD_TYPES[name]) for value in values) for name, values in content.items()}
 
 
 def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
@@ -213,7 +236,7 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         return None
     hints = {item.name: item.type for item in dataclasses.fields(Axis)}
     unknown = [f"search.{key}: unknown key {name!r}{did_you_mean(name, hints)}" for name in body if name not in hints]
-    whole = FIELD_TYPES[key] is int
+    whole = NUMBERS.get(key) is int
     try:
         numbers = {
             name: converted(body[name], int if whole else float)
@@ -226,9 +249,9 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         if not isinstance(choices, list | tuple):
             raise TypeError(f"choices must be a list, but got {choices!r}")
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
-        if numbers and FIELD_TYPES[key] not in (int, float):
+        if numbers and key not in NUMBERS:
             raise TypeError("takes choices, not low and high")
-        axis = Axis(**numbers, log=log, choices=made)
+        axis = Axis(**numbers, log=log, choices=made, when=_when(given.get("when", {})))
     except (TypeError, ConfigError) as error:
         problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
         return None
@@ -268,15 +291,36 @@ def _enqueue(
 
 def _trial_problems(sweep: SweepConfig) -> list[str]:
     """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
-    base = {name: axis.ends()[0] for name, axis in sweep.search.items()}
-    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in {**sweep.fixed, **base}]
+    named = {name for name, axis in sweep.search.items() if not axis.when} | set(sweep.fixed)
+    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in named]
     if missing:
         return missing
-    problems: list[str] = []
-    for name, axis in sweep.search.items():
-        for end in axis.ends():
-            try:
-                sweep.trial("distilled", {**base, name: end})
-            except ConfigError as error:
-                problems += error.problems
+    points = sweep.corners()
+    problems = [
+        f"search.{name} is in no trial, since no trial has {condition_text(axis.when)}; drop the axis, or another condition"
+        for name, axis in sweep.search.items()
+        if not any(name in point for point in points)
+    ]
+    for point in points:
+        try:
+            sweep.trial("distilled", point)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _queue_problems(sweep: SweepConfig) -> list[str]:
+    """List the fields of enqueued points whose condition does not hold there, or not whatever is sampled beside them."""
+    problems = []
+    for point in sweep.enqueue:
+        known, open_ = {**TRIAL_DEFAULTS, **sweep.fixed}, set[str]()
+        for name, axis in sweep.axes("distilled").items():
+            sampled = sorted(open_ & set(axis.when))
+            if name in point and (sampled or not axis.applies(known)):
+                rule = f"enqueue: {name} is searched only when {condition_text(axis.when)}, so a point that names it must say so"
+                problems.append(f"{rule}, but got {plain_values(point)}")
+            elif name in point:
+                known[name] = point[name]
+            elif sampled or axis.applies(known):
+                open_.add(name)
     return problems

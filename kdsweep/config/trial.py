@@ -196,7 +196,14 @@ class TrialConfig:
         if self.student == FROM_TEACHER and self.student_init == "pretrained" and self.teacher_epochs <= 0:
             rule = "a teacher that comes fine-tuned (teacher_epochs: 0) has no pretrained body to copy, so student_init: finetuned or a named student"
             yield rule, "student_init: pretrained with student: from_teacher"
+        if self.max_steps is not None and self.max_steps < self.evaluations:
+            rule = "max_steps >= evaluations (one at most follows a step)"
+            yield rule, f"max_steps {self.max_steps} and evaluations {self.evaluations}"
+        if self.teacher_folds > 1 and self.teacher_epochs == 0:
+            rule = "teacher_folds > 1 goes with teachers that are fine-tuned here (teacher_epochs > 0)"
+            yield rule, f"teacher_folds: {self.teacher_folds} with teacher_epochs: 0"
         yield from self._broken_sources()
+        yield from self._broken_texts()
 
     def _broken_sources(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about the fields that say where rows come from, and the value given."""
@@ -210,10 +217,29 @@ class TrialConfig:
         of_a_hub = given("validation_split", "test_split", "dataset_config")
         if self.dataset is None and of_a_hub:
             yield "dataset is named beside its splits", f"only {', '.join(of_a_hub)}"
-        of_files = given("validation_file", "test_file", "csv_delimiter")
+        of_files = given("validation_file", "test_file", *(() if self.unlabeled_file else ("csv_delimiter",)))
         if self.dataset is not None and of_files:
             rule = "train_file is named beside validation_file, test_file and csv_delimiter"
             yield rule, f"dataset and {', '.join(of_files)}"
+
+    def _broken_texts(self) -> Iterator[tuple[str, str]]:
+        """Yield each broken rule about texts without labels, and the value given."""
+        if self.unlabeled_split and self.dataset is None:
+            yield "dataset is named beside unlabeled_split (unlabeled_file goes with files)", "only unlabeled_split"
+        if self.unlabeled_rest and self.train_limit is None:
+            rule = "unlabeled_rest takes the training rows that train_limit leaves out, so train_limit"
+            yield rule, "unlabeled_rest: true with train_limit: null"
+        if not self.has_unlabeled:
+            given = [name for name in ("unlabeled_limit", "unlabeled_share") if getattr(self, name) is not None]
+            given += ["pseudo_labels"] if self.pseudo_labels else []
+            if given:
+                sources = "unlabeled_file, unlabeled_split, or unlabeled_rest: true with train_limit"
+                yield f"texts without labels are named ({sources}) beside {' and '.join(given)}", "none"
+
+    @property
+    def has_unlabeled(self) -> bool:
+        """Return whether there are texts without labels to train on."""
+        return bool(self.unlabeled_file or self.unlabeled_split or self.unlabeled_rest)
 
     def unresolved(self) -> tuple[str, ...]:
         """Return the names of the fields that are still `auto`."""
@@ -222,6 +248,10 @@ class TrialConfig:
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 """The type of each field, without the notes in its annotation."""
+NUMBERS: dict[str, type[int] | type[float]] = {
+    name: kind for name, hint in FIELD_TYPES.items() for kind in (int, float) if hint in (kind, kind | None)
+}
+"""The fields that are a number, or a number or null: they can be searched over an interval."""
 REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
 
 ROLES = roles(TrialConfig)
@@ -232,14 +262,26 @@ UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *h
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
 
-def evaluations(config: TrialConfig) -> int:
-    """Return how often a trial's student is evaluated on validation: after each of its `epochs`, or of `evaluations` parts of `max_steps`."""
-    return config.epochs if config.max_steps is None else config.evaluations
-
-
 def decided_by(role: Role) -> tuple[str, ...]:
     """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
     return tuple(name for name, first in ROLES.items() if first <= role)
+
+
+def evaluations_of(config: TrialConfig) -> int:
+    """Return how often a whole training with `config` evaluates its student: after every epoch, with `max_steps` `evaluations` times."""
+    return config.epochs if config.max_steps is None else config.evaluations
+
+
+def unit_of(config: TrialConfig) -> str:
+    """Return what `config` calls the part of a training that ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
+    return "epoch" if config.max_steps is None else "evaluation"
+
+
+def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
+    """Return `config` for a training `factor` times as long, evaluated after as many steps as before, so that curves compare."""
+    if config.max_steps is None:
+        return dataclasses.replace(config, epochs=factor * config.epochs)
+    return dataclasses.replace(config, max_steps=factor * config.max_steps, evaluations=factor * config.evaluations)
 
 
 def _is_encoding(name: str) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.trial import lengthened
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
 from kdsweep.records.reading import read_trial
@@ -27,7 +28,8 @@ def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) 
             continue
         trial = TrialFolder(trial_folder(folder, each.id))
         if not (trial.path / "config.yaml").exists():
-            trial.start(sweep.trial(each.id.arm, each.params))
+            config = sweep.trial(each.id.arm, each.params)
+            trial.start(lengthened(config, sweep.length_factor(each.id.stage)))
         result = missing_result(
             each.id.arm,
             each.id.number,

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from kdsweep.analysis.formats import duration, plural
+from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Stage, SweepConfig
 from kdsweep.engine.events import (
     Epoch,
@@ -47,16 +48,22 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
         also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
-        table.add_row(f"search {name}", escape(axis.text()) + also)
+        if name == "temperature" and not axis.when and "mse" in sweep.values("soft_loss"):
+            also += "   mse has no temperature: search.temperature.when.soft_loss=[kl] searches it under kl alone"
+        table.add_row(f"search {name}", escape(axis.text()) + escape(also))
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
+    table.add_row("length", f"{length_text(sweep)} each")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
+        longer = f", {factor} times as long" if (factor := sweep.finalists.epochs_factor) > 1 else ""
         alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
-        table.add_row("finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on fresh seeds ({seeds}){alone}")
+        table.add_row(
+            "finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on fresh seeds ({seeds}){longer}{alone}"
+        )
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
@@ -131,7 +138,7 @@ class _Running:
 
     def __init__(self, told: TrialStarted) -> None:
         self.told, self.started, self.metrics = told, time.monotonic(), ""
-        self.pace, self.epochs_pace = Pace(), Pace()
+        self.pace, self.evaluations_pace = Pace(), Pace()
 
     def text(self) -> str:
         """Return the trial, its parameters and its last metrics on one line."""
@@ -242,6 +249,8 @@ class SweepDisplay:
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
         each = facts.seconds_per_trial
         self._expected_seconds = each
+        factor = self._sweep.finalists.epochs_factor
+        longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
             "max_length": facts.max_length,
@@ -249,16 +258,16 @@ class SweepDisplay:
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s"
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
         plan(self._console, self._sweep, lines, self._warning)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses
-        epoch = f"epoch {losses.epoch}/{trial.told.epochs}   step {losses.step}/{event.steps}"
+        epoch = f"epoch {losses.epoch}/{trial.told.evaluations}   " if trial.told.unit == "epoch" else ""
         relation = f"   L_relation {losses.L_relation:.3f}" if losses.L_relation else ""
-        trial.metrics = f"{epoch}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
+        trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
         if pace.seconds_left and pace.is_due():
@@ -267,16 +276,18 @@ class SweepDisplay:
             self._log(f"{trial.text()}{pace.text()}{sweep}")
 
     def _epoch(self, trial: "_Running", event: Epoch) -> None:
-        done, epochs = event.metrics.epoch, trial.told.epochs
-        trial.metrics = f"epoch {done}/{epochs}   {self._metric} {getattr(event.metrics, self._metric):.4f}"
-        self._expected_seconds = (time.monotonic() - trial.started) * epochs / done
-        trial.epochs_pace.reach(done, epochs)
-        if trial.epochs_pace.is_due():
+        told, done, of_all = trial.told, event.metrics.epoch, trial.told.evaluations
+        trial.metrics = f"{told.unit} {done}/{of_all}   {self._metric} {getattr(event.metrics, self._metric):.4f}"
+        self._expected_seconds = (
+            (time.monotonic() - trial.started) * of_all / done / self._sweep.length_factor(told.id.stage)
+        )
+        trial.evaluations_pace.reach(done, of_all)
+        if trial.evaluations_pace.is_due():
             self._log(trial.text())
 
     def _done(self, trial: "_Running", event: TrialEnded) -> None:
         arm, stage, score = event.id.arm, event.id.stage, event.score or 0.0
-        self._trial_seconds.append(event.seconds)
+        self._trial_seconds.append(event.seconds / self._sweep.length_factor(stage))
         self._bars.advance(self._stages[stage])
         complete = event.status == "complete"
         feasible = complete and not event.violates
@@ -298,10 +309,16 @@ class SweepDisplay:
     def _open(self) -> int:
         return sum(int((task.total or 0) - task.completed) for task in self._bars.tasks)
 
+    def _open_lengths(self) -> int:
+        """Return how many trainings are open, one as long as a trial of the search being the unit."""
+        tasks = {task.id: task for task in self._bars.tasks}
+        open_ = {stage: int((tasks[task].total or 0) - tasks[task].completed) for stage, task in self._stages.items()}
+        return sum(count * self._sweep.length_factor(stage) for stage, count in open_.items())
+
     def _left(self) -> float:
         """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the plan."""
         timed = self._trial_seconds or [self._expected_seconds]
-        return self._open() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
+        return self._open_lengths() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
 
     def _view(self) -> Group:
         left = f"about {duration(self._left())} to go" if self._expected_seconds else ""

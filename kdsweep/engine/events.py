@@ -81,7 +81,10 @@ class TrialStarted:
     attempt: int
     params: Mapping[str, Any]
     """The searched fields with their values, and a finalist's seed."""
-    epochs: int
+    evaluations: int
+    """How often a whole training evaluates the student."""
+    unit: str
+    """What ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,9 +36,13 @@ class TrialConfigs:
 
     def corners(self) -> list[TrialConfig]:
         """Return configs that together need every teacher and student that the sweep can ask for."""
-        base = {name: axis.ends()[0] for name, axis in self._sweep.search.items()}
-        others = [{**base, name: end} for name, axis in self._sweep.search.items() for end in axis.ends()[1:]]
-        return list(dict.fromkeys(self.of("distilled", point) for point in (base, *others)))
+        search, points = self._sweep.search, self._sweep.corners()
+        if "relation_weight" in search and not any("relation_weight" in axis.when for axis in search.values()):
+            highest = max(
+                search["relation_weight"].ends()
+            )  # above 0 it asks more of teachers, students and relation_heads
+            points += [{**point, "relation_weight": highest} for point in points if "relation_weight" in point]
+        return list(dict.fromkeys(self.of("distilled", point) for point in points))
 
     def _agreed_precision(self, device: str) -> str:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
-from kdsweep.config.trial import TrialConfig, evaluations
+from kdsweep.config.trial import TrialConfig, evaluations_of, lengthened, unit_of
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
@@ -121,7 +121,8 @@ class Worker:
             time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
-        trial, config = assignment.id, self._configs.of(assignment.id.arm, assignment.params)
+        trial = assignment.id
+        config = lengthened(self._configs.of(trial.arm, assignment.params), self._sweep.length_factor(trial.stage))
         slot = Slot(
             id=trial,
             round=assignment.round,
@@ -129,9 +130,14 @@ class Worker:
             owner=self._owner,
             violates=self._violated(assignment, config),
         )
-        names = [*self._sweep.search, *(["seed"] if trial.seed is not None else [])]
+        asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(config))]
+        names = [*asked, *(["seed"] if trial.seed is not None else [])]
         params = {name: getattr(config, name) for name in names}
-        self._send(TrialStarted(id=trial, attempt=slot.attempt, params=params, epochs=evaluations(config)))
+        self._send(
+            TrialStarted(
+                id=trial, attempt=slot.attempt, params=params, evaluations=evaluations_of(config), unit=unit_of(config)
+            )
+        )
         path = trial_folder(self._folder, trial)
         result = self._recorded(path, config) or answered_duplicate(
             self._studies, assignment, TrialFolder(path), config, metric=self._sweep.study.metric
@@ -182,7 +188,7 @@ class Worker:
         def on_epoch(epoch: EpochMetrics) -> bool:
             self._send(Epoch(metrics=epoch))
             assignment.report(getattr(epoch, metric), epoch.epoch)
-            return epoch.epoch < evaluations(config) and assignment.should_prune()
+            return epoch.epoch < evaluations_of(config) and assignment.should_prune()
 
         def on_steps(steps: Sequence[StepMetrics]) -> None:
             self._send(Step(losses=steps[-1], steps=total_steps(self._materials.rows(config)[0], config)))

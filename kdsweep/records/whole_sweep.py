@@ -43,7 +43,9 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
         _check_same_sweep(folder, sweep, other)
     folders = (folder, *others)
     trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
-    finalists, more = _gathered(row for there in folders for row in read_trials(there, "finalists"))
+    confirmed = {there: read_trials(there, "finalists") for there in folders}
+    _check_one_length(there for there in folders if confirmed[there])
+    finalists, more = _gathered(row for rows in confirmed.values() for row in rows)
     facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
     return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
 
@@ -66,6 +68,16 @@ def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
             + "\n".join(changes)
             + "\nA report of its own shows it. Local files are named by absolute paths: hosts that keep them elsewhere ran "
             "another sweep file, and their trials come through the study alone"
+        )
+
+
+def _check_one_length(folders: Iterable[Path]) -> None:
+    """Raise ResultsError where folders that hold finalists trained them for different lengths: one comparison would mix the two."""
+    factors = {there: _read_sweep(there).finalists.epochs_factor for there in folders}
+    if len(set(factors.values())) > 1:
+        listed = "\n".join(f"  {there}: finalists.epochs_factor: {factor}" for there, factor in factors.items())
+        raise ResultsError(
+            f"finalists of one report are trained equally long, but not those of:\n{listed}\nLeave one out"
         )
 
 

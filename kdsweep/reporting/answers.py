@@ -123,7 +123,7 @@ def _yardsticks(found: SweepRecords) -> str:
 
 def _best_sentence(found: SweepRecords, row: Row, arm: ArmProgress) -> str:
     metric = found.sweep.study.metric
-    chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items())
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items() if value is not None)
     interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
     complete = arm.counts["complete"]
     kind = ARM_NAMES[arm.arm]
@@ -164,7 +164,7 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
         metric = metric.removeprefix("val_")
         reached = named_score(metric, best.mean(metric))
         reached += "" if metric == "accuracy" else f" and an accuracy of {percent(best.mean('accuracy'))}"
-    chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items())
+    chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items() if value is not None)
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
     return (
         f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {reached} on the "

@@ -24,6 +24,11 @@ TRACKING = "tracking"
 CLOCK = "clock"
 """[seconds during which any worker ran, time of the last tick]. Every running worker writes it; read for `study.timeout_minutes`."""
 
+# Of the finalists' study
+
+EPOCHS_FACTOR = "epochs_factor"
+"""`finalists.epochs_factor` of the finalists queued; missing: 1. `FinalistsQueue.enqueue` writes it, and `check_length` refuses another one."""
+
 # Of a trial ----------------------------------------------------------------------------------------------------------
 
 ATTEMPT = "attempt"

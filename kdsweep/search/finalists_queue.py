@@ -7,6 +7,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId
 from kdsweep.search import attributes
 from kdsweep.search.assignment import trial_id
@@ -34,6 +35,17 @@ class FinalistsQueue:
             if n < len(best[arm])
         ]
 
+    def check_length(self) -> None:
+        """Raise ResultsError where finalists were queued with another `finalists.epochs_factor`: one comparison would mix two lengths."""
+        now, trials = self._sweep.finalists.epochs_factor, self._trials()
+        queued = self._storage.patiently(lambda: self._study.user_attrs).get(attributes.EPOCHS_FACTOR, 1)
+        if trials and self._sweep.finalists.top and queued != now:
+            raise ResultsError(
+                f"all finalists of {self._sweep.name} must be trained equally long, but the first were queued with "
+                f"finalists.epochs_factor: {queued}, now {now}\nUndo the change to continue that sweep, or start a new one beside it "
+                "with --fork NEW_NAME"
+            )
+
     def to_come(self) -> int:
         """Return how many of the wanted finalists have not ended."""
         ended = {_key(trial) for trial in self._trials() if trial.state.is_finished()}
@@ -41,10 +53,14 @@ class FinalistsQueue:
 
     def enqueue(self) -> None:
         """Queue the wanted finalists that the study lacks: all of them after the search, more where the search was continued since."""
+        self.check_length()
         if set(self.wanted()) <= {_key(trial) for trial in self._trials()}:
             return
         with self._storage.alone():
+            self.check_length()  # another host may have queued the first ones just now
             study, there = self._study, self._trials()
+            if not there:
+                study.set_user_attr(attributes.EPOCHS_FACTOR, self._sweep.finalists.epochs_factor)
             queued = {_key(trial) for trial in there}
             turn = 1 + max((trial.user_attrs.get(attributes.ROUND, 0) for trial in there), default=0)
             for wanted in self.wanted():

@@ -15,10 +15,11 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from kdsweep.config.lengths import most_evaluations
 from kdsweep.config.sweep import StudyConfig, SweepConfig
 
-WARM_UP_EPOCHS = 1
-"""Epochs that the median pruner lets every trial finish: a high temperature or alpha starts slowly."""
+WARM_UP_EVALUATIONS = 1
+"""Evaluations (epochs, or parts of max_steps) that the median pruner lets every trial finish: a high temperature or alpha starts slowly."""
 
 
 def known_slots(study: StudyConfig, slot: int) -> int | None:
@@ -29,11 +30,11 @@ def known_slots(study: StudyConfig, slot: int) -> int | None:
 def pruner(sweep: SweepConfig) -> BasePruner:
     """Return the pruner that `study.pruner` names, limited to the trials that each slot may use."""
     if sweep.study.pruner == "median":
-        median = MedianPruner(n_startup_trials=sweep.study.startup_trials, n_warmup_steps=WARM_UP_EPOCHS + 1)
+        median = MedianPruner(n_startup_trials=sweep.study.startup_trials, n_warmup_steps=WARM_UP_EVALUATIONS + 1)
         return SlotPruner(sweep.study, median)
     if sweep.study.pruner == "hyperband":
-        longest = max(sweep.values("epochs"))
-        return SlotPruner(sweep.study, HyperbandPruner(min_resource=1, max_resource=longest, reduction_factor=3))
+        hyperband = HyperbandPruner(min_resource=1, max_resource=most_evaluations(sweep), reduction_factor=3)
+        return SlotPruner(sweep.study, hyperband)
     return NopPruner()
 
 
@@ -86,7 +87,9 @@ class SlotSampler(BaseSampler):
         """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
         seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
         if self._study.sampler == "tpe":
-            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
+            # A field with a condition is sampled by itself, without a warning at each trial.
+            startup = self._study.startup_trials
+            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=startup, warn_independent_sampling=False)
         else:
             self._inner = RandomSampler(seed=seed % 2**32)
         self._seen = seen_by(trial.number, study, self._study)

@@ -12,7 +12,7 @@ from optuna.distributions import (
 )
 
 from kdsweep.config.sweep import Axis
-from kdsweep.config.trial import FIELD_TYPES
+from kdsweep.config.trial import NUMBERS
 
 
 def distribution(name: str, axis: Axis) -> BaseDistribution:
@@ -20,7 +20,7 @@ def distribution(name: str, axis: Axis) -> BaseDistribution:
     if axis.choices:
         return CategoricalDistribution([encode(choice) for choice in axis.choices])
     assert axis.low is not None and axis.high is not None
-    if FIELD_TYPES[name] is int:
+    if NUMBERS[name] is int:
         step = 1 if axis.step is None else int(axis.step)
         return IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=step)
     return FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)

@@ -50,6 +50,7 @@ class Studies:
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
         ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
         self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
+        self.finalists.check_length()
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
     # Progress ---------------------------------------------------------------------------------------------------------
@@ -238,7 +239,10 @@ class Studies:
         if stage == "finalists":
             params = self._params_of(id_)
         else:
-            params = {name: space.suggest(trial, name, axis) for name, axis in self._sweep.axes(stage).items()}
+            params = {}
+            for name, axis in self._sweep.axes(stage).items():
+                if self._sweep.applies(stage, axis, params):
+                    params[name] = space.suggest(trial, name, axis)
         return Assignment(trial, id_, attempt, params, self._storage)
 
     def _params_of(self, trial: TrialId) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdsweep.config.trial import TrialConfig, evaluations
+from kdsweep.config.trial import TrialConfig, evaluations_of
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.checkpoints import NOT_KEPT, Checkpoints
@@ -54,6 +54,7 @@ def distill(
     teacher: OnlineTeacher | None = None,
     checkpoints: Checkpoints = NOT_KEPT,
     team: Team = ALONE,
+    keep_lowest_loss: bool = False,
 ) -> tuple[Training, Evaluation]:
     """Train `student` in place for `config.epochs` or `config.max_steps`, or until `on_epoch` returns True; return its state and the last
     evaluation.
@@ -62,6 +63,7 @@ def distill(
     step, and is as before when the training is over. Training continues from the newest checkpoint, if there
     is one; `on_start` gets the state from which it starts. Raises NonFiniteLoss, which names the first step whose loss is nan or
     inf, DoesNotFit for a row too large for the memory, Interrupted after saving a checkpoint where a stop was requested.
+    With `keep_lowest_loss` the student ends with the weights of the epoch with the lowest validation loss, and the evaluation is theirs.
     The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
     """
     objective = objective or objective_of(config)
@@ -91,7 +93,7 @@ def distill(
         stack.enter_context(own_stream(config.device))
         if training.teacher:
             stack.enter_context(training.teacher.ready(objective.teacher_outputs, low=config.precision == "bf16"))
-        while training.epoch <= evaluations(config):
+        while training.epoch <= evaluations_of(config):
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
             evaluation = evaluate(student, validation, team)
@@ -99,14 +101,22 @@ def distill(
                 raise NonFiniteLoss(training.step, {"val_loss": evaluation.loss})
             epoch = epoch_metrics(training, losses, evaluation, train_seconds)
             stop = team.any(on_epoch(epoch))
+            if keep_lowest_loss:
+                training.keep_lowest_loss(epoch)
             training.next_epoch(epoch)
             if stop:
                 break
             if team.any(checkpoints.due()) and team.leads:
                 checkpoints.save(training.state_dict(), step=training.step)
-        evaluation = evaluation or evaluate(student, validation, team)  # cut off after the last epoch
+        if training.kept is not None and training.kept.step < training.step:
+            student.load_state_dict(training.kept.weights)
+            evaluation = None
+        evaluation = evaluation or evaluate(
+            student, validation, team
+        )  # cut off after the last epoch, or an earlier epoch is kept
     training.graphs = None  # frees their memory
-    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(schedule, config))
+    steps = training.kept.step if training.kept else training.step
+    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(schedule, config, steps))
     return training, evaluation
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdsweep.config.trial import TrialConfig, evaluations
+from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.records.layout import TrialId
@@ -163,7 +163,9 @@ def _measure_and_save(
     folder.write_predictions(evaluation.predictions())
     if log.pruned:
         outcome.status = "pruned"
-        outcome.error = f"pruned after epoch {len(log.epochs)} of {evaluations(config)}: others were ahead"
+        outcome.error = (
+            f"pruned after {unit_of(config)} {len(log.epochs)} of {evaluations_of(config)}: others were ahead"
+        )
     else:
         outcome.size_mb = save_student(student, config, folder.student)
         if log.slot.id.seed is not None and (tested := open_test(student, config, materials, folder)):

@@ -22,7 +22,8 @@ from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
-from kdsweep.training.teacher import Teacher, teacher_logits
+from kdsweep.training.teacher import Teacher
+from kdsweep.training.teacher_logits import teacher_logits
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "T_alpha.yaml"
 NOTEBOOK_ROWS = 64

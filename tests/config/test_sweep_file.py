@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kdsweep.config.lengths import length_text, most_evaluations
 from kdsweep.config.sweep import (
     ARMS,
     Axis,
@@ -171,6 +172,50 @@ def test_a_field_both_fixed_and_searched_is_refused_until_its_axis_is_dropped(ti
     sweep = load_sweep(path, ["search.alpha=null"])
     assert set(sweep.search) == {"temperature", "learning_rate"}
     assert sweep.enqueue == ({"temperature": 2.0},)
+
+
+def test_a_length_of_a_trial_that_is_given_but_not_read_is_refused(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(fixed={"epochs": 2})
+    assert "epochs is not read where max_steps is set, but fixed.epochs is given" in problems_of(
+        path, "fixed.max_steps=8"
+    )
+    assert load_sweep(path, ["fixed.max_steps=8", "fixed.epochs=null"]).fixed["max_steps"] == 8
+    searched = ["fixed.max_steps=8", "fixed.epochs=null", "search.epochs.choices=[1,2]"]
+    assert "but search.epochs is given; remove one of them (on the command line, search.epochs=null)" in problems_of(
+        path, *searched
+    )
+    assert load_sweep(path, ["search.max_steps.choices=[null,8]"]).fixed["epochs"] == 2  # read by some of the trials
+    assert "evaluations is not read where max_steps is null, but fixed.evaluations" in problems_of(
+        path, "fixed.evaluations=2"
+    )
+    assert "max_steps >= evaluations (one at most follows a step) must hold" in problems_of(
+        path, "fixed.epochs=null", "fixed.max_steps=3"
+    )
+
+
+def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: WriteSweep) -> None:
+    def said(*overrides: str) -> tuple[str, int]:
+        sweep = load_sweep(tiny_sweep_file(fixed={"epochs": 1}), overrides)
+        return length_text(sweep), most_evaluations(sweep)
+
+    steps = ["fixed.epochs=null", "fixed.max_steps=3750"]
+    assert said() == ("1 epoch", 1)
+    assert said("fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4") == ("1 to 4 epochs", 4)
+    assert said(*steps) == ("3,750 steps, evaluated 4 times", 4)
+    assert said(*steps, "fixed.evaluations=1") == ("3,750 steps, evaluated 1 time", 1)
+    searched = ["fixed.epochs=6", "search.max_steps.choices=[null,80,200]"]
+    assert said(*searched) == ("6 epochs or 80 to 200 steps, evaluated 4 times", 6)
+
+
+def test_a_longer_finalist_is_asked_for_in_whole_multiples(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file()
+    sweep = load_sweep(path, ["finalists.epochs_factor=3"])
+    plain = load_sweep(path)
+    assert sweep.finalists == dataclasses.replace(plain.finalists, epochs_factor=3)  # the numbers that fit stay
+    assert sweep.identity() == plain.identity()  # finalists may be added to a search that has run
+    assert (sweep.length_factor("distilled"), sweep.length_factor("finalists")) == (1, 3)
+    assert "finalists.epochs_factor >= 1 must hold, but got 0" in problems_of(path, "finalists.epochs_factor=0")
+    assert "finalists.epochs_factor must be a whole number" in problems_of(path, "finalists.epochs_factor=1.5")
 
 
 @pytest.mark.parametrize("field", UNSEARCHABLE)

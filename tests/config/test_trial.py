@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from kdsweep.config import trial as module
-from kdsweep.config.trial import FIELD_TYPES, REQUIRED_FIELDS, TrialConfig, read_trial_config, trial_yaml
+from kdsweep.config.trial import (
+    FIELD_TYPES,
+    REQUIRED_FIELDS,
+    TrialConfig,
+    evaluations_of,
+    lengthened,
+    read_trial_config,
+    trial_yaml,
+    unit_of,
+)
 from kdsweep.config.yaml import did_you_mean, read_yaml, to_yaml
 from kdsweep.errors import ConfigError
 
@@ -118,12 +127,27 @@ NAN, INF = float("nan"), float("inf")
         ("csv_delimiter", '"', "csv_delimiter is one character"),
         ("encoding", "utf-9", "encoding is a text encoding that Python knows"),
         ("encoding", "base64", "encoding is a text encoding that Python knows"),
+        (
+            "max_steps",
+            3,
+            r"max_steps >= evaluations (one at most follows a step) must hold, but got max_steps 3 and evaluations 4",
+        ),
     ],
 )
 def test_a_value_out_of_its_rule_is_refused_by_name(field: str, value: object, rule: str) -> None:
     with pytest.raises(ConfigError) as error:
         TrialConfig(**{**BASE, field: value})
     assert rule in str(error.value) and field in str(error.value)
+
+
+def test_a_longer_training_is_evaluated_after_as_many_steps_as_before() -> None:
+    config = TrialConfig(**BASE, epochs=2)
+    assert lengthened(config, 1) == config
+    assert lengthened(config, 3) == TrialConfig(**BASE, epochs=6)
+    by_steps = TrialConfig(**BASE, max_steps=80, evaluations=5)
+    assert lengthened(by_steps, 3) == TrialConfig(**BASE, max_steps=240, evaluations=15)
+    assert (evaluations_of(config), evaluations_of(by_steps)) == (2, 5)
+    assert (unit_of(config), unit_of(by_steps)) == ("epoch", "evaluation")
 
 
 def test_files_beside_a_hub_dataset_are_refused() -> None:

@@ -67,7 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-TRIAL = TrialStarted(id=TrialId("distilled", 3), attempt=1, params={"alpha": 0.5}, epochs=2)
+TRIAL = TrialStarted(id=TrialId("distilled", 3), attempt=1, params={"alpha": 0.5}, evaluations=2, unit="epoch")
 
 
 def test_a_log_shows_a_long_teachers_steps_and_time_left_now_and_then(clock: Clock) -> None:
@@ -116,6 +116,18 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
+    log = Log(clock)
+    log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
+    told = log.train_trial(steps=100, seconds_per_step=2)
+    assert told[0].startswith("distilled trial 3: alpha 0.5   step 20/100   L_soft 1.250")
+    log.show(Epoch(metrics=make_epoch(1, 0.8125)), after_seconds=200)
+    assert log.lines() == ["distilled trial 3: alpha 0.5   evaluation 2/4   val_accuracy 0.8125"]
+    sweep = replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
+    shown = display.SweepDisplay(Console(file=io.StringIO()), sweep, dict.fromkeys(STAGES, 0))
+    assert shown._open() == 5 + 2 and shown._open_lengths() == 5 + 3 * 2
+
+
 @pytest.mark.parametrize(
     ("trials", "controls", "said"),
     [
@@ -131,3 +143,13 @@ def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls:
     sweep = replace(sweep_of(trials=4), study=study, finalists=FinalistsConfig(top=3, seeds=3))
     display.plan(Console(file=file, width=150), sweep, {})
     assert f"{said} on fresh seeds" in file.getvalue()
+
+
+def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
+    file, sweep = io.StringIO(), replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
+    steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 3750}, finalists=FinalistsConfig(top=1, seeds=2))
+    for each in (sweep, steps):
+        display.plan(Console(file=file, width=150), each, {})
+    said = " ".join(file.getvalue().split())
+    assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
+    assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")

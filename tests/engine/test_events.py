@@ -43,7 +43,13 @@ EVENTS: list[Event] = [
     TeacherStep(step=1, steps=10, L_hard=0.7),
     TeacherEpoch(epoch=1, val_accuracy=0.75),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
-    TrialStarted(id=TrialId("fine_tuned", 3, 12), attempt=2, params={"student_layers": (0, 2), "seed": 12}, epochs=2),
+    TrialStarted(
+        id=TrialId("fine_tuned", 3, 12),
+        attempt=2,
+        params={"student_layers": (0, 2), "seed": 12},
+        evaluations=2,
+        unit="epoch",
+    ),
     Step(losses=StepMetrics(step=1, epoch=1, L_soft=1.0, L_hard=0.5, L_total=0.75, learning_rate=1e-3), steps=9),
     Epoch(metrics=make_epoch(0, 0.8)),
     TrialEnded(

@@ -15,15 +15,16 @@ from rich.console import Console
 
 from kdsweep.config.sweep import STAGES, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig, lengthened, read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep
+from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
-from kdsweep.errors import KDSweepError, ResultsError
+from kdsweep.errors import KDSweepError, ModelError, ResultsError
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher
+from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.search.studies import Studies
@@ -96,6 +97,25 @@ def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_
     assert events == ([] if stopping else [Offline("W&B is in trouble")])
 
 
+def test_finalists_train_longer_as_their_records_say(tiny_sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    length = {"epochs": None, "max_steps": 8, "evaluations": 1}
+    finalists = {"top": 1, "seeds": 1, "epochs_factor": 3}
+    path = tiny_sweep_file(study={"trials": 1, "controls": 0}, finalists=finalists, fixed=length)
+    sweep, events = load_sweep(path), list[Event]()
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    worker = Worker(sweep, folder, "me", events.append, StopRequest())
+    worker.prepare()
+    worker.work()
+    found = read_records(folder)
+    for run, trial in zip(found.finalists, found.trials, strict=True):
+        assert run.result is not None and trial.result is not None
+        assert run.config == replace(lengthened(trial.config, 3), seed=1)
+        assert (trial.result.epochs, run.result.epochs) == (1, 3)
+        assert run.result.steps == 3 * trial.result.steps
+        assert [epoch.step for epoch in run.epochs] == [trial.result.steps * n for n in (1, 2, 3)]
+    assert [event.evaluations for event in events if isinstance(event, TrialStarted)] == [1, 3]
+
+
 def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     tiny_sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -121,6 +141,27 @@ def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     assert done.gaps() == 3 and audit_text(done).endswith("0 runs, 3 gaps")
     assert "W&B could open no run, not even offline" in audit_text(done)
     assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
+
+
+def test_relations_that_some_trial_could_not_have_are_refused_before_the_teacher_and_its_steps_are_in_the_plan(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    heads = {"relation_weight": {"low": 0.0, "high": 1.0}, "relation_heads": {"choices": [4, 12]}}
+    able = {"relation_weight": {"choices": [0.0, 1.0]}, "relation_heads": {"choices": [4, 8], "when": {"relation_weight": [1.0]}}}  # fmt: skip
+    said: list[str] = []
+    for name, search in (("refused", heads), ("able", able)):
+        sweep = load_sweep(tiny_sweep_file(name, search=search))
+        folder = start_sweep(tmp_path / "results" / name, sweep)
+        console = Console(record=True, width=300, file=io.StringIO())
+        display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 1))
+        worker = Worker(sweep, folder, "me", display.show, StopRequest())
+        try:
+            worker.prepare()
+        except ModelError as error:
+            said.append(str(error))
+            assert read_teacher(teacher_folder(folder)) is None
+    assert len(said) == 1 and "width 32 and the student's 32, but got 12; these do: 1, 2, 4" in said[0]
+    assert "s, the teacher running in every step (relation_weight)" in console.export_text()
 
 
 def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(

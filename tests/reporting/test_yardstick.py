@@ -152,7 +152,7 @@ def test_the_terminal_shows_the_best_so_far_below_zero_too(metric: str) -> None:
     display = SweepDisplay(console, sweep, {"distilled": 0, "fine_tuned": 0, "finalists": 0})
     for number, score in enumerate((-0.3, -0.1, -0.2)):
         trial = TrialId("distilled", number)
-        display.show(TrialStarted(id=trial, attempt=1, params={}, epochs=1), 1)
+        display.show(TrialStarted(id=trial, attempt=1, params={}, evaluations=1, unit="epoch"), 1)
         display.show(TrialEnded(id=trial, status="complete", error=None, score=score, violates=(), seconds=1.0), 1)
     notes = [task.fields["note"] for task in display._bars.tasks]
     assert f"best {metric} -0.1000 (trial 1)" in notes

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import command, processes, started, wait_for
+from makers import make_finalist, make_full
 
 from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions
 from kdsweep.records.schema import FinalTest, finalist_of, missing_result
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, unpack_trial
+from kdsweep.records.writing import TrialFolder, unpack_trial, write_sweep
 from kdsweep.search.studies import Studies
 
 WriteSweep = Callable[..., Path]
@@ -122,6 +124,32 @@ def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(memory: Path
     assert studies.is_open()
     again = Studies(sweep_of(top=1, seeds=1, controls=0, trials=1), memory, owner="b").take()
     assert again is not None and (again.storage_id, again.attempt, again.id) == (cut_off.storage_id, 2, cut_off.id)
+
+
+def test_finalists_of_two_lengths_are_never_mixed(memory: Path) -> None:
+    def longer(sweep: SweepConfig, factor: int) -> SweepConfig:
+        return replace(sweep, finalists=replace(sweep.finalists, epochs_factor=factor))
+
+    run_out(Studies(sweep_of(top=0, seeds=1), memory))  # a search may be continued by finalists of any length
+    beside = Studies(sweep_of(top=1, seeds=1), memory)
+    run_out(Studies(longer(sweep_of(top=1, seeds=1), 3), memory))
+    with pytest.raises(ResultsError, match="queued with finalists.epochs_factor: 3, now 1\n.*--fork NEW_NAME"):
+        Studies(sweep_of(top=1, seeds=1), memory)
+    with pytest.raises(ResultsError, match="finalists.epochs_factor: 3, now 1"):
+        beside.take()  # another host, which began before the finalists were queued
+    assert Studies(sweep_of(top=0, seeds=1), memory).is_done()
+
+
+def test_a_report_of_several_hosts_refuses_finalists_of_two_lengths(tmp_path: Path) -> None:
+    for name, factor in (("a", 1), ("b", 3)):
+        folder = tmp_path / name / "s"
+        sweep = make_full(folder)
+        write_sweep(folder, replace(sweep, finalists=FinalistsConfig(epochs_factor=factor)))
+        make_finalist(folder, sweep, "distilled", 0, 1, 0.9)
+    with pytest.raises(
+        ResultsError, match=r"trained equally long, but not those of:\n.*epochs_factor: 1\n.*factor: 3\n"
+    ):
+        read_records(tmp_path / "a" / "s", tmp_path / "b" / "s")
 
 
 def test_without_finalists_the_search_is_all(memory: Path) -> None:

@@ -15,7 +15,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
 from kdsweep.training.loop import distill
-from kdsweep.training.losses import hard_loss, soft_loss
+from kdsweep.training.losses import hard_loss, kl_loss
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.objective import Inputs, Objective, objective_of
 from kdsweep.training.shared import Materials
@@ -64,7 +64,7 @@ def test_each_loss_is_the_mean_over_the_rows_that_have_what_it_needs(tiny_config
     for step, (logits, teacher, labels, parts) in zip(steps, seen, strict=True):
         known, taught = labels >= 0, teacher.abs().sum(dim=1) > 0
         hard = functional.cross_entropy(logits[known], labels[known])
-        soft = soft_loss(logits[taught], teacher[taught], temperature=3.0)
+        soft = kl_loss(logits[taught], teacher[taught], temperature=3.0)
         assert parts["L_hard"].item() == pytest.approx(hard.item(), rel=1e-5)
         assert parts["L_soft"].item() == pytest.approx(soft.item(), rel=1e-5)
         assert step.L_total == pytest.approx(0.3 * step.L_soft + 0.7 * step.L_hard, rel=1e-5)
@@ -117,7 +117,7 @@ def test_a_row_of_no_weight_gives_no_gradient_and_no_nan() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     weights = torch.tensor([0.0, 1.5, 1.5])
     hard = hard_loss(logits, torch.tensor([-1, 2, 3]), weights=weights)
-    soft = soft_loss(logits, torch.zeros(3, 4), temperature=2.0, weights=weights)
+    soft = kl_loss(logits, torch.zeros(3, 4), temperature=2.0, weights=weights)
     (hard + soft).backward()
     assert logits.grad is not None and logits.grad[0].abs().sum() == 0 and logits.grad.isfinite().all()
     assert hard.item() == pytest.approx(functional.cross_entropy(logits[1:], torch.tensor([2, 3])).item())

@@ -21,9 +21,10 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
 from kdsweep.tracking.tracker import NullRun
-from kdsweep.training import teacher
+from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
+from kdsweep.training.fine_tuning import FineTuning
 from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
@@ -54,8 +55,8 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
         def sha256(self) -> str:
             return str(self)
 
-    monkeypatch.setattr(teacher, "weights_sha256", lambda model: "weights")
-    monkeypatch.setattr(teacher, "computation", lambda model: "computation")
+    monkeypatch.setattr(fine_tuning, "weights_sha256", lambda model: "weights")
+    monkeypatch.setattr(fine_tuning, "computation", lambda model: "computation")
     config = TrialConfig(
         train_file="rows.csv",
         teacher="bert",
@@ -72,11 +73,13 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
     def key(config: TrialConfig) -> str:
         tokens: Any = {"train": Named("t"), "validation": Named("v")}
         data: Any = Named("data")
-        return teacher._teacher_key(config, data, tokens, [1, 0], torch.nn.Identity())
+        model = torch.nn.Identity()
+        return FineTuning(config=config, data=data, tokens=tokens, columns=(1, 0), pretrained=model).key
 
     assert key(config) == "f9baf7c53add5bb42649739b1230972ebc03ec032fc3534981e959aa7bb24897"
     others = {"teacher_epochs": 2, "teacher_learning_rate": 1e-5, "teacher_batch_size": 8, "teacher_seed": 6}
-    for name, value in (others | {"precision": "fp32", "device": "cuda:1"}).items():
+    alone = {"teacher_folds": 2, "teacher_keep": "lowest_loss"}
+    for name, value in (others | alone | {"precision": "fp32", "device": "cuda:1"}).items():
         same = key(dataclasses.replace(config, **{name: value})) == key(config)
         assert same == (name == "device"), f"{name}: two GPUs of one kind share a teacher, and nothing else does"
     elsewhere = dataclasses.replace(
@@ -88,8 +91,10 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
 def test_every_field_with_the_teachers_role_is_in_that_key_by_value_or_by_content() -> None:
     own = {source: name for name, source in teacher.TEACHER_SETTINGS.items()}
     named = {own.get(name, name) for name, role in ROLES.items() if role is Role.TEACHER}
-    assert named - set(teacher.TEACHER_KEY) == {"teacher", "teacher_revision", "threads"}
+    known = set(teacher.TEACHER_KEY) | set(teacher.TEACHERS_ALONE)
+    assert named - known == {"teacher", "teacher_revision", "threads"}
     assert teacher.TEACHER_KEY == ["learning_rate", "batch_size", "epochs", "seed", "precision"]
+    assert {"teacher_folds", "teacher_keep"} <= set(teacher.TEACHERS_ALONE)
 
 
 def test_what_a_students_speed_depends_on_is_spelled_as_in_older_records() -> None:
@@ -177,10 +182,10 @@ def test_the_logits_of_the_same_weights_computed_in_another_way_are_others(tiny_
     rows, _ = materials.teacher_rows(config)
     mine: Any = materials.teacher(config)
     before = cached_logits()
-    teacher.teacher_logits(mine, rows.tokens)
+    teacher_logits.teacher_logits(mine, rows.tokens)
     assert cached_logits() == before
     mine.model.config.layer_norm_eps = 0.5
-    teacher.teacher_logits(mine, rows.tokens)
+    teacher_logits.teacher_logits(mine, rows.tokens)
     assert len(cached_logits()) == len(before) + 1
 
 
@@ -199,12 +204,12 @@ def test_fine_tuning_and_logits_have_threads_of_their_own(
     tiny_config: Config, tiny_body: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, int] = {}
-    for name in ("distill", "all_logits"):
-        plain = getattr(teacher, name)
+    for module, name in ((fine_tuning, "distill"), (teacher_logits, "all_logits")):
+        plain = getattr(module, name)
         note = lambda *given, name=name, plain=plain, **named: (
             seen.update({name: torch.get_num_threads()}) or plain(*given, **named)
         )
-        monkeypatch.setattr(teacher, name, note)
+        monkeypatch.setattr(module, name, note)
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=1, teacher_threads=2)
     assert teacher.teacher_trial(config).threads == 2
     Materials().rows(config)

@@ -1,6 +1,7 @@
-"""Draw losses and `study.metric` over the epochs, and the expected best score over the number of trials."""
+"""Draw losses and `study.metric` over epochs or steps, and the expected best score over the number of trials."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import plotly.graph_objects as go
 
@@ -20,9 +21,13 @@ LAYERS = 8
 MOST_POINTS = 5000
 """Points of one trace beyond which it leaves epochs out, but never a curve's first or last."""
 
+Over = Literal["epoch", "step"]
+"""What a curve is drawn over: a field of `EpochMetrics`."""
+
 
 def learning_curves(records: SweepRecords) -> tuple[Figure, ...]:
-    """Draw L_soft, L_hard, L_relation where a trial has it, and `study.metric` over the epochs: all trials faint, each arm's best strong."""
+    """Draw L_soft, L_hard, L_relation where a trial has it, and `study.metric`, over epochs, over steps where a trial has `max_steps`: all trials
+    faint, the best of each arm strong."""
     relations = any(epoch.L_relation for trial in records.trials for epoch in trial.epochs)
     losses = ("L_soft", "L_hard", "L_relation") if relations else ("L_soft", "L_hard")
     return tuple(_curve(records, name) for name in (*losses, records.sweep.study.metric))
@@ -33,18 +38,20 @@ def _curve(records: SweepRecords, metric: str) -> Figure:
     if not with_epochs:
         return missing(metric, metric, "No epoch is finished yet.")
     title = score_title(metric) if metric.startswith("val_") else metric
-    plot = new_plot(height=300, x_title="epoch", y_title="")
+    over: Over = "step" if any(trial.config.max_steps for trial in with_epochs) else "epoch"
+    plot = new_plot(height=300, x_title=over, y_title="")
     ends = []
     for arm in ARMS:
         of_arm = [trial for trial in with_epochs if trial.arm == arm]
-        plot.add_traces(_faint_lines(of_arm, metric, arm))
+        plot.add_traces(_faint_lines(of_arm, metric, arm, over))
         if done := ranked(of_arm, records.sweep):
-            plot.add_trace(_lines(done[:1], metric, arm, opacity=1.0, width=3, marker=7))
+            plot.add_trace(_lines(done[:1], metric, arm, over, opacity=1.0, width=3, marker=7))
             unit = title.removeprefix(metric).strip(",")
             ends.append(f"the best {ARM_NAMES[arm]} one ends at {_measured(done[0], metric)[-1]:.3g}{unit}")
-    most = max(len(trial.epochs) for trial in with_epochs)
-    plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
-    described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the epochs", *ends]) + "."
+    if over == "epoch":
+        most = max(len(trial.epochs) for trial in with_epochs)
+        plot.update_xaxes(range=[0.7, most + 0.3], dtick=max(1, most // 6))
+    described = "; ".join([f"{metric} of {plural(len(with_epochs), 'trial')} over the {over}s", *ends]) + "."
     return Figure(name=metric, title=title, description=described, plot=plot)
 
 
@@ -53,19 +60,19 @@ def _measured(trial: TrialRow, metric: str) -> list[float]:
     return [short(factor * float(getattr(epoch, metric))) for epoch in trial.epochs]
 
 
-def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm) -> list[go.Scatter]:
+def _faint_lines(trials: Sequence[TrialRow], metric: str, arm: Arm, over: Over) -> list[go.Scatter]:
     """Draw every trial of an arm: with a mark for each epoch where trials are few, else as layers of lines that darken where they cross."""
     if len(trials) <= FEW_CURVES:
-        return [_lines(trials, metric, arm, opacity=0.28, width=1.2, marker=4)] if trials else []
+        return [_lines(trials, metric, arm, over, opacity=0.28, width=1.2, marker=4)] if trials else []
     longer = [trial for trial in trials if len(trial.epochs) > 1]
     single = [trial for trial in trials if len(trial.epochs) == 1]
     layers = [longer[first::LAYERS] for first in range(LAYERS) if longer[first::LAYERS]]
-    drawn = [_lines(layer, metric, arm, opacity=0.12, width=1, marker=0) for layer in layers]
-    return drawn + ([_lines(single, metric, arm, opacity=0.12, width=0, marker=4)] if single else [])
+    drawn = [_lines(layer, metric, arm, over, opacity=0.12, width=1, marker=0) for layer in layers]
+    return drawn + ([_lines(single, metric, arm, over, opacity=0.12, width=0, marker=4)] if single else [])
 
 
 def _lines(
-    trials: Sequence[TrialRow], metric: str, arm: Arm, *, opacity: float, width: float, marker: float
+    trials: Sequence[TrialRow], metric: str, arm: Arm, over: Over, *, opacity: float, width: float, marker: float
 ) -> go.Scatter:
     """Draw the trials' curves as one trace with gaps; `width` 0 draws no lines, `marker` 0 no marks."""
     step = max(1, sum(len(trial.epochs) for trial in trials) // MOST_POINTS)
@@ -76,7 +83,7 @@ def _lines(
         last = len(trial.epochs) - 1
         kept = [epoch for epoch in range(last + 1) if epoch % step == 0 or epoch == last]
         measured = _measured(trial, metric)
-        x += [epoch + 1 for epoch in kept] + [None]
+        x += [getattr(trial.epochs[epoch], over) for epoch in kept] + [None]
         y += [measured[epoch] for epoch in kept] + [None]
         numbers += [trial.trial] * len(kept) + [None]
     return go.Scatter(
@@ -88,7 +95,7 @@ def _lines(
         opacity=opacity,
         line={"color": COLOURS[arm], "dash": DASHES[arm], "width": width},
         marker={"size": marker, "symbol": SYMBOLS[arm], "color": COLOURS[arm]},
-        hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>epoch %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{ARM_NAMES[arm]} trial %{{customdata}}<br>{over} %{{x}}<br>{metric} %{{y:.4g}}<extra></extra>",
     )
 
 

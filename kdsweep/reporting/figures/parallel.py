@@ -15,6 +15,8 @@ from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.search_map import unit, value_at
 from kdsweep.reporting.figures.style import CLEAR, GRID, NEUTRAL, SCALE, Figure, missing, new_plot, short, word
 
+NOT_SEARCHED = -0.08
+"""Height, below an axis, of trials in which its condition does not hold."""
 BINS = 12
 """Number of colours of the lines in parallel coordinates, each of them one trace."""
 
@@ -54,10 +56,17 @@ def _strands(
     numbers: list[int | None] = []
     for trial in trials:
         values = {name: getattr(trial.config, name) for name in axes}
-        heights = [unit(values[name], axis) for name, axis in axes.items()] + [unit(score(trial, sweep), quality)]
+        heights = [
+            unit(values[name], axis) if axis.applies(vars(trial.config)) else NOT_SEARCHED
+            for name, axis in axes.items()
+        ]
+        heights.append(unit(score(trial, sweep), quality))
         x += [*range(len(heights)), None]
         y += [*map(short, heights), None]
-        text += [f"{name} {word(compact(value))}" for name, value in values.items()]
+        text += [
+            f"{name} {word(compact(value)) if height != NOT_SEARCHED else 'not searched'}"
+            for (name, value), height in zip(values.items(), heights, strict=False)
+        ]
         text += [f"{metric} {score_text(metric, score(trial, sweep), 2)}", None]
         numbers += [trial.trial] * len(heights) + [None]
     (colour,) = sample_colorscale([list(step) for step in SCALE], [share])
@@ -79,11 +88,13 @@ def _draw_axes(plot: go.Figure, sweep: SweepConfig, quality: Axis) -> None:
     plot.update_layout(margin={"l": 52, "r": 70, "t": 16, "b": 36}, hovermode="closest")
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "ticks": ""}
     plot.update_xaxes(showgrid=False, range=[-0.08, len(names) - 1 + 0.08], linecolor=CLEAR, gridcolor=GRID, **ticks)
-    plot.update_yaxes(visible=False, range=[-0.04, 1.04])
+    conditional = any(axis.when for axis in axes.values())
+    plot.update_yaxes(visible=False, range=[NOT_SEARCHED - 0.04 if conditional else -0.04, 1.04])
 
 
 def _labels(axis: Axis, metric: str | None) -> list[tuple[float, str]]:
     """Return heights and texts beside an axis, that of a metric or of a field: each choice, or five values."""
     values = list(axis.choices) or [value_at(share, axis) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     texts = [score_text(metric, value) if metric else word(compact(value)) for value in values]
-    return list(zip([unit(value, axis) for value in values], texts, strict=True))
+    labels = list(zip([unit(value, axis) for value in values], texts, strict=True))
+    return [*labels, *([(NOT_SEARCHED, "not searched")] if axis.when else [])]

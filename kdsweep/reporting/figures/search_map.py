@@ -25,6 +25,7 @@ from kdsweep.reporting.figures.style import (
     new_plot,
     placed,
     scatter,
+    searching,
     short,
 )
 
@@ -43,10 +44,12 @@ def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
 def temperature_alpha_map(records: SweepRecords) -> Figure:
     """Draw distilled trials by temperature and alpha, coloured by `study.metric`; a cross was pruned, shade is the trials' density."""
     sweep, search, title = records.sweep, records.sweep.search, "Temperature and alpha"
-    tried = [trial for trial in records.trials if trial.arm == "distilled"]
+    distilled = [trial for trial in records.trials if trial.arm == "distilled"]
+    tried = searching(distilled, search["temperature"], search["alpha"])
     done = ranked(tried, sweep)[::-1]  # the best on top
     if not done:
-        return missing("map", title, "No distilled trial is complete yet.")
+        both = " that searched both" if len(tried) < len(distilled) else ""
+        return missing("map", title, f"No distilled trial{both} is complete yet.")
     pruned = [trial for trial in tried if trial.result and trial.result.status == "pruned"]
     best = done[-1]
     many = len(tried) > 100
@@ -65,6 +68,12 @@ def temperature_alpha_map(records: SweepRecords) -> Figure:
         f"{len(done)} complete and {len(pruned)} pruned trials; the best, trial {best.trial}, has temperature "
         f"{best.config.temperature:.3g}, alpha {best.config.alpha:.3g} and {sweep.study.metric} "
         f"{score_text(sweep.study.metric, score(best, sweep))}."
+    )
+    left_out = len(distilled) - len(tried)
+    described += (
+        f" {plural(left_out, 'trial')} that did not search both {'is' if left_out == 1 else 'are'} left out."
+        if left_out
+        else ""
     )
     return Figure(name="map", title=title, description=described, plot=plot)
 
@@ -132,10 +141,10 @@ def value_at(share: float, axis: Axis) -> float:
 
 def axis_slice(records: SweepRecords, name: str) -> Figure:
     """Draw `study.metric` of both arms' complete trials over one searched field."""
-    done = complete(records.trials)
+    axis, metric = records.sweep.search[name], records.sweep.study.metric
+    done = searching(complete(records.trials), axis)
     if not done:
         return missing(f"slice-{name}", name, "No trial is complete yet.")
-    axis, metric = records.sweep.search[name], records.sweep.study.metric
     plot = new_plot(height=300, x_title=name, y_title=score_title(metric))
     for arm in ARMS:
         trials = [trial for trial in done if trial.arm == arm and name in records.sweep.axes(arm)]

@@ -6,7 +6,7 @@ Colours, dashes and backgrounds are legible on light and on dark pages; the page
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,11 @@ def word(choice: Any) -> str:
     return html.escape(str(list(choice) if isinstance(choice, tuple) else choice))
 
 
+def searching(trials: Iterable[TrialRow], *axes: Axis) -> list[TrialRow]:
+    """Return the trials in which the conditions of all `axes` hold: elsewhere a field has a value that nobody searched."""
+    return [trial for trial in trials if all(axis.applies(vars(trial.config)) for axis in axes)]
+
+
 def axis_scale(axis: Axis) -> dict[str, Any]:
     """Return Plotly's settings of an axis over the whole searched range, so that the page also shows where no trial is."""
     if axis.choices:
@@ -104,7 +109,9 @@ def axis_scale(axis: Axis) -> dict[str, Any]:
 
 
 def told(value: Any) -> str:
-    """Return a value as text for a hover label, escaped, since Plotly reads markup in texts."""
+    """Return a value as text for a hover label, escaped, since Plotly reads markup in texts; a dash for None."""
+    if value is None:
+        return "–"
     return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
 
 
@@ -135,7 +142,7 @@ def scatter(
     lines.append(f"{metric} %{{customdata[{len(search) + 1}]}}")
     measured = [score_text(metric, getattr(trial.result, metric, None), 2) for trial in trials]
     rows = [
-        [trial.trial, *(told(getattr(trial.config, name)) for name in search), said]
+        [trial.trial, *map(told, sweep.searched(trial.config).values()), said]
         for trial, said in zip(trials, measured, strict=True)
     ]
     hover = "<br>".join(lines) + "<extra></extra>"

@@ -83,6 +83,23 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
     )
 
 
+def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | None]:
+    """Read the texts, and second texts of pairs or None, of `name`: the source of rows whose labels, if they have any, are ignored.
+
+    `name` is `unlabeled_file` or `unlabeled_split`. Empty texts are kept. Raises DataError where the file or a text column is missing,
+    where there is no row, and for cells that are not texts.
+    """
+    named = str(getattr(config, name))
+    of_hub = name == "unlabeled_split"
+    where = f"{config.dataset} ({named})" if of_hub else named
+    texts = [column for column in (config.text_column, config.text_pair_column) if column]
+    table = (_hub_table if of_hub else _file_table)(config, named, texts)
+    if len(table) == 0:
+        raise DataError(f"{name} must hold texts, but {where} is empty")
+    columns = [_texts(table, column, range(len(table)), f"{where}, column {column}") for column in texts]
+    return columns[0], columns[1] if len(columns) > 1 else None
+
+
 def _without_blank(table: Table) -> tuple[Table, list[int]]:
     """Remove rows that have neither text nor label, such as a spreadsheet writes behind its last row; return the table, and those rows."""
     cells = list(zip(*table.columns.values(), strict=True))

@@ -31,6 +31,11 @@ class Split:
         pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
         return Split(texts=texts, pairs=pairs, labels=self.labels[rows])
 
+    def part(self, first: int, stop: int) -> "Split":
+        """Return the rows `first` to `stop` - 1."""
+        pairs = self.pairs[first:stop] if self.pairs is not None else None
+        return Split(texts=self.texts[first:stop], pairs=pairs, labels=self.labels[first:stop])
+
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
         return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
@@ -50,6 +55,8 @@ class Data:
     """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
+    rest: Split | None = None
+    """The training rows that `train_limit` leaves out, with their labels; None where it leaves out none."""
 
     def sizes(self) -> dict[str, int]:
         """Count the rows of each split that there is."""
@@ -102,9 +109,11 @@ def load_data(config: TrialConfig) -> Data:
     else:
         dropped_validation = dropped_test = 0
     train, dropped = _without(train, validation)
+    train, rest = _limited(train, config.train_limit, config.split_seed)
     data = Data(
-        train=_limited(train, config.train_limit, config.split_seed),
-        validation=_limited(validation, config.validation_limit, config.split_seed),
+        train=train,
+        rest=rest,
+        validation=_limited(validation, config.validation_limit, config.split_seed)[0],
         test=test,
         label_names=tuple(names),
         duplicates_dropped=dropped + dropped_validation + dropped_test,
@@ -203,7 +212,9 @@ def _without(split: Split, other: Split) -> tuple[Split, int]:
     return split.take(rows), len(split) - len(rows)
 
 
-def _limited(split: Split, limit: int | None, seed: int) -> Split:
+def _limited(split: Split, limit: int | None, seed: int) -> tuple[Split, Split | None]:
+    """Return at most `limit` rows of `split`, stratified by label, and the others; None where there are no others."""
     if limit is None or limit >= len(split):
-        return split
-    return split.take(np.sort(stratified_order(split.labels, seed)[:limit]))
+        return split, None
+    order = stratified_order(split.labels, seed)
+    return split.take(np.sort(order[:limit])), split.take(np.sort(order[limit:]))

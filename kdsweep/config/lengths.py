@@ -1,0 +1,64 @@
+"""Say how long the trials of a sweep train, in epochs or in steps, and find lengths that are given but not read."""
+
+from typing import Any
+
+from kdsweep.config.sweep import ARM_NAMES, ARMS, TRIAL_DEFAULTS, Arm, SweepConfig
+
+
+def most_evaluations(sweep: SweepConfig) -> int:
+    """Return how many evaluations the longest trial of the search has."""
+    named = [
+        (arm, "epochs" if steps is None else "evaluations")
+        for arm in ARMS
+        for steps in _values(sweep, arm, "max_steps")
+    ]
+    return max(int(count) for arm, name in named for count in _values(sweep, arm, name))
+
+
+def length_text(sweep: SweepConfig) -> str:
+    """Write how long a trial of the search trains: `3 epochs`, or `3,750 steps, evaluated 4 times`; arm by arm where they differ."""
+    texts = {arm: _text(sweep, arm) for arm in ARMS if sweep.budget(arm)}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{ARM_NAMES[arm]}: {text}" for arm, text in texts.items())
+
+
+def _text(sweep: SweepConfig, arm: Arm) -> str:
+    steps = _values(sweep, arm, "max_steps")
+    by_steps, said = [each for each in steps if each is not None], []
+    if len(by_steps) < len(steps):
+        said.append(_count(_values(sweep, arm, "epochs"), "epoch"))
+    if by_steps:
+        times = _count(_values(sweep, arm, "evaluations"), "time")
+        said.append(f"{_count(by_steps, 'step')}, evaluated {times}")
+    return " or ".join(said)
+
+
+def _count(values: list[int], what: str) -> str:
+    """Write a number of `what`, or the ends of several: `3 epochs`, `1 to 4 epochs`."""
+    ends = f"{values[0]:,}" if len(values) == 1 else f"{min(values):,} to {max(values):,}"
+    return f"{ends} {what}{'s' * (max(values) != 1)}"
+
+
+def _values(sweep: SweepConfig, arm: Arm, name: str) -> list[Any]:
+    """Return every value, or the ends of the interval, that trials of `arm` take of the field `name`."""
+    axes = sweep.axes(arm)
+    return list(axes[name].ends() if name in axes else (sweep.fixed.get(name, TRIAL_DEFAULTS[name]),))
+
+
+def unread_problems(sweep: SweepConfig) -> list[str]:
+    """List the lengths of a trial that are given but not read: `epochs` beside `max_steps`, and `evaluations` without it."""
+    steps = {arm: set(_values(sweep, arm, "max_steps")) for arm in ARMS}
+    unread = {
+        "epochs": ("where max_steps is set", [arm for arm in ARMS if None not in steps[arm]]),
+        "evaluations": ("where max_steps is null", [arm for arm in ARMS if steps[arm] == {None}]),
+    }
+    problems = []
+    for name, (when, arms) in unread.items():
+        searched = any(name in sweep.axes(arm) for arm in arms)
+        if searched or (name in sweep.fixed and arms == list(ARMS)):
+            given = f"{'search' if searched else 'fixed'}.{name}"
+            problems.append(
+                f"{name} is not read {when}, but {given} is given; remove one of them (on the command line, {given}=null)"
+            )
+    return problems

@@ -1,0 +1,123 @@
+"""Load texts without labels: read, cleaned, and kept apart from the rows that a student is measured on. Shapes: N texts."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import DataError
+from kdsweep.training.data.rows import raw_texts
+from kdsweep.training.data.splits import Data, Split, texts_sha256
+
+_DROPPED = {
+    "empty": "empty",
+    "duplicates": "twice",
+    "labelled": "among the labelled training rows",
+    "held_out": "in validation or test",
+}
+"""Why a text is left out, by the name of its count, in words."""
+_OTHERS = re.compile(r"[\W_]+")
+_ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlabeled:
+    """Holds N texts (pairs) without labels, in an order that split_seed draws, and how many were left out."""
+
+    split: Split
+    """The texts; every label is -1."""
+    read: int
+    """How many texts there were before any was left out."""
+    dropped: Mapping[str, int]
+    """How many were left out: `empty` ones, `duplicates` of an earlier one, texts of `labelled` training rows, and of rows `held_out` for
+    validation and test; the last two also where only case, spaces and punctuation differ."""
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the texts, in order."""
+        return texts_sha256(self.split)
+
+
+def load_unlabeled(config: TrialConfig, data: Data) -> Unlabeled:
+    """Load the texts without labels that `config` names: file, split, and what train_limit leaves out of the training rows.
+
+    They are put in an order that `split_seed` draws, and cut to the first `unlabeled_limit`: a larger limit adds texts to those of a
+    smaller one. Raises DataError for a source that is missing or empty, and where no text is left.
+    """
+    keys = _read(config, data)
+    kept, dropped = _cleaned(keys, data)
+    if not kept:
+        raise DataError(_none_left(config, len(keys), dropped))
+    order = np.random.default_rng(config.split_seed).permutation(len(kept))[: config.unlabeled_limit]
+    texts = tuple(kept[row][0] for row in order)
+    pairs = tuple(kept[row][1] for row in order) if config.text_pair_column else None
+    split = Split(texts=texts, pairs=pairs, labels=np.full(len(texts), -1, dtype=np.int64))
+    return Unlabeled(split=split, read=len(keys), dropped=dropped)
+
+
+def _read(config: TrialConfig, data: Data) -> list[tuple[str, ...]]:
+    """Return the texts (pairs) of every source."""
+    keys: list[tuple[str, ...]] = []
+    for name in ("unlabeled_file", "unlabeled_split"):
+        if getattr(config, name):
+            texts, pairs = raw_texts(config, name)
+            keys += zip(texts, pairs, strict=True) if pairs is not None else zip(texts, strict=True)
+    if config.unlabeled_rest and data.rest is not None:
+        keys += zip(data.rest.texts, *([data.rest.pairs] if data.rest.pairs is not None else []), strict=True)
+    return keys
+
+
+def _cleaned(keys: list[tuple[str, ...]], data: Data) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    """Return the texts (pairs) that may train, each once, and how many others there are of each kind."""
+    filled = [key for key in keys if all(map(str.strip, key))]
+    distinct = list(dict.fromkeys(filled))
+    held_out, labelled = _near_keys(data.validation, data.test), _near_keys(data.train)
+    kept, seen = [], {"labelled": 0, "held_out": 0}
+    for key in distinct:
+        near = tuple(map(near_key, key))
+        if near in held_out:
+            seen["held_out"] += 1
+        elif near in labelled:
+            seen["labelled"] += 1
+        else:
+            kept.append(key)
+    return kept, {"empty": len(keys) - len(filled), "duplicates": len(filled) - len(distinct), **seen}
+
+
+def _near_keys(*splits: Split | None) -> set[tuple[str, ...]]:
+    """Return the near keys of every row of `splits`."""
+    found: set[tuple[str, ...]] = set()
+    for split in splits:
+        if split is not None:
+            columns = (split.texts,) if split.pairs is None else (split.texts, split.pairs)
+            found.update(tuple(map(near_key, each)) for each in zip(*columns, strict=True))
+    return found
+
+
+def near_key(text: str) -> str:
+    """Return what a text is compared by: its letters and digits alone (Unicode's NFKC), without case; of a text without any, the text."""
+    if text.isascii():
+        return text.lower().translate(_ASCII_OTHERS) or text.strip()
+    whole = unicodedata.normalize("NFKC", text).casefold()
+    return _OTHERS.sub("", unicodedata.normalize("NFKC", whole)) or text.strip()
+
+
+def _none_left(config: TrialConfig, read: int, dropped: Mapping[str, int]) -> str:
+    """Describe why no text is left."""
+    if read == 0:
+        return (
+            f"unlabeled_rest must have training rows that train_limit ({config.train_limit}) leaves out, but it leaves out "
+            "none; lower the limit, or name unlabeled_file"
+        )
+    told = ", ".join(f"{count:,} are {_DROPPED[name]}" for name, count in dropped.items() if count)
+    return (
+        f"texts without labels must be left once empty ones, duplicates and those of labelled rows are dropped, but of the {read:,} read, "
+        f"{told}; name other texts: unlabeled_file"
+    )
