@@ -72,7 +72,11 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in named if not name.endswith("k_lin.bias")}
 
 
-@pytest.mark.parametrize("extra", [{}, RELATED], ids=["plain", "related"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, RELATED, {"temperature": 8.0, "temperature_end": 1.0, "alpha": 0.0, "alpha_end": 1.0}],
+    ids=["plain", "related", "scheduled"],
+)
 def test_float32_gives_the_numbers_of_a_cpu(extra: dict[str, Any], tiny_config: Config, replays: list[int]) -> None:
     config = tiny_config(epochs=3, **extra)
     (here, losses), (there, on_gpu) = (

@@ -28,8 +28,12 @@ from kdsweep.training import state
 from kdsweep.training.objective import Inputs, Objective, objective_of
 
 SEARCH = {
-    "temperature": {"low": 1.0, "high": 8.0, "log": True},
+    "temperature": {"low": 1.0, "high": 8.0, "log": True, "when": {"soft_loss": ["kl"]}},
+    "temperature_end": {"low": 1.0, "high": 8.0},
     "alpha": {"low": 0.0, "high": 1.0},
+    "alpha_end": {"low": 0.0, "high": 1.0},
+    "soft_loss": {"choices": ["kl", "mse"]},
+    "label_smoothing": {"low": 0.0, "high": 0.2},
     "relation_weight": {"low": 0.1, "high": 1.0},
     "relation_heads": {"choices": [2, 4]},
     "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
@@ -39,6 +43,7 @@ SEARCH = {
     "student_layers": {"choices": [2, [0, 2]]},
 }
 LAYERS: list[Any] = [[0, 2], 2]
+LOSSES = ["kl", "mse"]
 """What the first trials try; the other fields are the sampler's."""
 
 
@@ -84,7 +89,7 @@ def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Ev
 def sampled(folder: Path, name: str) -> list[dict[str, Any]]:
     """Every distilled trial's values in Optuna's own database, read by Optuna alone."""
     study = optuna.load_study(study_name=f"{name}-distilled", storage=f"sqlite:///{study_path(folder)}")
-    decoded = lambda value: tuple(json.loads(value)) if isinstance(value, str) else value
+    decoded = lambda value: tuple(json.loads(value)) if str(value).startswith("[") else value
     return [{name: decoded(value) for name, value in trial.params.items()} for trial in study.get_trials()]
 
 
@@ -102,7 +107,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         search=SEARCH,
         fixed={"batch_size": None, "epochs": None, "student_layers": None},
         study={"trials": 1, "controls": 0, "keep_students": 2},
-        enqueue=[{"student_layers": layers} for layers in LAYERS],
+        enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
         tracking={"mode": "offline"},
     )
     first = load_sweep(made_by_hand)
@@ -121,7 +126,9 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     ] == LAYERS
     assert len(proposed) == len(consumers.used) == len(ranked) == 2
     for number, params in enumerate(proposed):
-        assert set(params) == set(SEARCH) and shown[number] == params
+        idle = {"temperature"} if params["soft_loss"] == "mse" else set()
+        assert set(params) == set(SEARCH) - idle and shown[number] == params
+        assert [ranked[number][name] for name in idle] == [None] * len(idle)
         check_spine(params, consumers.used[number], trial_folder(folder, TrialId("distilled", number)), ranked[number])
 
 

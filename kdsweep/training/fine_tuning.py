@@ -24,7 +24,7 @@ from torch import nn
 
 from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
-from kdsweep.errors import ModelError
+from kdsweep.errors import ModelError, PreflightError, TrialFailed
 from kdsweep.records.schema import EpochMetrics, TeacherEpoch
 from kdsweep.system.files import Lock
 from kdsweep.system.wheels import cache_root
@@ -164,6 +164,11 @@ class FineTuning:
         except (OSError, ValueError, TypeError, ModelError):
             return None
         return (model, made) if weights_sha256(model) == made.weights_sha256 else None
+
+
+def refused(failure: TrialFailed) -> PreflightError:
+    """Return the error that stops a sweep whose teacher's fine-tuning failed."""
+    return PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)")
 
 
 def fine_tuning(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens]) -> FineTuning:

@@ -104,8 +104,7 @@ class Objective:
 
 
 def objective_of(config: TrialConfig) -> Objective:
-    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard, from logits alone; with relation_weight above 0, L_relation times
-    that added."""
+    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard from logits alone, and relation_weight L_relation where that is above 0."""
     loss = partial(
         _distillation,
         temperature=config.temperature,

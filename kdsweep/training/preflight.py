@@ -21,6 +21,7 @@ from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import refused
 from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
@@ -30,6 +31,7 @@ from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 from kdsweep.training.teacher_quality import out_of_fold_quality, quality
+from kdsweep.training.unlike import unlike_labelled
 
 GAP_CLOSED = 0.04
 """Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
@@ -80,7 +82,7 @@ def run_teacher(
     try:
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
-        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+        raise refused(failure) from failure
     for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
@@ -150,6 +152,7 @@ def check_inputs(
     teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
+    odd: dict[str, None] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
@@ -160,12 +163,12 @@ def check_inputs(
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
-        materials.check_student(config)
+    odd: dict[str, None] = {}
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
         if share > UNKNOWN_WARNED
-    ]
+    ] + list(odd)
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
@@ -190,11 +193,12 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
     weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
         data, predicted, config, study.metric, assumed
     )
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
     if weak is None:
-        return []
+        return notes
     if not study.accept_weak_teacher:
         raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
-    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}", *notes]
 
 
 def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
@@ -275,8 +279,9 @@ def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[li
     )
     lines: dict[str, bool] = {}
     for corner in corners:
-        rows = materials.data(corner).sizes()
-        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        texts = materials.unlabeled(corner)
+        rows = {**materials.data(corner).sizes(), "unlabeled": len(texts) if texts else 0}
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner, texts=True)}
         if corner.student != FROM_TEACHER:
             cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
         for who, cut in cuts.items():

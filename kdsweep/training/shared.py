@@ -41,7 +41,8 @@ SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(RO
 
 RowsName = SplitName | Literal["unlabeled"]
 Progress = Callable[[str, int, int], None]
-"""Gets what is done with texts without labels, how many of them are done, and how many there are."""
+"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
+NO_PROGRESS: Progress = lambda what, done, texts: None
 
 Made = TypeVar("Made")
 
@@ -49,7 +50,7 @@ Made = TypeVar("Made")
 class Materials:
     """Holds the shared materials of one process, each made on first use; `progress` is called while what takes long is made."""
 
-    def __init__(self, progress: Progress = lambda what, done, of: None) -> None:
+    def __init__(self, progress: Progress = NO_PROGRESS) -> None:
         self._progress = progress
         self._made: dict[tuple[Any, ...], Any] = {}
         self._students: list[tuple[Any, ...]] = []
@@ -149,14 +150,16 @@ class Materials:
         """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
-    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
-        """Return, for each split, the number of rows whose teacher's tokens `max_length` cut."""
-        names = _splits(test=self.data(config).test is not None)
+    def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
+        """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut."""
+        names = (*_splits(test=self.data(config).test is not None), *(_texts(config) if texts else ()))
         return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
 
     def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Return, for train, validation and, with `test`, the test split, the number of rows whose student's tokens `max_length` cut."""
-        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
+        """Return, for train, validation, the texts without labels and, with `test`, the test split, the number of rows whose student's
+        tokens `max_length` cut."""
+        names = (*_splits(test=test), *_texts(config))
+        return {name: self.student_tokens(config, name).truncated_rows for name in names}
 
     def speed(self, config: TrialConfig) -> Speed:
         """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
@@ -295,6 +298,10 @@ def _trained(config: TrialConfig) -> tuple[RowsName, ...]:
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
     return ("train", "validation", "test") if test else ("train", "validation")
+
+
+def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
+    return ("unlabeled",) if config.has_unlabeled else ()
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:

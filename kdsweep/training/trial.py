@@ -228,7 +228,7 @@ def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
 
 
 def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outcome) -> TrialResult:
-    slot, run, speed = log.slot, log.run, outcome.speed
+    slot, run, speed, texts = log.slot, log.run, outcome.speed, materials.unlabeled(config)
     last = log.epochs[-1] if log.epochs else None
     best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
     return TrialResult(
@@ -255,6 +255,9 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         initial_weights_sha256=materials.initial_weights_sha256(config),
         teacher_weights_sha256=materials.teacher(config).weights_sha256,
         data_sha256=materials.data(config).sha256(),
+        unlabeled_sha256=texts.sha256 if texts else None,
+        unlabeled_rows=len(texts) if texts else 0,
+        unlabeled_dropped=texts.dropped if texts else {},
         environment=machine.environment(config.device),
         started_at=outcome.started_at,
         run_id=run.run_id,
