@@ -198,7 +198,7 @@ class SweepDisplay:
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
-        self._teachers: dict[str, tuple[Pace, str]] = {}
+        self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
         """How far each teacher is that is fine-tuned now, by its fold."""
         self._texts_pace = Pace()
         self._making = ""
@@ -259,7 +259,7 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
-        self._now, self._metrics, self._teachers = event.text, "", {}
+        self._now, self._metrics, self._teachers = event.text, "", {"": (Pace(), "")}
         if not self._is_live:
             self._console.print(f"{event.text} …")
 
@@ -269,7 +269,7 @@ class SweepDisplay:
         name = f"{event.fold}: " if event.fold else ""
         line = f"{name}step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
         self._teachers[event.fold] = pace, line
-        self._metrics = "   ".join(text for _, text in self._teachers.values())
+        self._metrics = "   ".join(text for _, text in self._teachers.values() if text)
         if event.fold and event.step == event.steps:
             del self._teachers[event.fold]
         if pace.seconds_left and pace.is_due():
