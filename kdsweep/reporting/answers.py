@@ -166,9 +166,10 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
         reached += "" if metric == "accuracy" else f" and an accuracy of {percent(best.mean('accuracy'))}"
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items() if value is not None)
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
+    longer = f", each trained {best.factor:g} times as long as in the search" if best.factor != 1 else ""
     return (
         f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {reached} on the "
-        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')})."
+        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')}{longer})."
     )
 
 
