@@ -14,7 +14,7 @@ from kdsweep.analysis.finalists import Finalist, Finals
 from kdsweep.analysis.read_finals import right_rows
 from kdsweep.analysis.two_arms import FinalComparison, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, seed_variance
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords

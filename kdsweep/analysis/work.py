@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from kdsweep.analysis.leaderboard import status
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 

@@ -162,7 +162,7 @@ class TrialConfig:
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and is worth it for large data."""
     teacher_threads: Annotated[int | Literal["auto"], Role.TEACHER, Trait.MACHINE, POSITIVE] = "auto"
     """CPU threads that fine-tune the teacher and compute its logits, before any trial runs; part of the teacher's key in the cache.
-    auto: `threads` where that is a number, else the cores of the machine where the sweep began."""
+    auto: `threads` where that is a number, else the cores of the machine where the sweep began, with teacher_folds > 1 a worker's share."""
     threads: Annotated[int | Literal["auto"], Role.TRAINING, Trait.MACHINE, POSITIVE] = "auto"
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores divided by the processes."""
 

@@ -1,13 +1,16 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoch, TeacherStep
 from kdsweep.engine.messages import Messages, TrackedRuns
+from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
+from kdsweep.records import schema as records
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.schema import StepMetrics, TeacherResult
 from kdsweep.records.writing import TrialFolder
@@ -52,14 +55,25 @@ class Preparation:
         """Prepare all that the sweep's trials can need. Raises KDSweepError where a trial could not run."""
         self._phase("reading the rows")
         corners = configs.corners()
+        has_texts = any(corner.has_unlabeled for corner in corners)
         check_devices(corners[0])
+        if has_texts:
+            self._materials.data(corners[0])
+            self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # computes the test rows' logits only: nothing reads them before a finalist
             self._materials.teacher_test_rows(corners[0])
-        self._agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+        facts = {"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256}
+        if (texts := self._materials.unlabeled(corners[0])) is not None:
+            facts["texts without labels"] = texts.sha256
+        self._agreements.agree(facts)
+        if has_texts:
+            self._phase("preparing the texts without labels")
+            for corner in corners:
+                self._materials.rows(corner)
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
@@ -85,12 +99,15 @@ class Preparation:
             last, total = steps[-1], trial.epochs * -(-rows // trial.batch_size)
             self._messages.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
 
+        def on_epoch(epoch: records.TeacherEpoch) -> None:
+            if config.teacher_folds == 1:  # those of folds are sent as they end
+                self._messages.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy))
+
         watch = TeacherWatch(
             on_steps=on_steps,
-            on_epoch=lambda epoch: self._messages.send(
-                TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)
-            ),
+            on_epoch=on_epoch,
             checkpointing=self._checkpointing,
+            on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
         known = recorded_teacher(config, folder, self._materials, watch)
@@ -103,9 +120,23 @@ class Preparation:
         with self._tracked.run(label, teacher_trial(config)) as run:
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
+    def _folds_begun(self, config: TrialConfig) -> Callable[[], None]:
+        """Return a function that asks for help at its first call, where this is the first worker."""
+        asked = not self._is_first
+
+        def ask() -> None:
+            nonlocal asked
+            if not asked:
+                self._messages.send(FoldsBegun(folds=config.teacher_folds))
+            asked = True
+
+        return ask
+
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
+        weight = max(corner.relation_weight for corner in corners)  # above 0, the teacher's passes are timed too
+        timed = [replace(corner, relation_weight=weight) for corner in (corners[0], corners[-1])]
+        seconds = [estimated_seconds(self._materials, config) for config in timed]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -119,7 +150,14 @@ class Preparation:
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
             seconds_per_trial=sum(seconds) / len(seconds),
+            teacher_runs=weight > 0,
+            unlabeled=self._texts(corners),
         )
+
+    def _texts(self, corners: list[TrialConfig]) -> str:
+        """Return how many texts without labels there are at most, in words; empty without any."""
+        found = [texts for texts in map(self._materials.unlabeled, corners) if texts is not None]
+        return max(found, key=len).described() if found else ""
 
     def _phase(self, text: str) -> None:
         if self._is_first:

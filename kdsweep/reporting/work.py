@@ -8,7 +8,7 @@ from kdsweep.analysis.patience import Patience
 from kdsweep.analysis.score import score_text
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.work import Given, same_length
-from kdsweep.config.sweep import ARM_NAMES
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.trial import TrialConfig, length_of
 
 GIVEN_CAPTION = (

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -24,7 +24,8 @@ from kdsweep.tracking.tracker import NullRun, Run
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-STEP_METRICS = ("L_soft", "L_hard", "L_relation", "L_total", "learning_rate")
+STEP_METRICS = tuple(field.name for field in fields(StepMetrics) if field.name not in ("step", "epoch"))
+"""Names whose curves are those of the steps: an epoch's values of them are not logged."""
 Mode = Literal["online", "offline"]
 OFFLINE: Mode = "offline"
 INIT_SECONDS = 30
@@ -65,7 +66,7 @@ class WandbRun:
         self.url: str | None = run.url if online else None
 
     def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Log one row a step."""
+        """Log one row a step, of what it has."""
         with self._sending():
             for step in steps if self.is_whole else ():
                 self._run.log(step.logged(), step=step.step)

@@ -1,4 +1,4 @@
-"""What the caches of teachers and of their logits share: how an entry is written, and what decides its last bits."""
+"""Write entries of the caches of teachers and of their logits, and describe what decides their last bits."""
 
 import tempfile
 from collections.abc import Iterator

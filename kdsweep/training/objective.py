@@ -5,23 +5,28 @@ Shapes: B batch, C classes, L tokens, H hidden size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.schema import StepMetrics
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
-from kdsweep.training.losses import distillation_loss
+from kdsweep.training.fast.families import RELATIONS
+from kdsweep.training.losses import distillation_loss, moves, scheduled
+from kdsweep.training.relations import relation_loss
 
 TOTAL = "L_total"
 """The part whose gradient trains the student."""
 RECORDED = tuple(field.name for field in fields(StepMetrics) if field.name.startswith("L_"))
-"""Parts that the record has a column for."""
-OUTPUTS = frozenset({"hidden_states"})
-"""A student's outputs beside its logits. `hidden_states`: its embeddings and each layer's output, [B, L, H] each, first to last."""
+"""Losses that the record has a column for."""
+SCHEDULED = ("temperature", "alpha")
+"""Values that may follow a schedule, and are then parts too: the record has a column of the steps for each."""
+OUTPUTS = frozenset({"hidden_states", RELATIONS})
+"""A model's outputs beside its logits. `hidden_states`: its embeddings and each layer's output, [B, L, H] each, first to last; `relations`:
+its last layer's queries, keys and values by name, [B, L, H] each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,7 @@ class Objective:
 
     loss: Loss
     parts: Sequence[str] = ("L_soft", "L_hard")
-    """Names of the loss's parts beside `L_total`, each with a column in `StepMetrics` and `EpochMetrics`."""
+    """Names of the loss's parts beside `L_total`, each with a column in `StepMetrics`, a loss in `EpochMetrics` too."""
     student_outputs: frozenset[str] = frozenset()
     """Names from `OUTPUTS` that the loss reads of the student beside the logits; it gets no others."""
     teacher_outputs: frozenset[str] = frozenset()
@@ -72,12 +77,14 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check the names. Raises ValueError for parts that the record has no column for, and for outputs that no student has."""
-        if unrecorded := {TOTAL, *self.parts} - {*RECORDED}:
+        if unrecorded := {TOTAL, *self.parts} - {*RECORDED, *SCHEDULED}:
+            columns = [*RECORDED, *SCHEDULED]
             raise ValueError(
-                f"an objective's parts must be among {[*RECORDED]}, the columns of records/schema.py, but got {sorted(unrecorded)}"
+                f"an objective's parts must be among {columns}, the columns of records/schema.py, but got {sorted(unrecorded)}"
             )
-        if unknown := self.student_outputs - OUTPUTS:
-            raise ValueError(f"student_outputs must be among {sorted(OUTPUTS)}, but got {sorted(unknown)}")
+        for of, names in (("student", self.student_outputs), ("teacher", self.teacher_outputs)):
+            if unknown := names - OUTPUTS:
+                raise ValueError(f"{of}_outputs must be among {sorted(OUTPUTS)}, but got {sorted(unknown)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +92,7 @@ class Objective:
         return (TOTAL, *self.parts)
 
     def named(self, losses: Sequence[float]) -> dict[str, float]:
-        """Return a step's losses by their column in the record; 0 for a part that this objective does not have."""
+        """Return a step's losses and scheduled values by their column in the record; 0 for a loss that this objective does not have."""
         return {**dict.fromkeys(RECORDED, 0.0), **dict(zip(self.names, losses, strict=True))}
 
     def check(self, rows: Rows) -> None:
@@ -97,20 +104,73 @@ class Objective:
 
 
 def objective_of(config: TrialConfig) -> Objective:
-    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard, from logits alone."""
-    loss = partial(_distillation, temperature=config.temperature, alpha=config.alpha)
-    return Objective(loss=loss, targets=frozenset({TEACHER_LOGITS}))
+    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard from logits alone, and relation_weight L_relation where that is above 0."""
+    loss = partial(
+        _distillation,
+        temperature=config.temperature,
+        temperature_end=config.temperature_end,
+        alpha=config.alpha,
+        alpha_end=config.alpha_end,
+        soft_loss=config.soft_loss,
+        label_smoothing=config.label_smoothing,
+    )
+    moving = {
+        "temperature": config.soft_loss == "kl" and moves(config.temperature, config.temperature_end),
+        "alpha": moves(config.alpha, config.alpha_end),
+    }
+    parts = ("L_soft", "L_hard", *(name for name in SCHEDULED if moving[name]))
+    objective = Objective(loss=loss, parts=parts, targets=frozenset({TEACHER_LOGITS}))
+    return _with_relations(objective, config) if config.relation_weight > 0 else objective
 
 
-def _distillation(batch: Inputs, *, temperature: float, alpha: float) -> dict[str, Tensor]:
-    student, teacher = batch.student["logits"], batch.targets[TEACHER_LOGITS]
+def _with_relations(objective: Objective, config: TrialConfig) -> Objective:
+    """Return `objective` with relation_weight L_relation added to its total."""
+    weight, heads = config.relation_weight, config.relation_heads
+    return replace(
+        objective,
+        loss=partial(_related, objective.loss, relation_weight=weight, relation_heads=heads),
+        parts=(*objective.parts, "L_relation"),
+        student_outputs=objective.student_outputs | {RELATIONS},
+        teacher_outputs=objective.teacher_outputs | {RELATIONS},
+    )
+
+
+def _related(of_logits: Loss, batch: Inputs, *, relation_weight: float, relation_heads: int) -> dict[str, Tensor]:
+    parts = of_logits(batch)
+    relation = relation_loss(
+        batch.student[RELATIONS],
+        batch.teacher[RELATIONS],
+        batch.mask,
+        heads=relation_heads,
+        weights=batch.weights.get("L_relation"),
+    )
+    return {**parts, TOTAL: parts[TOTAL] + relation_weight * relation, "L_relation": relation}
+
+
+def _distillation(
+    batch: Inputs,
+    *,
+    temperature: float,
+    temperature_end: float | None,
+    alpha: float,
+    alpha_end: float | None,
+    soft_loss: Literal["kl", "mse"],
+    label_smoothing: float,
+) -> dict[str, Tensor]:
+    now = {
+        "temperature": scheduled(temperature, temperature_end, batch.progress),
+        "alpha": scheduled(alpha, alpha_end, batch.progress),
+    }
     parts = distillation_loss(
-        student,
-        teacher,
+        batch.student["logits"],
+        batch.targets[TEACHER_LOGITS],
         batch.labels,
-        temperature=temperature,
-        alpha=alpha,
+        temperature=now["temperature"],
+        alpha=now["alpha"],
+        soft_loss=soft_loss,
+        label_smoothing=label_smoothing,
         soft_weights=batch.weights.get("L_soft"),
         hard_weights=batch.weights.get("L_hard"),
     )
-    return {TOTAL: parts.total, "L_soft": parts.soft, "L_hard": parts.hard}
+    moved = {name: value for name, value in now.items() if isinstance(value, Tensor)}
+    return {TOTAL: parts.total, "L_soft": parts.soft, "L_hard": parts.hard, **moved}

@@ -21,12 +21,17 @@ from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import refused
+from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
+from kdsweep.training.teacher_quality import out_of_fold_quality, quality
+from kdsweep.training.unlike import strange_pieces, unlike_labelled
 
 GAP_CLOSED = 0.04
 """Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
@@ -77,7 +82,7 @@ def run_teacher(
     try:
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
-        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+        raise refused(failure) from failure
     for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
@@ -96,8 +101,9 @@ def run_teacher(
 
 def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logits_seconds: float) -> TeacherResult:
     data, teacher, speed = materials.data(config), materials.teacher(config), materials.teacher_speed(config)
-    _, validation = materials.teacher_rows(config)
+    train, validation = materials.teacher_rows(config)
     predicted = validation.teacher_logits.argmax(dim=-1)
+    seen, unseen = materials.teacher_on_seen_rows(config), out_of_fold_quality(teacher, train)
     return TeacherResult(
         teacher=config.teacher,
         val_accuracy=(predicted == validation.labels).double().mean().item(),
@@ -125,6 +131,15 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
         truncated_rows=materials.truncated_rows(config),
         run_url=run.url,
         run_missing=run.missing,
+        folds=len(teacher.members),
+        kept_epochs=teacher.kept_epochs,
+        val_ece=quality(validation.teacher_logits, validation.labels).ece,
+        train_accuracy=seen.accuracy,
+        train_loss=seen.loss,
+        train_ece=seen.ece,
+        out_of_fold_accuracy=unseen.accuracy if unseen else None,
+        out_of_fold_loss=unseen.loss if unseen else None,
+        out_of_fold_ece=unseen.ece if unseen else None,
     )
 
 
@@ -133,24 +148,30 @@ def check_inputs(
 ) -> list[str]:
     """Check rows, teacher and students before the teacher is fine-tuned; return a warning for each tokenizer with many unknown pieces.
 
-    Raises DataError for fewer training rows than `largest_batch`; ModelError for a teacher or student that cannot read the rows, or a
-    student that cannot be made.
+    Raises DataError for fewer training rows than `largest_batch`, and for a class with fewer texts than `teacher_folds`; ModelError for a
+    teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
+    weight = max(config.relation_weight for config in corners)  # a corner of another axis has the least one
+    odd: dict[str, None] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
             raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
+        if config.teacher_folds > 1:
+            fold_of_rows(materials.data(config), config)
         readers = {config.teacher: materials.teacher_tokens, student_source(config)[0]: materials.student_tokens}
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
-        materials.check_student(config)
+            if config.has_unlabeled:
+                odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
+        materials.check_student(replace(config, relation_weight=weight))
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
         if share > UNKNOWN_WARNED
-    ]
+    ] + list(odd)
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
@@ -162,22 +183,25 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
     data, teacher = materials.data(config), materials.teacher(config)
     _, validation = materials.teacher_rows(config)
     batch = next(evaluation_batches(validation.tokens))
-    with torch.inference_mode():
-        first, second = (teacher.model(**batch.inputs).logits for _ in range(2))
-    if not torch.equal(first, second):
-        raise PreflightError(
-            "the teacher must be deterministic, but gives the same rows different logits the second time"
-        )
+    for member in teacher.members:
+        model = member.load()
+        with torch.inference_mode():
+            first, second = (model(**batch.inputs).logits for _ in range(2))
+        if not torch.equal(first, second):
+            raise PreflightError(
+                "the teacher must be deterministic, but gives the same rows different logits the second time"
+            )
     assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model, data.label_names)
     predicted = validation.teacher_logits.argmax(dim=-1).cpu().numpy()
     weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
         data, predicted, config, study.metric, assumed
     )
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
     if weak is None:
-        return []
+        return notes
     if not study.accept_weak_teacher:
         raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
-    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}", *notes]
 
 
 def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
@@ -258,8 +282,9 @@ def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[li
     )
     lines: dict[str, bool] = {}
     for corner in corners:
-        rows = materials.data(corner).sizes()
-        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        texts = materials.unlabeled(corner)
+        rows = {**materials.data(corner).sizes(), "unlabeled": len(texts) if texts else 0}
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner, texts=True)}
         if corner.student != FROM_TEACHER:
             cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
         for who, cut in cuts.items():
@@ -286,6 +311,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
+        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
     )
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)

@@ -1,5 +1,6 @@
 """Check what a model can read, from its configuration and tokenizer, before weights are loaded and time is spent on training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from kdsweep.errors import ModelError
+from kdsweep.training.data.kept_tokens import kept_tokens
 from kdsweep.training.data.splits import Split
 from kdsweep.training.data.tokens import Tokens, load_tokenizer, padded, tokenize
+from kdsweep.training.data.unlabeled import Unlabeled
 from kdsweep.training.fast import machine
 from kdsweep.training.models import check_task, model_config, unreadable
 
@@ -41,6 +44,33 @@ class Reader:
         """Tokenise `split` for the model. Raises ModelError for ids beyond its table, rows too long for it, too many unknown pieces."""
         segments = self.segments and split.pairs is not None
         tokens = tokenize(split, self.tokenizer, max_length=max_length, segments=segments, pads_left=self.pads_left)
+        self._check(tokens, max_length)
+        if tokens.unknown_share > MOST_UNKNOWN:
+            raise ModelError(
+                f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
+                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; name a model of the texts' language, or put "
+                "the model's own tokenizer beside its weights"
+            )
+        return tokens
+
+    def kept_tokens(self, texts: Unlabeled, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
+        """Tokenise texts without labels for the model, once: their tokens are kept in the cache, memory-mapped.
+
+        `on_rows` gets the number of texts tokenised so far. Raises ModelError for ids beyond the model's table and rows too long for it.
+        """
+        tokens = kept_tokens(
+            texts,
+            self.tokenizer,
+            max_length=max_length,
+            segments=self.segments and texts.split.pairs is not None,
+            pads_left=self.pads_left,
+            on_rows=on_rows,
+        )
+        self._check(tokens, max_length)
+        return tokens
+
+    def _check(self, tokens: Tokens, max_length: int) -> None:
+        """Check that the model can read the tokens. Raises ModelError where it cannot."""
         highest, longest = int(tokens.ids.max()), int(tokens.lengths.max())
         if highest >= self.pieces:
             raise ModelError(
@@ -51,13 +81,6 @@ class Reader:
                 f"max_length <= {self.longest} (what {self.address!r} reads) must hold, but got {max_length}, and a row of "
                 f"{longest} tokens"
             )
-        if tokens.unknown_share > MOST_UNKNOWN:
-            raise ModelError(
-                f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
-                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; name a model of the texts' language, or put "
-                "the model's own tokenizer beside its weights"
-            )
-        return tokens
 
 
 def reader(address: str, revision: str | None) -> Reader:

@@ -7,24 +7,31 @@ the initial students used last are kept, and others made again when needed: one 
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
+from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import Rows, Tokens
+from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
+from kdsweep.training.joined import joined, joined_targets
 from kdsweep.training.models import model_config, size_mb, weights_sha256
+from kdsweep.training.online import OnlineTeacher, same_tokens
 from kdsweep.training.reader import Reader, check_forward, reader
+from kdsweep.training.relations import check_relations
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, prepare_teacher
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
+from kdsweep.training.teacher_quality import Quality, seen_quality
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""
@@ -32,13 +39,19 @@ STUDENTS_KEPT = 4
 SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(ROLES[name], Role.STUDENT_TOKENS))
 """Fields on which the student's speed depends: the student's, the teacher's, the tokens', in the order that sweeps have in their records."""
 
+RowsName = SplitName | Literal["unlabeled"]
+Progress = Callable[[str, int, int], None]
+"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
+NO_PROGRESS: Progress = lambda what, done, texts: None
+
 Made = TypeVar("Made")
 
 
 class Materials:
-    """Holds the shared materials of one process, each made on first use."""
+    """Holds the shared materials of one process, each made on first use; `progress` is called while what takes long is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = NO_PROGRESS) -> None:
+        self._progress = progress
         self._made: dict[tuple[Any, ...], Any] = {}
         self._students: list[tuple[Any, ...]] = []
         """Keys of the initial students, the last used last."""
@@ -46,6 +59,13 @@ class Materials:
     def data(self, config: TrialConfig) -> Data:
         """Return the texts and labels of every split."""
         return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
+
+    def unlabeled(self, config: TrialConfig) -> Unlabeled | None:
+        """Return the texts without labels; None where the config names none. Neither data nor teacher depend on them."""
+        if not config.has_unlabeled:
+            return None
+        fields = (*decided_by(Role.TRAIN_ROWS), *TEXT_FIELDS)
+        return self._once("unlabeled", config, fields, lambda: load_unlabeled(config, self.data(config)))
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
         """Return the frozen teacher; `watch` gets the steps and epochs of its fine-tuning, where it has to be fine-tuned."""
@@ -64,11 +84,11 @@ class Materials:
         with machine.threads(int(config.teacher_threads)):
             help_with_folds(config, self.data(config), tokens, watch)
 
-    def teacher_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+    def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
         return self._tokens(config, self._reader(config.teacher, config.teacher_revision), name)
 
-    def student_tokens(self, config: TrialConfig, name: SplitName) -> Tokens:
+    def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
         found = self._reader(*student_source(config))
         if config.student == FROM_TEACHER:
@@ -81,6 +101,26 @@ class Materials:
             chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
         else:
             check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
+        if config.relation_weight > 0:
+            self._check_relations(config)
+
+    def _check_relations(self, config: TrialConfig) -> None:
+        """Check that teacher and student have relations to compare. Raises ModelError where they have none, or read other tokens."""
+        teacher, student = model_config(config.teacher, config.teacher_revision), model_config(*student_source(config))
+        check_relations(teacher, student, config.relation_heads)
+        for name in _trained():
+            if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
+                raise ModelError(
+                    f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
+                    f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
+                    "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
+                )
+
+    def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
+        """Return the teacher as it runs beside its student in every step of a training."""
+        segments = [self.teacher_tokens(config, name).segments for name in _trained()]
+        read = [each for each in segments if each is not None]
+        return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
@@ -92,8 +132,11 @@ class Materials:
         return self._initial_student(config)[1]
 
     def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
-        """Return the student's rows of train and validation: its own tokens, and the teacher's logits of the same rows."""
-        return self._student_rows(config, "train"), self._student_rows(config, "validation")
+        """Return the student's rows for training and validation: its own tokens, and the teacher's logits of the same rows.
+
+        The rows for training end with the texts without labels, where the config names any.
+        """
+        return self._training_rows(config), self._student_rows(config, "validation")
 
     def test_rows(self, config: TrialConfig) -> Rows | None:
         """Return the student's rows of the test split, with the teacher's logits; None where there is no test split."""
@@ -107,14 +150,16 @@ class Materials:
         """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
-    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
-        """Return, for each split, the number of rows whose teacher's tokens `max_length` cut."""
-        names = _splits(test=self.data(config).test is not None)
+    def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
+        """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut."""
+        names = (*_splits(test=self.data(config).test is not None), *(_texts(config) if texts else ()))
         return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
 
     def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Return, for train, validation and, with `test`, the test split, the number of rows whose student's tokens `max_length` cut."""
-        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
+        """Return, for train, validation, the texts without labels and, with `test`, the test split, the number of rows whose student's
+        tokens `max_length` cut."""
+        names = (*_splits(test=test), *_texts(config))
+        return {name: self.student_tokens(config, name).truncated_rows for name in names}
 
     def speed(self, config: TrialConfig) -> Speed:
         """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
@@ -137,6 +182,11 @@ class Materials:
         measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
         return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
 
+    def teacher_on_seen_rows(self, config: TrialConfig) -> Quality:
+        """Return the teacher's metrics on the training rows that it was fine-tuned on."""
+        with machine.threads(int(config.teacher_threads)):
+            return seen_quality(self.teacher(config), self.teacher_rows(config)[0])
+
     def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
         key = self._key(kind, config, fields)
         if key not in self._made:
@@ -153,8 +203,8 @@ class Materials:
             student = self._make_student(config)
             return student, weights_sha256(student)
 
-        made = self._once("student", config, decided_by(Role.STUDENT), make)
-        mine = self._key("student", config, decided_by(Role.STUDENT))
+        made = self._once("student", config, _without_texts(Role.STUDENT), make)
+        mine = self._key("student", config, _without_texts(Role.STUDENT))
         self._students = [*(key for key in self._students if key != mine), mine]
         while len(self._students) > STUDENTS_KEPT:
             del self._made[self._students.pop(0)]
@@ -182,7 +232,34 @@ class Materials:
         def make() -> Rows:
             return dataclasses.replace(self._teacher_rows(config, name), tokens=self.student_tokens(config, name))
 
-        return self._once(f"rows of {name}", config, decided_by(Role.STUDENT_TOKENS), make)
+        return self._once(f"rows of {name}", config, _without_texts(Role.STUDENT_TOKENS), make)
+
+    def _training_rows(self, config: TrialConfig) -> Rows:
+        """Return the student's rows for training, texts without labels included."""
+        train = self._student_rows(config, "train")
+        if not config.has_unlabeled:
+            return train
+
+        def make() -> Rows:
+            texts = self.student_tokens(config, "unlabeled")
+            return joined(train, texts, self._targets(config), pseudo_labels=config.pseudo_labels)
+
+        return self._once("rows for training", config, (*decided_by(Role.STUDENT_TOKENS), "pseudo_labels"), make)
+
+    def _targets(self, config: TrialConfig) -> Mapping[str, Tensor]:
+        """Return the teacher's outputs for the rows for training, texts without labels included."""
+
+        def make() -> Mapping[str, Tensor]:
+            train, tokens, teacher = (
+                self._teacher_rows(config, "train"),
+                self.teacher_tokens(config, "unlabeled"),
+                self.teacher(config),
+            )
+            told = lambda done: self._progress("the teacher's logits", done, len(tokens.lengths))
+            with machine.threads(int(config.teacher_threads)):
+                return joined_targets(train, teacher, tokens, told)
+
+        return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
 
     def _reader(self, address: str, revision: str | None) -> Reader:
         key = ("reader", address, revision)
@@ -191,16 +268,40 @@ class Materials:
         found: Reader = self._made[key]
         return found
 
-    def _tokens(self, config: TrialConfig, found: Reader, name: SplitName) -> Tokens:
-        split = self.data(config).split(name)
-        make = lambda: found.tokens(split, max_length=config.max_length).to(config.device)
-        segments = found.segments and split.pairs is not None
+    def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
+        def make() -> Tokens:
+            if name != "unlabeled":
+                return found.tokens(self.data(config).split(name), max_length=config.max_length).to(config.device)
+            texts = self.unlabeled(config)
+            assert texts is not None
+            told = lambda done: self._progress("tokens", done, len(texts))
+            return found.kept_tokens(texts, max_length=config.max_length, on_rows=told).to(config.device)
+
+        segments = found.segments and config.text_pair_column is not None
         kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}"
-        return self._once(kind, config, decided_by(Role.TOKENS), make)
+        fields = (*_without_texts(Role.TOKENS), *(TEXT_FIELDS if name == "unlabeled" else ()))
+        return self._once(kind, config, fields, make)
+
+
+TEXT_FIELDS = tuple(name for name, role in ROLES.items() if role is Role.UNLABELED)
+
+
+def _without_texts(role: Role) -> tuple[str, ...]:
+    """Return the fields on which what `role` names depends, where it has nothing to do with texts without labels: all arms share it."""
+    return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
+
+
+def _trained() -> tuple[SplitName, ...]:
+    """Return the names of the rows for training, in their order."""
+    return ("train",)
 
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
     return ("train", "validation", "test") if test else ("train", "validation")
+
+
+def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
+    return ("unlabeled",) if config.has_unlabeled else ()
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:

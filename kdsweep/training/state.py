@@ -19,8 +19,19 @@ from kdsweep.training.data.tokens import Batch, Rows
 from kdsweep.training.evaluation import Evaluation
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.fast.team import ALONE, Team
-from kdsweep.training.objective import Objective
+from kdsweep.training.objective import RECORDED, Objective
+from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.readout import Taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Holds the student's weights after the epoch with the lowest validation loss so far, on the host."""
+
+    epoch: int
+    step: int
+    val_loss: float
+    weights: Mapping[str, Tensor]
 
 
 @dataclass(kw_only=True)
@@ -36,6 +47,8 @@ class Training:
     step: int = 0
     team: Team = ALONE
     graphs: Graphs | None = None
+    teacher: OnlineTeacher | None = None
+    """Runs in every step; None where the objective reads nothing of it."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
     """For each loss part that counts some rows alone, 1 for these and 0 for the others, float32 [N], on the device."""
     progress: Tensor = field(init=False)
@@ -47,6 +60,8 @@ class Training:
     micro_batches: int = 1
     """Pieces into which a batch is cut; more than 1 because a whole batch did not fit in memory."""
     history: list[EpochMetrics] = field(default_factory=list)
+    kept: Kept | None = None
+    """None unless the epoch with the lowest validation loss is kept."""
     epoch_started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -66,6 +81,7 @@ class Training:
             "losses": self.losses,
             "rows_seen": self.rows_seen,
             "history": [asdict(epoch) for epoch in self.history],
+            "kept": vars(self.kept) if self.kept else None,
             "epoch_seconds": time.perf_counter() - self.epoch_started,
             "student": self.student.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -80,6 +96,8 @@ class Training:
             setattr(self, name, state[name])
         self.losses, self.rows_seen = state["losses"].cpu(), state["rows_seen"].cpu()
         self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+        kept = state.get("kept")  # older checkpoints lack it
+        self.kept = Kept(**{**kept, "weights": _on_host(kept["weights"])}) if kept else None
         self.epoch_started = time.perf_counter() - state["epoch_seconds"]
         self.student.load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -91,11 +109,21 @@ class Training:
     def _device(self) -> torch.device:
         return next(self.student.parameters()).device
 
+    def keep_lowest_loss(self, finished: EpochMetrics) -> None:
+        """Keep a copy of the weights after the `finished` epoch where no earlier one had as low a validation loss."""
+        if self.kept is None or finished.val_loss < self.kept.val_loss:
+            weights = _on_host(self.student.state_dict())
+            self.kept = Kept(epoch=self.epoch, step=self.step, val_loss=finished.val_loss, weights=weights)
+
     def next_epoch(self, finished: EpochMetrics) -> None:
         """Add the `finished` epoch to the history, and begin the next one."""
         self.history.append(finished)
         self.epoch, self.rows_seen, self.losses = self.epoch + 1, self._no_losses(), self._no_losses()
         self.epoch_started = time.perf_counter()
+
+
+def _on_host(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 
 
 def steps_until(epoch: int, rows: Rows, config: TrialConfig) -> int:
@@ -136,10 +164,10 @@ def _rate(step: int, warmup: int, steps: int) -> float:
     return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
 
 
-def weight_decay_so_far(schedule: LambdaLR, config: TrialConfig) -> float:
-    """Compute the share that AdamW's decoupled decay has left of a decayed weight that never had a gradient: the product over the steps
-    so far of 1 - rate · weight_decay."""
-    (share, *_), steps = schedule.lr_lambdas, schedule.last_epoch
+def weight_decay_so_far(schedule: LambdaLR, config: TrialConfig, steps: int | None = None) -> float:
+    """Compute the share that AdamW's decoupled decay has left of a decayed weight that never had a gradient: the product over the first
+    `steps` (None: those so far) of 1 - rate · weight_decay."""
+    (share, *_), steps = schedule.lr_lambdas, schedule.last_epoch if steps is None else steps
     rates = config.learning_rate * np.array([share(step) for step in range(steps)])
     return float(np.prod(1 - rates * config.weight_decay))
 
@@ -166,7 +194,7 @@ def epoch_metrics(training: Training, losses: Tensor, evaluation: Evaluation, tr
     return EpochMetrics(
         epoch=training.epoch,
         step=training.step,
-        **training.objective.named(losses.tolist()),
+        **{name: value for name, value in training.objective.named(losses.tolist()).items() if name in RECORDED},
         **{name: getattr(evaluation, name.removeprefix("val_")) for name in VALIDATED},
         train_seconds=train_seconds,
         evaluate_seconds=evaluation.seconds,

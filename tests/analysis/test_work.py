@@ -6,7 +6,7 @@ from typing import Any
 from makers import POINT, make_epoch, row_of, sweep_of
 
 from kdsweep.analysis.work import Given, given, given_work, same_length
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords

@@ -25,6 +25,7 @@ from transformers import (
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training import loop
+from kdsweep.training.data.tokens import padded
 from kdsweep.training.fast.vocabulary import Vocabulary, compact_vocabulary, restore_vocabulary
 from kdsweep.training.loop import distill
 from kdsweep.training.models import check_task, label_columns, load_classifier, weights_sha256
@@ -121,11 +122,11 @@ def test_a_compact_vocabulary_keeps_logits_and_comes_back_whole(
     train, _ = materials.rows(config)
     student = materials.student(config).eval()
     before, digest = student.get_input_embeddings().weight.clone(), weights_sha256(student)  # type: ignore[operator]
-    ids = train.tokens.ids[None, :10]
-    logits = student(ids).logits
+    rows = np.arange(3)
+    logits = student(**padded(train.tokens, rows).inputs).logits
     vocabulary = compact_vocabulary(student, [train.tokens])
     assert len(vocabulary.pieces) < len(before)
-    assert torch.equal(student(train.tokens.renumbered(vocabulary.pieces).ids[None, :10]).logits, logits)
+    assert torch.equal(student(**padded(train.tokens.renumbered(vocabulary.pieces), rows).inputs).logits, logits)
     restore_vocabulary(student, vocabulary, decay=1.0)
     assert weights_sha256(student) == digest
 

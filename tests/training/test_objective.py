@@ -191,10 +191,13 @@ def test_a_loss_that_is_not_finite_is_named_by_its_parts(tiny_config: Config) ->
 
 
 def test_what_an_objective_cannot_have_is_said_before_a_step(tiny_config: Config, materials: Materials) -> None:
-    with pytest.raises(ValueError, match=r"parts must be among \['L_soft', 'L_hard', 'L_total'\].*got \['L_new'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"parts must be among \['L_soft', 'L_hard', 'L_total', 'L_relation', 'temperature', 'alpha'\].*got \['L_new'\]",
+    ):
         Objective(loss=hidden_loss, parts=("L_new",))
     with pytest.raises(
-        ValueError, match=r"student_outputs must be among \['hidden_states'\], but got \['attentions'\]"
+        ValueError, match=r"student_outputs must be among \['hidden_states', 'relations'\], but got \['attentions'\]"
     ):
         Objective(loss=hidden_loss, student_outputs=frozenset({"attentions"}))
     config = tiny_config()
@@ -227,7 +230,14 @@ def test_the_objective_of_a_config_reads_logits_alone_and_has_its_temperature_an
     )
     parts = objective.loss(batch)
     assert parts["L_total"] == 0.25 * parts["L_soft"] + 0.75 * parts["L_hard"]
-    assert objective.loss.keywords == {"temperature": 3.0, "alpha": 0.25}
+    assert objective.loss.keywords == {
+        "temperature": 3.0,
+        "temperature_end": None,
+        "alpha": 0.25,
+        "alpha_end": None,
+        "soft_loss": "kl",
+        "label_smoothing": 0.0,
+    }
 
 
 def test_rows_that_are_chosen_keep_every_target(tiny_config: Config, materials: Materials) -> None:

@@ -21,13 +21,14 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
 from kdsweep.tracking.tracker import NullRun
-from kdsweep.training import teacher, teacher_logits
+from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
+from kdsweep.training.fine_tuning import FineTuning
 from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
-from kdsweep.training.teacher import UNWATCHED, FineTuning, TeacherWatch
+from kdsweep.training.teacher import UNWATCHED, TeacherWatch
 
 Config = Callable[..., TrialConfig]
 
@@ -54,8 +55,8 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
         def sha256(self) -> str:
             return str(self)
 
-    monkeypatch.setattr(teacher, "weights_sha256", lambda model: "weights")
-    monkeypatch.setattr(teacher, "computation", lambda model: "computation")
+    monkeypatch.setattr(fine_tuning, "weights_sha256", lambda model: "weights")
+    monkeypatch.setattr(fine_tuning, "computation", lambda model: "computation")
     config = TrialConfig(
         train_file="rows.csv",
         teacher="bert",
@@ -203,7 +204,7 @@ def test_fine_tuning_and_logits_have_threads_of_their_own(
     tiny_config: Config, tiny_body: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, int] = {}
-    for module, name in ((teacher, "distill"), (teacher_logits, "all_logits")):
+    for module, name in ((fine_tuning, "distill"), (teacher_logits, "all_logits")):
         plain = getattr(module, name)
         note = lambda *given, name=name, plain=plain, **named: (
             seen.update({name: torch.get_num_threads()}) or plain(*given, **named)

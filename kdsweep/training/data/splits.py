@@ -31,6 +31,11 @@ class Split:
         pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
         return Split(texts=texts, pairs=pairs, labels=self.labels[rows])
 
+    def part(self, first: int, stop: int) -> "Split":
+        """Return the rows `first` to `stop` - 1."""
+        pairs = self.pairs[first:stop] if self.pairs is not None else None
+        return Split(texts=self.texts[first:stop], pairs=pairs, labels=self.labels[first:stop])
+
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
         return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))

@@ -7,6 +7,7 @@ Shapes: B batch, N rows, L tokens.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,10 @@ def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Holds a split's tokens end to end, on the device: ids and segments [sum of lengths], each row's start in them and its length [N]."""
+    """Holds a split's tokens end to end, on the device: ids and segments [sum of lengths], each row's start in them and its length [N].
+
+    Ids and segments are whole numbers of any size, perhaps memory-mapped; batches hold them as int64.
+    """
 
     ids: Tensor
     segments: Tensor | None
@@ -80,6 +84,8 @@ class Tokens:
     """Whether a row is padded on its left: for a model that reads its answer from the last place."""
     unknown_share: float = 0.0
     """Share of unknown word pieces in all of the rows as they were tokenized, special ones not counted."""
+    numbers: Tensor | None = None
+    """By id, the id that batches hold in its place, int64; None: the same."""
 
     def to(self, device: str) -> "Tokens":
         """Copy the tokens to `device`; lengths stay on the host, so that a batch's width is known without a synchronisation."""
@@ -90,9 +96,28 @@ class Tokens:
         """Return the rows with the numbers `rows`, in that order; the ids and segments of all rows are kept."""
         return replace(self, starts=self.starts[torch.from_numpy(rows)], lengths=self.lengths[rows])
 
+    def part(self, first: int, stop: int) -> "Tokens":
+        """Return the rows `first` to `stop` - 1 of tokens of a whole split, with their ids alone."""
+        lengths, begin = self.lengths[first:stop], int(self.starts[first])
+        end = begin + int(lengths.sum())
+        segments = self.segments[begin:end] if self.segments is not None else None
+        starts = self.starts[first:stop] - begin
+        segments = segments.long() if segments is not None else None
+        return replace(self, ids=self.ids[begin:end].long(), segments=segments, starts=starts, lengths=lengths)
+
+    @cached_property
+    def pieces(self) -> Tensor:
+        """Return the distinct ids of all rows, sorted, int64."""
+        used = torch.zeros(int(self.ids.max()) + 1, dtype=torch.bool, device=self.ids.device)
+        for part in self.ids.split(2**20):
+            used[part.long()] = True
+        return used.nonzero()[:, 0]
+
     def renumbered(self, pieces: Tensor) -> "Tokens":
-        """Return the tokens with every id replaced by its place in `pieces`, which is sorted and holds all of them."""
-        return replace(self, ids=torch.searchsorted(pieces, self.ids))
+        """Return the tokens with every id replaced, in batches, by its place in `pieces`, which is sorted and holds all of them."""
+        numbers = torch.zeros(int(pieces[-1]) + 1, dtype=torch.int64, device=pieces.device)
+        numbers[pieces] = torch.arange(len(pieces), device=pieces.device)
+        return replace(self, numbers=numbers)
 
     def sha256(self) -> str:
         """Return the SHA-256 of ids, segments, starts and padding: of all that a model computes with, for tokens of a whole split."""
@@ -125,7 +150,7 @@ def tokenize(
         pad_id=int(tokenizer.pad_token_id or 0),
         truncated_rows=_truncated_rows(encoded, split, tokenizer, np.flatnonzero(lengths == max_length), max_length),
         pads_left=pads_left,
-        unknown_share=_unknown_share(flat, len(lengths), tokenizer, pairs=split.pairs is not None),
+        unknown_share=unknown_share(flat, len(lengths), tokenizer, pairs=split.pairs is not None),
     )
 
 
@@ -142,7 +167,7 @@ def _truncated_rows(
     return sum(len(ids) > max_length for ids in whole)
 
 
-def _unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> float:
+def unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> float:
     """Return the share of unknown word pieces; 0 where the unknown token is another special token too, as in tokenizers of bytes, which can
     encode every text."""
     unknown = tokenizer.unk_token_id
@@ -204,9 +229,11 @@ def gathered(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
             columns = columns - (width - own)[:, None]
             mask = columns >= 0
         places = (tokens.starts[index][:, None] + columns).clamp(0, len(tokens.ids) - 1)
-        inputs = {"input_ids": tokens.ids[places].masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
+        ids = tokens.ids[places].long()
+        ids = tokens.numbers[ids] if tokens.numbers is not None else ids
+        inputs = {"input_ids": ids.masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
         if tokens.segments is not None:
-            inputs["token_type_ids"] = tokens.segments[places].masked_fill(~mask, 0)
+            inputs["token_type_ids"] = tokens.segments[places].long().masked_fill(~mask, 0)
         yield Batch(index, inputs, numbers)
 
 

@@ -24,7 +24,7 @@ def compact_vocabulary(model: nn.Module, splits: Sequence[Tokens]) -> Vocabulary
     """
     table: nn.Embedding = model.get_input_embeddings()  # type: ignore[operator]
     first = torch.arange(splits[0].pad_id + 1, device=table.weight.device)
-    pieces = torch.cat([first, *(tokens.ids for tokens in splits)]).unique()
+    pieces = torch.cat([first, *(tokens.pieces for tokens in splits)]).unique()
     rows = table.weight.detach()[pieces].clone()
     small = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=table.padding_idx)
     model.set_input_embeddings(small)  # type: ignore[operator]

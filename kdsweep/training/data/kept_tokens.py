@@ -1,0 +1,89 @@
+"""Tokenise many texts once: their tokens are kept in the cache by content, memory-mapped, and joined to those of labelled rows."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from kdsweep.training.data.kept import Arrays, end_to_end, kept
+from kdsweep.training.data.tokens import Tokens, tokenize, unknown_share
+from kdsweep.training.data.unlabeled import Unlabeled
+
+ROWS_AT_ONCE = 20_000
+"""Texts that are tokenised at a time: the tokenizer takes about 3 KB of memory for each."""
+
+
+def kept_tokens(
+    texts: Unlabeled,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    segments: bool,
+    pads_left: bool,
+    on_rows: Callable[[int], None],
+) -> Tokens:
+    """Return the tokens of `texts` like `tokenize`, memory-mapped, ids as int32; `on_rows` gets the number of texts tokenised so far."""
+
+    def make() -> Iterator[Arrays]:
+        for first in range(0, len(texts), ROWS_AT_ONCE):
+            split = texts.split.part(first, first + ROWS_AT_ONCE)
+            part = tokenize(split, tokenizer, max_length=max_length, segments=segments, pads_left=pads_left)
+            arrays = {"ids": part.ids.numpy().astype(np.int32), "lengths": part.lengths.astype(np.int32)}
+            arrays["truncated"] = np.array([part.truncated_rows])
+            if part.segments is not None:
+                arrays["segments"] = part.segments.numpy().astype(np.int8)
+            yield arrays
+            on_rows(first + len(split))
+
+    key = json.dumps([texts.sha256, _identity(tokenizer), max_length, segments, pads_left])
+    found = kept(hashlib.sha256(key.encode()).hexdigest(), make)
+    ids, lengths = torch.from_numpy(found["ids"]), found["lengths"].astype(np.int64)
+    return Tokens(
+        ids=ids,
+        segments=torch.from_numpy(found["segments"]) if segments else None,
+        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
+        lengths=lengths,
+        pad_id=int(tokenizer.pad_token_id or 0),
+        truncated_rows=int(found["truncated"].sum()),
+        pads_left=pads_left,
+        unknown_share=unknown_share(ids, len(lengths), tokenizer, pairs=texts.split.pairs is not None),
+    )
+
+
+def _identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of all that decides a tokenizer's ids: of what the fast ones compute with; of others' vocabulary and settings."""
+    facts: list[object] = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.special_tokens_map]
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        facts.append(
+            {name: part for name, part in backend.items() if name not in ("truncation", "padding")}
+        )  # the last call's
+    else:
+        facts += [sorted(tokenizer.get_vocab().items()), str(tokenizer)]
+    return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def joined_tokens(first: Tokens, second: Tokens) -> Tokens:
+    """Return the rows of `first`, then those of `second`, tokens of two whole splits for one model, in the number format of `second`."""
+
+    def pieces() -> Iterator[dict[str, Tensor]]:
+        for tokens in (first, second):
+            flat = {"ids": tokens.ids.to(second.ids.dtype)}
+            if tokens.segments is not None and second.segments is not None:
+                flat["segments"] = tokens.segments.to(second.segments.dtype)
+            yield flat
+
+    both = end_to_end(pieces)
+    return replace(
+        first,
+        ids=both["ids"],
+        segments=both.get("segments"),
+        starts=torch.cat([first.starts, second.starts + len(first.ids)]),
+        lengths=np.concatenate([first.lengths, second.lengths]),
+        truncated_rows=first.truncated_rows + second.truncated_rows,
+    )
