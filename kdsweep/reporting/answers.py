@@ -165,6 +165,8 @@ def _difference(comparison: Comparison, finalist_runs: int) -> str:
 def final_answer(finals: Finals, metric: str) -> str:
     """Return one paragraph: each arm's best finalist, the difference of the arms, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
+    if (factor := finals.chosen.factor) != 1:
+        sentences.append(f"All finalists were trained {factor:g} times as long as in the search.")
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
         sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio, finals.primary.of_a_pair)]
@@ -181,10 +183,9 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
         reached += "" if metric == "accuracy" else f" and an accuracy of {percent(best.mean('accuracy'))}"
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items() if value is not None)
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
-    longer = f", each trained {best.factor:g} times as long as in the search" if best.factor != 1 else ""
     return (
         f"The best {ARM_NAMES[best.arm]} configuration, trial {best.trial} with {chosen}, reaches {reached} on the "
-        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')}{longer})."
+        f"{finals.split} split{rows} (mean of {plural(len(best.runs), 'fresh seed')})."
     )
 
 

@@ -90,7 +90,8 @@ def patience_table(patience: Patience, metric: str) -> list[list[str]]:
         pairs = [cell for pair in zip(lengths, scores, strict=True) for cell in pair]
         lines.append([titled(row.finalist), *pairs, *_gain(row.gain)])
     for arm, gain in patience.gains.items():
-        lines.append([f"{ARM_NAMES[arm]}, mean", *["–"] * 4, *_gain(gain)])
+        if (count := _count(patience, arm)) > 1:
+            lines.append([f"{ARM_NAMES[arm]}, mean of {count}", *["–"] * 4, *_gain(gain)])
     return lines
 
 
@@ -119,8 +120,8 @@ def patience_said(patience: Patience) -> str:
         return f"Finalists were trained {times} times as long, but predictions that would show the gain are not on this disk."
     return (
         f"Trained {times} times as long, on fresh seeds: {_listed(known)} over their trials in the search, in accuracy on the validation "
-        "rows. These trials were chosen for their scores, which flatters them, so the gain is rather larger than that, and an interval "
-        "around 0 does not say that there is none."
+        "rows. Those trials were chosen for their scores, which flatters them: the gain is rather larger, and an interval around 0 does not "
+        "exclude one."
     )
 
 
