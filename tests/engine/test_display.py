@@ -203,7 +203,7 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
         display.plan(Console(file=file, width=150), each, {})
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
-    assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")
+    assert "length 3,750 steps, evaluated 4 times each" in said and "on fresh seeds (1, 2) verdict" in said
 
 
 def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
