@@ -59,7 +59,7 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> 
     size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
     if run.result.latency_ms_p95 is not None:
         size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
-    if teacher:
+    if teacher and not teacher.is_file:
         size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
     limits = found.sweep.study.constraints.limits()
     kept = (

@@ -204,5 +204,5 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
         for done in range(20_000, 1_000_001, 20_000):
             log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
     told = log.lines()
-    assert told[0] == "tokens of 60,000/1,000,000 texts   about 7 min 50 s to go"
+    assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
