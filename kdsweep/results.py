@@ -17,7 +17,7 @@ from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, Tri
 if TYPE_CHECKING:
     import pandas
 
-    from kdsweep.analysis.finalists import Secondary
+    from kdsweep.analysis.secondary import Secondary
     from kdsweep.analysis.two_arms import FinalComparison
     from kdsweep.reporting.answers import Verdict
 
@@ -114,7 +114,8 @@ class Results:
     def verdict(self) -> "Verdict | None":
         """Return whether distilling helped, as numbers; None while nothing can be compared.
 
-        Its fields: `word` (better, not better or cannot tell), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
+        Its fields: `word` (better, not better or cannot tell; with one configuration an arm, where `pair` is True, better of this pair
+        or not better of this pair), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
         95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
         """
         return self._read.verdict

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from kdsweep.analysis.ranking import Estimate
+from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.two_arms import FinalComparison
-from kdsweep.analysis.two_students import Word
 from kdsweep.config.arms import ARM_NAMES, THIRD, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
@@ -46,19 +46,6 @@ class Finalist:
         """Return the mean over seeds of metric `name` on the test split; None where no run was tested, or it could not be measured."""
         values = [value for test in self.tests if (value := getattr(test, name)) is not None]
         return float(np.mean(values)) if values else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Secondary:
-    """Holds one secondary comparison, with its p-value corrected for the number of secondary comparisons (Holm)."""
-
-    what: str
-    comparison: FinalComparison
-    adjusted_p: float
-    word: Word
-    """The comparison's word; `cannot tell` where the corrected p-value is 0.05 or above."""
-    arms: tuple[Arm, Arm] | None = None
-    """The arms whose finalists are compared, the baseline second; None where single finalists are."""
 
 
 @dataclass(frozen=True, kw_only=True)

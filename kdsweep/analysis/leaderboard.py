@@ -8,9 +8,10 @@ leaderboard.json, schema 2, is one object:
               headline     the answer in words
               weak_teacher null, or by how much the teacher is worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
               split        split that all values below come from, test or validation; null, like all below, where no test was possible
-              word         better, not better or cannot tell
+              word         better, not better or cannot tell; better of this pair or not better of this pair where `pair`
               provisional  true: chosen and compared on the same rows
               one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
+              pair         true: each arm has a single configuration, so the word is about these two, not about distilling
               distilled, fine_tuned   lists of the folders of the runs compared
               distilled_against_pseudo_labeled, pseudo_labeled_against_fine_tuned   only with a third arm: null before its finalists, else
                            word, rows, difference, low, high, p_value, adjusted_p (Holm, by which word is) and one_seed

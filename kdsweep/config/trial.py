@@ -132,14 +132,14 @@ class TrialConfig:
     alpha: Annotated[float, Role.TRAINING, SHARE] = 0.5
     """Weight of the SOFT term, in [0, 1]: L = alpha L_soft + (1 - alpha) L_hard; 0 is plain fine-tuning, 1 pure distillation."""
     temperature_end: Annotated[float | None, Role.TRAINING, POSITIVE] = None
-    """T at the last step, reached linearly from `temperature` at the first; null: constant."""
+    """T > 0 at the last step, reached linearly from `temperature` at the first; null: constant."""
     alpha_end: Annotated[float | None, Role.TRAINING, SHARE] = None
-    """alpha at the last step, reached linearly from `alpha` at the first; null: constant."""
+    """alpha at the last step, in [0, 1], reached linearly from `alpha` at the first; null: constant."""
     soft_loss: Annotated[Literal["kl", "mse"], Role.TRAINING] = "kl"
     """L_soft. kl: T² KL(p_T || q_S); mse: the mean over classes of the squared difference of centred logits, halved: the limit of kl for
-    large T, without a temperature."""
+    large T, where temperature has no effect."""
     label_smoothing: Annotated[float, Role.TRAINING, SHARE] = 0.0
-    """Share of each label in L_hard that is spread over all classes, in [0, 1]."""
+    """Share of each label that L_hard spreads evenly over all classes, in [0, 1]; the recorded L_hard is the smoothed one."""
     relation_weight: Annotated[float, Role.TRAINING, NOT_NEGATIVE] = 0.0
     """Weight of L_relation, the self-attention relations of the last layers (MiniLMv2), which is added to L; 0: off."""
     relation_heads: Annotated[int, Role.TRAINING, POSITIVE] = 12

@@ -1,7 +1,6 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -146,9 +145,9 @@ class Preparation:
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        weight = max(corner.relation_weight for corner in corners)  # above 0, the teacher's passes are timed too
-        timed = [replace(corner, relation_weight=weight) for corner in (corners[0], corners[-1])]
-        seconds = [estimated_seconds(self._materials, config) for config in timed]
+        weight = max(corner.relation_weight for corner in corners)
+        timed = [corner for corner in corners if corner.relation_weight == weight]  # above 0, with the teacher's passes
+        seconds = [estimated_seconds(self._materials, corner) for corner in (timed[0], timed[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(

@@ -23,7 +23,11 @@ OPENINGS: dict[Word, str] = {
     "better": "Distilling beat plain fine-tuning on the {split} rows",
     "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
     "cannot tell": "These {split} rows cannot tell whether distilling beats plain fine-tuning",
+    "better of this pair": "Of these two configurations, the distilled one beat the fine-tuned one on the {split} rows",
+    "not better of this pair": "Of these two configurations, the distilled one did not beat the fine-tuned one on the {split} rows",
 }
+PAIR_CANNOT_TELL = "These {split} rows cannot tell which of these two configurations is better"
+ONLY_A_PAIR = "These two alone do not tell whether distilling helps: another pair may differ the other way"
 ONE_SEED = "A single seed cannot tell whether distilling beats plain fine-tuning"
 
 
@@ -37,6 +41,8 @@ class Verdict:
     """Whether the students were chosen on the rows that compare them."""
     one_seed: bool
     """Whether an arm has a single seed, which cannot tell luck from recipe: `word` is then `cannot tell`."""
+    pair: bool
+    """Whether each arm has a single configuration, so that nothing is said of distilling but of these two alone."""
     distilled: tuple[str, ...]
     """Folders of the runs compared, relative to the results folder."""
     fine_tuned: tuple[str, ...]
@@ -57,7 +63,13 @@ def verdict_of(
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
         folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}
-        return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
+        return Verdict(
+            split=finals.split,
+            provisional=finals.split == "validation",
+            pair=finals.primary.of_a_pair,
+            **facts,
+            **folders,
+        )
     if comparison is None or first is None or second is None:
         return None
     return Verdict(
@@ -65,6 +77,7 @@ def verdict_of(
         word="cannot tell",
         provisional=True,
         one_seed=True,
+        pair=True,
         distilled=(first.folder,),
         fine_tuned=(second.folder,),
         **{key: getattr(comparison, key) for key in numbers},
@@ -86,7 +99,10 @@ def headline(first: Row | None, second: Row | None, verdict: Verdict | None, wea
 
 def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> str:
     if verdict:
-        return ONE_SEED if verdict.one_seed else OPENINGS[verdict.word].format(split=verdict.split)
+        if verdict.one_seed:
+            return ONE_SEED
+        said = PAIR_CANNOT_TELL if verdict.pair and verdict.word == "cannot tell" else OPENINGS[verdict.word]
+        return said.format(split=verdict.split)
     if first and second:
         return "Distilling and plain fine-tuning, side by side"
     if first is None and second is None:
@@ -165,7 +181,8 @@ def final_answer(finals: Finals, metric: str, teacher: TeacherResult | None = No
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
         lacks = teacher is not None and teacher.lacks(finals.split)
-        sentences += [] if finals.primary.one_seed or lacks else [_ratio_sentence(finals.ratio)]
+        told = finals.primary.one_seed or lacks
+        sentences += [] if told else [_ratio_sentence(finals.ratio, finals.primary.of_a_pair)]
     if teacher is not None and teacher.lacks(finals.split):
         sentences.append(_not_known(teacher, finals.split))
     return " ".join(sentences)
@@ -190,11 +207,20 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
 def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> str:
     of = "" if metric == "val_accuracy" else " of accuracy"
     over = "the finalists of the latest choice" if finals.earlier else "all finalists"
+    what = "Of these two configurations, the distilled one" if found.of_a_pair else f"Over {over}, distilling"
     said = (
-        f"Over {over}, distilling makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
+        f"{what} makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
         f"{signed(found.high)}, {p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
     )
-    return f"{said} {one_seed(finals)}" if found.one_seed else said
+    if found.one_seed:
+        return f"{said} {one_seed(finals)}"
+    return f"{said} {only_a_pair(finals)}" if found.of_a_pair else said
+
+
+def only_a_pair(finals: Finals) -> str:
+    """Return that one configuration an arm answers for itself alone, and what to do about it, as a sentence."""
+    way = "more are still to come" if finals.unfinished else "finalists.top above 1 compares more, if there are more"
+    return f"{ONLY_A_PAIR} ({way})."
 
 
 def one_seed(finals: Finals) -> str:
@@ -204,13 +230,13 @@ def one_seed(finals: Finals) -> str:
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 
 
-def _ratio_sentence(ratio: Estimate | None) -> str:
+def _ratio_sentence(ratio: Estimate | None, of_a_pair: bool) -> str:
     if ratio is None:
         return (
             "The share of the gap to the teacher that distilling closes is undefined: fine-tuning leaves no clear gap."
         )
     return (
-        f"Distilling closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
+        f"{'It' if of_a_pair else 'Distilling'} closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
         f"(95 % interval {percent(ratio.low, 0)} to {percent(ratio.high, 0)})."
     )
 

@@ -80,7 +80,10 @@ def _teacher_test(test: FinalTest | None) -> list[str]:
 
 def verdicts_table(finals: Finals) -> list[list[str]]:
     """Return the primary and the secondary comparisons as a table."""
-    asked = [("distilled finalists against fine-tuned ones (primary)", finals.primary, None)] if finals.primary else []
+    both = "the distilled finalist against the fine-tuned one (primary)"
+    several = "distilled finalists against fine-tuned ones (primary)"
+    first = finals.primary
+    asked = [(both if first.of_a_pair else several, first, None)] if first else []
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         ends = f"{signed(found.low)} to {signed(found.high)}"

@@ -135,7 +135,7 @@ class Materials:
             model_config(*student_source(config)),
         )
         check_relations(teacher, student, config.relation_heads)
-        for name in _trained():
+        for name in _trained(config):
             if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
                 raise ModelError(
                     f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
@@ -145,8 +145,8 @@ class Materials:
 
     def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
         """Return the teacher as it runs beside its student in every step of a training."""
-        segments = [self.teacher_tokens(config, name).segments for name in _trained()]
-        read = [each for each in segments if each is not None]
+        segments = [self.teacher_tokens(config, name).segments for name in _trained(config)]
+        read = [each.to(torch.int8) for each in segments if each is not None]
         return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
     def student(self, config: TrialConfig) -> nn.Module:
@@ -357,9 +357,9 @@ def _without_texts(role: Role) -> tuple[str, ...]:
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
 
 
-def _trained() -> tuple[SplitName, ...]:
+def _trained(config: TrialConfig) -> tuple[RowsName, ...]:
     """Return the names of the rows for training, in their order."""
-    return ("train",)
+    return ("train", "unlabeled") if config.has_unlabeled else ("train",)
 
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
