@@ -213,9 +213,7 @@ def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
     known = teacher.numbers
     lines = [("rows with the teacher's numbers", taught(teacher))]
     if "accuracy" in known:
-        quality = (
-            f"accuracy {percent(known['accuracy'])}, loss {known['nll']:.3f}, calibration error {percent(known['ece'])}"
-        )
+        quality = f"accuracy {percent(known['accuracy'])}, loss {known['loss']:.3f}, calibration error {percent(known['ece'])}"
         lines.append(("teacher on labelled rows", f"{quality}, on {known['labeled_rows']:,} of train and validation"))
     hard = f"{percent(known['zeros'])} of the probabilities are exactly 0, {percent(known['one_hot'])} of the rows name one class alone"
     return [*lines, ("teacher's hard labels", hard)]
