@@ -278,7 +278,9 @@ def test_texts_without_labels_are_prepared_said_and_recorded(
         for word in ("really great", "so very dull", "not so funny", "quite weak", "clever yet empty")
     ]
     texts = write_rows("texts.csv", [{"text": text} for text in (*new, new[0], known, "")])
-    sweep = load_sweep(tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0}))
+    sweep = load_sweep(
+        tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0, "sampler": "random"})
+    )
     folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
     console = Console(record=True, width=300, file=io.StringIO())
     display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
