@@ -31,7 +31,7 @@ from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_address, teacher_trial
 from kdsweep.training.teacher_quality import out_of_fold_quality, quality
-from kdsweep.training.unlike import unlike_labelled
+from kdsweep.training.unlike import strange_pieces, unlike_labelled
 
 GAP_CLOSED = 0.04
 """Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
@@ -171,7 +171,9 @@ def check_inputs(
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
-    odd: dict[str, None] = {}
+            if config.has_unlabeled:
+                odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
+        materials.check_student(config)
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()

@@ -153,7 +153,7 @@ def test_relations_that_some_trial_could_not_have_are_refused_before_the_teacher
         sweep = load_sweep(tiny_sweep_file(name, search=search))
         folder = start_sweep(tmp_path / "results" / name, sweep)
         console = Console(record=True, width=300, file=io.StringIO())
-        display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 1))
+        display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 1))
         worker = Worker(sweep, folder, "me", display.show, StopRequest())
         try:
             worker.prepare()
