@@ -109,6 +109,11 @@ def test_a_file_for_all_rows_is_recorded_as_a_model_is(
     assert file_preflight(made, config, STUDY) == []
     assert check_inputs(made, [config], largest_batch=8, splits=["train", "validation"]) == []
     assert truncation(made, [config])[0] == [f"{config.max_length} cuts none for the student"]
+    softer = [{"text": row["text"], **{name: 0.5 for name in row if name != "text"}} for row in exported]
+    other = dataclasses.replace(config, teacher_file=str(write_rows("softer.csv", softer)))
+    assert made.teacher_sha256(other) != made.teacher_sha256(config)
+    assert (made.rows(other)[0].teacher_logits == np.float32(np.log(0.5))).all()
+    assert not made.rows(config)[0].teacher_logits.isclose(made.rows(other)[0].teacher_logits).any()
 
 
 def test_numbers_worse_than_the_commonest_class_are_refused_or_accepted_with_a_note(
