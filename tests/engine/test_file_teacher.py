@@ -66,6 +66,10 @@ def test_files_can_be_searched_as_teachers_can_and_what_joins_them_cannot(
     sections = {"fixed": {"teacher": None, **fixed}, "search": {"teacher_file": {"choices": files}}}
     sweep = load_sweep(tiny_sweep_file(**sections))
     assert [sweep.trial("distilled", point).teacher_file for point in sweep.corners("distilled")][-1] == files[1]
+    own = load_sweep(
+        tiny_sweep_file(**sections), ["search.teacher_file=null", "fixed.teacher_file=${fixed.train_file}"]
+    )
+    assert own.fixed["teacher_file"] == own.fixed["train_file"]
     sections["search"]["id_column"] = {"choices": ["a", "b"]}
     with pytest.raises(ConfigError, match="trials that differ in id_column cannot be ranked"):
         load_sweep(tiny_sweep_file(**sections))
