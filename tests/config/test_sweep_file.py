@@ -608,6 +608,6 @@ def test_an_axis_or_a_budget_of_an_arm_that_cannot_have_it_is_refused(
 
 def test_a_field_that_every_trial_needs_is_not_searched_in_one_arm_alone(tiny_sweep_file: WriteSweep) -> None:
     search = {"teacher": {"choices": ["a", "b"], "arms": ["fine_tuned"]}}
-    assert "exactly one of teacher and teacher_file is named" in problems_of(
+    assert "of teacher and teacher_file is named must hold, but got neither" in problems_of(
         tiny_sweep_file(fixed={"teacher": None}, search=search)
     )
