@@ -108,14 +108,17 @@ def rerun(
 def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -> None:
     """Check the hashes of data, then of models, the cheapest first; not those of a teacher fine-tuned on a GPU, whose bits always differ."""
     look: dict[str, Callable[[], str]] = {"data_sha256": lambda: materials.data(config).sha256()}
+    if config.has_unlabeled:
+        look["unlabeled_sha256"] = lambda: materials.unlabeled(config).sha256
     if config.device == "cpu" or not config.teacher_epochs:
         look["teacher_weights_sha256"] = lambda: materials.teacher(config).weights_sha256
         look["initial_weights_sha256"] = lambda: materials.initial_weights_sha256(config)
     named = {"data_sha256": "rows", "teacher_weights_sha256": "teacher", "initial_weights_sha256": "initial student"}
+    named["unlabeled_sha256"] = "texts without labels"
     for name, found in look.items():
         before = getattr(recorded, name)
         if before is not None and (now := found()) != before:
-            fine_tuned = config.teacher_epochs and name != "data_sha256"
+            fine_tuned = config.teacher_epochs and name in ("teacher_weights_sha256", "initial_weights_sha256")
             raise ResultsError(
                 f"with --set, the {named[name]} must be what the trial met, {name} {before}, but got {now}"
                 + (

@@ -17,7 +17,7 @@ from typing import get_args
 from rich.console import Console
 
 from kdsweep.config.shipped_sweeps import find_sweep
-from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
@@ -75,7 +75,7 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
     try:
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
-        with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
+        with SweepDisplay(Console(), sweep, dict.fromkeys(sweep.stages, 0)) as display:
             run_worker(sweep, owner, display.show, stop)
     except Interrupted:
         print("Stopped; the running trial is checkpointed and goes on wherever it is taken next.", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Write numbers as words for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -36,6 +36,30 @@ def p_text(p_value: float) -> str:
 def plural(count: int, what: str) -> str:
     """Write a count with its noun, in the plural unless the count is 1: `3 seeds`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def enumerated(words: Sequence[str]) -> str:
+    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+_DROPPED = {
+    "empty": "empty",
+    "duplicates": "given twice",
+    "labelled": "of labelled training rows",
+    "held_out": "of validation or test rows",
+}
+"""Why texts without labels are left out, by the name of their count."""
+
+
+def dropped_texts(dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels were left out and why: `3 empty, 5 of validation or test rows`; `none`."""
+    return ", ".join(f"{count:,} {_DROPPED[name]}" for name, count in dropped.items() if count) or "none"
+
+
+def unlabeled(texts: int, dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels there are, and how many were left out: `6,000 texts; left out: 3 empty`."""
+    return f"{texts:,} texts; left out: {dropped_texts(dropped)}"
 
 
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:

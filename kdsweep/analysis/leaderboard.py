@@ -4,14 +4,17 @@ leaderboard.json, schema 2, is one object:
 
     schema    2; larger when a key is removed or changes its meaning, not when one is added
     sweep     name of the sweep
-    verdict   the one answer, from the finalists where both arms have them, before that from the best trial of each arm:
+    verdict   the one answer, from the finalists where the distilled and the fine-tuned arm have them, before that from the best trial of each arm:
               headline     the answer in words
               weak_teacher null, or by how much the teacher is worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
               split        split that all values below come from, test or validation; null, like all below, where no test was possible
-              word         better, not better or cannot tell
+              word         better, not better or cannot tell; better of this pair or not better of this pair where `pair`
               provisional  true: chosen and compared on the same rows
               one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
+              pair         true: each arm has a single configuration, so the word is about these two, not about distilling
               distilled, fine_tuned   lists of the folders of the runs compared
+              distilled_against_pseudo_labeled, pseudo_labeled_against_fine_tuned   only with a third arm: null before its finalists, else
+                           word, rows, difference, low, high, p_value, adjusted_p (Holm, by which word is) and one_seed
               rows         rows compared
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
               p_value      two-sided: of the finalists' t test, else of McNemar's exact test
@@ -41,7 +44,8 @@ from typing import Any, Literal
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
@@ -67,7 +71,7 @@ class Row:
     """Holds one trial with its place on the leaderboard."""
 
     rank: int | None
-    """From 1, over both arms; None for a trial that is not complete."""
+    """From 1, over all arms; None for a trial that is not complete."""
     status: RowStatus
     reason: str | None
     """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
@@ -86,7 +90,7 @@ class Row:
 
     @property
     def arm(self) -> Arm:
-        """Return the trial's arm: `distilled` or `fine_tuned`."""
+        """Return the trial's arm."""
         return self.trial.arm
 
     @property
@@ -112,7 +116,7 @@ class ArmProgress:
 
 
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
-    """Return both arms' trials as rows: the ranked ones, then the others."""
+    """Return all arms' trials as rows: the ranked ones, then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
     placed = [*enumerate(ranked(records.trials, records.sweep), start=1), *((None, trial) for trial in others)]
@@ -207,9 +211,11 @@ def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
 
 
 def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
-    """Count both arms' trials by status."""
-    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
-    return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
+    """Count each arm's trials by status."""
+    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in records.sweep.arms}
+    return tuple(
+        ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in records.sweep.arms
+    )
 
 
 def best(rows: Sequence[Row], arm: Arm) -> Row | None:

@@ -31,12 +31,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def ranks(finalists: Sequence[np.ndarray]) -> list[int]:
+def ranks(finalists: Sequence[np.ndarray], seeds: SeedVariance | None = None) -> list[int]:
     """Rank each finalist, bool [S, N] on the same rows: 1 + the number of others that are better (all pairs, Holm's p < 0.05).
 
-    Finalists that these rows cannot tell apart share a rank. Pass validation rows, so that the test split chooses nothing.
+    Finalists that these rows cannot tell apart share a rank. Pass validation rows, so that the test split chooses nothing;
+    `seeds` as in `compare_finalists`.
     """
-    known = seed_variance(finalists)
+    known = seeds or seed_variance(finalists)
     pairs = [(i, j) for i in range(len(finalists)) for j in range(i)]
     found = [compare_finalists(finalists[i], finalists[j], seeds=known if known.df else None) for i, j in pairs]
     adjusted = holm([one.p_value for one in found])

@@ -1,7 +1,8 @@
 """Read the finalists from the records and judge them: confirmed on fresh seeds, ranked, compared on the test split.
 
 The primary comparison was fixed before the search: the finalists of the distilled arm against those of the fine-tuned
-one, chosen on validation, compared on test. A comparison of the best finalist of each arm is only a secondary one: it
+one, chosen on validation, compared on test. Those of a third arm, pseudo-labeled, are compared with both of them among the secondary
+comparisons (Holm). A comparison of the best finalist of each arm is only a secondary one: it
 returns `better` in up to 6 % of studies in which the arms are equal, because chosen configurations still differ.
 
 Where the search was continued after its finalists had run, other configurations may be the best. The primary comparison
@@ -15,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from kdsweep.analysis.finalists import Finalist, Finals, Secondary, SplitName, titled
-from kdsweep.analysis.leaderboard import complete
-from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
+from kdsweep.analysis.leaderboard import complete, status
+from kdsweep.analysis.ranking import distillation_ratio, minimal_detectable_difference, ranks, shrinkage
 from kdsweep.analysis.score import score
+from kdsweep.analysis.secondary import Asked, Secondary, adjusted, third_arm
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
-from kdsweep.analysis.two_arms import FinalComparison, compare_arms, compare_finalists
-from kdsweep.analysis.two_students import CONFIDENCE, Word
-from kdsweep.analysis.variances import SeedVariance, seed_variance
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.analysis.two_arms import compare_arms, compare_finalists
+from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
+from kdsweep.config.arms import ARMS, PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -35,14 +36,27 @@ def read_finals(found: SweepRecords) -> Finals | None:
     if not groups:
         return None
     validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
-    placed = dict(zip(validation, ranks(list(validation.values())), strict=True))
+    placed = dict(zip(validation, ranks(list(validation.values()), _per_run(validation)), strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
-    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    compared = {place for arm in found.sweep.arms for place in _best_first(found, (p for p in right if p[0] == arm))}
     rows = tuple(
         _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
     )
     return _verdicts(found, rows, right, split)
+
+
+def _per_run(right: Mapping[Place, np.ndarray]) -> SeedVariance | None:
+    """Return the variance over seeds, pooled over all finalists, or where each has only one, that between the finalists of an arm."""
+    seeds = seed_variance(list(right.values()))
+    if not seeds.df:
+        seeds = run_variance([[rows for place, rows in right.items() if place[0] == arm] for arm in ARMS])
+    return seeds if seeds.df else None
+
+
+def searched(found: SweepRecords, arm: Arm) -> int:
+    """Return how many trials of `arm` its finalists are the best of: the complete and the pruned ones, which lost on the way."""
+    return sum(trial.arm == arm and status(trial) in ("complete", "pruned") for trial in found.trials)
 
 
 def _best_first(found: SweepRecords, places: Iterable[Place]) -> list[Place]:
@@ -57,7 +71,7 @@ def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) ->
     top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
     reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
-    for arm in ARMS if top else ():
+    for arm in found.sweep.arms if top else ():
         mine = [trial for trial in found.trials if trial.arm == arm]
         able = [(arm, trial.trial) for trial in complete(mine)]
         ended = sum(trial.result is not None for trial in mine)
@@ -119,19 +133,23 @@ def _verdicts(
     found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
 ) -> Finals:
     rows = tuple(sorted(best_first, key=lambda row: row.rank))
-    known = seed_variance(list(right.values()))
-    seeds = known if known.df else None
-    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    seeds = _per_run(right)
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in PRIMARY]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
-    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
         (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,
     )
+    chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
-        primary = compare_arms(arms["distilled"], arms["fine_tuned"])
+        primary = compare_arms(
+            arms["distilled"],
+            arms["fine_tuned"],
+            searched=(chosen_of["distilled"], chosen_of["fine_tuned"]),
+        )
         if teacher is not None and not primary.one_seed:
             ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
     unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
@@ -141,7 +159,7 @@ def _verdicts(
         best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds),
+        secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of)),
         ratio=ratio,
         shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
         detectable=minimal_detectable_difference(primary.standard_error, primary.df)
@@ -154,40 +172,49 @@ def _verdicts(
     )
 
 
+def _third_arm(arms: Mapping[Arm, Sequence[np.ndarray]], chosen_of: Mapping[Arm, int]) -> list[Asked]:
+    if "pseudo_labeled" not in arms:
+        return []
+    distilled, fine_tuned, third = (arms[arm] for arm in ARMS)
+    return third_arm(
+        distilled, fine_tuned, third, searched=(chosen_of[ARMS[0]], chosen_of[ARMS[1]], chosen_of[ARMS[2]])
+    )
+
+
 def _secondary(
     best_first: Sequence[Finalist],
     right: Mapping[Place, np.ndarray],
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
+    of_arms: Sequence[Asked],
 ) -> tuple[Secondary, ...]:
-    """Compare the best finalists of both arms, the best of all with the second best, and the best of each arm with the teacher.
+    """Add to the comparisons `of_arms` those of the best finalists of the two primary arms, the two best of all, and the best of
+    each arm with the teacher.
 
-    The second pair is left out where it is the first one.
+    The second pair of finalists is left out where it is the first one.
     """
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
-    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
-    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
+    main = [each for each in best if each[0].arm in PRIMARY]
+    pairs = [pair for pair in (main, known[:2]) if len(pair) == 2]
+    if len(pairs) == 2 and {id(row) for row, _ in main} == {id(row) for row, _ in known[:2]}:
         pairs = pairs[:1]
     asked = [
-        (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
-        for one, other in pairs
+        *of_arms,
+        *(
+            Asked(f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+            for one, other in pairs
+        ),
     ]
     for mine in best:
         if teacher is not None:
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
-            asked.append((f"{titled(mine[0])} against the teacher", compared))
-    adjusted = holm([comparison.p_value for _, comparison in asked])
-    told = zip(asked, adjusted, strict=True)
-    return tuple(Secondary(what=what, comparison=c, adjusted_p=p, word=_word(c, p)) for (what, c), p in told)
+            asked.append(Asked(f"{titled(mine[0])} against the teacher", compared))
+    return adjusted(asked)
 
 
 def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:
     return next((row for row, _ in known if row.arm == arm), None)
-
-
-def _word(comparison: FinalComparison, adjusted_p: float) -> Word:
-    return comparison.word if adjusted_p < 1 - CONFIDENCE else "cannot tell"
 
 
 def _openings(rows: Iterable[Finalist]) -> tuple[str, ...]:

@@ -186,6 +186,7 @@ def _differing_facts(trial: TrialRow, again: TrialRow) -> list[str]:
     facts += [f"{line} of the record is torn, what it held is not compared" for line in torn_lines(trial.folder)]
     pairs: dict[str, tuple[Any, Any]] = {
         "data": (old.data_sha256, new.data_sha256),
+        "texts without labels": (old.unlabeled_sha256, new.unlabeled_sha256),
         "teacher's weights": (old.teacher_weights_sha256, new.teacher_weights_sha256),
         "student's initial weights": (old.initial_weights_sha256, new.initial_weights_sha256),
         "pieces of a batch": (old.micro_batches, new.micro_batches),

@@ -41,13 +41,21 @@ Not part of any interval: another teacher, another training set.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t
 
 from kdsweep.analysis.two_students import CONFIDENCE, Word
-from kdsweep.analysis.variances import SeedVariance, matrix, pair, row_variance, seed_variance
+from kdsweep.analysis.variances import (
+    SeedVariance,
+    choice_factor,
+    matrix,
+    pair,
+    row_variance,
+    run_variance,
+    seed_variance,
+)
 from kdsweep.errors import DataError
 
 POWER = 0.8
@@ -85,13 +93,19 @@ class FinalComparison:
     one_seed: bool
     """Whether a side has a single seed (a baseline taken as it is needs none), which does not separate luck from recipe."""
     word: Word
-    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else, and of `one_seed`, `cannot tell`."""
+    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else, and of `one_seed`, `cannot tell`. Where `compare_arms`
+    got one configuration of each arm: `better of this pair`, `not better of this pair`."""
     rows_to_settle: int | None
     """How many rows, with as many seeds, find a difference as large as this one with a chance of 80 %; None if no number
     does, if the word is not `cannot tell`, or if a side has one seed."""
     seeds_to_settle: int | None
     """How many seeds of each finalist that is not taken as it is, on as many rows, find a difference as large as this one
     with a chance of 80 %; None if no number does, if the word is not `cannot tell`, or if a side has one seed."""
+
+    @property
+    def of_a_pair(self) -> bool:
+        """Return whether it compares two configurations, not several of each kind."""
+        return self.finalists == self.baseline_finalists == 1
 
 
 def compare_finalists(
@@ -101,8 +115,9 @@ def compare_finalists(
 
     `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two is used. The
     seed of a side that has only one counts as random only with `seeds`; without, `counted` leaves it out. Either way the
-    word is then `cannot tell`. With `given_baseline` the baseline is taken as it is (a teacher, which exists once), not
-    as one of many seeds. Raises DataError for other shapes.
+    word is then `cannot tell`, unless `seeds` is `run_variance` (no finalist has a second seed): each run then counts as
+    random as the finalists of an arm vary, which is at least as much as seeds do. With `given_baseline` the baseline is
+    taken as it is (a teacher, which exists once), not as one of many seeds. Raises DataError for other shapes.
     """
     one, other = pair(right, baseline)
     known = seeds or seed_variance([one] if given_baseline else [one, other])
@@ -119,40 +134,46 @@ def compare_finalists(
     size = _Size(
         finalists=(1, 1),
         seeds=(len(one), len(other)),
-        one_seed=len(one) < 2 or (len(other) < 2 and not given_baseline),
-        counted=COUNTED[counts],
+        one_seed=not (known.over_runs and known.df) and (len(one) < 2 or (len(other) < 2 and not given_baseline)),
+        counted=(COUNTED_OF_RUNS if known.over_runs else COUNTED)[counts],
         per_seed=known,
     )
     return _judge(float(rows.mean()), spread, size)
 
 
-def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> FinalComparison:
+def compare_arms(
+    finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray], *, searched: tuple[int, int] | None = None
+) -> FinalComparison:
     """Compare the finalists of one arm with those of the other one, each bool [S, N] on the same rows: the verdict.
 
     Answers whether another pair of searches like these would end alike. The difference is that of the arms' means over
-    finalists. One finalist in each arm is compared by `compare_finalists`. Raises DataError for other shapes, and for an
-    arm without finalists.
+    finalists; `searched` is the number of configurations that each arm's finalists are the best of (without it they count
+    as drawn at random). One finalist in each arm is compared by `compare_finalists`, in words that are about this pair alone.
+    Raises DataError for other shapes, and for an arm without finalists.
     """
     if not len(finalists) or not len(baseline):
         raise DataError(f"arms are compared by their finalists, but got {len(finalists)} and {len(baseline)}")
     if len(finalists) == len(baseline) == 1:
-        return compare_finalists(finalists[0], baseline[0])
-    known = seed_variance([*finalists, *baseline])
-    one, other = pair(*(np.stack([matrix(right).mean(axis=0) for right in arm]) for arm in (finalists, baseline)))
+        found = compare_finalists(finalists[0], baseline[0])
+        return replace(found, word=OF_THIS_PAIR[found.word])
+    arms = [[matrix(right) for right in arm] for arm in (finalists, baseline)]
+    known = seed_variance([*arms[0], *arms[1]])
+    one, other = pair(*(np.stack([right.mean(axis=0) for right in arm]) for arm in arms))
     rows = one.mean(axis=0) - other.mean(axis=0)
-    runs = sum(sum(1 / len(matrix(right)) for right in arm) / len(arm) ** 2 for arm in (finalists, baseline))
+    runs = sum(sum(1 / len(right) for right in arm) / len(arm) ** 2 for arm in arms)
+    sizes = searched or (len(one), len(other))
     spread = _Spread(
         rows=row_variance(rows),
-        units=tuple((_units(side, one, other), 1 / len(side)) for side in (one, other)),
+        units=tuple(_units(arm, arms, known, size) for arm, size in zip(arms, sizes, strict=True)),
         size=rows.size,
         by_seeds=(known.residual + known.main) * runs,
     )
-    seeds = [[len(matrix(right)) for right in arm] for arm in (finalists, baseline)]
+    seeds = [[len(right) for right in arm] for arm in arms]
     size = _Size(
         finalists=(len(one), len(other)),
         seeds=(min(seeds[0]), min(seeds[1])),
-        one_seed=min(max(arm) for arm in seeds) < 2,
-        counted="rows, seeds and finalists" if known.df else "rows and finalists",
+        one_seed=min(sum(arm) for arm in seeds) < 2,
+        counted="rows, seeds and finalists",
         per_seed=known,
     )
     return _judge(float(rows.mean()), spread, size)
@@ -161,9 +182,17 @@ def compare_arms(finalists: Sequence[np.ndarray], baseline: Sequence[np.ndarray]
 # How a comparison is made --------------------------------------------------------------------------------------------
 
 
-def _units(side: np.ndarray, one: np.ndarray, other: np.ndarray) -> SeedVariance:
-    """Estimate the variance of the finalists of `side` [F, N] alone, as arms need not vary alike; pooled where an arm has only one."""
-    return seed_variance([side] if min(len(one), len(other)) > 1 else [one, other])
+def _units(
+    arm: Sequence[np.ndarray], arms: Sequence[Sequence[np.ndarray]], seeds: SeedVariance, searched: int
+) -> tuple[SeedVariance, float]:
+    """Return the variance of an `arm`'s finalists and the share by which it counts.
+
+    Arms need not vary alike, so it is of this arm alone. A single finalist shows none: of one configuration, which no
+    search has chosen, seeds are all that varies; a chosen one is taken to vary as those of the other arm do.
+    """
+    if len(arm) == 1 and searched == 1 and seeds.df:
+        return seeds, 1 / len(arm[0])
+    return run_variance([arm] if len(arm) > 1 else arms), choice_factor(len(arm), searched) / len(arm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,10 +280,23 @@ def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
     )
 
 
+OF_THIS_PAIR: dict[Word, Word] = {
+    "better": "better of this pair",
+    "not better": "not better of this pair",
+    "cannot tell": "cannot tell",
+}
+"""What is said of two configurations where arms of several would be judged: another pair may differ the other way."""
+
 COUNTED = {
     (True, True): "rows and seeds",
     (True, False): "rows and the finalist's seeds",
     (False, True): "rows and the baseline's seeds",
+    (False, False): "rows",
+}
+COUNTED_OF_RUNS = {
+    (True, True): "rows and runs",
+    (True, False): "rows and the finalist's run",
+    (False, True): "rows and the baseline's run",
     (False, False): "rows",
 }
 

@@ -16,7 +16,8 @@ from kdsweep.errors import DataError
 CONFIDENCE = 0.95
 """Level of every interval; a p-value is significant below 1 - CONFIDENCE."""
 
-Word = Literal["better", "not better", "cannot tell"]
+Word = Literal["better", "not better", "cannot tell", "better of this pair", "not better of this pair"]
+"""What a comparison says; `… of this pair` where it stands in for one of arms, but has a single configuration of each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Every function is pure. A finalist is `right`, bool [S, N]: whether the student 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class SeedVariance:
     """The part of `mean_square` that comes from flipping single rows, and shrinks with their number."""
     df: int
     """Degrees of freedom of `mean_square`: the sum of S - 1; 0 if no finalist has two seeds."""
+    over_runs: bool = False
+    """Whether it is the variance between finalists of an arm, by `run_variance`: of seeds at most so much, as configurations differ too."""
 
     @property
     def main(self) -> float:
@@ -47,6 +49,26 @@ def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
         residual=float(np.average(residuals, weights=weights)),
         df=sum(weights),
     )
+
+
+def run_variance(arms: Sequence[Sequence[np.ndarray]]) -> SeedVariance:
+    """Pool the variance between the finalists of each of `arms`, each finalist bool [S, N]: of another configuration on other seeds.
+
+    It holds the variance over seeds, and is more where configurations differ: what can be said of seeds where each
+    configuration has only one.
+    """
+    found = seed_variance([np.stack([matrix(right).mean(axis=0) for right in arm]) for arm in arms if len(arm)])
+    return replace(found, over_runs=True)
+
+
+def choice_factor(finalists: int, searched: int) -> float:
+    """Return how much more the mean of the best `finalists` of `searched` configurations varies than their spread says.
+
+    The best lie close together because they were chosen, while the threshold above which they lie varies from search to
+    search. Where accuracies fall off exponentially with a scale s (or the best F do), the spacings are independent (Renyi
+    1953, Acta Math. Hung. 4, 191): the best F vary by s^2 above the threshold, which varies by s^2 (1 / (F + 1)^2 + … + 1 / n^2).
+    """
+    return 1 + finalists * sum(1 / place**2 for place in range(finalists + 1, searched + 1))
 
 
 def row_variance(rows: np.ndarray) -> float:

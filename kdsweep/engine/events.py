@@ -60,6 +60,16 @@ class FoldsBegun:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextsDone:
+    """Reports how far the texts without labels are prepared."""
+
+    what: str
+    """What is made of them: their tokens, the teacher's logits."""
+    done: int
+    texts: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Holds what is shown of this machine and of the rows before the first trial."""
 
@@ -71,6 +81,10 @@ class Plan:
     tracking_why: str
     seconds_per_trial: float
     """An estimate from a few timed batches."""
+    teacher_runs: bool = False
+    """Whether the teacher runs in every step of the trials that were timed."""
+    unlabeled: str = ""
+    """How many texts without labels there are, and how many were left out; empty without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +160,7 @@ Event = (
     | TeacherStep
     | TeacherEpoch
     | FoldsBegun
+    | TextsDone
     | Prepared
     | TrialStarted
     | Step

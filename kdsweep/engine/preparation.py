@@ -1,6 +1,7 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -54,14 +55,25 @@ class Preparation:
         """Prepare all that the sweep's trials can need. Raises KDSweepError where a trial could not run."""
         self._phase("reading the rows")
         corners = configs.corners()
+        has_texts = any(corner.has_unlabeled for corner in corners)
         check_devices(corners[0])
+        if has_texts:
+            self._materials.data(corners[0])
+            self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
         self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # computes the test rows' logits only: nothing reads them before a finalist
             self._materials.teacher_test_rows(corners[0])
-        self._agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+        facts = {"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256}
+        if (texts := self._materials.unlabeled(corners[0])) is not None:
+            facts["texts without labels"] = texts.sha256
+        self._agreements.agree(facts)
+        if has_texts:
+            self._phase("preparing the texts without labels")
+            for corner in corners:
+                self._materials.rows(corner)
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
@@ -122,7 +134,9 @@ class Preparation:
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
+        weight = max(corner.relation_weight for corner in corners)  # above 0, the teacher's passes are timed too
+        timed = [replace(corner, relation_weight=weight) for corner in (corners[0], corners[-1])]
+        seconds = [estimated_seconds(self._materials, config) for config in timed]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -136,7 +150,14 @@ class Preparation:
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
             seconds_per_trial=sum(seconds) / len(seconds),
+            teacher_runs=weight > 0,
+            unlabeled=self._texts(corners),
         )
+
+    def _texts(self, corners: list[TrialConfig]) -> str:
+        """Return how many texts without labels there are at most, in words; empty without any."""
+        found = [texts for texts in map(self._materials.unlabeled, corners) if texts is not None]
+        return max(found, key=len).described() if found else ""
 
     def _phase(self, text: str) -> None:
         if self._is_first:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.analysis.finalists import Finalist, Finals, finals_json
+from kdsweep.analysis.finalists import Finalist, Finals, finals_json, third_arm_json
 from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import Resolved
 from kdsweep.records import layout, reading, writing
@@ -78,6 +78,7 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
         "shrinkage": finals.shrinkage and finals.shrinkage.value,
         "detectable_difference": finals.detectable,
         "ship": report.shipped and report.shipped.folder.name,
+        **third_arm_json(report.records.sweep.arms, finals),
         "rank": {_name(row): row.rank for row in finals.rows},
         "test_accuracy": {
             _name(row): accuracy for row in finals.rows if (accuracy := row.mean("accuracy")) is not None

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.engine.dead_workers import STOP_SECONDS, record_failed
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import (
@@ -193,7 +193,7 @@ class Supervisor:
             return
         if self._sweep.study.storage is not None:
             record_failed(self._sweep, self._folder, self._studies.settle_stale())
-            self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
+            self._display.progress({stage: self._studies.finished(stage) for stage in self._sweep.stages})
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdsweep.config.sweep import Arm, SweepConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher_config
@@ -35,8 +36,14 @@ class TrialConfigs:
         )
 
     def corners(self) -> list[TrialConfig]:
-        """Return configs that together need every teacher and student that the sweep can ask for."""
-        return list(dict.fromkeys(self.of("distilled", point) for point in self._sweep.corners()))
+        """Return configs that together need every teacher, student and kind of rows that the sweep can ask for, distilled ones first."""
+        arms = [arm for arm in self._sweep.arms if self._sweep.budget(arm) and self._needs_more(arm)]
+        return list(dict.fromkeys(self.of(arm, point) for arm in arms for point in self._sweep.corners(arm)))
+
+    def _needs_more(self, arm: Arm) -> bool:
+        """Return whether trials of `arm` can need what no distilled one does: other rows, or values of an axis that these do not search."""
+        limited = any(axis.arms for axis in self._sweep.axes(arm).values())
+        return arm == "distilled" or limited or self._sweep.has_unlabeled()
 
     def _agreed_precision(self, device: str) -> str:
         return self._agreements.agreed_precision(machine.hardware(device), lambda: machine.best_precision(device))

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
+from kdsweep.config.arms import Stage
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import TrialConfig, evaluations_of, lengthened, unit_of
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
@@ -29,7 +30,7 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import Materials
+from kdsweep.training.shared import NO_PROGRESS, Materials
 from kdsweep.training.state import total_steps
 from kdsweep.training.trial import Slot, Watch, run_trial
 
@@ -53,7 +54,8 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials, self._messages = Materials(), Messages(send, stop)
+        self._messages = Messages(send, stop)
+        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
@@ -102,7 +104,7 @@ class Worker:
 
     def _drop_students(self, stage: Stage) -> None:
         """Remove the students of each arm's runs ranked below `study.keep_students`; of finalists, the best of each configuration rank first."""
-        for arm in ARMS:
+        for arm in self._sweep.arms:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
             drop_students(trial_folder(self._folder, trial) for trial in others)
 

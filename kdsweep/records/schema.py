@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
@@ -20,6 +20,7 @@ MEASURED_OF_TEACHER = (
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
     *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
+    "unlabeled_sha256",
 )
 """Fields of `TrialResult` that are equal in every attempt at a trial."""
 
@@ -35,6 +36,8 @@ class StepMetrics:
     L_hard: float
     L_total: float
     learning_rate: float
+    L_relation: float = 0.0
+    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
     soft_rows: int | None = None
     """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
     hard_rows: int | None = None
@@ -43,8 +46,6 @@ class StepMetrics:
     """T of this step, in float32; None where it is the same in all steps, or has no effect."""
     alpha: float | None = None
     """alpha of this step, in float32; None where it is the same in all steps."""
-    L_relation: float = 0.0
-    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
 
     def logged(self) -> dict[str, Any]:
         """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
@@ -77,11 +78,11 @@ class EpochMetrics:
     """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
     train_seconds: float
     evaluate_seconds: float
+    L_relation: float = 0.0
     soft_rows: int | None = None
     """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
     hard_rows: int | None = None
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
-    L_relation: float = 0.0
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""
@@ -207,6 +208,12 @@ class TrialResult:
     """Every field that ran, as config.yaml held it then, so that later edits of that file are noticed. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split read whose student tokens `max_length` cut; empty where they were not counted."""
+    unlabeled_sha256: str | None = None
+    """Hash of the texts without labels; None for a trial without such texts."""
+    unlabeled_rows: int = 0
+    """Texts without labels that the trial was trained on."""
+    unlabeled_dropped: Mapping[str, int] = field(default_factory=dict)
+    """Texts without labels that were left out: `empty`, `duplicates`, `labelled` (of training rows), `held_out` (of validation or test)."""
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
@@ -214,7 +221,7 @@ class TrialResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
-        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows"}
+        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows", "unlabeled_dropped"}
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdsweep.config.sweep import ARMS, SweepConfig, identity_changes
+from kdsweep.config.arms import ARMS
+from kdsweep.config.sweep import SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
@@ -42,10 +43,10 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
     for other in others:
         _check_same_sweep(folder, sweep, other)
     folders = (folder, *others)
-    trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
+    trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
     confirmed = {there: read_trials(there, "finalists") for there in folders}
     _check_one_length(there for there in folders if confirmed[there])
-    finalists, more = _gathered(row for rows in confirmed.values() for row in rows)
+    finalists, more = _gathered(row for rows in confirmed.values() for row in rows if row.arm in sweep.arms)
     facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
     return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
 

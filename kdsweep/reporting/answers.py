@@ -1,6 +1,6 @@
 """Answer whether distilling helped: the verdict that every format repeats, and sentences with numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from kdsweep.analysis.score import majority_score, named_score, score, teacher_s
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.whole_sweep import SweepRecords
 
@@ -22,7 +22,11 @@ OPENINGS: dict[Word, str] = {
     "better": "Distilling beat plain fine-tuning on the {split} rows",
     "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
     "cannot tell": "These {split} rows cannot tell whether distilling beats plain fine-tuning",
+    "better of this pair": "Of these two configurations, the distilled one beat the fine-tuned one on the {split} rows",
+    "not better of this pair": "Of these two configurations, the distilled one did not beat the fine-tuned one on the {split} rows",
 }
+PAIR_CANNOT_TELL = "These {split} rows cannot tell which of these two configurations is better"
+ONLY_A_PAIR = "These two alone do not tell whether distilling helps: another pair may differ the other way"
 ONE_SEED = "A single seed cannot tell whether distilling beats plain fine-tuning"
 
 
@@ -36,6 +40,8 @@ class Verdict:
     """Whether the students were chosen on the rows that compare them."""
     one_seed: bool
     """Whether an arm has a single seed, which cannot tell luck from recipe: `word` is then `cannot tell`."""
+    pair: bool
+    """Whether each arm has a single configuration, so that nothing is said of distilling but of these two alone."""
     distilled: tuple[str, ...]
     """Folders of the runs compared, relative to the results folder."""
     fine_tuned: tuple[str, ...]
@@ -55,8 +61,14 @@ def verdict_of(
     numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
-        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
-        return Verdict(split=finals.split, provisional=finals.split == "validation", **facts, **folders)
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}
+        return Verdict(
+            split=finals.split,
+            provisional=finals.split == "validation",
+            pair=finals.primary.of_a_pair,
+            **facts,
+            **folders,
+        )
     if comparison is None or first is None or second is None:
         return None
     return Verdict(
@@ -64,6 +76,7 @@ def verdict_of(
         word="cannot tell",
         provisional=True,
         one_seed=True,
+        pair=True,
         distilled=(first.folder,),
         fine_tuned=(second.folder,),
         **{key: getattr(comparison, key) for key in numbers},
@@ -85,7 +98,10 @@ def headline(first: Row | None, second: Row | None, verdict: Verdict | None, wea
 
 def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> str:
     if verdict:
-        return ONE_SEED if verdict.one_seed else OPENINGS[verdict.word].format(split=verdict.split)
+        if verdict.one_seed:
+            return ONE_SEED
+        said = PAIR_CANNOT_TELL if verdict.pair and verdict.word == "cannot tell" else OPENINGS[verdict.word]
+        return said.format(split=verdict.split)
     if first and second:
         return "Distilling and plain fine-tuning, side by side"
     if first is None and second is None:
@@ -96,16 +112,15 @@ def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> 
 
 def answer(
     found: SweepRecords,
-    first: Row | None,
-    second: Row | None,
+    bests: Mapping[Arm, Row],
     comparison: Comparison | None,
     arms: Sequence[ArmProgress],
 ) -> str:
-    """Return one paragraph: the best trial of each arm, their difference and how sure it is, then teacher and majority class."""
-    sentences = [_best_sentence(found, row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    """Return one paragraph: the best trial of each arm, the difference of the first two and how sure it is, then teacher and majority class."""
+    sentences = [_best_sentence(found, bests[arm.arm], arm) for arm in arms if arm.arm in bests]
     if comparison:
         sentences.append(_difference(comparison, found.sweep.finalist_runs()))
-    elif first and second:
+    elif all(arm in bests for arm in PRIMARY):
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
     return " ".join([*sentences, _yardsticks(found)])
 
@@ -152,7 +167,7 @@ def final_answer(finals: Finals, metric: str) -> str:
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
-        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio)]
+        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio, finals.primary.of_a_pair)]
     return " ".join(sentences)
 
 
@@ -175,11 +190,20 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
 def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> str:
     of = "" if metric == "val_accuracy" else " of accuracy"
     over = "the finalists of the latest choice" if finals.earlier else "all finalists"
+    what = "Of these two configurations, the distilled one" if found.of_a_pair else f"Over {over}, distilling"
     said = (
-        f"Over {over}, distilling makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
+        f"{what} makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
         f"{signed(found.high)}, {p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
     )
-    return f"{said} {one_seed(finals)}" if found.one_seed else said
+    if found.one_seed:
+        return f"{said} {one_seed(finals)}"
+    return f"{said} {only_a_pair(finals)}" if found.of_a_pair else said
+
+
+def only_a_pair(finals: Finals) -> str:
+    """Return that one configuration an arm answers for itself alone, and what to do about it, as a sentence."""
+    way = "more are still to come" if finals.unfinished else "finalists.top above 1 compares more, if there are more"
+    return f"{ONLY_A_PAIR} ({way})."
 
 
 def one_seed(finals: Finals) -> str:
@@ -189,13 +213,13 @@ def one_seed(finals: Finals) -> str:
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 
 
-def _ratio_sentence(ratio: Estimate | None) -> str:
+def _ratio_sentence(ratio: Estimate | None, of_a_pair: bool) -> str:
     if ratio is None:
         return (
             "The share of the gap to the teacher that distilling closes is undefined: fine-tuning leaves no clear gap."
         )
     return (
-        f"Distilling closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
+        f"{'It' if of_a_pair else 'Distilling'} closes {percent(ratio.value, 0)} of the gap between fine-tuning and the teacher "
         f"(95 % interval {percent(ratio.low, 0)} to {percent(ratio.high, 0)})."
     )
 

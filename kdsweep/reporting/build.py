@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.finalists import Finals
-from kdsweep.analysis.formats import duration, plural, truncated
+from kdsweep.analysis.formats import duration, plural, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
+from kdsweep.config.arms import PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
@@ -34,15 +36,15 @@ class Report:
     """The results folder as a command on this machine names it."""
     records: SweepRecords
     rows: tuple[Row, ...]
-    """Trials of both arms, best first, then those without a rank."""
+    """Trials of all arms, best first, then those without a rank."""
     searched: tuple[str, ...]
     arms: tuple[ArmProgress, ...]
-    best_distilled: Row | None
-    best_fine_tuned: Row | None
+    bests: Mapping[Arm, Row]
+    """The best complete trial of each arm that has one."""
     comparison: Comparison | None
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
     finals: Finals | None
-    """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
+    """The best of each arm on fresh seeds and on the test split; None before the first of them is complete."""
     shipped: TrialRow | None
     """The run whose student is the one to ship; None before the first complete trial."""
     verdict: Verdict | None
@@ -73,7 +75,8 @@ def build_report(folder: Path, *others: Path) -> Report:
     """Build the report of a results folder and of `others`, other hosts' folders of this sweep. Raises ResultsError where there is none."""
     found = read_records(folder, *others)
     rows = leaderboard.leaderboard(found)
-    first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
+    bests = {arm: row for arm in found.sweep.arms if (row := leaderboard.best(rows, arm))}
+    first, second = (bests.get(arm) for arm in PRIMARY)
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
     finals, advised = read_finals(found), advice(found)
@@ -85,8 +88,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         rows=rows,
         searched=tuple(found.sweep.search),
         arms=arms,
-        best_distilled=first,
-        best_fine_tuned=second,
+        bests=bests,
         comparison=comparison,
         finals=finals,
         shipped=ship,
@@ -95,9 +97,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
-        answer=final_answer(finals, found.sweep.study.metric)
-        if finals
-        else answer(found, first, second, comparison, arms),
+        answer=final_answer(finals, found.sweep.study.metric) if finals else answer(found, bests, comparison, arms),
         questions=questions(found, finals, ship, advised),
         conventions=conventions(found),
         doubts=_doubts(found),
@@ -108,7 +108,7 @@ def build_report(folder: Path, *others: Path) -> Report:
 
 
 def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> Comparison | None:
-    """Return the paired test of the best trials of both arms; None where one, its predictions or the labels are missing."""
+    """Return the paired test of the best distilled and fine-tuned trials; None where one, its predictions or the labels are missing."""
     if first is None or second is None:
         return None
     labels = reading.read_validation_labels(*found.folders)
@@ -168,6 +168,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
                 "duplicates dropped",
                 f"{teacher.duplicates_dropped:,} rows of training or validation that a later split has too",
             ),
+            *_unlabeled(found),
             *_oddities(found, teacher),
             ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
             ("teacher's logits", duration(teacher.logits_seconds)),
@@ -209,8 +210,19 @@ def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, st
     return lines
 
 
+def _unlabeled(found: SweepRecords) -> list[tuple[str, str]]:
+    """Return lines about the texts without labels, of the trial that had most; empty where no trial had any."""
+    results = [trial.result for trial in found.trials if trial.result and trial.result.unlabeled_rows]
+    if not results:
+        return []
+    most = max(results, key=lambda result: result.unlabeled_rows)
+    told = unlabeled(most.unlabeled_rows, most.unlabeled_dropped)
+    return [("texts without labels", told), ("their data", f"sha256 {most.unlabeled_sha256}")]
+
+
 def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
-    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
+    cut = result.truncated_rows
+    return any(cut[name] != teacher.truncated_rows.get(name) for name in cut if name != "unlabeled")
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
 from kdsweep.analysis.score import score_text, teacher_score
-from kdsweep.config.sweep import ARM_NAMES
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.tables import (
@@ -80,7 +80,10 @@ def _teacher_test(test: FinalTest | None) -> list[str]:
 
 def verdicts_table(finals: Finals) -> list[list[str]]:
     """Return the primary and the secondary comparisons as a table."""
-    asked = [("distilled finalists against fine-tuned ones (primary)", finals.primary, None)] if finals.primary else []
+    both = "the distilled finalist against the fine-tuned one (primary)"
+    several = "distilled finalists against fine-tuned ones (primary)"
+    first = finals.primary
+    asked = [(both if first.of_a_pair else several, first, None)] if first else []
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         ends = f"{signed(found.low)} to {signed(found.high)}"

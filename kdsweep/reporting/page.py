@@ -12,7 +12,7 @@ from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
 from kdsweep.analysis.score import majority_score, score_text, teacher_score
 from kdsweep.analysis.shipped import best_run
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
 from kdsweep.reporting.build import Report
@@ -51,7 +51,7 @@ def render_html(report: Report) -> str:
         metric=found.sweep.study.metric,
         teacher_score=teacher_score(found),
         majority_score=majority_score(found),
-        arm_names=ARM_NAMES,
+        arm_names={arm: ARM_NAMES[arm] for arm in found.sweep.arms},
         whisker=partial(_whisker, _scale(ranked)),
         css=_beside("page.css"),
         js=_beside("page.js"),
@@ -61,7 +61,7 @@ def render_html(report: Report) -> str:
 
 def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:
     """Return the reliability bins of each arm's best confirmed student on the test split, by the student's name."""
-    best = [report.finals.best(arm) for arm in ARMS] if report.finals else []
+    best = [report.finals.best(arm) for arm in report.records.sweep.arms] if report.finals else []
     runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
     tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
     return {titled(row): test.reliability for row, test in tested}

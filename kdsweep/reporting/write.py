@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.by_class import by_class_json
-from kdsweep.analysis.finalists import finals_json
+from kdsweep.analysis.finalists import finals_json, third_arm_json
 from kdsweep.reporting.answers import verdict_json
 from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.markdown import render_markdown
@@ -16,6 +16,7 @@ def write_report(folder: Path, *others: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into `folder`. Raises ResultsError where it holds no sweep."""
     report = build_report(folder, *others)
     verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
+    verdict |= third_arm_json(report.records.sweep.arms, report.finals)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
     board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
     board["classes"] = by_class_json(report.by_class) if report.by_class else None

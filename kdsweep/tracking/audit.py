@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from kdsweep.config.sweep import ARM_NAMES, TRIAL_DEFAULTS
+from kdsweep.config.arms import ARM_NAMES
+from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import (
     TrialRow,

@@ -26,10 +26,12 @@ from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
 from kdsweep.training.teacher_quality import out_of_fold_quality, quality
+from kdsweep.training.unlike import strange_pieces, unlike_labelled
 
 GAP_CLOSED = 0.04
 """Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
@@ -150,6 +152,8 @@ def check_inputs(
     teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
+    weight = max(config.relation_weight for config in corners)  # a corner of another axis has the least one
+    odd: dict[str, None] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
@@ -160,12 +164,14 @@ def check_inputs(
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
-        materials.check_student(config)
+            if config.has_unlabeled:
+                odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
+        materials.check_student(replace(config, relation_weight=weight))
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
         if share > UNKNOWN_WARNED
-    ]
+    ] + list(odd)
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
@@ -190,11 +196,12 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
     weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
         data, predicted, config, study.metric, assumed
     )
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
     if weak is None:
-        return []
+        return notes
     if not study.accept_weak_teacher:
         raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
-    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}", *notes]
 
 
 def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
@@ -275,8 +282,9 @@ def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[li
     )
     lines: dict[str, bool] = {}
     for corner in corners:
-        rows = materials.data(corner).sizes()
-        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
+        texts = materials.unlabeled(corner)
+        rows = {**materials.data(corner).sizes(), "unlabeled": len(texts) if texts else 0}
+        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner, texts=True)}
         if corner.student != FROM_TEACHER:
             cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
         for who, cut in cuts.items():
@@ -303,6 +311,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
+        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
     )
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
+from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
@@ -24,7 +25,9 @@ from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.joined import joined, joined_targets
 from kdsweep.training.models import model_config, size_mb, weights_sha256
+from kdsweep.training.online import OnlineTeacher, same_tokens
 from kdsweep.training.reader import Reader, check_forward, reader
+from kdsweep.training.relations import check_relations
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
@@ -38,7 +41,8 @@ SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(RO
 
 RowsName = SplitName | Literal["unlabeled"]
 Progress = Callable[[str, int, int], None]
-"""Gets what is done with texts without labels, how many of them are done, and how many there are."""
+"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
+NO_PROGRESS: Progress = lambda what, done, texts: None
 
 Made = TypeVar("Made")
 
@@ -46,7 +50,7 @@ Made = TypeVar("Made")
 class Materials:
     """Holds the shared materials of one process, each made on first use; `progress` is called while what takes long is made."""
 
-    def __init__(self, progress: Progress = lambda what, done, of: None) -> None:
+    def __init__(self, progress: Progress = NO_PROGRESS) -> None:
         self._progress = progress
         self._made: dict[tuple[Any, ...], Any] = {}
         self._students: list[tuple[Any, ...]] = []
@@ -97,6 +101,26 @@ class Materials:
             chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
         else:
             check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
+        if config.relation_weight > 0:
+            self._check_relations(config)
+
+    def _check_relations(self, config: TrialConfig) -> None:
+        """Check that teacher and student have relations to compare. Raises ModelError where they have none, or read other tokens."""
+        teacher, student = model_config(config.teacher, config.teacher_revision), model_config(*student_source(config))
+        check_relations(teacher, student, config.relation_heads)
+        for name in _trained():
+            if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
+                raise ModelError(
+                    f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
+                    f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
+                    "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
+                )
+
+    def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
+        """Return the teacher as it runs beside its student in every step of a training."""
+        segments = [self.teacher_tokens(config, name).segments for name in _trained()]
+        read = [each for each in segments if each is not None]
+        return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
@@ -126,14 +150,16 @@ class Materials:
         """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
-    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
-        """Return, for each split, the number of rows whose teacher's tokens `max_length` cut."""
-        names = _splits(test=self.data(config).test is not None)
+    def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
+        """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut."""
+        names = (*_splits(test=self.data(config).test is not None), *(_texts(config) if texts else ()))
         return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
 
     def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Return, for train, validation and, with `test`, the test split, the number of rows whose student's tokens `max_length` cut."""
-        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
+        """Return, for train, validation, the texts without labels and, with `test`, the test split, the number of rows whose student's
+        tokens `max_length` cut."""
+        names = (*_splits(test=test), *_texts(config))
+        return {name: self.student_tokens(config, name).truncated_rows for name in names}
 
     def speed(self, config: TrialConfig) -> Speed:
         """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
@@ -265,8 +291,17 @@ def _without_texts(role: Role) -> tuple[str, ...]:
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
 
 
+def _trained() -> tuple[SplitName, ...]:
+    """Return the names of the rows for training, in their order."""
+    return ("train",)
+
+
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
     return ("train", "validation", "test") if test else ("train", "validation")
+
+
+def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
+    return ("unlabeled",) if config.has_unlabeled else ()
 
 
 def student_source(config: TrialConfig) -> tuple[str, str | None]:

@@ -121,6 +121,7 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         temperature_end=None,
         soft_loss="kl",
         label_smoothing=0.0,
+        relation_weight=0.0,
         max_steps=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],

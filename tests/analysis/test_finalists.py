@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from makers import METRICS, TEST_ROWS, make_finalist, make_finals, make_full, make_teacher_tested, make_trial, page_of
 
-from kdsweep.analysis.read_finals import _word, read_finals
+from kdsweep.analysis.read_finals import read_finals
+from kdsweep.analysis.secondary import adjusted
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
@@ -198,7 +199,14 @@ def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(
     sure = dict(report.questions)["How sure is that?"]
     assert f"A study of {TEST_ROWS:,} rows and 1 finalist an arm on 2 seeds finds" in sure
     assert "The search went on after distilled 0 had run and found better ones: left out of the verdict." in sure
-    assert "Over the finalists of the latest choice, distilling makes" in report.answer
+    assert (board["verdict"]["word"], board["verdict"]["pair"]) == ("better of this pair", True)
+    assert (
+        "Of these two configurations, the distilled one makes" in report.answer and "istilling " not in report.headline
+    )
+    assert "These two alone do not tell whether distilling helps" in report.answer
+    assert verdict_summary(report, report.finals)["verdict"] == "better of this pair"
+    assert finalist_summary(report.finals, report.finals.rows[0])["verdict"] == "better of this pair"
+    assert verdicts_table(report.finals)[1][0] == "the distilled finalist against the fine-tuned one (primary)"
     seeds = {line[1]: "2 of 2" in line for line in finalists_table(report, report.finals)[1:]}
     assert seeds == {"teacher": False, "distilled 7": True, "distilled 0": True, "fine-tuned 0": True}
 
@@ -265,7 +273,8 @@ def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_s
     worse = right & (rng.random((3, 4000)) > 0.2)
     for one, other, word in ((right, worse, "better"), (worse, right, "not better")):
         comparison = compare_finalists(one, other)
-        assert (comparison.word, _word(comparison, 0.049), _word(comparison, 0.051)) == (word, word, "cannot tell")
+        stands, falls = (adjusted([("it", replace(comparison, p_value=p))])[0] for p in (0.049, 0.051))
+        assert (comparison.word, stands.word, falls.word) == (word, word, "cannot tell")
 
 
 def test_a_second_round_is_said(copied: Path) -> None:

@@ -1,5 +1,7 @@
 """Comparisons over rows and seeds: formulas, edges and words. How often they are right: test_truth.py."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from samples import finalist
@@ -7,7 +9,7 @@ from scipy.stats import t
 
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.two_students import compare_counts
-from kdsweep.analysis.variances import SeedVariance, seed_variance
+from kdsweep.analysis.variances import SeedVariance, choice_factor, run_variance, seed_variance
 from kdsweep.errors import DataError
 
 
@@ -64,11 +66,42 @@ def test_one_seed_never_says_more_than_cannot_tell_whatever_its_p_value() -> Non
         compare_finalists(good, collapsed, seeds=pool),
         compare_finalists(good, collapsed, given_baseline=True),
         compare_arms([good], [collapsed]),
-        compare_arms([good] * 3, [collapsed] * 3),
-        compare_arms([finalist(0.85, 3)] * 2, [collapsed] * 2),
+        compare_arms([finalist(0.85, 3)] * 2, [collapsed]),
+        compare_arms([good] * 9, [collapsed], searched=(24, 24)),
     ):
         assert found.p_value < 0.001 and found.one_seed and found.word == "cannot tell"
         assert found.rows_to_settle is None and found.seeds_to_settle is None
+
+
+def test_several_configurations_of_one_seed_each_separate_luck_from_recipe() -> None:
+    """The variance between them includes the seed's; where one of them collapsed, it says so."""
+    good, bad = ([finalist(level, 1, seed=number) for number in range(9)] for level in (0.85, 0.8))
+    found = compare_arms(good, bad, searched=(24, 24))
+    assert (found.word, found.one_seed, found.seed_sd, found.seeds) == ("better", False, None, 1)
+    one_collapsed = compare_arms(good, [*good[:8], finalist(0.5, 1, seed=9)])
+    assert one_collapsed.difference > 0.03 and one_collapsed.word == "cannot tell"
+
+
+def test_where_no_finalist_has_a_second_seed_pairs_are_judged_by_how_finalists_vary() -> None:
+    arms = [[finalist(level + 0.01 * number, 1, seed=number) for number in range(4)] for level in (0.85, 0.6)]
+    runs = run_variance(arms)
+    assert (runs.over_runs, runs.df) == (True, 6) and not run_variance([arm[:1] for arm in arms]).df
+    found, alone = compare_finalists(arms[0][3], arms[1][3], seeds=runs), compare_finalists(arms[0][3], arms[1][3])
+    assert (found.counted, found.word, alone.word) == ("rows and runs", "better", "cannot tell")
+    assert found.high - found.low > alone.high - alone.low
+    assert compare_finalists(arms[0][3], arms[1][3], seeds=run_variance([arm[:1] for arm in arms])).one_seed
+
+
+def test_the_best_of_many_vary_more_than_their_spread_says() -> None:
+    """Against the variance of the mean of the best k of n exponential draws, and that variance simulated."""
+    assert choice_factor(9, 9) == 1 and choice_factor(1, 2) == 1.25
+    assert choice_factor(9, 24) == pytest.approx(1.579, abs=0.001)
+    draws = np.sort(np.random.default_rng(0).exponential(size=(20_000, 24)), axis=1)[:, -9:]
+    said = choice_factor(9, 24) * draws.var(axis=1, ddof=1).mean() / 9
+    assert draws.mean(axis=1).var() == pytest.approx(said, rel=0.05)
+    one, other = ([finalist(level + 0.01 * k, 2, seed=k) for k in range(4)] for level in (0.7, 0.75))
+    drawn, chosen = compare_arms(one, other), compare_arms(one, other, searched=(30, 30))
+    assert chosen.difference == drawn.difference and chosen.standard_error > 1.2 * drawn.standard_error
 
 
 def test_two_seeds_an_arm_are_enough_and_a_teacher_needs_none() -> None:
@@ -85,7 +118,7 @@ def test_who_is_counted_is_said() -> None:
     assert compare_finalists(three, one, seeds=pool).counted == "rows and seeds"
     assert compare_finalists(three, one[0], seeds=pool, given_baseline=True).counted == "rows and the finalist's seeds"
     assert compare_arms([one], [one]).counted == "rows"
-    assert compare_arms([one, one], [one, one]).counted == "rows and finalists"
+    assert compare_arms([one, one], [one, one]).counted == "rows, seeds and finalists"
     assert compare_arms([three, three], [three, one]).counted == "rows, seeds and finalists"
 
 
@@ -136,10 +169,21 @@ def test_arms_count_what_a_search_happens_to_find() -> None:
     assert tight.difference == pytest.approx(np.mean([right.mean() for right in far]) - np.mean(near))
 
 
-def test_arms_of_one_finalist_are_those_finalists() -> None:
-    one, other = finalist(0.8, 3), finalist(0.75, 3, seed=1)
-    assert compare_arms([one], [other]) == compare_finalists(one, other)
-    assert compare_arms([one, one], [other]).df > 0
+def test_arms_of_one_finalist_are_those_finalists_and_the_word_says_so() -> None:
+    one, other = finalist(0.9, 3), finalist(0.7, 3, seed=1)
+    arms = compare_arms([one], [other])
+    assert replace(arms, word="better") == compare_finalists(one, other) and arms.of_a_pair
+    assert (arms.word, compare_arms([other], [one]).word) == ("better of this pair", "not better of this pair")
+    assert compare_arms([one], [one]).word == "cannot tell"
+    assert compare_arms([one, one], [other]).df > 0 and not compare_arms([one, one], [other]).of_a_pair
+
+
+def test_the_only_configuration_there_is_varies_by_its_seeds_alone() -> None:
+    """An arm that searches nothing has chosen nothing, so the other arm's spread is not its own."""
+    wide = [finalist(0.75 + 0.05 * number, 2, seed=number) for number in range(4)]
+    only = finalist(0.7, 2, seed=9)
+    fixed, chosen = (compare_arms(wide, [only], searched=(9, count)) for count in (1, 9))
+    assert fixed.standard_error < chosen.standard_error / 1.5
 
 
 def test_other_rows_and_empty_arms_are_refused() -> None:

@@ -10,17 +10,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from kdsweep.config.axis import Axis
 from kdsweep.config.schema import docs, schema_text, sweep_schema, trial_properties
 from kdsweep.config.shipped_sweeps import shipped_sweeps
-from kdsweep.config.sweep import (
-    Axis,
-    Constraints,
-    FinalistsConfig,
-    StudyConfig,
-    SweepConfig,
-    TrackingConfig,
-    sweep_yaml,
-)
+from kdsweep.config.sweep import Constraints, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, UNSEARCHABLE, TrialConfig
 from kdsweep.config.yaml import read_yaml

@@ -8,10 +8,11 @@ from makers import make_epoch
 from rich.console import Console
 from searches import sweep_of
 
-from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialStarted
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialStarted
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -32,7 +33,7 @@ class Log:
     def __init__(self, clock: Clock, *, terminal: bool = False) -> None:
         self._file, self._clock = io.StringIO(), clock
         console = Console(file=self._file, force_terminal=terminal, width=100)
-        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0))
+        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0))
 
     def show(self, event: Event, *, after_seconds: float = 0.0) -> None:
         self._clock.now += after_seconds
@@ -124,6 +125,17 @@ def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(c
     assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
 
 
+def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
+    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
+    for when in ({}, {"soft_loss": ("kl",)}):
+        file = io.StringIO()
+        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
+        display.plan(Console(file=file, width=200), sweep_of(search), {})
+        said.append(file.getvalue())
+    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
+    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
+
+
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
@@ -132,7 +144,7 @@ def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more
     log.show(Epoch(metrics=make_epoch(1, 0.8125)), after_seconds=200)
     assert log.lines() == ["distilled trial 3: alpha 0.5   evaluation 2/4   val_accuracy 0.8125"]
     sweep = replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
-    shown = display.SweepDisplay(Console(file=io.StringIO()), sweep, dict.fromkeys(STAGES, 0))
+    shown = display.SweepDisplay(Console(file=io.StringIO()), sweep, dict.fromkeys(sweep.stages, 0))
     assert shown._open() == 5 + 2 and shown._open_lengths() == 5 + 3 * 2
 
 
@@ -161,3 +173,13 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")
+
+
+def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
+    log = Log(clock)
+    for what in ("tokens", "the teacher's logits"):
+        for done in range(20_000, 1_000_001, 20_000):
+            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "tokens of 60,000/1,000,000 texts   about 7 min 50 s to go"
+    assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4

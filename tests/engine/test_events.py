@@ -20,6 +20,7 @@ from kdsweep.engine.events import (
     Step,
     TeacherEpoch,
     TeacherStep,
+    TextsDone,
     TrialEnded,
     TrialStarted,
     decode,
@@ -44,6 +45,7 @@ EVENTS: list[Event] = [
     TeacherStep(step=1, steps=10, L_hard=0.7),
     TeacherEpoch(epoch=1, val_accuracy=0.75),
     FoldsBegun(folds=5),
+    TextsDone(what="tokens", done=20_000, texts=1_000_000),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
     TrialStarted(
         id=TrialId("fine_tuned", 3, 12),

@@ -13,12 +13,12 @@ import pytest
 from commands import config_of, inspected
 from rich.console import Console
 
-from kdsweep.config.sweep import STAGES, TrackingConfig
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig, lengthened, read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TrialStarted
+from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TextsDone, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ResultsError
@@ -69,7 +69,7 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     sweep = load_sweep(tiny_sweep_file(fixed={**fixed, "student_layers": None, "student_init": None}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     console = Console(record=True, width=300, file=io.StringIO())
-    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
     Worker(sweep, folder, "me", display.show, StopRequest()).prepare()
     told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
     assert teacher is not None
@@ -243,3 +243,39 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     assert {name: tracked[name] for name in FIELD_TYPES} == json.loads(json.dumps(asdict(written)))
     if epochs:
         assert (written.alpha, written.epochs, written.learning_rate, written.batch_size) == (0.0, 6, 3e-3, 8)
+
+
+def test_texts_without_labels_are_prepared_said_and_recorded(
+    tiny_sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    tiny_rows: list[tuple[str, str]],
+) -> None:
+    known = tiny_rows[0][0]
+    new = [
+        f"the film was {word}"
+        for word in ("really great", "so very dull", "not so funny", "quite weak", "clever yet empty")
+    ]
+    texts = write_rows("texts.csv", [{"text": text} for text in (*new, new[0], known, "")])
+    sweep = load_sweep(tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0}))
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
+    console = Console(record=True, width=300, file=io.StringIO())
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
+    show: Callable[[Event], None] = lambda event: (events.append(event), display.show(event))  # type: ignore[func-returns-value]
+    worker = Worker(sweep, folder, "me", show, StopRequest())
+    worker.prepare()
+    worker.work()
+    told = console.export_text()
+    phases = [event.text for event in events if isinstance(event, Phase)]
+    assert "reading the texts without labels" in phases and "preparing the texts without labels" in phases
+    done = {event.what: event.done for event in events if isinstance(event, TextsDone)}
+    assert done == {"tokens": 5, "the teacher's logits": 5}
+    counts = "5 texts; left out: 1 empty, 1 given twice, 1 of "
+    assert re.search(rf"^  without labels +{counts}", told, re.MULTILINE)
+    assert dict(build_report(folder).provenance)["texts without labels"].startswith(counts)
+    later, again = Worker(sweep, folder, "later", events.append, StopRequest(), "off"), len(events)
+    later.prepare()
+    assert len(events) == again  # another worker tells nothing of it
+    texts.write_text("text\nsomething else\n")
+    with pytest.raises(ResultsError, match="texts without labels: "):
+        Worker(sweep, folder, "other", events.append, StopRequest(), "off").prepare()

@@ -27,7 +27,9 @@ from makers import (
 
 from kdsweep import report
 from kdsweep.analysis import leaderboard
-from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig
+from kdsweep.config.arms import PRIMARY
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
@@ -85,7 +87,7 @@ def test_ties_go_to_fewer_parameters_then_to_the_lower_trial_number(tmp_path: Pa
 
 
 def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(full: Path) -> None:
-    best = build_report(full).best_fine_tuned
+    best = build_report(full).bests["fine_tuned"]
     assert best and best.searched == {"temperature": 1.0, "alpha": 0.0, "learning_rate": 2e-4, "batch_size": 32}
 
 
@@ -252,7 +254,7 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
     sweep = make_sweep(tmp_path / "s", search)
     make_teacher(tmp_path / "s", label_names=tuple(f"a class of many, {n}" for n in range(150)))
     point = {name: axis.choices[-1] if axis.choices else axis.low for name, axis in search.items()}
-    for arm in ARMS:
+    for arm in PRIMARY:
         make_trial(tmp_path / "s", sweep, arm, 0, point, 0.8)
     make_trial(tmp_path / "s", sweep, "distilled", 1, point, 0.0, status="failed", error="a nan " * 99, epochs=0)
     built = write.write_report(tmp_path / "s")

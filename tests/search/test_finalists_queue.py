@@ -13,7 +13,8 @@ import pytest
 from commands import command, processes, started, wait_for
 from makers import make_finalist, make_full
 
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions

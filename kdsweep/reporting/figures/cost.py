@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.arms import ARM_NAMES, ARMS
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short
 
@@ -37,7 +37,7 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
     plot.add_trace(
         go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
     )
-    for arm in ARMS:
+    for arm in records.sweep.arms:
         of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
         plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep, arm))
     if teacher is not None:
@@ -74,7 +74,7 @@ def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) ->
     dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
     for name, bins in students.items():
-        arm: Arm = "fine_tuned" if name.startswith("fine-tuned") else "distilled"
+        arm = next(arm for arm in ARMS if name.startswith(ARM_NAMES[arm]))
         style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
         text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]

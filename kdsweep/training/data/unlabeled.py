@@ -8,18 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
+from kdsweep.analysis.formats import dropped_texts, unlabeled
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
 from kdsweep.training.data.rows import raw_texts
 from kdsweep.training.data.splits import Data, Split, texts_sha256
 
-_DROPPED = {
-    "empty": "empty",
-    "duplicates": "twice",
-    "labelled": "among the labelled training rows",
-    "held_out": "in validation or test",
-}
-"""Why a text is left out, by the name of its count, in words."""
 _OTHERS = re.compile(r"[\W_]+")
 _ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
 
@@ -38,6 +32,10 @@ class Unlabeled:
 
     def __len__(self) -> int:
         return len(self.split)
+
+    def described(self) -> str:
+        """Say how many texts there are, and how many were left out and why."""
+        return unlabeled(len(self), self.dropped)
 
     @cached_property
     def sha256(self) -> str:
@@ -116,8 +114,7 @@ def _none_left(config: TrialConfig, read: int, dropped: Mapping[str, int]) -> st
             f"unlabeled_rest must have training rows that train_limit ({config.train_limit}) leaves out, but it leaves out "
             "none; lower the limit, or name unlabeled_file"
         )
-    told = ", ".join(f"{count:,} are {_DROPPED[name]}" for name, count in dropped.items() if count)
     return (
-        f"texts without labels must be left once empty ones, duplicates and those of labelled rows are dropped, but of the {read:,} read, "
-        f"{told}; name other texts: unlabeled_file"
+        f"a text without label must be left once empty ones, duplicates and those of labelled rows are dropped, but of {read:,} all are: "
+        f"{dropped_texts(dropped)}; name other texts: unlabeled_file"
     )
