@@ -39,12 +39,15 @@ class Finalist:
     """`study.metric` of its trial in the search; the confirmed score where that trial's result is missing."""
     confirmed_score: float
     """Mean of `study.metric` over the fresh seeds."""
+    factor: float
+    """How many times as long as its trial in the search it was trained; 1 where that trial's record is missing."""
     tests: tuple[FinalTest, ...]
     """Results on the test split, by seed; empty where there is none."""
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over seeds of metric `name` on the test split; None where no run was tested."""
-        return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
+        """Return the mean over seeds of metric `name` on the test split; None where no run was tested, or it could not be measured."""
+        values = [value for test in self.tests if (value := getattr(test, name)) is not None]
+        return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,10 @@ class Finals:
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or an arm has one seed."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, an arm has one seed, or the teacher is
+    not known on the split."""
     shrinkage: Estimate | None
-    """Mean over the finalists of search score minus confirmed score; None below two finalists."""
+    """Mean over the finalists of search score minus confirmed score; None below two finalists, and where they were trained longer."""
     detectable: float | None
     """The true difference that the primary comparison would have called better with a chance of 80 %; None: no comparison, or one seed."""
     opened: tuple[str, ...]

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.analysis.formats import duration, enumerated, plural
+from kdsweep.analysis.formats import duration, enumerated, plural, taught
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import SweepConfig
@@ -33,6 +33,7 @@ from kdsweep.engine.events import (
     TrialStarted,
 )
 from kdsweep.engine.notebook import NotebookLive
+from kdsweep.engine.planned_verdict import what_they_find
 from kdsweep.records.schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
@@ -41,8 +42,13 @@ LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
 """A log file gets about `LOG_LINES` lines about a training, with at least 30 s and at most 300 s between two of them."""
 
 
-def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None) -> None:
-    """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each."""
+def plan(
+    console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None, rows: int | None = None
+) -> None:
+    """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each.
+
+    `rows` is the number of rows that finalists will be compared on; None before data are read.
+    """
     if warning:
         console.print(escape(warning), style="yellow", soft_wrap=True)
     table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
@@ -63,10 +69,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
         longer = f", {factor} times as long" if (factor := sweep.finalists.epochs_factor) > 1 else ""
-        alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
-        table.add_row(
-            "finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on fresh seeds ({seeds}){longer}{alone}"
-        )
+        many = "fresh seeds" if sweep.finalists.seeds > 1 else "a fresh seed"
+        table.add_row("finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on {many} ({seeds}){longer}")
+        table.add_row("verdict", what_they_find(sweep, rows))
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
@@ -90,6 +95,19 @@ def _oddities(teacher: TeacherResult) -> str:
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
     said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
     return "".join(f"; {each}" for each in said)
+
+
+def _teacher(teacher: TeacherResult) -> str:
+    """Return how good the teacher is, in words; of one that is a file, for which rows it has numbers too."""
+    majority = f"(majority class {teacher.majority_accuracy:.4f})"
+    if not teacher.is_file:
+        source = "from the cache" if teacher.from_cache else "ready"
+        return f"{source}: val_accuracy {teacher.val_accuracy:.4f} {majority}"
+    said = f"the numbers of {teacher.teacher.partition('#')[0]} for {taught(teacher)}"
+    if "accuracy" in teacher.numbers:
+        known = teacher.numbers
+        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows {majority}"
+    return said
 
 
 def shown(value: Any) -> str:
@@ -273,7 +291,6 @@ class SweepDisplay:
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
-        source = "from the cache" if teacher.from_cache else "ready"
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
         each = facts.seconds_per_trial
         self._expected_seconds = each
@@ -283,14 +300,14 @@ class SweepDisplay:
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
             **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
-            "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
+            "teacher": _teacher(teacher),
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
             "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        plan(self._console, self._sweep, lines, self._warning)
+        plan(self._console, self._sweep, lines, self._warning, teacher.test_rows or teacher.validation_rows)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

@@ -46,6 +46,8 @@ EVENTS: list[Event] = [
     TeacherEpoch(epoch=1, val_accuracy=0.75),
     FoldsBegun(folds=5),
     TextsDone(what="tokens", done=20_000, texts=1_000_000),
+    TextsDone(what="tokens", done=20_000, texts=1_000_000),
+    FoldsBegun(folds=5),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
     TrialStarted(
         id=TrialId("fine_tuned", 3, 12),

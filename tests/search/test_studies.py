@@ -284,10 +284,10 @@ SOFT |= {"soft_loss": Axis(choices=("kl", "mse"))}
 def test_a_field_with_a_condition_is_proposed_where_it_holds_alone_reopened_or_not(
     sampler: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = sweep_of(SOFT, sampler=sampler, trials=7)
+    sweep = sweep_of(SOFT, sampler=sampler, trials=5)
     expected = undisturbed(tmp_path / "whole", sweep)
     seen: list[Point] = []
-    for _ in range(7):
+    for _ in range(5):
         run_next(Studies(sweep, tmp_path), "distilled", watched(seen))
     assert seen == expected
     assert {point["soft_loss"] for point in seen} == {"kl", "mse"}
