@@ -44,8 +44,6 @@ EVENTS: list[Event] = [
     Offline("no server"),
     TeacherStep(step=1, steps=10, L_hard=0.7),
     TeacherEpoch(epoch=1, val_accuracy=0.75),
-    FoldsBegun(folds=5),
-    TextsDone(what="tokens", done=20_000, texts=1_000_000),
     TextsDone(what="tokens", done=20_000, texts=1_000_000),
     FoldsBegun(folds=5),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
