@@ -39,6 +39,8 @@ class Finalist:
     """`study.metric` of its trial in the search; the confirmed score where that trial's result is missing."""
     confirmed_score: float
     """Mean of `study.metric` over the fresh seeds."""
+    factor: float
+    """How many times as long as its trial in the search it was trained; 1 where that trial's record is missing."""
     tests: tuple[FinalTest, ...]
     """Results on the test split, by seed; empty where there is none."""
 
@@ -67,7 +69,7 @@ class Finals:
     """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, an arm has one seed, or the teacher is
     not known on the split."""
     shrinkage: Estimate | None
-    """Mean over the finalists of search score minus confirmed score; None below two finalists."""
+    """Mean over the finalists of search score minus confirmed score; None below two finalists, and where they were trained longer."""
     detectable: float | None
     """The true difference that the primary comparison would have called better with a chance of 80 %; None: no comparison, or one seed."""
     opened: tuple[str, ...]

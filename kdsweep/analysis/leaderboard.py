@@ -22,6 +22,9 @@ leaderboard.json, schema 2, is one object:
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
               the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
               `finalists.finals_json`; `teacher`: the teacher's scores on test, null without a test split
+    work      what each arm's search, then each arm's finalists (finalists: true) were given, by `work.Given`
+    patience  null where no finalist was trained longer than in the search; else finalists and arms with the gain in accuracy on the
+              validation rows (difference, low, high), by `patience.patience_json`
     classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
               of each arm (the one to ship first), each with
               name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
@@ -195,7 +198,7 @@ def column_names(searched: Sequence[str]) -> list[str]:
 
 
 def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of leaderboard.json without `finals` and `classes`, as this module's docstring describes it."""
+    """Return the content of leaderboard.json without `finals`, `work`, `patience` and `classes`, as this module's docstring describes it."""
     return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
 
 

@@ -25,6 +25,7 @@ from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
 from kdsweep.config.arms import ARMS, PRIMARY, Arm
+from kdsweep.config.trial import length_of
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -101,6 +102,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
         rank=rank,
         search_score=score(origin, found.sweep) if origin and origin.result else mean,
         confirmed_score=mean,
+        factor=length_of(runs[0].config) / length_of(origin.config) if origin else 1.0,
         tests=tuple(tests),
     )
 
@@ -109,7 +111,7 @@ def _right(
     found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
 ) -> dict[Place, np.ndarray]:
     """Return which rows each configuration's seeds predict right, bool [S, N]; a configuration with a missing file is left out."""
-    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
+    right = {place: [right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
     return {
         place: np.stack(known)
         for place, rows in right.items()
@@ -117,7 +119,7 @@ def _right(
     }
 
 
-def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
+def right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
     """Return which rows the model in `folder` predicts right, bool [N]; None where a file is missing or is of other rows."""
     if split == "test":
         labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
@@ -139,7 +141,7 @@ def _verdicts(
     compared = [(row.arm, row.trial) for row in rows if row.compared]
     arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
-        (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
+        (r for there in found.folders if (r := right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,
     )
     chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
@@ -161,7 +163,9 @@ def _verdicts(
         primary=primary,
         secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of)),
         ratio=ratio,
-        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
+        shrinkage=None
+        if any(row.factor != 1 for row in rows)
+        else shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
         detectable=minimal_detectable_difference(primary.standard_error, primary.df)
         if primary and not primary.one_seed
         else None,

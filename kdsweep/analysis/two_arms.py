@@ -46,10 +46,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import t
 
+from kdsweep.analysis.planned_power import choice_factor
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.analysis.variances import (
     SeedVariance,
-    choice_factor,
     matrix,
     pair,
     row_variance,

@@ -61,16 +61,6 @@ def run_variance(arms: Sequence[Sequence[np.ndarray]]) -> SeedVariance:
     return replace(found, over_runs=True)
 
 
-def choice_factor(finalists: int, searched: int) -> float:
-    """Return how much more the mean of the best `finalists` of `searched` configurations varies than their spread says.
-
-    The best lie close together because they were chosen, while the threshold above which they lie varies from search to
-    search. Where accuracies fall off exponentially with a scale s (or the best F do), the spacings are independent (Renyi
-    1953, Acta Math. Hung. 4, 191): the best F vary by s^2 above the threshold, which varies by s^2 (1 / (F + 1)^2 + … + 1 / n^2).
-    """
-    return 1 + finalists * sum(1 / place**2 for place in range(finalists + 1, searched + 1))
-
-
 def row_variance(rows: np.ndarray) -> float:
     """Return the variance of the mean of the rows' differences [N], as if one row more differed, half a row each way.
 

@@ -1,6 +1,7 @@
 """Define what a sweep file holds: what is fixed, what is searched, how long, and where it is tracked."""
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -78,18 +79,24 @@ class StudyConfig:
     """With `storage`: seconds between a host's signs that its trials are alive; after twice as long without one, others take them over."""
 
 
+MOST_RUNS, MOST_SEEDS = 10, 3
+"""Runs of finalists an arm, and seeds for each, that a sweep file gets which does not name them (`analysis/README.md` says why)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinalistsConfig:
     """Describes the finalists: after the search, the best configurations run once more on fresh seeds, and only for them is the test split opened.
 
-    In a sweep file, a field that is not named is less than its default where the finalists would otherwise take more runs than the
-    search; `finalists: null` switches them off.
+    In a sweep file, a field that is not named is less than its default where the finalists would otherwise be more than half of an
+    arm's trials, or take more runs than the search; and `seeds` is more than its default where so few finalists need them.
+    `finalists: null` switches them off.
     """
 
-    top: Annotated[int, NOT_NEGATIVE] = 3
-    """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional."""
-    seeds: Annotated[int, AT_LEAST_ONE] = 3
-    """Fresh seeds for each configuration, none of which the search has used; 1 gives no verdict: one seed cannot separate luck from recipe."""
+    top: Annotated[int, NOT_NEGATIVE] = MOST_RUNS
+    """Best configurations of each arm, by validation; 0: no finalists, and verdicts stay provisional; 1: the verdict is about this pair alone."""
+    seeds: Annotated[int, AT_LEAST_ONE] = 1
+    """Fresh seeds for each configuration, none of which the search has used. Many configurations of one seed each find smaller differences
+    than few of several; a single run an arm gives no verdict: it cannot separate luck from recipe."""
     epochs_factor: Annotated[int, AT_LEAST_ONE] = 1
     """How many times as long as in the search finalists are trained, those of every arm: `epochs`, or `max_steps` and `evaluations`, times this."""
 
@@ -185,16 +192,31 @@ class SweepConfig:
         return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in self.arms)
 
     def fitting_finalists(self, named: Collection[str]) -> FinalistsConfig:
-        """Return finalists with no more runs than the search has trials: the `named` fields as they are, the others at most so.
+        """Return the finalists of a sweep file that names these fields: the `named` ones as they are, the others as few as fit.
 
-        Of those that fit, take one with a second seed, since a single one gives no verdict, then the most runs; where none fits, the smallest.
+        Of those with no more runs than the search has trials, at most half of an arm's trials as finalists and at most `MOST_RUNS`
+        runs an arm, take one with two runs or more in every arm, since a single one gives no verdict, then the most finalists, then
+        the most seeds; where none fits, the smallest.
         """
         top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in self.arms]
-        tops = (top,) if "top" in named else range(1, min(top, max(budgets)) + 1)
-        counts = (seeds,) if "seeds" in named else range(1, seeds + 1)
+        tops = (top,) if "top" in named else range(1, min(top, math.ceil(max(budgets) / 2)) + 1)
+        counts = (seeds,) if "seeds" in named else range(1, MOST_SEEDS + 1)
         possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
-        fitting = [each for each in possible if self.finalist_runs(each) <= sum(budgets)] or possible[:1]
-        return max(fitting, key=lambda each: (each.seeds > 1, self.finalist_runs(each), each.top, each.seeds))
+        fitting = [each for each in possible if self._fits(each, named)] or possible[:1]
+
+        def two_runs(each: FinalistsConfig) -> bool:
+            return min(min(each.top, budget) * each.seeds for budget in budgets if budget) > 1
+
+        return max(fitting, key=lambda each: (two_runs(each), each.top, each.seeds))
+
+    def _fits(self, finalists: FinalistsConfig, named: Collection[str]) -> bool:
+        """Return whether the finalists take no more runs than the search, and an arm's, unless both fields are named, about `MOST_RUNS`."""
+        few = (
+            finalists.seeds == 1
+            or finalists.top <= max(2, MOST_RUNS // finalists.seeds)
+            or {"top", "seeds"} <= set(named)
+        )
+        return few and self.finalist_runs(finalists) <= sum(self.budget(arm) for arm in self.arms)
 
     def finalist_seeds(self) -> tuple[int, ...]:
         """Return the seeds of the finalists' runs: those after the largest seed of the search."""

@@ -1,6 +1,6 @@
 """Check a whole sweep: arms and budgets, real trials at the ends of every axis, enqueued points."""
 
-from kdsweep.config.arms import FIXED_BY
+from kdsweep.config.arms import ARM_NAMES, FIXED_BY
 from kdsweep.config.conditions import condition_text
 from kdsweep.config.sweep import TRIAL_DEFAULTS, UNLABELED_SOURCES, SweepConfig
 from kdsweep.config.yaml import plain_values
@@ -49,7 +49,8 @@ def _trial_problems(sweep: SweepConfig) -> list[str]:
             try:
                 sweep.trial(arm, point)
             except ConfigError as error:
-                problems += error.problems
+                of_arm_alone = "" if arm == "distilled" else f", in the {ARM_NAMES[arm]} arm"
+                problems += [f"{problem}{of_arm_alone}" for problem in error.problems if problem not in problems]
     return problems
 
 

@@ -321,6 +321,11 @@ def unit_of(config: TrialConfig) -> str:
     return "epoch" if config.max_steps is None else "evaluation"
 
 
+def length_of(config: TrialConfig) -> int:
+    """Return how long a whole training with `config` is: its steps with `max_steps`, else its epochs."""
+    return config.epochs if config.max_steps is None else config.max_steps
+
+
 def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
     """Return `config` for a training `factor` times as long, evaluated after as many steps as before, so that curves compare."""
     if config.max_steps is None:

@@ -33,6 +33,7 @@ from kdsweep.engine.events import (
     TrialStarted,
 )
 from kdsweep.engine.notebook import NotebookLive
+from kdsweep.engine.planned_verdict import what_they_find
 from kdsweep.records.schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
@@ -41,8 +42,13 @@ LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
 """A log file gets about `LOG_LINES` lines about a training, with at least 30 s and at most 300 s between two of them."""
 
 
-def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None) -> None:
-    """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each."""
+def plan(
+    console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None, rows: int | None = None
+) -> None:
+    """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each.
+
+    `rows` is the number of rows that finalists will be compared on; None before data are read.
+    """
     if warning:
         console.print(escape(warning), style="yellow", soft_wrap=True)
     table = Table(title=f"{sweep.name}: the plan", show_header=False, title_justify="left", box=None, padding=(0, 2))
@@ -63,10 +69,9 @@ def plan(console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))
         longer = f", {factor} times as long" if (factor := sweep.finalists.epochs_factor) > 1 else ""
-        alone = "; one seed gives no verdict (finalists.seeds)" if sweep.finalists.seeds == 1 else ""
-        table.add_row(
-            "finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on fresh seeds ({seeds}){longer}{alone}"
-        )
+        many = "fresh seeds" if sweep.finalists.seeds > 1 else "a fresh seed"
+        table.add_row("finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on {many} ({seeds}){longer}")
+        table.add_row("verdict", what_they_find(sweep, rows))
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
@@ -198,7 +203,7 @@ class SweepDisplay:
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
-        self._teachers: dict[str, tuple[Pace, str]] = {}
+        self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
         """How far each teacher is that is fine-tuned now, by its fold."""
         self._texts_pace = Pace()
         self._making = ""
@@ -259,7 +264,7 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
-        self._now, self._metrics, self._teachers = event.text, "", {}
+        self._now, self._metrics, self._teachers = event.text, "", {"": (Pace(), "")}
         if not self._is_live:
             self._console.print(f"{event.text} …")
 
@@ -269,7 +274,7 @@ class SweepDisplay:
         name = f"{event.fold}: " if event.fold else ""
         line = f"{name}step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
         self._teachers[event.fold] = pace, line
-        self._metrics = "   ".join(text for _, text in self._teachers.values())
+        self._metrics = "   ".join(text for _, text in self._teachers.values() if text)
         if event.fold and event.step == event.steps:
             del self._teachers[event.fold]
         if pace.seconds_left and pace.is_due():
@@ -302,7 +307,7 @@ class SweepDisplay:
             "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        plan(self._console, self._sweep, lines, self._warning)
+        plan(self._console, self._sweep, lines, self._warning, teacher.test_rows or teacher.validation_rows)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

@@ -276,7 +276,7 @@ class TeacherResult:
     """Rows of each split for which a teacher that is a file has numbers; empty for a model, which has them for all."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """What is known of the numbers of a teacher that is a file, empty for a model. rows: how many; zeros: share of probabilities that are
-    exactly 0; one_hot: share of rows with a probability of 1; and on the `labeled_rows` of train and validation accuracy, nll and ece."""
+    exactly 0; one_hot: share of rows with a probability of 1; and on the `labeled_rows` of train and validation accuracy, loss and ece."""
     folds: int = 1
     """How many models the teacher is. Size, parameters and speed are of one; the logits of a new row cost a pass of each."""
     kept_epochs: tuple[int, ...] = ()

@@ -178,6 +178,8 @@ def _difference(comparison: Comparison, finalist_runs: int) -> str:
 def final_answer(finals: Finals, metric: str, teacher: TeacherResult | None = None) -> str:
     """Return one paragraph: each arm's best finalist, the difference of the arms, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
+    if (factor := finals.chosen.factor) != 1:
+        sentences.append(f"All finalists were trained {factor:g} times as long as in the search.")
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
         lacks = teacher is not None and teacher.lacks(finals.split)

@@ -14,10 +14,12 @@ from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.finalists import Finals
 from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.patience import Patience, read_patience
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
+from kdsweep.analysis.work import Given, given_work
 from kdsweep.config.arms import PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
@@ -25,6 +27,7 @@ from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
 from kdsweep.reporting.questions import questions
+from kdsweep.reporting.work import work_questions
 from kdsweep.tracking import names
 
 
@@ -45,6 +48,10 @@ class Report:
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
     finals: Finals | None
     """The best of each arm on fresh seeds and on the test split; None before the first of them is complete."""
+    patience: Patience | None
+    """The finalists beside their trials in the search; None where they were trained no longer."""
+    work: tuple[Given, ...]
+    """What each arm's search was given, then what each arm's finalists were."""
     shipped: TrialRow | None
     """The run whose student is the one to ship; None before the first complete trial."""
     verdict: Verdict | None
@@ -81,6 +88,7 @@ def build_report(folder: Path, *others: Path) -> Report:
     arms = leaderboard.progress(found, rows)
     finals, advised = read_finals(found), advice(found)
     verdict, ship = verdict_of(first, second, comparison, finals), shipped(found)
+    work, patience = given_work(found), read_patience(found, finals)
     weak = weak_teacher(found.sweep, found.folders, found.trials)
     return Report(
         folder=_shown_path(folder),
@@ -91,6 +99,8 @@ def build_report(folder: Path, *others: Path) -> Report:
         bests=bests,
         comparison=comparison,
         finals=finals,
+        patience=patience,
+        work=work,
         shipped=ship,
         verdict=verdict,
         weak_teacher=weak,
@@ -100,7 +110,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         answer=final_answer(finals, found.sweep.study.metric, found.teacher)
         if finals
         else answer(found, bests, comparison, arms),
-        questions=questions(found, finals, ship, advised),
+        questions=(*questions(found, finals, ship, advised), *work_questions(work, patience)),
         conventions=conventions(found),
         doubts=_doubts(found),
         advice=advised,
@@ -203,9 +213,7 @@ def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
     known = teacher.numbers
     lines = [("rows with the teacher's numbers", taught(teacher))]
     if "accuracy" in known:
-        quality = (
-            f"accuracy {percent(known['accuracy'])}, loss {known['nll']:.3f}, calibration error {percent(known['ece'])}"
-        )
+        quality = f"accuracy {percent(known['accuracy'])}, loss {known['loss']:.3f}, calibration error {percent(known['ece'])}"
         lines.append(("teacher on labelled rows", f"{quality}, on {known['labeled_rows']:,} of train and validation"))
     hard = f"{percent(known['zeros'])} of the probabilities are exactly 0, {percent(known['one_hot'])} of the rows name one class alone"
     return [*lines, ("teacher's hard labels", hard)]

@@ -21,6 +21,7 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
+from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
 
 TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
 """Metrics of the test split in the finalists' table, beside the accuracy."""
@@ -153,8 +154,17 @@ def render_markdown(report: Report) -> str:
         verdicts = verdicts_table(report.finals)
         parts += ["## Finalists", markdown_tables(finalists_table(report, report.finals), keys=2)]
         parts.append(markdown_table(verdicts) if len(verdicts) > 1 else NO_VERDICT)
+    if report.patience:
+        metric = report.records.sweep.study.metric
+        parts += [*_prose(PATIENCE_CAPTION), markdown_tables(patience_table(report.patience, metric), keys=1)]
     table = _ranked_table(report)
     parts += ["## Leaderboard", markdown_tables(table, keys=3) if len(table) > 1 else "No trial is complete yet."]
+    if report.work:
+        parts += [
+            "## What each arm was given",
+            *_prose(GIVEN_CAPTION),
+            markdown_tables(work_table(report.work), keys=1),
+        ]
     parts += _markdown_classes(report.by_class) if report.by_class else []
     others = [row for row in report.rows if row.rank is None]
     if others:

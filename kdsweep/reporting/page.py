@@ -19,6 +19,7 @@ from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
 
 
 def render_html(report: Report) -> str:
@@ -44,6 +45,10 @@ def render_html(report: Report) -> str:
         verdicts=verdicts_table(report.finals) if report.finals else [],
         confused=confused_table(report.by_class) if report.by_class else [],
         confused_said=confused_said(report.by_class) if report.by_class else "",
+        patience=patience_table(report.patience, found.sweep.study.metric) if report.patience else [],
+        patience_caption=PATIENCE_CAPTION,
+        work=work_table(report.work) if report.work else [],
+        work_caption=GIVEN_CAPTION,
         finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,

@@ -5,6 +5,8 @@ from pathlib import Path
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.by_class import by_class_json
 from kdsweep.analysis.finalists import finals_json, third_arm_json
+from kdsweep.analysis.patience import patience_json
+from kdsweep.analysis.work import work_json
 from kdsweep.reporting.answers import verdict_json
 from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.markdown import render_markdown
@@ -19,6 +21,8 @@ def write_report(folder: Path, *others: Path) -> Report:
     verdict |= third_arm_json(report.records.sweep.arms, report.finals)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
     board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
+    board["work"] = work_json(report.work)
+    board["patience"] = patience_json(report.patience) if report.patience else None
     board["classes"] = by_class_json(report.by_class) if report.by_class else None
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))

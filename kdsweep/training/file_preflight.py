@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from kdsweep.analysis import metrics
 from kdsweep.config.sweep import StudyConfig
@@ -17,6 +18,7 @@ from kdsweep.training.fast import machine
 from kdsweep.training.preflight import GAP_CLOSED, write_rows
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher_file import EPSILON
+from kdsweep.training.teacher_quality import quality
 from kdsweep.training.unlike import unlike_labelled
 
 HARD_SHARE = 0.1
@@ -70,12 +72,13 @@ def record_file(config: TrialConfig, folder: TrialFolder, materials: Materials, 
 
 def _result(config: TrialConfig, materials: Materials, run: Run) -> TeacherResult:
     file, data = materials.teacher_file(config), materials.data(config)
-    logits, taught = file.outputs(data.validation)
-    whole = bool(taught.all())
+    validation = materials.validation_rows(config)
+    known = quality(validation.teacher_logits, validation.labels) if validation.taught is None else None
     return TeacherResult(
         teacher=file.address,
-        val_accuracy=metrics.accuracy(logits.argmax(axis=1), data.validation.labels) if whole else None,
-        val_loss=metrics.nll(logits, data.validation.labels) if whole else None,
+        val_accuracy=known.accuracy if known else None,
+        val_loss=known.loss if known else None,
+        val_ece=known.ece if known else None,
         majority_accuracy=data.majority_accuracy(),
         parameters=None,
         size_mb=None,
@@ -102,7 +105,7 @@ def _result(config: TrialConfig, materials: Materials, run: Run) -> TeacherResul
             "rows": len(file.places),
             "zeros": file.zeros,
             "one_hot": file.one_hot,
-            **_quality(judged(config, materials)),
+            **_quality(*judged(config, materials)),
         },
     )
 
@@ -117,16 +120,10 @@ def judged(config: TrialConfig, materials: Materials) -> Judged:
     )
 
 
-def _quality(found: Judged) -> Mapping[str, float]:
-    """Return accuracy, NLL and calibration error on the labelled rows with numbers; nothing where there are none."""
-    if not len(found.labels):
-        return {"labeled_rows": 0}
-    return {
-        "labeled_rows": len(found.labels),
-        "accuracy": metrics.accuracy(found.logits.argmax(axis=1), found.labels),
-        "nll": metrics.nll(found.logits, found.labels),
-        "ece": metrics.expected_calibration_error(found.logits, found.labels),
-    }
+def _quality(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    """Return accuracy, loss and calibration error on the labelled rows with numbers; of no row, their number alone."""
+    known = quality(torch.from_numpy(logits), torch.from_numpy(labels))._asdict() if len(labels) else {}
+    return {"labeled_rows": len(labels), **known}
 
 
 def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:

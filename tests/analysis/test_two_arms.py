@@ -7,9 +7,10 @@ import pytest
 from samples import finalist
 from scipy.stats import t
 
+from kdsweep.analysis.planned_power import choice_factor
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.two_students import compare_counts
-from kdsweep.analysis.variances import SeedVariance, choice_factor, run_variance, seed_variance
+from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
 from kdsweep.errors import DataError
 
 

@@ -129,6 +129,14 @@ def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> 
     assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
 
 
+def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(clock: Clock) -> None:
+    log = Log(clock, terminal=True)
+    log.show(Phase("preparing the teacher"))
+    for fold, step in (("fold 1 of 5", 9), ("fold 2 of 5", 3), ("fold 1 of 5", 10), ("fold 3 of 5", 1)):
+        log.show(TeacherStep(step=step, steps=10, L_hard=0.25, fold=fold))
+    assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
+
+
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
@@ -195,7 +203,7 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
         display.plan(Console(file=file, width=150), each, {})
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
-    assert "length 3,750 steps, evaluated 4 times each" in said and said.endswith("on fresh seeds (1, 2)")
+    assert "length 3,750 steps, evaluated 4 times each" in said and "on fresh seeds (1, 2) verdict" in said
 
 
 def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:

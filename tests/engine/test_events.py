@@ -10,6 +10,7 @@ from kdsweep.engine.events import (
     Crash,
     Epoch,
     Event,
+    FoldsBegun,
     Note,
     Offline,
     Phase,
@@ -44,6 +45,7 @@ EVENTS: list[Event] = [
     TeacherStep(step=1, steps=10, L_hard=0.7),
     TeacherEpoch(epoch=1, val_accuracy=0.75),
     TextsDone(what="tokens", done=20_000, texts=1_000_000),
+    FoldsBegun(folds=5),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
     TrialStarted(
         id=TrialId("fine_tuned", 3, 12),

@@ -156,7 +156,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.inside == []
     assert ("html", {"lang": "en"}) in page.tags
     tables = [tag for tag, _ in page.tags if tag == "table"]
-    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 5
+    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 6
     drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
     captions = {attributes["id"] for tag, attributes in page.tags if tag == "figcaption"}
     assert drawn and all(attributes["role"] == "img" for attributes in drawn)
@@ -172,7 +172,8 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
 
 def test_markdown_has_the_sections_that_need_no_figure_and_a_line_for_each_trial_without_rank(written: Path) -> None:
     text = (written / "report.md").read_text(encoding="utf-8")
-    headings = ["Leaderboard", "Class by class", "Pruned, failed and unfinished trials", "Provenance", "Next"]
+    headings = ["Leaderboard", "What each arm was given", "Class by class", "Pruned, failed and unfinished trials"]
+    headings += ["Provenance", "Next"]
     assert re.findall("^## (.*)$", text, flags=re.MULTILINE) == headings
     for line in (
         "- distilled 2, pruned: below the median at epoch 1",
@@ -282,7 +283,7 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
 def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
     board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
-        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "classes"]
+        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "work", "patience", "classes"]
         and board["schema"] == 2
         and board["sweep"] == "s"
     )

@@ -16,12 +16,13 @@ from makers import make_finalist, make_full
 from kdsweep.config.arms import ARMS, PRIMARY
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.trial import lengthened, trial_yaml
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
-from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions
+from kdsweep.records.reading import packed_trial, read_sweep, read_test, read_test_labels, read_test_predictions
 from kdsweep.records.schema import FinalTest, finalist_of, missing_result
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, unpack_trial, write_sweep
+from kdsweep.records.writing import TrialFolder, start_sweep, unpack_trial
 from kdsweep.search.studies import Studies
 
 WriteSweep = Callable[..., Path]
@@ -146,12 +147,24 @@ def test_a_report_of_several_hosts_refuses_finalists_of_two_lengths(tmp_path: Pa
     for name, factor in (("a", 1), ("b", 3)):
         folder = tmp_path / name / "s"
         sweep = make_full(folder)
-        write_sweep(folder, replace(sweep, finalists=FinalistsConfig(epochs_factor=factor)))
         make_finalist(folder, sweep, "distilled", 0, 1, 0.9)
+        (run,) = read_records(folder).finalists
+        (run.folder / "config.yaml").write_text(trial_yaml(lengthened(run.config, factor)), encoding="utf-8")
     with pytest.raises(
-        ResultsError, match=r"trained equally long, but not those of:\n.*epochs_factor: 1\n.*factor: 3\n"
+        ResultsError, match=r"trained equally long, but not those of:\n.*a/s: 1 times.*\n.*b/s: 3 times"
     ):
         read_records(tmp_path / "a" / "s", tmp_path / "b" / "s")
+
+
+def test_a_changed_length_of_finalists_that_ran_leaves_the_record_of_the_sweep_alone(tmp_path: Path) -> None:
+    sweep = sweep_of(top=1, seeds=1)
+    longer = replace(sweep, finalists=replace(sweep.finalists, epochs_factor=3))
+    start_sweep(tmp_path, sweep)
+    start_sweep(tmp_path, longer)  # none has run
+    (tmp_path / "finalists" / "distilled-0003-seed6").mkdir(parents=True)
+    with pytest.raises(ResultsError, match="finalists.epochs_factor: 3, now 1"):
+        start_sweep(tmp_path, sweep)
+    assert read_sweep(tmp_path) == longer
 
 
 def test_without_finalists_the_search_is_all(memory: Path) -> None:
