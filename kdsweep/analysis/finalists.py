@@ -45,8 +45,9 @@ class Finalist:
     """Results on the test split, by seed; empty where there is none."""
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over seeds of metric `name` on the test split; None where no run was tested."""
-        return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
+        """Return the mean over seeds of metric `name` on the test split; None where no run was tested, or it could not be measured."""
+        values = [value for test in self.tests if (value := getattr(test, name)) is not None]
+        return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class Finals:
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or an arm has one seed."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, an arm has one seed, or the teacher is
+    not known on the split."""
     shrinkage: Estimate | None
     """Mean over the finalists of search score minus confirmed score; None below two finalists, and where they were trained longer."""
     detectable: float | None

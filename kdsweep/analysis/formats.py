@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdsweep.records.schema import TeacherResult
+
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Write a share as a percentage that no line break splits; a dash for None."""
@@ -48,6 +50,7 @@ _DROPPED = {
     "duplicates": "given twice",
     "labelled": "of labelled training rows",
     "held_out": "of validation or test rows",
+    "untaught": "without numbers in teacher_file",
 }
 """Why texts without labels are left out, by the name of their count."""
 
@@ -66,6 +69,12 @@ def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
     """Write how many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
     said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]
     return ", ".join(said) or "none"
+
+
+def taught(teacher: TeacherResult) -> str:
+    """Write for how many rows of each split a teacher that is a file has numbers: `720 of 800 train, 0 of 3,200 validation`."""
+    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    return ", ".join(f"{count:,} of {rows[name]:,} {name}" for name, count in teacher.taught_rows.items())
 
 
 def duration(seconds: float) -> str:

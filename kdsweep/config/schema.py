@@ -19,7 +19,7 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.roles import Pattern, Range, beside
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
-from kdsweep.config.trial import NUMBERS, REQUIRED_FIELDS, UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import NUMBERS, UNSEARCHABLE, TrialConfig
 from kdsweep.config.yaml import plain_values
 
 Schema = dict[str, Any]
@@ -55,7 +55,7 @@ def sweep_schema() -> Schema:
         "title": "A kdsweep sweep",
         **_mapping({name: {"description": described.get(name, ""), **body} for name, body in properties.items()}),
         "required": ["name", "fixed", "search"],
-        "allOf": [_fixed_or_searched(name) for name in REQUIRED_FIELDS],
+        "anyOf": [_named(name, under) for name in ("teacher", "teacher_file") for under in ("fixed", "search")],
         "$defs": {"when": _when(trial)},
     }
 
@@ -108,9 +108,8 @@ def _name() -> Schema:
     return {"type": ["string", "number", "boolean"], "pattern": pattern, "minimum": 0, **short}
 
 
-def _fixed_or_searched(name: str) -> Schema:
-    searched = {"required": ["search"], "properties": {"search": {"required": [name]}}}
-    return {"if": {"not": searched}, "then": {"properties": {"fixed": {"required": [name]}}}}
+def _named(name: str, under: str) -> Schema:
+    return {"required": [under], "properties": {under: {"required": [name]}}}
 
 
 # Values --------------------------------------------------------------------------------------------------------------

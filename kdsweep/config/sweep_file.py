@@ -22,7 +22,7 @@ from kdsweep.config.sweep import (
     TrackingConfig,
 )
 from kdsweep.config.sweep_problems import sweep_problems
-from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
+from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
@@ -163,7 +163,7 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     """
     if not isinstance(content, dict):
         problems.append(
-            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+            f"fixed must be a mapping that names at least the teacher (teacher or teacher_file) and the data, but got {content!r}"
         )
         return {}
     problems += [

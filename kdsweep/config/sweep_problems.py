@@ -3,7 +3,6 @@
 from kdsweep.config.arms import FIXED_BY
 from kdsweep.config.conditions import condition_text
 from kdsweep.config.sweep import TRIAL_DEFAULTS, UNLABELED_SOURCES, SweepConfig
-from kdsweep.config.trial import REQUIRED_FIELDS
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
 
@@ -39,12 +38,6 @@ def _arm_problems(sweep: SweepConfig) -> list[str]:
 
 def _trial_problems(sweep: SweepConfig) -> list[str]:
     """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
-    missing: dict[str, None] = {}
-    for arm in sweep.arms:
-        named = {name for name, axis in sweep.axes(arm).items() if not axis.when} | set(sweep.fixed)
-        missing |= {f"fixed.{name} is missing": None for name in REQUIRED_FIELDS if name not in named}
-    if missing:
-        return list(missing)
     points = {arm: sweep.corners(arm) for arm in sweep.arms}
     problems = [
         f"search.{name} is in no trial, since no trial has {condition_text(axis.when)}; drop the axis, or another condition"

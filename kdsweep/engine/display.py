@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.analysis.formats import duration, enumerated, plural
+from kdsweep.analysis.formats import duration, enumerated, plural, taught
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import SweepConfig
@@ -90,6 +90,19 @@ def _oddities(teacher: TeacherResult) -> str:
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
     said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
     return "".join(f"; {each}" for each in said)
+
+
+def _teacher(teacher: TeacherResult) -> str:
+    """Return how good the teacher is, in words; of one that is a file, for which rows it has numbers too."""
+    majority = f"(majority class {teacher.majority_accuracy:.4f})"
+    if not teacher.is_file:
+        source = "from the cache" if teacher.from_cache else "ready"
+        return f"{source}: val_accuracy {teacher.val_accuracy:.4f} {majority}"
+    said = f"the numbers of {teacher.teacher.partition('#')[0]} for {taught(teacher)}"
+    if "accuracy" in teacher.numbers:
+        known = teacher.numbers
+        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows {majority}"
+    return said
 
 
 def shown(value: Any) -> str:
@@ -273,7 +286,6 @@ class SweepDisplay:
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
-        source = "from the cache" if teacher.from_cache else "ready"
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
         each = facts.seconds_per_trial
         self._expected_seconds = each
@@ -283,7 +295,7 @@ class SweepDisplay:
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
             **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
-            "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
+            "teacher": _teacher(teacher),
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",

@@ -1,7 +1,6 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -19,6 +18,7 @@ from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
 from kdsweep.training.fast.team import check_devices
+from kdsweep.training.file_preflight import check_join, file_preflight, record_file
 from kdsweep.training.preflight import (
     check_inputs,
     estimated_seconds,
@@ -62,10 +62,15 @@ class Preparation:
             self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
-        self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
+        rows = f"{len(self._materials.data(corners[0]).train)} rows"
+        self._phase(
+            f"reading the teacher's numbers for {rows}"
+            if corners[0].teacher_file
+            else f"preparing the teacher on {rows}"
+        )
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # computes the test rows' logits only: nothing reads them before a finalist
-            self._materials.teacher_test_rows(corners[0])
+            self._materials.test_rows(corners[0])
         facts = {"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256}
         if (texts := self._materials.unlabeled(corners[0])) is not None:
             facts["texts without labels"] = texts.sha256
@@ -79,8 +84,9 @@ class Preparation:
             self._materials.rows(corner)
             self._materials.initial_weights_sha256(corner)
         if self._is_first:
-            for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
-                for note in preflight(self._materials, corner, self._sweep.study):
+            for corner in {self._materials.teacher_sha256(corner): corner for corner in corners}.values():
+                check = file_preflight if corner.teacher_file else preflight
+                for note in check(self._materials, corner, self._sweep.study):
                     self._messages.note(note)
             self._messages.send(Prepared(teacher=teacher, plan=self._plan(corners)))
 
@@ -92,6 +98,9 @@ class Preparation:
         largest = max(self._sweep.values("batch_size"))
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
             self._messages.note(note)
+        for corner in corners:
+            if corner.teacher_file:
+                check_join(self._materials, corner)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:
@@ -114,10 +123,12 @@ class Preparation:
         if known is not None:
             return known
         if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record
-            met = self._materials.teacher(config, watch).weights_sha256
+            met = self._materials.teacher_sha256(config, watch)
             self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracked.run(label, teacher_trial(config)) as run:
+            if config.teacher_file:
+                return record_file(config, TrialFolder(folder), self._materials, run)
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
 
     def _folds_begun(self, config: TrialConfig) -> Callable[[], None]:
@@ -134,9 +145,9 @@ class Preparation:
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        weight = max(corner.relation_weight for corner in corners)  # above 0, the teacher's passes are timed too
-        timed = [replace(corner, relation_weight=weight) for corner in (corners[0], corners[-1])]
-        seconds = [estimated_seconds(self._materials, config) for config in timed]
+        weight = max(corner.relation_weight for corner in corners)
+        timed = [corner for corner in corners if corner.relation_weight == weight]  # above 0, with the teacher's passes
+        seconds = [estimated_seconds(self._materials, corner) for corner in (timed[0], timed[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(

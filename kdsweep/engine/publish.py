@@ -45,7 +45,11 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
         run.log_table("finalists", *_finalists(finals))
         if tracking.log_model:
             _log_student(run, report, say)
-        if tracking.log_texts:
+        if tracking.log_texts and found.teacher is not None and found.teacher.lacks(finals.split):
+            say(
+                f"tracking.log_texts: the teacher's file lacks {finals.split} rows, so nobody knows on which it disagrees"
+            )
+        elif tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
     if run.run_id is None:  # no run was opened: the next call sends the verdict
         if run.missing:

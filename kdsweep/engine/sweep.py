@@ -130,7 +130,7 @@ class WeakTeacherWatch:
     def look(self, score: float | None = None) -> str | None:
         """Return a warning about the teacher, None for no warning; `score` is a new fine-tuned student's (None: read the folder alone)."""
         teacher = None if self._said else read_teacher(teacher_folder(self._folder))
-        if teacher is None:
+        if teacher is None or teacher.val_accuracy is None:
             return None
         if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
             return None

@@ -38,7 +38,19 @@ class TrialConfigs:
     def corners(self) -> list[TrialConfig]:
         """Return configs that together need every teacher, student and kind of rows that the sweep can ask for, distilled ones first."""
         arms = [arm for arm in self._sweep.arms if self._sweep.budget(arm) and self._needs_more(arm)]
-        return list(dict.fromkeys(self.of(arm, point) for arm in arms for point in self._sweep.corners(arm)))
+        return list(
+            dict.fromkeys(
+                self.of(arm, point) for arm in arms for point in self._with_relations(self._sweep.corners(arm))
+            )
+        )
+
+    def _with_relations(self, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return `points`, and each with the highest relation_weight: above 0, it asks more of teachers, students and relation_heads."""
+        search = self._sweep.search
+        if "relation_weight" not in search or any("relation_weight" in axis.when for axis in search.values()):
+            return points
+        highest = {"relation_weight": max(search["relation_weight"].ends())}
+        return points + [point | highest for point in points if "relation_weight" in point]
 
     def _needs_more(self, arm: Arm) -> bool:
         """Return whether trials of `arm` can need what no distilled one does: other rows, or values of an axis that these do not search."""

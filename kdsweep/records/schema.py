@@ -72,10 +72,10 @@ class EpochMetrics:
     """Mean cross-entropy of the validation rows in nats, T = 1."""
     val_ece: float
     """Expected calibration error, T = 1, in [0, 1]."""
-    val_agreement: float
-    """Share of validation rows on which student and teacher predict the same class, in [0, 1]."""
-    val_kl: float
-    """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
+    val_agreement: float | None
+    """Share of validation rows on which student and teacher predict the same class, in [0, 1]; None where a teacher_file lacks such rows."""
+    val_kl: float | None
+    """Mean KL from the teacher's distribution to the student's in nats, T = 1; None where a teacher_file lacks such rows."""
     train_seconds: float
     evaluate_seconds: float
     L_relation: float = 0.0
@@ -85,9 +85,14 @@ class EpochMetrics:
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""
-        kept = {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows, and what is None."""
+        kept = {name: value for name, value in known(self).items() if not name.endswith("_seconds")}
         return {name: value for name, value in kept.items() if not name.endswith("_rows")}
+
+
+def known(record: "StepMetrics | EpochMetrics | TeacherEpoch") -> dict[str, Any]:
+    """Return a step's or an epoch's numbers by name, without those that are None: what W&B gets."""
+    return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,19 +141,19 @@ class FinalTest:
     loss: float
     ece: float
     """Expected calibration error, in [0, 1]."""
-    agreement: float
-    """Share of rows on which model and teacher predict the same class."""
-    kl: float
-    """Mean KL from the teacher's distribution to the model's."""
+    agreement: float | None
+    """Share of rows on which model and teacher predict the same class; None where a teacher_file lacks some of them."""
+    kl: float | None
+    """Mean KL from the teacher's distribution to the model's; None where a teacher_file lacks some rows."""
     reliability: tuple[tuple[float, float, int], ...]
     """Mean confidence, accuracy and number of rows of each bin of the calibration error that holds rows."""
     rows: int
     opened_at: str
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again, one number each."""
+        """Return the metrics that a reproduction must give again, one number each, without those that are None."""
         names = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl", "rows")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,18 +233,23 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult:
-    """Holds what is recorded of the teacher and the rows that every trial of the sweep uses."""
+    """Holds what is recorded of the teacher and the rows that every trial of the sweep uses.
+
+    Of a teacher that is a file, size and speed are None; and accuracy and loss where it has no numbers for some of the validation rows.
+    """
 
     teacher: str
-    val_accuracy: float
-    val_loss: float
+    """The address of its weights, or of the file in their place."""
+    val_accuracy: float | None
+    val_loss: float | None
     majority_accuracy: float
     """Validation accuracy of always predicting the most common training class."""
-    parameters: int
-    size_mb: float
-    latency_ms_p50: float
-    rows_per_second: float
+    parameters: int | None
+    size_mb: float | None
+    latency_ms_p50: float | None
+    rows_per_second: float | None
     weights_sha256: str
+    """Hash of its weights, or of the numbers in its file."""
     data_sha256: str
     label_names: tuple[str, ...]
     train_rows: int
@@ -262,6 +272,11 @@ class TeacherResult:
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
+    taught_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each split for which a teacher that is a file has numbers; empty for a model, which has them for all."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What is known of the numbers of a teacher that is a file, empty for a model. rows: how many; zeros: share of probabilities that are
+    exactly 0; one_hot: share of rows with a probability of 1; and on the `labeled_rows` of train and validation accuracy, nll and ece."""
     folds: int = 1
     """How many models the teacher is. Size, parameters and speed are of one; the logits of a new row cost a pass of each."""
     kept_epochs: tuple[int, ...] = ()
@@ -277,6 +292,16 @@ class TeacherResult:
     """Accuracy on the labelled training rows, each judged by the one model that has not seen it; None without folds."""
     out_of_fold_loss: float | None = None
     out_of_fold_ece: float | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether the teacher is a file of numbers, and no model."""
+        return bool(self.taught_rows)
+
+    def lacks(self, split: str) -> bool:
+        """Return whether a teacher that is a file has no numbers for some rows of `split`, so that it cannot be measured there."""
+        rows = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+        return self.is_file and self.taught_rows.get(split, 0) < rows[split]
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows of the teacher."""

@@ -12,7 +12,7 @@ from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.finalists import Finals
-from kdsweep.analysis.formats import duration, plural, truncated, unlabeled
+from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.patience import Patience, read_patience
 from kdsweep.analysis.read_finals import read_finals
@@ -107,7 +107,9 @@ def build_report(folder: Path, *others: Path) -> Report:
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
-        answer=final_answer(finals, found.sweep.study.metric) if finals else answer(found, bests, comparison, arms),
+        answer=final_answer(finals, found.sweep.study.metric, found.teacher)
+        if finals
+        else answer(found, bests, comparison, arms),
         questions=(*questions(found, finals, ship, advised), *work_questions(work, patience)),
         conventions=conventions(found),
         doubts=_doubts(found),
@@ -170,7 +172,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
         split = f"{teacher.train_rows:,} train, {teacher.validation_rows:,} validation, {teacher.test_rows:,} test"
         lines += [
             ("teacher", teacher.teacher),
-            ("teacher weights", f"sha256 {teacher.weights_sha256}"),
+            ("teacher's numbers" if teacher.is_file else "teacher weights", f"sha256 {teacher.weights_sha256}"),
             ("data", f"sha256 {teacher.data_sha256}"),
             ("classes", ", ".join(teacher.label_names)),
             ("rows", split),
@@ -180,8 +182,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ),
             *_unlabeled(found),
             *_oddities(found, teacher),
-            ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
-            ("teacher's logits", duration(teacher.logits_seconds)),
+            *(_numbers(teacher) if teacher.is_file else _fine_tuning(teacher)),
         ]
         lines += [("teacher's W&B run", teacher.run_url)] if teacher.run_url else []
     lines += _folders(found)
@@ -198,6 +199,26 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
         line = (name, " and ".join(seen))
         lines += [line] if line not in lines else []
     return tuple(lines)
+
+
+def _fine_tuning(teacher: TeacherResult) -> list[tuple[str, str]]:
+    return [
+        ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
+        ("teacher's logits", duration(teacher.logits_seconds)),
+    ]
+
+
+def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
+    """Return lines about a teacher that is a file: the rows that it has numbers for, how good and how hard these are."""
+    known = teacher.numbers
+    lines = [("rows with the teacher's numbers", taught(teacher))]
+    if "accuracy" in known:
+        quality = (
+            f"accuracy {percent(known['accuracy'])}, loss {known['nll']:.3f}, calibration error {percent(known['ece'])}"
+        )
+        lines.append(("teacher on labelled rows", f"{quality}, on {known['labeled_rows']:,} of train and validation"))
+    hard = f"{percent(known['zeros'])} of the probabilities are exactly 0, {percent(known['one_hot'])} of the rows name one class alone"
+    return [*lines, ("teacher's hard labels", hard)]
 
 
 def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
@@ -232,7 +253,7 @@ def _unlabeled(found: SweepRecords) -> list[tuple[str, str]]:
 
 def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
     cut = result.truncated_rows
-    return any(cut[name] != teacher.truncated_rows.get(name) for name in cut if name != "unlabeled")
+    return any(cut[name] != teacher.truncated_rows.get(name, 0) for name in cut if name != "unlabeled")
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Answer what else a reader asks: which student to ship, how sure that is, which settings matter, whether to search on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kdsweep.analysis import two_arms as statistics
 from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
@@ -34,7 +34,7 @@ THIRD_OPENINGS: dict[tuple[Arm, Arm], dict[Word, str]] = {
         "cannot tell": "Whether more text helps with hard labels alone, these rows cannot tell",
     },
 }
-"""How the answer to the third arm's question begins, by the arms compared and the word."""
+"""How the answer to the third arm's question begins, by the arms compared and the word; an arm of one configuration is told otherwise."""
 
 
 def questions(
@@ -59,7 +59,7 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> 
     size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
     if run.result.latency_ms_p95 is not None:
         size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
-    if teacher:
+    if teacher and not teacher.is_file:
         size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
     limits = found.sweep.study.constraints.limits()
     kept = (
@@ -110,20 +110,22 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
 def _third(finals: Finals | None) -> str:
     """Return what soft targets add to the texts without labels, and what these add alone, by the finalists of three arms."""
     known = [(openings, finals.between(*arms)) for arms, openings in THIRD_OPENINGS.items()] if finals else []
-    sentences = [_third_sentence(openings[each.word], each) for openings, each in known if each]
+    sentences = [_third_sentence(openings, each) for openings, each in known if each]
     return (
         " ".join(sentences)
         or "It takes finalists of the third arm to say: the same texts with the teacher's hard labels."
     )
 
 
-def _third_sentence(opening: str, each: Secondary) -> str:
+def _third_sentence(openings: Mapping[Word, str], each: Secondary) -> str:
     assert each.arms is not None
     found, (one, other) = each.comparison, (ARM_NAMES[arm] for arm in each.arms)
-    return (
-        f"{opening}: {one} finalists make {signed(found.difference)} points over {other} ones (95 % interval {signed(found.low)} to "
-        f"{signed(found.high)}, {p_text(each.adjusted_p)} after Holm): {each.word}."
-    )
+    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}, {p_text(each.adjusted_p)} after Holm"
+    if found.of_a_pair:
+        made = f"Of these two configurations alone, the {one} one makes {signed(found.difference)} points over the {other} one"
+    else:
+        made = f"{openings[each.word]}: {one} finalists make {signed(found.difference)} points over {other} ones"
+    return f"{made} ({interval}): {each.word}."
 
 
 def _left_out(finals: Finals) -> list[str]:

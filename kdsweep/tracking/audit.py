@@ -30,7 +30,7 @@ from kdsweep.records.reading import (
     read_verdict,
     torn_lines,
 )
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult, known
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.tracking.names import (
     attempt_of,
@@ -267,7 +267,7 @@ def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[Tracked
         for step, row in run.rows.items():
             rows.setdefault(step, {}).update(row)
     steps = {step.step: step.logged() for step in record.steps}
-    epochs = {epoch.epoch: {k: v for k, v in asdict(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
+    epochs = {epoch.epoch: {k: v for k, v in known(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
     gaps, other = [], []
     for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):
         beside = {number: (rows.get(values["step"], {}), values) for number, values in wanted.items()}

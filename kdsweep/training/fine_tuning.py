@@ -41,6 +41,7 @@ from kdsweep.training.teacher import (
     TEACHERS_ALONE,
     Teacher,
     TeacherWatch,
+    teacher_address,
     teacher_trial,
 )
 
@@ -173,10 +174,11 @@ def refused(failure: TrialFailed) -> PreflightError:
 
 def fine_tuning(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens]) -> FineTuning:
     """Load the model that `config` names as the teacher, check that it reads the rows, and describe its fine-tuning on all of them."""
-    pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
-    columns = label_columns(pretrained.config, data.label_names, config.teacher)
+    address = teacher_address(config)
+    pretrained = load_classifier(address, config.teacher_revision, data.label_names, seed=config.teacher_seed)
+    columns = label_columns(pretrained.config, data.label_names, address)
     pretrained = freeze(pretrained.to(config.device))
-    check_forward(pretrained, tokens["train"], config.teacher)
+    check_forward(pretrained, tokens["train"], address)
     return FineTuning(config=config, data=data, tokens=tokens, pretrained=pretrained, columns=tuple(columns))
 
 

@@ -253,7 +253,7 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
         seconds=time.perf_counter() - outcome.started,
         initial_weights_sha256=materials.initial_weights_sha256(config),
-        teacher_weights_sha256=materials.teacher(config).weights_sha256,
+        teacher_weights_sha256=materials.teacher_sha256(config),
         data_sha256=materials.data(config).sha256(),
         unlabeled_sha256=texts.sha256 if texts else None,
         unlabeled_rows=len(texts) if texts else 0,

@@ -65,8 +65,11 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("tracking.entity=a/b", "tracking.entity has at most 128 characters, without / \\ # ? % : and without blanks"),
         (f"tracking.project={'p' * 129}", "tracking.project has at most 128 characters"),
         (f"tracking.tags=[{'t' * 65}]", "tracking.tags have 1 to 64 characters"),
-        ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
-        ("fixed.teacher=''", "teacher must be a text, but got ''"),
+        (
+            "fixed=3",
+            "fixed must be a mapping that names at least the teacher (teacher or teacher_file) and the data, but got 3",
+        ),
+        ("fixed.teacher=''", "teacher must be a text or null, but got ''"),
         ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
         ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
         ("search=null", "search must name at least one axis"),
@@ -154,7 +157,7 @@ def test_null_is_a_value_where_the_field_takes_it_and_else_means_not_fixed(tiny_
     path = tiny_sweep_file(fixed={"train_limit": 40})
     fixed = load_sweep(path, ["fixed.train_limit=null", "fixed.epochs=null"]).fixed
     assert fixed["train_limit"] is None and "epochs" not in fixed
-    assert "fixed.teacher is missing" in problems_of(path, "fixed.teacher=null")
+    assert "teacher and teacher_file is named must hold, but got neither" in problems_of(path, "fixed.teacher=null")
 
 
 def test_an_axis_changes_its_kind_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
@@ -204,6 +207,11 @@ def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: Wr
     assert said("fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4") == ("1 to 4 epochs", 4)
     assert said(*steps) == ("3,750 steps, evaluated 4 times", 4)
     assert said(*steps, "fixed.evaluations=1") == ("3,750 steps, evaluated 1 time", 1)
+    own = [*steps, "search.max_steps.low=500", "search.max_steps.high=3750", "search.max_steps.arms=[fine_tuned]"]
+    assert said(*own) == (
+        "distilled: 3,750 steps, evaluated 4 times; fine-tuned: 500 to 3,750 steps, evaluated 4 times",
+        4,
+    )
     searched = ["fixed.epochs=6", "search.max_steps.choices=[null,80,200]"]
     assert said(*searched) == ("6 epochs or 80 to 200 steps, evaluated 4 times", 6)
 
@@ -254,7 +262,8 @@ def test_both_ends_of_every_axis_must_make_a_trial(tiny_sweep_file: WriteSweep) 
 
 
 def test_a_missing_teacher_is_named(tiny_sweep_file: WriteSweep) -> None:
-    assert "fixed.teacher is missing" in problems_of(tiny_sweep_file(fixed={"teacher": None}))
+    found = problems_of(tiny_sweep_file(fixed={"teacher": None}))
+    assert "exactly one of teacher and teacher_file is named must hold, but got neither" in found
 
 
 def test_a_password_in_the_storage_address_is_refused_and_never_repeated(tiny_sweep_file: WriteSweep) -> None:

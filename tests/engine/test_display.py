@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from makers import make_epoch
 from rich.console import Console
-from searches import sweep_of
+from searches import AXES, sweep_of
 
+from kdsweep.config.arms import ARMS
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialStarted
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -157,6 +158,36 @@ def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls:
     assert f"{said} on fresh seeds" in file.getvalue()
 
 
+def test_the_plan_names_three_arms_and_who_searches_what() -> None:
+    file, search = io.StringIO(), {**AXES, "unlabeled_share": Axis(low=0.1, high=0.9)}
+    search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
+    sweep = sweep_of(search, trials=4, controls=2)
+    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
+    display.plan(Console(file=file, width=150), three, {})
+    said = " ".join(file.getvalue().split())
+    for words in (
+        "search alpha [0, 1] (distilled only)",
+        "search unlabeled_share [0.1, 0.9] (distilled and pseudo-labeled only)",
+        "search weight_decay {0.0, 0.1} (fine-tuned only)",
+        "4 distilled + 2 fine-tuned + 4 pseudo-labeled for val_accuracy",
+        "16 runs: the best 3 distilled, 2 fine-tuned and 3 pseudo-labeled on fresh seeds",
+    ):
+        assert words in said
+
+
+def test_lines_and_bars_of_three_arms_stand_in_one_column() -> None:
+    file, sweep = io.StringIO(), sweep_of(trials=2, controls=1)
+    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True})
+    shown = display.SweepDisplay(Console(file=file, width=150), three, dict.fromkeys(three.stages, 0))
+    for arm in ARMS:
+        shown.show(replace(TRIAL, id=TrialId(arm, 1)))
+        ended = TrialEnded(id=TrialId(arm, 1), status="complete", error=None, score=0.5, violates=(), seconds=1.0)
+        shown.show(ended)
+    assert [line.split("1  val")[0] for line in file.getvalue().splitlines()] == [
+        f"{name:>14}    " for name in ("distilled", "fine-tuned", "pseudo-labeled")
+    ]
+
+
 def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     file, sweep = io.StringIO(), replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
     steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 3750}, finalists=FinalistsConfig(top=1, seeds=2))
@@ -173,5 +204,5 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
         for done in range(20_000, 1_000_001, 20_000):
             log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
     told = log.lines()
-    assert told[0] == "tokens of 60,000/1,000,000 texts   about 7 min 50 s to go"
+    assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4

@@ -21,7 +21,7 @@ from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TextsDone, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
-from kdsweep.errors import KDSweepError, ResultsError
+from kdsweep.errors import KDSweepError, ModelError, ResultsError
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher
 from kdsweep.records.whole_sweep import read_records
@@ -143,6 +143,27 @@ def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
 
 
+def test_relations_that_some_trial_could_not_have_are_refused_before_the_teacher_and_its_steps_are_in_the_plan(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    heads = {"relation_weight": {"low": 0.0, "high": 1.0}, "relation_heads": {"choices": [4, 12]}}
+    able = {"relation_weight": {"choices": [0.0, 1.0]}, "relation_heads": {"choices": [4, 8], "when": {"relation_weight": [1.0]}}}  # fmt: skip
+    said: list[str] = []
+    for name, search in (("refused", heads), ("able", able)):
+        sweep = load_sweep(tiny_sweep_file(name, search=search))
+        folder = start_sweep(tmp_path / "results" / name, sweep)
+        console = Console(record=True, width=300, file=io.StringIO())
+        display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 1))
+        worker = Worker(sweep, folder, "me", display.show, StopRequest())
+        try:
+            worker.prepare()
+        except ModelError as error:
+            said.append(str(error))
+            assert read_teacher(teacher_folder(folder)) is None
+    assert len(said) == 1 and "width 32 and the student's 32, but got 12; these do: 1, 2, 4" in said[0]
+    assert "s, the teacher running in every step (relation_weight)" in console.export_text()
+
+
 def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
     tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +278,9 @@ def test_texts_without_labels_are_prepared_said_and_recorded(
         for word in ("really great", "so very dull", "not so funny", "quite weak", "clever yet empty")
     ]
     texts = write_rows("texts.csv", [{"text": text} for text in (*new, new[0], known, "")])
-    sweep = load_sweep(tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0}))
+    sweep = load_sweep(
+        tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0, "sampler": "random"})
+    )
     folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
     console = Console(record=True, width=300, file=io.StringIO())
     display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))

@@ -22,6 +22,7 @@ from makers import (
     make_teacher,
     make_trial,
     page_of,
+    row_of,
     sweep_of,
 )
 
@@ -33,6 +34,7 @@ from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
+from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting import write
 from kdsweep.reporting.build import build_report
@@ -60,6 +62,17 @@ def written(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(full, tmp_path_factory.mktemp("written") / "s")
     write.write_report(folder)
     return folder
+
+
+def test_a_cell_is_empty_where_a_field_was_not_searched() -> None:
+    search = {"temperature": Axis(low=1.0, high=8.0, when={"soft_loss": ("kl",)})}
+    sweep = sweep_of({**search, "soft_loss": Axis(choices=("kl", "mse"))})
+    points = ({"soft_loss": "kl", "temperature": 4.0}, {"soft_loss": "mse"})
+    trials = tuple(row_of(sweep, "distilled", n, point, 0.9 - 0.1 * n) for n, point in enumerate(points))
+    rows = leaderboard.leaderboard(SweepRecords(folder=Path("s"), sweep=sweep, teacher=None, trials=trials))
+    assert [row.searched["temperature"] for row in rows] == [4.0, None]
+    table = csv.DictReader(leaderboard.leaderboard_csv(rows, tuple(sweep.search)).splitlines())
+    assert [line["temperature"] for line in table] == ["4.0", ""]
 
 
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:

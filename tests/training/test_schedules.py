@@ -69,7 +69,7 @@ def test_what_does_not_move_is_a_number_and_in_no_column(tiny_config: Config, ma
 def test_a_training_cut_off_on_its_way_ends_with_the_same_bits(
     tiny_config: Config, materials: Materials, tmp_path: Path
 ) -> None:
-    config, stop = tiny_config(epochs=2, **MOVING, label_smoothing=0.1), StopRequest()
+    config, stop = tiny_config(max_steps=6, evaluations=3, **MOVING, label_smoothing=0.1), StopRequest()
     whole = train(config, materials)
     keep = Checkpointing(every_seconds=0.0, stop=stop).of(tmp_path, "x")
 

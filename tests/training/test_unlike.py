@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import TrialConfig
+from kdsweep.training import joined
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
 from kdsweep.training.preflight import check_inputs, preflight
 from kdsweep.training.shared import Materials
@@ -36,14 +38,19 @@ def test_texts_of_the_same_kind_are_not_remarked_on(tiny_config: Config) -> None
     assert check_inputs(materials, [config], largest_batch=1, splits=["train", "validation"]) == []
 
 
-def test_texts_of_another_kind_are_remarked_on(tiny_config: Config, write_rows: Callable[..., Path]) -> None:
+def test_texts_of_another_kind_are_remarked_on(
+    tiny_config: Config, write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = joined.teacher_targets  # the tiny teacher is sure of everything
+    flat: Callable[..., Any] = lambda *of: {name: values / 100 for name, values in told(*of).items()}
+    monkeypatch.setattr(joined, "teacher_targets", flat)
     texts = write_rows("texts.csv", [{"text": f"seven unheard words of physics the {number}"} for number in range(60)])
     config, materials = tiny_config(unlabeled_file=str(texts)), Materials()
     (pieces,) = check_inputs(materials, [config], largest_batch=1, splits=["train", "validation"])
     assert pieces.startswith("the texts without labels look like another language or domain: 7")
     (domain,) = preflight(materials, config, StudyConfig())
     assert domain.startswith(
-        "the texts without labels look like another domain: the teacher is less sure of them, with a"
+        "the texts without labels look like another domain: the teacher is less sure of them, with a mean confidence of 51."
     )
 
 

@@ -28,7 +28,7 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         return missing(name, title, "No trial with a measured cost is complete yet.")
     costs = [short(factor * getattr(trial.result, field)) for trial in known]
     points = list(zip(costs, heights(known, records.sweep), strict=True))
-    teacher = teacher_score(records)
+    teacher = teacher_score(records) if records.teacher and not records.teacher.is_file else None  # a file has no cost
     if records.teacher and teacher is not None:
         points.append((short(factor * getattr(records.teacher, field)), short(scale(metric) * teacher)))
     plot = new_plot(height=300, x_title=unit, y_title=score_title(metric))
