@@ -207,6 +207,11 @@ def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: Wr
     assert said("fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4") == ("1 to 4 epochs", 4)
     assert said(*steps) == ("3,750 steps, evaluated 4 times", 4)
     assert said(*steps, "fixed.evaluations=1") == ("3,750 steps, evaluated 1 time", 1)
+    own = [*steps, "search.max_steps.low=500", "search.max_steps.high=3750", "search.max_steps.arms=[fine_tuned]"]
+    assert said(*own) == (
+        "distilled: 3,750 steps, evaluated 4 times; fine-tuned: 500 to 3,750 steps, evaluated 4 times",
+        4,
+    )
     searched = ["fixed.epochs=6", "search.max_steps.choices=[null,80,200]"]
     assert said(*searched) == ("6 epochs or 80 to 200 steps, evaluated 4 times", 6)
 
