@@ -108,14 +108,17 @@ def rerun(
 def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -> None:
     """Check the hashes of data, then of models, the cheapest first; not those of a teacher fine-tuned on a GPU, whose bits always differ."""
     look: dict[str, Callable[[], str]] = {"data_sha256": lambda: materials.data(config).sha256()}
+    if config.has_unlabeled:
+        look["unlabeled_sha256"] = lambda: materials.unlabeled(config).sha256
     if config.device == "cpu" or not config.teacher_epochs:
-        look["teacher_weights_sha256"] = lambda: materials.teacher(config).weights_sha256
+        look["teacher_weights_sha256"] = lambda: materials.teacher_sha256(config)
         look["initial_weights_sha256"] = lambda: materials.initial_weights_sha256(config)
     named = {"data_sha256": "rows", "teacher_weights_sha256": "teacher", "initial_weights_sha256": "initial student"}
+    named["unlabeled_sha256"] = "texts without labels"
     for name, found in look.items():
         before = getattr(recorded, name)
         if before is not None and (now := found()) != before:
-            fine_tuned = config.teacher_epochs and name != "data_sha256"
+            fine_tuned = config.teacher_epochs and name in ("teacher_weights_sha256", "initial_weights_sha256")
             raise ResultsError(
                 f"with --set, the {named[name]} must be what the trial met, {name} {before}, but got {now}"
                 + (
@@ -139,7 +142,7 @@ def print_receipt(console: Console, found: Receipt) -> None:
     for old in found.recorded:
         for name, value in old.measured().items():
             if name not in ("epoch", "step") and old.epoch in ran:
-                now = ran[old.epoch][name]
+                now = ran[old.epoch].get(name)
                 table.add_row(f"epoch {old.epoch}", name, repr(value), repr(now), _sign(now == value))
     for each in found.compared:
         sides = [side[:19] if each.what == "weights" else side for side in (each.recorded, each.again)]
@@ -172,10 +175,10 @@ examples:
                                                                one from another machine, whose files lie elsewhere here
 
 A trial's folder is enough: it may be copied without its sweep, as trials/0007. --set moves data and models only (dataset,
-train_file, validation_file, test_file, teacher, student); rows and weights there must be those that the record names by
-their hashes, or nothing is trained. Where config.yaml was edited after the run, the edited config is run, and every edit is
-listed before training and in the receipt. For a finalist that was tested, the student trained again is measured on the test
-split too; this chooses nothing.
+train_file, validation_file, test_file, unlabeled_file, teacher, teacher_file, student, student_body); rows, weights and numbers
+there must be those that the record names by their hashes, or nothing is trained. Where config.yaml was edited after the run, the
+edited config is run, and every edit is listed before training and in the receipt. For a finalist that was tested, the student
+trained again is measured on the test split too; this chooses nothing.
 
 exit codes: 0 identical or within tolerance, 1 different, 2 could not run
 """

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdsweep.config.sweep import ARM_NAMES, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.reading import TrialRow, read_steps, read_trial
@@ -16,6 +17,8 @@ from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, Tri
 if TYPE_CHECKING:
     import pandas
 
+    from kdsweep.analysis.secondary import Secondary
+    from kdsweep.analysis.two_arms import FinalComparison
     from kdsweep.reporting.answers import Verdict
 
 Place = str | os.PathLike[str]
@@ -34,7 +37,7 @@ class Trial:
 
     folder: Path
     arm: Arm
-    """`distilled` or `fine_tuned`."""
+    """`distilled`, `fine_tuned` or `pseudo_labeled`."""
     number: int
     """The trial's number in its arm, from 0."""
     seed: int | None
@@ -144,7 +147,7 @@ class Results:
         raise ResultsError(f"{self._folder} has no {ARM_NAMES[arm]} {what}; it has {listed or 'none'}")
 
     def trials(self) -> "pandas.DataFrame":
-        """Return the leaderboard, best first, both arms: rank, arm, trial, status, the searched fields, metrics, cost, seconds, W&B's page.
+        """Return the leaderboard, best first, all arms: rank, arm, trial, status, the searched fields, metrics, cost, seconds, W&B's page.
 
         Trials without rank (infeasible, pruned, failed, duplicate, unfinished) follow, with their reason. The columns are those of
         leaderboard.csv, which `kdsweep.analysis.leaderboard` explains.
@@ -163,7 +166,7 @@ class Results:
         return self.trial(number, arm, seed=seed).epochs()
 
     def finalists(self) -> "pandas.DataFrame":
-        """Return the best configurations of both arms on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
+        """Return the best configurations of each arm on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
 
         search_score and confirmed_score are `study.metric` in the search and its mean over the fresh seeds; test_accuracy and the
         like are means on the test split, missing without one. `compared` tells whether the verdict counts it.
@@ -184,6 +187,30 @@ class Results:
         left = [name for name in searched if name not in known]
         scores = ["search_score", "confirmed_score", *(f"test_{name}" for name in TEST_MEANS), "compared"]
         return _frame(records, ["rank", "arm", "trial", "seeds", *left, *scores])
+
+    def comparisons(self) -> "pandas.DataFrame":
+        """Return the finalists' comparisons, the primary one first: what is compared, word, difference, its 95 % interval, p-value.
+
+        difference, low and high are of accuracies, in [-1, 1]. `adjusted_p` is the p-value of a secondary comparison after Holm's correction,
+        by which its word is; it is missing for the primary one. Empty before both arms have finalists.
+        """
+        finals = self._read.finals
+        known: list[tuple[str, FinalComparison, Secondary | None]] = []
+        if finals and finals.primary:
+            known.append(("distilled finalists against fine-tuned ones", finals.primary, None))
+        known += [(each.what, each.comparison, each) for each in (finals.secondary if finals else ())]
+        names = ("rows", "difference", "low", "high", "p_value")
+        records = [
+            {
+                "comparison": what,
+                "primary": second is None,
+                "word": second.word if second else found.word,
+                **{name: getattr(found, name) for name in names},
+                "adjusted_p": second.adjusted_p if second else None,
+            }
+            for what, found, second in known
+        ]
+        return _frame(records, ["comparison", "primary", "word", *names, "adjusted_p"])
 
     def write_report(self) -> Path:
         """Write page, Markdown, CSV and JSON of the current records into the folder, as `kdsweep report` does; return the page's path."""

@@ -25,7 +25,8 @@ examples:
   python -m kdsweep.run sweeps/T_alpha.yaml fixed.epochs=null search.epochs.low=1 search.epochs.high=4    search what was fixed
   python -m kdsweep.run sweeps/T_alpha.yaml search.batch_size=null fixed.batch_size=32                    fix what was searched
 
-A sweep trains students on two arms: distilled (all axes) and fine-tuned (alpha 0, the control). alpha weighs the SOFT term:
+A sweep trains students on two arms: distilled (all axes) and fine-tuned (alpha 0, the control); where it has texts without
+labels on a third one, pseudo-labeled (the same texts with the teacher's hard labels). alpha weighs the SOFT term:
 L = alpha * T^2 * KL(teacher_T || student_T) + (1 - alpha) * CE. Results go to results/NAME (KDSWEEP_RESULTS moves it),
 downloads and teachers to ~/.cache/kdsweep (KDSWEEP_CACHE moves it). study.trials is a total, so raising it adds trials to a
 finished sweep.

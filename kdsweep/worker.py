@@ -17,7 +17,7 @@ from typing import get_args
 from rich.console import Console
 
 from kdsweep.config.shipped_sweeps import find_sweep
-from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
@@ -42,15 +42,17 @@ def pipe_to(descriptor: int) -> Send:
     return send
 
 
-def _supervised(sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None) -> int:
-    """Run trials, report events to a parent process and stop with it; return the exit code."""
+def _supervised(
+    sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None, *, folds_alone: bool
+) -> int:
+    """Run trials (or fine-tune teachers of folds alone), report events to a parent process and stop with it; return the exit code."""
     send = pipe_to(descriptor)
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, which decides
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
-        run_worker(sweep, owner, send, stop, mode)
+        run_worker(sweep, owner, send, stop, mode, folds_alone=folds_alone)
     except Interrupted:
         return 130
     except KDSweepError as error:
@@ -73,7 +75,7 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
     try:
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
-        with SweepDisplay(Console(), sweep, dict.fromkeys(STAGES, 0)) as display:
+        with SweepDisplay(Console(), sweep, dict.fromkeys(sweep.stages, 0)) as display:
             run_worker(sweep, owner, display.show, stop)
     except Interrupted:
         print("Stopped; the running trial is checkpointed and goes on wherever it is taken next.", file=sys.stderr)
@@ -104,6 +106,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override any key of the file")
     parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tracking", choices=get_args(Resolved), help=argparse.SUPPRESS)
+    parser.add_argument("--folds-alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(arguments)
     bound_spinning()
@@ -112,7 +115,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
     try:
         sweep = load_sweep(find_sweep(options.file), options.overrides)
         if options.events is not None:
-            return _supervised(sweep, options.owner, options.events, stop, options.tracking)
+            known = options.tracking
+            return _supervised(sweep, options.owner, options.events, stop, known, folds_alone=options.folds_alone)
         return _alone(sweep, options.owner, stop)
     except KDSweepError as error:
         print(error, file=sys.stderr)

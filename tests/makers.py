@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.config.sweep import Arm, Axis, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TeacherResult, TrialResult
@@ -111,9 +113,9 @@ def make_predictions(folder: Path, arm: Arm, trial: int, right: np.ndarray) -> N
     TrialFolder(trial_folder(folder, TrialId(arm, trial))).write_predictions(right.astype(np.int64))
 
 
-def make_full(folder: Path, *, gain: int = 20) -> SweepConfig:
+def make_full(folder: Path, *, gain: int = 20, **fixed: Any) -> SweepConfig:
     """Two complete trials an arm and one of each other kind; distilling alone is right on `gain` rows more."""
-    sweep = make_sweep(folder)
+    sweep = make_sweep(folder, **fixed)
     make_teacher(folder)
     point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
     tuned = np.arange(ROWS) < 150
@@ -122,6 +124,10 @@ def make_full(folder: Path, *, gain: int = 20) -> SweepConfig:
         make_predictions(folder, "distilled", trial, right)
         make_trial(folder, sweep, "fine_tuned", trial, point, float(tuned.mean()) - 0.1 * trial)
         make_predictions(folder, "fine_tuned", trial, tuned)
+    for trial in (0, 1) if "pseudo_labeled" in sweep.arms else ():
+        right = np.arange(ROWS) < 150 + gain // 2 - 20 * trial
+        make_trial(folder, sweep, "pseudo_labeled", trial, point, float(right.mean()))
+        make_predictions(folder, "pseudo_labeled", trial, right)
     pruned = {"status": "pruned", "error": "below the median at epoch 1", "epochs": 1}
     make_trial(folder, sweep, "distilled", 2, point, 0.99, **pruned)
     make_trial(folder, sweep, "distilled", 3, point, 0.0, status="failed", error="a nan", val_accuracy=None, epochs=0)
@@ -158,7 +164,7 @@ def make_finalist(
     round_: int = 1,
 ) -> None:
     """A finalist that is right on about `share` of the rows, a few of them by the seed's luck."""
-    rng = np.random.default_rng([seed, trial, arm == "distilled"])
+    rng = np.random.default_rng([seed, trial, {"fine_tuned": 0, "distilled": 1, "pseudo_labeled": 2}[arm]])
     point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32, "seed": seed}
     config = sweep.trial(arm, point)
     there = TrialFolder(trial_folder(folder, TrialId(arm, trial, seed)))
@@ -179,14 +185,18 @@ def make_finalist(
     there.finish(TrialResult(**values))
 
 
-def make_finals(folder: Path, distilled: float, fine_tuned: float, **options: Any) -> SweepConfig:
-    """Two finalists an arm on three seeds."""
-    sweep = make_full(folder)
+def make_finals(
+    folder: Path, distilled: float, fine_tuned: float, pseudo_labeled: float | None = None, **options: Any
+) -> SweepConfig:
+    """Two finalists an arm on three seeds; the third arm only where it has a share of right rows too."""
+    sweep = make_full(folder) if pseudo_labeled is None else make_full(folder, unlabeled_file="more.csv")
     make_teacher_tested(folder, 0.9)
     for trial in (0, 1):
         for seed in (1, 2, 3):
             make_finalist(folder, sweep, "distilled", trial, seed, distilled - 0.004 * trial, **options)
             make_finalist(folder, sweep, "fine_tuned", trial, seed, fine_tuned - 0.004 * trial, **options)
+            if pseudo_labeled is not None:
+                make_finalist(folder, sweep, "pseudo_labeled", trial, seed, pseudo_labeled - 0.004 * trial, **options)
     return sweep
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult

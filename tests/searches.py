@@ -6,7 +6,8 @@ from typing import Any
 
 import optuna
 
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
 from kdsweep.errors import TrialFailed
 from kdsweep.records.schema import Status, missing_result
 from kdsweep.search.studies import Assignment, Studies

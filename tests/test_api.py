@@ -38,6 +38,7 @@ SIGNATURES = {
     "Results.steps": "(self, number, arm='distilled', *, seed=None)",
     "Results.epochs": "(self, number, arm='distilled', *, seed=None)",
     "Results.finalists": "(self)",
+    "Results.comparisons": "(self)",
     "Results.write_report": "(self)",
     "Trial.steps": "(self)",
     "Trial.epochs": "(self)",
@@ -210,7 +211,7 @@ def test_epochs_and_steps_of_one_trial_by_arm_and_number(results: kdsweep.Result
     assert len(results.steps(0, "fine_tuned")) == 0 and "L_soft" in results.steps(0, "fine_tuned").columns
     with pytest.raises(ResultsError, match="has no distilled trial 99; it has 0, 1, 2, 3"):
         results.steps(99)
-    with pytest.raises(ResultsError, match="an arm is distilled or fine_tuned, but got 'tuned'"):
+    with pytest.raises(ResultsError, match="an arm is distilled or fine_tuned or pseudo_labeled, but got 'tuned'"):
         results.steps(0, "tuned")  # type: ignore[arg-type]
     with pytest.raises(ResultsError, match="has no distilled finalist 0 with seed 9; it has 0 seed 1"):
         results.trial(0, seed=9)

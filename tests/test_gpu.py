@@ -35,6 +35,8 @@ from kdsweep.training.trial import Slot, Watch, run_trial
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 Config = Callable[..., TrialConfig]
+RELATED = {"relation_weight": 0.5, "relation_heads": 4}
+"""A loss for which the teacher runs in every step."""
 
 
 @pytest.fixture
@@ -58,7 +60,9 @@ def train(config: TrialConfig, materials: Materials, *, dropout: float | None = 
         if isinstance(module, torch.nn.Dropout) and dropout is not None:
             module.p = dropout
     steps: list[StepMetrics] = []
-    training, _ = distill(student, rows, validation, config, on_steps=steps.extend, on_epoch=lambda _: False)
+    teacher = materials.online_teacher(config) if config.relation_weight else None
+    watch: Any = {"on_steps": steps.extend, "on_epoch": lambda _: False}
+    training, _ = distill(student, rows, validation, config, teacher=teacher, **watch)
     return training, [step.L_total for step in steps]
 
 
@@ -68,8 +72,13 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in named if not name.endswith("k_lin.bias")}
 
 
-def test_float32_gives_the_numbers_of_a_cpu(tiny_config: Config, replays: list[int]) -> None:
-    config = tiny_config(epochs=3)
+@pytest.mark.parametrize(
+    "extra",
+    [{}, RELATED, {"temperature": 8.0, "temperature_end": 1.0, "alpha": 0.0, "alpha_end": 1.0}],
+    ids=["plain", "related", "scheduled"],
+)
+def test_float32_gives_the_numbers_of_a_cpu(extra: dict[str, Any], tiny_config: Config, replays: list[int]) -> None:
+    config = tiny_config(epochs=3, **extra)
     (here, losses), (there, on_gpu) = (
         train(replace(config, device=device), Materials(), dropout=0.0) for device in ("cpu", "cuda")
     )
@@ -81,11 +90,16 @@ def test_float32_gives_the_numbers_of_a_cpu(tiny_config: Config, replays: list[i
         assert other.val_accuracy == mine.val_accuracy and other.val_loss == pytest.approx(mine.val_loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("extra", [{}, RELATED], ids=["plain", "related"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_graphs_train_what_single_launches_train_dropout_included(
-    precision: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch, replays: list[int]
+    precision: str,
+    extra: dict[str, Any],
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    replays: list[int],
 ) -> None:
-    config, materials = tiny_config(epochs=3, device="cuda", precision=precision), Materials()
+    config, materials = tiny_config(epochs=3, device="cuda", precision=precision, **extra), Materials()
     recorded, losses = train(config, materials)
     assert len(replays) > len(losses) // 2
     monkeypatch.setattr(loop, "_can_be_recorded", lambda *_: False)
@@ -119,18 +133,20 @@ def test_bfloat16_gradients_are_those_of_autocast(tiny_config: Config) -> None:
             assert (plain - ours).norm() < 0.05 * plain.norm(), name
 
 
-def test_no_step_waits_for_the_gpu(tiny_config: Config) -> None:
+@pytest.mark.parametrize("extra", [{}, RELATED], ids=["plain", "related"])
+def test_no_step_waits_for_the_gpu(extra: dict[str, Any], tiny_config: Config) -> None:
     materials = Materials()
 
     def waits(epochs: int, batch_size: int) -> int:
-        config = tiny_config(epochs=epochs, batch_size=batch_size, device="cuda")
+        config = tiny_config(epochs=epochs, batch_size=batch_size, device="cuda", **extra)
         rows, validation = materials.rows(config)
-        student = materials.student(config)
+        student, teacher = materials.student(config), materials.online_teacher(config) if extra else None
         told: list[Any] = []
+        watch: Any = {"on_steps": told.extend, "on_epoch": lambda _: False}
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            distill(student, rows, validation, config, on_steps=told.extend, on_epoch=lambda _: False)
+            distill(student, rows, validation, config, teacher=teacher, **watch)
             torch.cuda.set_sync_debug_mode("default")
         return sum("synchronizing" in str(warning.message) for warning in caught)
 
@@ -152,10 +168,11 @@ def trial(config: TrialConfig, folder: Path, materials: Materials, stop_at: int 
     return read_trial(folder)
 
 
-def test_a_trial_gives_its_memory_back(tiny_config: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [{}, RELATED], ids=["plain", "related"])
+def test_a_trial_gives_its_memory_back(extra: dict[str, Any], tiny_config: Config, tmp_path: Path) -> None:
     materials, kept = Materials(), []
     for number in range(4):
-        trial(tiny_config(device="cuda", epochs=2), tmp_path / "trials" / f"{number:04}", materials)
+        trial(tiny_config(device="cuda", epochs=2, **extra), tmp_path / "trials" / f"{number:04}", materials)
         kept.append(torch.cuda.memory_allocated())
     assert kept[1] == kept[2] == kept[3]
 

@@ -231,7 +231,8 @@ import sys
 from pathlib import Path
 from kdsweep.records.schema import missing_result
 from kdsweep.search.studies import Studies
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
 from dataclasses import replace
 
 folder, storage, owner = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]

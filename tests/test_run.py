@@ -16,7 +16,8 @@ from rich.console import Console
 from searches import run_next, sweep_of
 
 import kdsweep
-from kdsweep.config.sweep import STAGES, Axis, StudyConfig, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import StudyConfig, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
@@ -80,7 +81,7 @@ def test_workers_that_the_search_lets_wait_are_told(study: dict[str, Any], worke
 
 def test_a_worker_that_comes_too_late_for_a_trial_is_sent_home(memory: Path) -> None:
     sweep = sweep_of(trials=1)
-    studies, display = Studies(sweep, memory), SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(STAGES, 0))
+    studies, display = Studies(sweep, memory), SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(sweep.stages, 0))
     supervisor = Supervisor(sweep, memory, studies, display, workers=2, devices=[])
     line = [sys.executable, "-c", "import time; time.sleep(60)"]
     late, busy = (WorkerProcess(place=place, owner=f"w{place}", process=subprocess.Popen(line)) for place in range(2))

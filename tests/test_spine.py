@@ -28,8 +28,14 @@ from kdsweep.training import state
 from kdsweep.training.objective import Inputs, Objective, objective_of
 
 SEARCH = {
-    "temperature": {"low": 1.0, "high": 8.0, "log": True},
+    "temperature": {"low": 1.0, "high": 8.0, "log": True, "when": {"soft_loss": ["kl"]}},
+    "temperature_end": {"low": 1.0, "high": 8.0},
     "alpha": {"low": 0.0, "high": 1.0},
+    "alpha_end": {"low": 0.0, "high": 1.0},
+    "soft_loss": {"choices": ["kl", "mse"]},
+    "label_smoothing": {"low": 0.0, "high": 0.2},
+    "relation_weight": {"low": 0.1, "high": 1.0},
+    "relation_heads": {"choices": [2, 4]},
     "learning_rate": {"low": 5e-4, "high": 2e-3, "log": True},
     "batch_size": {"choices": [8, 16]},
     "epochs": {"low": 1, "high": 2},
@@ -37,6 +43,7 @@ SEARCH = {
     "student_layers": {"choices": [2, [0, 2]]},
 }
 LAYERS: list[Any] = [[0, 2], 2]
+LOSSES = ["kl", "mse"]
 """What the first trials try; the other fields are the sampler's."""
 
 
@@ -53,7 +60,7 @@ class Consumers:
         self.used.append(used)
 
         def loss(batch: Inputs) -> Any:
-            used.update(real.loss.keywords, batch_size=max(len(batch.labels), used["batch_size"]))
+            used.update(told(real.loss), batch_size=max(len(batch.labels), used["batch_size"]))
             return real.loss(batch)
 
         return replace(real, loss=loss)
@@ -62,6 +69,11 @@ class Consumers:
         """Torch's, after a note of what it is given."""
         self.used[-1].update(learning_rate=lr, weight_decay=groups[0]["weight_decay"])
         return torch.optim.AdamW(groups, lr=lr, **options)
+
+
+def told(loss: Any) -> dict[str, Any]:
+    """The keywords of a loss, and those of the loss inside it."""
+    return {name: value for inner in loss.args for name, value in told(inner).items()} | loss.keywords
 
 
 def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Event]) -> None:
@@ -77,7 +89,7 @@ def work(sweep: SweepConfig, folder: Path, consumers: Consumers, events: list[Ev
 def sampled(folder: Path, name: str) -> list[dict[str, Any]]:
     """Every distilled trial's values in Optuna's own database, read by Optuna alone."""
     study = optuna.load_study(study_name=f"{name}-distilled", storage=f"sqlite:///{study_path(folder)}")
-    decoded = lambda value: tuple(json.loads(value)) if isinstance(value, str) else value
+    decoded = lambda value: tuple(json.loads(value)) if str(value).startswith("[") else value
     return [{name: decoded(value) for name, value in trial.params.items()} for trial in study.get_trials()]
 
 
@@ -95,7 +107,7 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         search=SEARCH,
         fixed={"batch_size": None, "epochs": None, "student_layers": None},
         study={"trials": 1, "controls": 0, "keep_students": 2},
-        enqueue=[{"student_layers": layers} for layers in LAYERS],
+        enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
         tracking={"mode": "offline"},
     )
     first = load_sweep(made_by_hand)
@@ -114,7 +126,9 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
     ] == LAYERS
     assert len(proposed) == len(consumers.used) == len(ranked) == 2
     for number, params in enumerate(proposed):
-        assert set(params) == set(SEARCH) and shown[number] == params
+        idle = {"temperature"} if params["soft_loss"] == "mse" else set()
+        assert set(params) == set(SEARCH) - idle and shown[number] == params
+        assert [ranked[number][name] for name in idle] == [None] * len(idle)
         check_spine(params, consumers.used[number], trial_folder(folder, TrialId("distilled", number)), ranked[number])
 
 

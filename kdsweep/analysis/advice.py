@@ -15,7 +15,10 @@ from scipy.stats import rankdata
 
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import difference_text, score
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Axis, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.axis import Axis
+from kdsweep.config.conditions import condition_text
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import NUMBERS
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow
@@ -53,16 +56,16 @@ class Advice:
 
 
 def advice(records: SweepRecords) -> tuple[Advice, ...]:
-    """Return the advice about both arms' axes, edges before flat axes; an arm with fewer than `FEWEST_TRIALS` complete trials gives none."""
+    """Return the advice about every arm's axes, edges before flat axes; an arm with fewer than `FEWEST_TRIALS` complete trials gives none."""
     found: list[Advice] = []
     sweep = records.sweep
-    for arm in ARMS:
+    for arm in sweep.arms:
         trials = [trial for trial in ranked(records.trials, sweep) if trial.arm == arm]
         if len(trials) >= FEWEST_TRIALS:
             for name, axis in sweep.axes(arm).items():
                 able = [trial for trial in trials if axis.applies(vars(trial.config))]
                 if len(able) >= FEWEST_TRIALS:
-                    found += [item for item in (_edge(able, arm, name, axis), _flat(able, sweep, name)) if item]
+                    found += [item for item in (_edge(able, arm, name, axis), _flat(able, sweep, name, axis)) if item]
     return tuple(sorted(found, key=lambda item: item.kind))
 
 
@@ -75,7 +78,7 @@ def _edge(trials: Sequence[TrialRow], arm: Arm, name: str, axis: Axis) -> Advice
     if end is None:
         return None
     way = "upward" if end == "high" else "downward"
-    where = f"The best {_agreeing(axis)} of {len(trials)} complete {ARM_NAMES[arm]} trials all lie {_place(axis, end)}"
+    where = f"The best {_agreeing(axis)} of {_these(trials, axis)} all lie {_place(axis, end)}"
     if _can_go_on(trials[0], name, axis, end):
         return Advice(kind="edge", arm=arm, name=name, short=f"widen {name} {way}", why=f"{where}.")
     return Advice(kind="edge", arm=arm, name=name, short=f"{name} is best at its end", why=f"{where}, its limit.")
@@ -99,6 +102,12 @@ def edge_hit(values: Sequence[Any], axis: Axis) -> Literal["low", "high"] | None
         shares = [_share(value, axis) for value in best]
         at_low, at_high = [share <= EDGE for share in shares], [share >= 1 - EDGE for share in shares]
     return "low" if all(at_low) else "high" if all(at_high) else None
+
+
+def _these(trials: Sequence[TrialRow], axis: Axis) -> str:
+    """Return which trials of one arm an axis was judged by: those in which its condition holds."""
+    where = f" where {condition_text(axis.when)}" if axis.when else ""
+    return f"{len(trials)} complete {ARM_NAMES[trials[0].arm]} trials{where}"
 
 
 def _agreeing(axis: Axis) -> int:
@@ -141,7 +150,7 @@ def _can_go_on(trial: TrialRow, name: str, axis: Axis, end: Literal["low", "high
 # Flat axes -----------------------------------------------------------------------------------------------------------
 
 
-def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str) -> Advice | None:
+def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, axis: Axis) -> Advice | None:
     arm, metric = trials[0].arm, sweep.study.metric
     values = [getattr(trial.config, name) for trial in trials]
     if len(set(values)) < 2:
@@ -152,13 +161,13 @@ def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str) -> Advice |
     if p_value < FLAT_P or least is None:
         return None
     if len(set(scores)) == 1:
-        why = f"All {len(trials)} complete {ARM_NAMES[arm]} trials have the same {metric}."
+        why = f"All {_these(trials, axis)} have the same {metric}."
         return Advice(kind="flat", arm=arm, name=name, short=f"{len(trials)} trials show no effect of {name}", why=why)
     missed = difference_text(metric, span(values, least) * float(np.std(scores, ddof=1)))
     straight, apart = "from one end to the other in a straight line", "between the commonest value and the others"
     shape = straight if _is_ordered(values) else apart
     why = (
-        f"It explains {100 * share:.0f} % of the order of {len(trials)} complete {ARM_NAMES[arm]} trials; shuffled values explain as much "
+        f"It explains {100 * share:.0f} % of the order of {_these(trials, axis)}; shuffled values explain as much "
         f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with a chance of {100 * CHANCE:.0f} % if it makes "
         f"{100 * least:.0f} % of the variance of their {metric}, here about {missed} {shape} (simulated); a smaller one, or one that "
         "other axes hide, may be there."

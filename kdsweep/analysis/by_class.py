@@ -12,7 +12,7 @@ from kdsweep.analysis.finalists import Finals, SplitName, titled
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import Row, best
 from kdsweep.analysis.metrics import confusion
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm
+from kdsweep.config.arms import ARM_NAMES, ARMS, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.whole_sweep import SweepRecords
 

@@ -1,7 +1,7 @@
 """Hold the finalists, confirmed on fresh seeds, and the verdicts about them; `read_finals.py` computes both from the records."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import numpy as np
 from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.two_arms import FinalComparison
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import ARM_NAMES, THIRD, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
 
@@ -39,12 +39,15 @@ class Finalist:
     """`study.metric` of its trial in the search; the confirmed score where that trial's result is missing."""
     confirmed_score: float
     """Mean of `study.metric` over the fresh seeds."""
+    factor: float
+    """How many times as long as its trial in the search it was trained; 1 where that trial's record is missing."""
     tests: tuple[FinalTest, ...]
     """Results on the test split, by seed; empty where there is none."""
 
     def mean(self, name: str) -> float | None:
-        """Return the mean over seeds of metric `name` on the test split; None where no run was tested."""
-        return float(np.mean([getattr(test, name) for test in self.tests])) if self.tests else None
+        """Return the mean over seeds of metric `name` on the test split; None where no run was tested, or it could not be measured."""
+        values = [value for test in self.tests if (value := getattr(test, name)) is not None]
+        return float(np.mean(values)) if values else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,10 @@ class Finals:
     """The distilled finalists against the fine-tuned ones; None while an arm has none."""
     secondary: tuple[Secondary, ...]
     ratio: Estimate | None
-    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, or an arm has one seed."""
+    """Share of the gap between fine-tuning and the teacher that distilling closes; None: undefined, an arm has one seed, or the teacher is
+    not known on the split."""
     shrinkage: Estimate | None
-    """Mean over the finalists of search score minus confirmed score; None below two finalists."""
+    """Mean over the finalists of search score minus confirmed score; None below two finalists, and where they were trained longer."""
     detectable: float | None
     """The true difference that the primary comparison would have called better with a chance of 80 %; None: no comparison, or one seed."""
     opened: tuple[str, ...]
@@ -81,6 +85,10 @@ class Finals:
         """Return the finalist of an arm that is best on validation over the fresh seeds; None where the arm has none."""
         return next((row for row in self.best_first if row.arm == arm), None)
 
+    def between(self, arm: Arm, baseline: Arm) -> Secondary | None:
+        """Return the secondary comparison of two arms' finalists; None where there is none."""
+        return next((each for each in self.secondary if each.arms == (arm, baseline)), None)
+
     def folders(self, arm: Arm) -> tuple[str, ...]:
         """Return the folders, relative to the results folder, of an arm's runs that the primary comparison counts."""
         runs = [run for row in self.rows if row.arm == arm and row.compared for run in row.runs]
@@ -88,13 +96,13 @@ class Finals:
 
     @property
     def chosen(self) -> Finalist:
-        """Return the configuration to ship by quality alone: of both arms, the best on validation over the fresh seeds."""
+        """Return the configuration to ship by quality alone: of all arms, the best on validation over the fresh seeds."""
         return self.best_first[0]
 
 
 def titled(finalist: Finalist) -> str:
     """Name a finalist by arm and trial: `distilled 7`."""
-    return f"{'fine-tuned' if finalist.arm == 'fine_tuned' else 'distilled'} {finalist.trial}"
+    return f"{ARM_NAMES[finalist.arm]} {finalist.trial}"
 
 
 def finals_json(finals: Finals) -> dict[str, Any]:
@@ -122,5 +130,21 @@ def finals_json(finals: Finals) -> dict[str, Any]:
     }
 
 
+def third_arm_json(arms: Collection[Arm], finals: Finals | None) -> dict[str, Any]:
+    """Return the third arm's part of the verdict, each comparison None before it is possible; empty where the sweep's `arms` are two."""
+    facts = ("rows", "difference", "low", "high", "p_value", "one_seed")
+    told = {pair: finals.between(*pair) if finals else None for pair in THIRD if set(pair) <= set(arms)}
+    return {
+        f"{arm}_against_{baseline}": each
+        and {
+            "word": each.word,
+            "adjusted_p": each.adjusted_p,
+            **{name: getattr(each.comparison, name) for name in facts},
+        }
+        for (arm, baseline), each in told.items()
+    }
+
+
 def _corrected(each: Secondary) -> dict[str, Any]:
-    return {"what": each.what, "adjusted_p": each.adjusted_p, "word": each.word}
+    arms = {"arms": list(each.arms)} if each.arms else {}
+    return {"what": each.what, **arms, "adjusted_p": each.adjusted_p, "word": each.word}

@@ -1,7 +1,9 @@
 """Write numbers as words for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from kdsweep.records.schema import TeacherResult
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -38,10 +40,41 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def enumerated(words: Sequence[str]) -> str:
+    """Write words one after the other: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+_DROPPED = {
+    "empty": "empty",
+    "duplicates": "given twice",
+    "labelled": "of labelled training rows",
+    "held_out": "of validation or test rows",
+    "untaught": "without numbers in teacher_file",
+}
+"""Why texts without labels are left out, by the name of their count."""
+
+
+def dropped_texts(dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels were left out and why: `3 empty, 5 of validation or test rows`; `none`."""
+    return ", ".join(f"{count:,} {_DROPPED[name]}" for name, count in dropped.items() if count) or "none"
+
+
+def unlabeled(texts: int, dropped: Mapping[str, int]) -> str:
+    """Write how many texts without labels there are, and how many were left out: `6,000 texts; left out: 3 empty`."""
+    return f"{texts:,} texts; left out: {dropped_texts(dropped)}"
+
+
 def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
     """Write how many rows of each split were cut: `3 of 1,600 train (0.2 %)`; `none`."""
     said = [f"{n:,} of {rows[name]:,} {name} ({percent(n / rows[name])})" for name, n in cut.items() if n]
     return ", ".join(said) or "none"
+
+
+def taught(teacher: TeacherResult) -> str:
+    """Write for how many rows of each split a teacher that is a file has numbers: `720 of 800 train, 0 of 3,200 validation`."""
+    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    return ", ".join(f"{count:,} of {rows[name]:,} {name}" for name, count in teacher.taught_rows.items())
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ leaderboard.json, schema 2, is one object:
 
     schema    2; larger when a key is removed or changes its meaning, not when one is added
     sweep     name of the sweep
-    verdict   the one answer, from the finalists where both arms have them, before that from the best trial of each arm:
+    verdict   the one answer, from the finalists where the distilled and the fine-tuned arm have them, before that from the best trial of each arm:
               headline     the answer in words
               weak_teacher null, or by how much the teacher is worse than students fine-tuned without it (`weak_teacher.WeakTeacher`)
               split        split that all values below come from, test or validation; null, like all below, where no test was possible
@@ -13,6 +13,8 @@ leaderboard.json, schema 2, is one object:
               one_seed     true: an arm has a single seed, so the word is cannot tell, whatever p_value says
               pair         true: each arm has a single configuration, so the word is about these two, not about distilling
               distilled, fine_tuned   lists of the folders of the runs compared
+              distilled_against_pseudo_labeled, pseudo_labeled_against_fine_tuned   only with a third arm: null before its finalists, else
+                           word, rows, difference, low, high, p_value, adjusted_p (Holm, by which word is) and one_seed
               rows         rows compared
               difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
               p_value      two-sided: of the finalists' t test, else of McNemar's exact test
@@ -20,6 +22,11 @@ leaderboard.json, schema 2, is one object:
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
               the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
               `finalists.finals_json`; `teacher`: the teacher's scores on test, null without a test split
+    teacher   null before it is measured and for one that is a file; else folds (how many models it is), kept_epochs, and accuracy, loss and
+              ece on its own training rows (training), on them out of fold (out_of_fold, with folds alone) and on validation
+    work      what each arm's search, then each arm's finalists (finalists: true) were given, by `work.Given`
+    patience  null where no finalist was trained longer than in the search; else finalists and arms with the gain in accuracy on the
+              validation rows (difference, low, high), by `patience.patience_json`
     classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
               of each arm (the one to ship first), each with
               name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
@@ -42,7 +49,8 @@ from typing import Any, Literal
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
@@ -68,7 +76,7 @@ class Row:
     """Holds one trial with its place on the leaderboard."""
 
     rank: int | None
-    """From 1, over both arms; None for a trial that is not complete."""
+    """From 1, over all arms; None for a trial that is not complete."""
     status: RowStatus
     reason: str | None
     """Why it failed, was pruned, is infeasible or has no end yet; None for a complete trial."""
@@ -87,7 +95,7 @@ class Row:
 
     @property
     def arm(self) -> Arm:
-        """Return the trial's arm: `distilled` or `fine_tuned`."""
+        """Return the trial's arm."""
         return self.trial.arm
 
     @property
@@ -113,7 +121,7 @@ class ArmProgress:
 
 
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
-    """Return both arms' trials as rows: the ranked ones, then the others."""
+    """Return all arms' trials as rows: the ranked ones, then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
     placed = [*enumerate(ranked(records.trials, records.sweep), start=1), *((None, trial) for trial in others)]
@@ -192,7 +200,7 @@ def column_names(searched: Sequence[str]) -> list[str]:
 
 
 def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of leaderboard.json without `finals` and `classes`, as this module's docstring describes it."""
+    """Return the content of leaderboard.json without `finals`, `work`, `patience` and `classes`, as this module's docstring describes it."""
     return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
 
 
@@ -208,9 +216,11 @@ def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
 
 
 def progress(records: SweepRecords, rows: Sequence[Row]) -> tuple[ArmProgress, ...]:
-    """Count both arms' trials by status."""
-    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in ARMS}
-    return tuple(ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in ARMS)
+    """Count each arm's trials by status."""
+    counts = {arm: Counter[str](row.status for row in rows if row.arm == arm) for arm in records.sweep.arms}
+    return tuple(
+        ArmProgress(arm=arm, budget=records.sweep.budget(arm), counts=counts[arm]) for arm in records.sweep.arms
+    )
 
 
 def best(rows: Sequence[Row], arm: Arm) -> Row | None:

@@ -1,7 +1,8 @@
 """Read the finalists from the records and judge them: confirmed on fresh seeds, ranked, compared on the test split.
 
 The primary comparison was fixed before the search: the finalists of the distilled arm against those of the fine-tuned
-one, chosen on validation, compared on test. A comparison of the best finalist of each arm is only a secondary one: it
+one, chosen on validation, compared on test. Those of a third arm, pseudo-labeled, are compared with both of them among the secondary
+comparisons (Holm). A comparison of the best finalist of each arm is only a secondary one: it
 returns `better` in up to 6 % of studies in which the arms are equal, because chosen configurations still differ.
 
 Where the search was continued after its finalists had run, other configurations may be the best. The primary comparison
@@ -19,11 +20,12 @@ from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
 from kdsweep.analysis.leaderboard import complete, status
 from kdsweep.analysis.ranking import distillation_ratio, minimal_detectable_difference, ranks, shrinkage
 from kdsweep.analysis.score import score
-from kdsweep.analysis.secondary import Secondary, adjusted
+from kdsweep.analysis.secondary import Asked, Secondary, adjusted, third_arm
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.arms import ARMS, PRIMARY, Arm
+from kdsweep.config.trial import length_of
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -38,7 +40,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
     placed = dict(zip(validation, ranks(list(validation.values()), _per_run(validation)), strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
-    compared = {place for arm in ARMS for place in _best_first(found, (p for p in right if p[0] == arm))}
+    compared = {place for arm in found.sweep.arms for place in _best_first(found, (p for p in right if p[0] == arm))}
     rows = tuple(
         _finalist(found, place, runs, placed.get(place, 1), place in compared) for place, runs in groups.items()
     )
@@ -70,7 +72,7 @@ def _to_come(found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]]) ->
     top, seeds, target = found.sweep.finalists.top, found.sweep.finalists.seeds, found.sweep.study.target
     reached = target is not None and any(score(trial, found.sweep) >= target for trial in complete(found.trials))
     wanted = done = failed = 0
-    for arm in ARMS if top else ():
+    for arm in found.sweep.arms if top else ():
         mine = [trial for trial in found.trials if trial.arm == arm]
         able = [(arm, trial.trial) for trial in complete(mine)]
         ended = sum(trial.result is not None for trial in mine)
@@ -100,6 +102,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
         rank=rank,
         search_score=score(origin, found.sweep) if origin and origin.result else mean,
         confirmed_score=mean,
+        factor=length_of(runs[0].config) / length_of(origin.config) if origin else 1.0,
         tests=tuple(tests),
     )
 
@@ -108,7 +111,7 @@ def _right(
     found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
 ) -> dict[Place, np.ndarray]:
     """Return which rows each configuration's seeds predict right, bool [S, N]; a configuration with a missing file is left out."""
-    right = {place: [_right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
+    right = {place: [right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
     return {
         place: np.stack(known)
         for place, rows in right.items()
@@ -116,7 +119,7 @@ def _right(
     }
 
 
-def _right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
+def right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
     """Return which rows the model in `folder` predicts right, bool [N]; None where a file is missing or is of other rows."""
     if split == "test":
         labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
@@ -133,17 +136,18 @@ def _verdicts(
 ) -> Finals:
     rows = tuple(sorted(best_first, key=lambda row: row.rank))
     seeds = _per_run(right)
-    best = [next((row for row in best_first if row.arm == arm), None) for arm in ARMS]
+    best = [next((row for row in best_first if row.arm == arm), None) for arm in PRIMARY]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
     compared = [(row.arm, row.trial) for row in rows if row.compared]
-    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in ARMS}
+    arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
-        (r for there in found.folders if (r := _right_rows(found, layout.teacher_folder(there), split)) is not None),
+        (r for there in found.folders if (r := right_rows(found, layout.teacher_folder(there), split)) is not None),
         None,
     )
+    chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
-        among = (searched(found, "distilled"), searched(found, "fine_tuned"))
+        among = (chosen_of["distilled"], chosen_of["fine_tuned"])
         primary = compare_arms(arms["distilled"], arms["fine_tuned"], searched=among)
         if teacher is not None and not primary.one_seed:
             ratio = distillation_ratio(arms["distilled"], arms["fine_tuned"], teacher, searched=among)
@@ -154,9 +158,11 @@ def _verdicts(
         best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds),
+        secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of)),
         ratio=ratio,
-        shrinkage=shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
+        shrinkage=None
+        if any(row.factor != 1 for row in rows)
+        else shrinkage([row.search_score for row in rows], [row.confirmed_score for row in rows]),
         detectable=minimal_detectable_difference(primary.standard_error, primary.df)
         if primary and not primary.one_seed
         else None,
@@ -167,29 +173,44 @@ def _verdicts(
     )
 
 
+def _third_arm(arms: Mapping[Arm, Sequence[np.ndarray]], chosen_of: Mapping[Arm, int]) -> list[Asked]:
+    if "pseudo_labeled" not in arms:
+        return []
+    distilled, fine_tuned, third = (arms[arm] for arm in ARMS)
+    return third_arm(
+        distilled, fine_tuned, third, searched=(chosen_of[ARMS[0]], chosen_of[ARMS[1]], chosen_of[ARMS[2]])
+    )
+
+
 def _secondary(
     best_first: Sequence[Finalist],
     right: Mapping[Place, np.ndarray],
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
+    of_arms: Sequence[Asked],
 ) -> tuple[Secondary, ...]:
-    """Compare the best finalists of both arms, the best of all with the second best, and the best of each arm with the teacher.
+    """Add to the comparisons `of_arms` those of the best finalists of the two primary arms, the two best of all, and the best of
+    each arm with the teacher.
 
-    The second pair is left out where it is the first one.
+    The second pair of finalists is left out where it is the first one.
     """
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
-    pairs = [pair for pair in (best, known[:2]) if len(pair) == 2]
-    if len(pairs) == 2 and {id(row) for row, _ in best} == {id(row) for row, _ in known[:2]}:
+    main = [each for each in best if each[0].arm in PRIMARY]
+    pairs = [pair for pair in (main, known[:2]) if len(pair) == 2]
+    if len(pairs) == 2 and {id(row) for row, _ in main} == {id(row) for row, _ in known[:2]}:
         pairs = pairs[:1]
     asked = [
-        (f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
-        for one, other in pairs
+        *of_arms,
+        *(
+            Asked(f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+            for one, other in pairs
+        ),
     ]
     for mine in best:
         if teacher is not None:
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
-            asked.append((f"{titled(mine[0])} against the teacher", compared))
+            asked.append(Asked(f"{titled(mine[0])} against the teacher", compared))
     return adjusted(asked)
 
 

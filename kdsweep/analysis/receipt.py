@@ -91,7 +91,7 @@ def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> 
         if old.epoch not in ran:
             return f"epoch {old.epoch} was recorded, and did not run again"
         if name := _first_differing(old.measured(), ran[old.epoch], tolerance=tolerance):
-            return f"epoch {old.epoch}: {name} was {old.measured()[name]!r} and is {ran[old.epoch][name]!r}"
+            return f"epoch {old.epoch}: {name} was {old.measured()[name]!r} and is {ran[old.epoch].get(name)!r}"
     return None
 
 
@@ -99,7 +99,8 @@ def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, toler
     """Return the first metric that differs by more than `tolerance`, a loss by more than that share of itself; None where none does."""
     for name, value in before.items():
         scale = abs(value) if name.startswith("L_") or name.endswith("loss") else 1.0
-        if now[name] is None or not abs(now[name] - value) <= tolerance * scale:  # nan is never close
+        again = now.get(name)
+        if again is None or not abs(again - value) <= tolerance * scale:  # nan is never close
             return name
     return None
 
@@ -131,7 +132,7 @@ def _compared_metrics(of: Literal["result", "test"], before: Mapping[str, Any], 
         of=of,
         what=shown,
         recorded=repr(before[shown]),
-        again=repr(now[shown]),
+        again=repr(now.get(shown)),
         same=first is None,
         close=_first_differing(before, now, tolerance=TOLERANCE) is None,
     )
@@ -186,6 +187,7 @@ def _differing_facts(trial: TrialRow, again: TrialRow) -> list[str]:
     facts += [f"{line} of the record is torn, what it held is not compared" for line in torn_lines(trial.folder)]
     pairs: dict[str, tuple[Any, Any]] = {
         "data": (old.data_sha256, new.data_sha256),
+        "texts without labels": (old.unlabeled_sha256, new.unlabeled_sha256),
         "teacher's weights": (old.teacher_weights_sha256, new.teacher_weights_sha256),
         "student's initial weights": (old.initial_weights_sha256, new.initial_weights_sha256),
         "pieces of a batch": (old.micro_batches, new.micro_batches),

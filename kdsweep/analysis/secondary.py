@@ -2,15 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from kdsweep.analysis.ranking import holm
 from kdsweep.analysis.two_arms import FinalComparison, compare_arms
 from kdsweep.analysis.two_students import CONFIDENCE, Word
+from kdsweep.config.arms import ARM_NAMES, Arm
 
-Asked = tuple[str, FinalComparison]
-"""What is compared, in words, and the comparison."""
+
+class Asked(NamedTuple):
+    """Holds one secondary comparison before its correction: what is compared, in words, and how it came out."""
+
+    what: str
+    comparison: FinalComparison
+    arms: tuple[Arm, Arm] | None = None
+    """The arms whose finalists are compared, the baseline second; None where single finalists are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +30,22 @@ class Secondary:
     adjusted_p: float
     word: Word
     """The comparison's word; `cannot tell` where the corrected p-value is 0.05 or above."""
+    arms: tuple[Arm, Arm] | None = None
+    """The arms whose finalists are compared, the baseline second; None where single finalists are."""
 
 
 def adjusted(asked: Sequence[Asked]) -> tuple[Secondary, ...]:
     """Correct the p-values of all secondary comparisons of a study together, and hold back the words that do not stand."""
-    corrected = holm([comparison.p_value for _, comparison in asked])
+    corrected = holm([each.comparison.p_value for each in asked])
     return tuple(
-        Secondary(what=what, comparison=c, adjusted_p=p, word=c.word if p < 1 - CONFIDENCE else "cannot tell")
-        for (what, c), p in zip(asked, corrected, strict=True)
+        Secondary(
+            what=each.what,
+            comparison=each.comparison,
+            adjusted_p=p,
+            word=each.comparison.word if p < 1 - CONFIDENCE else "cannot tell",
+            arms=each.arms,
+        )
+        for each, p in zip(asked, corrected, strict=True)
     )
 
 
@@ -49,8 +65,12 @@ def third_arm(
     asked: list[Asked] = []
     if len(distilled) and len(pseudo_labeled):
         found = compare_arms(distilled, pseudo_labeled, searched=(one, third))
-        asked.append(("distilled finalists against pseudo-labeled ones", found))
+        asked.append(Asked(_named("distilled", "pseudo_labeled"), found, ("distilled", "pseudo_labeled")))
     if len(pseudo_labeled) and len(fine_tuned):
         found = compare_arms(pseudo_labeled, fine_tuned, searched=(third, other))
-        asked.append(("pseudo-labeled finalists against fine-tuned ones", found))
+        asked.append(Asked(_named("pseudo_labeled", "fine_tuned"), found, ("pseudo_labeled", "fine_tuned")))
     return asked
+
+
+def _named(arm: Arm, baseline: Arm) -> str:
+    return f"{ARM_NAMES[arm]} finalists against {ARM_NAMES[baseline]} ones"

@@ -6,7 +6,8 @@ import numpy as np
 
 from kdsweep.analysis.leaderboard import complete, parameters, ranked
 from kdsweep.analysis.score import score
-from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.config.arms import ARMS, Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 
@@ -17,7 +18,7 @@ Place = tuple[Arm, int]
 def shipped(found: SweepRecords) -> TrialRow | None:
     """Return the run to ship: one of the best confirmed configuration, or rank 1 of the search before one is confirmed.
 
-    The configuration is the one with the best mean of `study.metric` over its fresh seeds, of both arms; ties go to the
+    The configuration is the one with the best mean of `study.metric` over its fresh seeds, of all arms; ties go to the
     smaller student, as on the leaderboard. Of its runs, the best whose student is on disk is returned. Where none is on disk
     (possible with `study.keep_students` below `finalists.top`), the best run is returned all the same, as another
     configuration was found worse: a caller that needs the weights checks `has_student()` and runs it again. A run that

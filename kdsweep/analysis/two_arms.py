@@ -52,6 +52,7 @@ import numpy as np
 from scipy.stats import t
 
 from kdsweep.analysis.planned_power import choice_factor
+from kdsweep.analysis.spread import Spread
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.analysis.variances import (
     SeedVariance,
@@ -130,7 +131,7 @@ def compare_finalists(
     counts = (enough[0], enough[1] and not given_baseline)
     share = sum(1 / len(side) for side, counted in zip((one, other), counts, strict=True) if counted)
     rows = one.mean(axis=0) - other.mean(axis=0)
-    spread = _Spread(
+    spread = Spread(
         rows=row_variance(rows),
         units=((known, share),) if share else (),
         size=rows.size,
@@ -172,7 +173,7 @@ def compare_arms(
     one, other = pair(*(np.stack([right.mean(axis=0) for right in arm]) for arm in arms))
     rows = one.mean(axis=0) - other.mean(axis=0)
     runs = sum(sum(1 / len(right) for right in arm) / len(arm) ** 2 for arm in drawn)
-    spread = _Spread(
+    spread = Spread(
         rows=row_variance(rows),
         units=tuple(_units(arm, drawn, known, size) for arm, size in zip(drawn, sizes, strict=False)),
         size=rows.size,
@@ -206,44 +207,6 @@ def _units(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Spread:
-    """Holds the variance of a difference by its sources."""
-
-    rows: float
-    units: tuple[tuple[SeedVariance, float], ...]
-    """For each kind of unit crossed with the rows, seeds or finalists: its variance, and the share by which it counts."""
-    size: int
-    """Number of rows."""
-    by_seeds: float
-    """The part of the variance that is in inverse proportion to the number of seeds."""
-
-    @property
-    def total(self) -> float:
-        return self.rows + self.across
-
-    @property
-    def across(self) -> float:
-        """Return the variance by the units' effects on all rows alike, at least 0."""
-        return max(0.0, sum((unit.mean_square - unit.residual) * share for unit, share in self.units))
-
-    @property
-    def df(self) -> float:
-        uncertain = self.rows**2 / max(1, self.size - 1)
-        uncertain += sum((unit.mean_square * share) ** 2 / unit.df for unit, share in self.units)
-        return self.total**2 / uncertain
-
-    def rows_for(self, variance: float) -> int | None:
-        """Return the number of rows at which the total falls to `variance`; None where no number suffices."""
-        left = variance - self.across
-        return math.ceil(self.size * self.rows / left) if left > 0 else None
-
-    def seeds_factor(self, variance: float) -> float | None:
-        """Return the factor on the number of seeds at which the total falls to `variance`; None where none suffices."""
-        kept = max(0.0, self.total - self.by_seeds)
-        return (self.total - kept) / (variance - kept) if self.by_seeds > 0 and variance > kept else None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Size:
     """Holds how many finalists and seeds a comparison has."""
 
@@ -255,7 +218,7 @@ class _Size:
     per_seed: SeedVariance
 
 
-def _judge(difference: float, spread: _Spread, size: _Size) -> FinalComparison:
+def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
     """Derive the interval, the test and the word from a difference and its variance."""
     error, df = math.sqrt(spread.total), spread.df
     half = quantile(df) * error

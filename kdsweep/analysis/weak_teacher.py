@@ -42,6 +42,8 @@ class WeakTeacher:
     """Two-sided p-value, times the number of students of which the student is the best."""
     teacher_epochs: int
     teacher_learning_rate: float
+    is_file: bool = False
+    """Whether the teacher is a file of numbers, and no model."""
 
     def text(self) -> str:
         """Write what was found and what to do, without a full stop."""
@@ -51,7 +53,9 @@ class WeakTeacher:
             f"train it longer (teacher_epochs, now {self.teacher_epochs}) or at another rate (teacher_learning_rate, now "
             f"{compact(self.teacher_learning_rate)})"
         )
-        if self.teacher_epochs == 0:
+        if self.is_file:
+            way = "name other numbers (teacher_file)"
+        elif self.teacher_epochs == 0:
             way = "name a better one, or fine-tune it on these rows (teacher_epochs, now 0)"
         return (
             f"The teacher is worse than students fine-tuned without it ({teacher} against {student} on "
@@ -84,6 +88,7 @@ def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[T
         p_value=2 * scores[2] * len(controls),
         teacher_epochs=sweep.values("teacher_epochs")[0],
         teacher_learning_rate=sweep.values("teacher_learning_rate")[0],
+        is_file=sweep.values("teacher_file")[0] is not None,
     )
 
 
@@ -106,6 +111,8 @@ def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tu
     known = (reading.read_teacher(teacher_folder(folder)) for folder in folders)
     teacher = next((found for found in known if found is not None), None)
     if teacher is None or sweep.study.metric != "val_accuracy" or not teacher.validation_rows:
+        return None
+    if teacher.val_accuracy is None:  # a file without numbers for some validation rows
         return None
     scores = (teacher.val_accuracy, score(best, sweep))
     error = math.sqrt((sum(p * (1 - p) for p in scores) + 1 / teacher.validation_rows) / teacher.validation_rows)

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from kdsweep.config.sweep import ARM_NAMES, ARMS, TRIAL_DEFAULTS, Arm, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.sweep import TRIAL_DEFAULTS, SweepConfig
 
 
 def most_evaluations(sweep: SweepConfig) -> int:
     """Return how many evaluations the longest trial of the search has."""
     named = [
         (arm, "epochs" if steps is None else "evaluations")
-        for arm in ARMS
+        for arm in sweep.arms
         for steps in _values(sweep, arm, "max_steps")
     ]
     return max(int(count) for arm, name in named for count in _values(sweep, arm, name))
@@ -17,7 +18,7 @@ def most_evaluations(sweep: SweepConfig) -> int:
 
 def length_text(sweep: SweepConfig) -> str:
     """Write how long a trial of the search trains: `3 epochs`, or `3,750 steps, evaluated 4 times`; arm by arm where they differ."""
-    texts = {arm: _text(sweep, arm) for arm in ARMS if sweep.budget(arm)}
+    texts = {arm: _text(sweep, arm) for arm in sweep.arms if sweep.budget(arm)}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{ARM_NAMES[arm]}: {text}" for arm, text in texts.items())
@@ -48,15 +49,15 @@ def _values(sweep: SweepConfig, arm: Arm, name: str) -> list[Any]:
 
 def unread_problems(sweep: SweepConfig) -> list[str]:
     """List the lengths of a trial that are given but not read: `epochs` beside `max_steps`, and `evaluations` without it."""
-    steps = {arm: set(_values(sweep, arm, "max_steps")) for arm in ARMS}
+    steps = {arm: set(_values(sweep, arm, "max_steps")) for arm in sweep.arms}
     unread = {
-        "epochs": ("where max_steps is set", [arm for arm in ARMS if None not in steps[arm]]),
-        "evaluations": ("where max_steps is null", [arm for arm in ARMS if steps[arm] == {None}]),
+        "epochs": ("where max_steps is set", [arm for arm in sweep.arms if None not in steps[arm]]),
+        "evaluations": ("where max_steps is null", [arm for arm in sweep.arms if steps[arm] == {None}]),
     }
     problems = []
     for name, (when, arms) in unread.items():
         searched = any(name in sweep.axes(arm) for arm in arms)
-        if searched or (name in sweep.fixed and arms == list(ARMS)):
+        if searched or (name in sweep.fixed and arms == list(sweep.arms)):
             given = f"{'search' if searched else 'fixed'}.{name}"
             problems.append(
                 f"{name} is not read {when}, but {given} is given; remove one of them (on the command line, {given}=null)"

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal
 
+from kdsweep.config.arms import Arm
+from kdsweep.config.axis import Axis
 from kdsweep.config.roles import Pattern, Range, beside
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
-from kdsweep.config.trial import NUMBERS, REQUIRED_FIELDS, UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import NUMBERS, UNSEARCHABLE, TrialConfig
 from kdsweep.config.yaml import plain_values
 
 Schema = dict[str, Any]
@@ -53,7 +55,7 @@ def sweep_schema() -> Schema:
         "title": "A kdsweep sweep",
         **_mapping({name: {"description": described.get(name, ""), **body} for name, body in properties.items()}),
         "required": ["name", "fixed", "search"],
-        "allOf": [_fixed_or_searched(name) for name in REQUIRED_FIELDS],
+        "anyOf": [_named(name, under) for name in ("teacher", "teacher_file") for under in ("fixed", "search")],
         "$defs": {"when": _when(trial)},
     }
 
@@ -106,9 +108,8 @@ def _name() -> Schema:
     return {"type": ["string", "number", "boolean"], "pattern": pattern, "minimum": 0, **short}
 
 
-def _fixed_or_searched(name: str) -> Schema:
-    searched = {"required": ["search"], "properties": {"search": {"required": [name]}}}
-    return {"if": {"not": searched}, "then": {"properties": {"fixed": {"required": [name]}}}}
+def _named(name: str, under: str) -> Schema:
+    return {"required": [under], "properties": {under: {"required": [name]}}}
 
 
 # Values --------------------------------------------------------------------------------------------------------------
@@ -173,9 +174,12 @@ def _axis(name: str, field: Schema) -> Schema:
     said, value = docs(Axis), {key: item for key, item in field.items() if key not in ("default", "description")}
     choices = {"type": ["array", "string", "null"], "minItems": 1, "uniqueItems": True, "items": value}
     about = {"description": field["description"]}
-    when = {"when": {"description": said["when"], "$ref": "#/$defs/when"}}
+    limits = {
+        "arms": {"description": said["arms"], **_or_null(_value(tuple[Arm, ...])), "uniqueItems": True},
+        "when": {"description": said["when"], "$ref": "#/$defs/when"},
+    }
     if name not in NUMBERS:
-        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}, **when}
+        only = {"choices": {"description": said["choices"], **choices, "type": ["array", "string"]}, **limits}
         return about | _or_null(_or_reference(_mapping(only) | {"required": ["choices"]}))
     step = _value(NUMBERS[name] | None, Range(above=0))
     parts = {
@@ -188,5 +192,5 @@ def _axis(name: str, field: Schema) -> Schema:
     listed = {"properties": {"choices": {"type": ["array", "string"]}}, "required": ["choices"]}
     nothing = {key: {"enum": [None, False]} for key in ("low", "high", "log", "step")}
     ends = {"required": ["low", "high"], "properties": dict.fromkeys(("low", "high"), {"not": {"type": "null"}})}
-    axis = _mapping({key: {"description": said[key], **part} for key, part in parts.items()} | when)
+    axis = _mapping({key: {"description": said[key], **part} for key, part in (parts | limits).items()})
     return about | _or_null(_or_reference(axis)) | {"if": listed, "then": {"properties": nothing}, "else": ends}

@@ -7,117 +7,18 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from kdsweep.config import conditions
+from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
+from kdsweep.config.axis import Axis
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.yaml import plain_values, to_yaml
-from kdsweep.errors import ConfigError
 
-Arm = Literal["distilled", "fine_tuned"]
-ARMS: tuple[Arm, ...] = ("distilled", "fine_tuned")
-Stage = Arm | Literal["finalists"]
-STAGES: tuple[Stage, ...] = (*ARMS, "finalists")
-"""The searches of both arms, then the best configurations of both, run once more on fresh seeds."""
 Resolved = Literal["online", "offline", "off"]
 """How W&B is reached, once `auto` is resolved."""
-FINE_TUNED: dict[str, Any] = {
-    "alpha": 0.0,
-    "temperature": 1.0,
-    "alpha_end": None,
-    "temperature_end": None,
-    "soft_loss": "kl",
-}
-"""Fields that the fine-tuned arm fixes: alpha 0 gives the teacher no weight, and what shapes L_soft is then only its unit."""
-
 AT_LEAST_ONE = Range(least=1)
+UNLABELED_SOURCES = ("unlabeled_file", "unlabeled_split", "unlabeled_rest")
+"""Fields that bring texts without labels."""
 TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
-ARM_NAMES: dict[Arm, str] = {"distilled": "distilled", "fine_tuned": "fine-tuned"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """Describes one searched field: an interval (`low`, `high`, optionally `log` or `step`) or a list of `choices`."""
-
-    low: float | None = None
-    """Lower end of the interval, included."""
-    high: float | None = None
-    """Upper end of the interval, included."""
-    log: bool = False
-    """Whether the interval is searched on a logarithmic scale."""
-    step: float | None = None
-    """Distance between neighbouring values, counted from low; null: any value."""
-    choices: tuple[Any, ...] = ()
-    """The values themselves, in place of an interval."""
-    when: conditions.When = field(default_factory=dict)
-    """Values of other fields, such as {soft_loss: [kl]}: the field is searched only in trials that have them; elsewhere it has its fixed
-    or default value."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(tuple(c) if isinstance(c, list) else c for c in self.choices))
-        if self.choices:
-            if self.low is not None or self.high is not None or self.log or self.step is not None:
-                raise ConfigError(
-                    "either low and high or choices, not both (on the command line, null drops a key: choices=null, or low=null high=null log=null)"
-                )
-            if len(set(self.choices)) < len(self.choices):
-                raise ConfigError(f"choices are distinct, but got {list(self.choices)}")
-            return
-        if self.low is None or self.high is None:
-            raise ConfigError("an axis has low and high, or choices")
-        rules = [
-            (
-                all(math.isfinite(end) for end in (self.low, self.high)),
-                "finite low and high",
-                f"{self.low} and {self.high}",
-            ),
-            (self.low < self.high, "low < high", f"low {self.low}, high {self.high}"),
-            (not self.log or self.low > 0, "a log axis starts above 0", f"low {self.low}"),
-            (self.step is None or self.step > 0, "step > 0", f"step {self.step}"),
-            (not (self.log and self.step), "log or step, not both", f"log: true, step: {self.step}"),
-        ]
-        broken = [f"{rule} must hold, but got {given}" for holds, rule, given in rules if not holds]
-        if broken:
-            raise ConfigError(broken)
-
-    def ends(self) -> tuple[Any, ...]:
-        """Return the values that must be valid for the axis to be valid: its choices, or both ends of its interval."""
-        return self.choices or (self.low, self.high)
-
-    def points(self) -> tuple[Any, ...] | None:
-        """Return all values of a finite axis; None for a continuous one."""
-        if self.choices or self.step is None:
-            return self.choices or None
-        assert self.low is not None and self.high is not None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self.low + index * self.step for index in range(count))
-
-    def holds(self, value: Any) -> bool:
-        """Return whether `value` lies on the axis."""
-        if self.choices:
-            return value in self.choices
-        assert self.low is not None and self.high is not None
-        if not (isinstance(value, int | float) and self.low <= value <= self.high):
-            return False
-        return self.step is None or any(math.isclose(value, point, abs_tol=1e-9) for point in self.points() or ())
-
-    def applies(self, values: Mapping[str, Any]) -> bool:
-        """Return whether the axis is searched in a trial whose fields have these `values`."""
-        return conditions.holds(self.when, values)
-
-    def text(self) -> str:
-        """Return the axis in a few characters, for a table and for a sweep's identity."""
-        return self._values_text() + (f" when {conditions.condition_text(self.when)}" if self.when else "")
-
-    def _values_text(self) -> str:
-        if self.choices:
-            return "{" + ", ".join(str(list(c) if isinstance(c, tuple) else c) for c in self.choices) + "}"
-        assert self.low is not None and self.high is not None
-        kind = " log" if self.log else f" step {_short(self.step)}" if self.step else ""
-        return f"[{_short(self.low)}, {_short(self.high)}]{kind}"
-
-
-def _short(value: float) -> str:
-    """Return a number as text with all its digits and no others: identities of sweeps are compared by this text."""
-    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +43,8 @@ class StudyConfig:
     """Trials of the distilled arm, in total over all runs of the sweep."""
     controls: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
     """Trials of the fine-tuned arm; null: as many as `trials`."""
+    pseudo_labeled: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
+    """Trials of the pseudo-labeled arm, which a sweep with texts without labels has; null: as many as `trials`, 0: no such arm."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """tpe: Optuna's TPE, which learns from earlier trials; random: random points; grid: every point of axes that have choices or a step."""
     metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
@@ -236,10 +139,25 @@ class SweepConfig:
     finalists: FinalistsConfig = field(default_factory=FinalistsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the arms of the sweep: the pseudo-labeled one only where there are texts without labels and trials for it."""
+        return ARMS if self._pseudo_labeled() else PRIMARY
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the searches of the sweep's arms, then its finalists."""
+        return (*self.arms, "finalists")
+
+    def has_unlabeled(self) -> bool:
+        """Return whether any trial has texts without labels."""
+        return any(value for name in UNLABELED_SOURCES for value in self.values(name))
+
     def axes(self, arm: Arm) -> dict[str, Axis]:
-        """Return the axes that `arm` searches, each after those that its condition names: none of a field that the arm fixes, and none
-        whose condition cannot hold in the arm."""
-        mine = {name: axis for name, axis in self.search.items() if arm == "distilled" or name not in FINE_TUNED}
+        """Return the axes that `arm` searches, each after those that its condition names: none of a field that the arm fixes, none that is
+        for other arms, and none whose condition cannot hold in the arm."""
+        free = {name: axis for name, axis in self.search.items() if name not in FIXED_BY[arm]}
+        mine = {name: axis for name, axis in free.items() if not axis.arms or arm in axis.arms}
         constant, found = {**TRIAL_DEFAULTS, **self.fields(arm, {})}, dict[str, Axis]()
         for name in conditions.in_order({name: axis.when for name, axis in mine.items()}):
             never = (field not in found and constant[field] not in values for field, values in mine[name].when.items())
@@ -258,15 +176,20 @@ class SweepConfig:
     def budget(self, arm: Arm) -> int:
         """Return the number of trials of `arm`: at most the points of its axes under a grid, and at most 1 without axes."""
         controls = self.study.trials if self.study.controls is None else self.study.controls
-        wanted = self.study.trials if arm == "distilled" else controls
+        wanted = {"distilled": self.study.trials, "fine_tuned": controls, "pseudo_labeled": self._pseudo_labeled()}[arm]
         if not self.axes(arm):
             return min(wanted, 1)
         return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
 
+    def _pseudo_labeled(self) -> int:
+        """Return how many trials the pseudo-labeled arm is given; 0 without texts for it."""
+        wanted = self.study.trials if self.study.pseudo_labeled is None else self.study.pseudo_labeled
+        return wanted if self.has_unlabeled() else 0
+
     def finalist_runs(self, finalists: FinalistsConfig | None = None) -> int:
         """Return how many runs confirm the best configurations, where enough trials complete."""
         wanted = finalists or self.finalists
-        return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in ARMS)
+        return wanted.seeds * sum(min(wanted.top, self.budget(arm)) for arm in self.arms)
 
     def fitting_finalists(self, named: Collection[str]) -> FinalistsConfig:
         """Return the finalists of a sweep file that names these fields: the `named` ones as they are, the others as few as fit.
@@ -275,7 +198,7 @@ class SweepConfig:
         runs an arm, take one with two runs or more in every arm, since a single one gives no verdict, then the most finalists, then
         the most seeds; where none fits, the smallest.
         """
-        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in ARMS]
+        top, seeds, budgets = self.finalists.top, self.finalists.seeds, [self.budget(arm) for arm in self.arms]
         tops = (top,) if "top" in named else range(1, min(top, math.ceil(max(budgets) / 2)) + 1)
         counts = (seeds,) if "seeds" in named else range(1, MOST_SEEDS + 1)
         possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
@@ -290,7 +213,7 @@ class SweepConfig:
             or finalists.top <= max(2, MOST_RUNS // finalists.seeds)
             or {"top", "seeds"} <= set(named)
         )
-        return few and self.finalist_runs(finalists) <= sum(self.budget(arm) for arm in ARMS)
+        return few and self.finalist_runs(finalists) <= sum(self.budget(arm) for arm in self.arms)
 
     def finalist_seeds(self) -> tuple[int, ...]:
         """Return the seeds of the finalists' runs: those after the largest seed of the search."""
@@ -317,7 +240,7 @@ class SweepConfig:
 
     def fields(self, arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that a trial's config is built from: the fixed ones, the sampled `params`, and those that the arm fixes."""
-        return {**self.fixed, **params, **(FINE_TUNED if arm == "fine_tuned" else {})}
+        return {**self.fixed, **params, **FIXED_BY[arm]}
 
     def trial(self, arm: Arm, params: Mapping[str, Any]) -> TrialConfig:
         """Return the config of one trial as the sweep file has it: `auto` stays `auto`. Raises ConfigError where it is not valid."""
@@ -327,7 +250,7 @@ class SweepConfig:
         """Return every value that the field `name` can take, or the ends of its interval; its fixed or default value where it is not searched."""
         other = (self.fixed.get(name, TRIAL_DEFAULTS[name]),)
         axis = self.search.get(name)
-        return other if axis is None else axis.ends() + (other if axis.when else ())
+        return other if axis is None else axis.ends() + (other if axis.when or axis.arms else ())
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
@@ -336,6 +259,7 @@ class SweepConfig:
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
+        search |= {f"search.{key}.arms": ", ".join(axis.arms) for key, axis in self.search.items() if axis.arms}
         queue = {f"enqueue[{index}]": str(dict(item)) for index, item in enumerate(self.enqueue)}
         return {"recipe_version": RECIPE_VERSION, **study, **fixed, **search, **queue}
 
@@ -354,11 +278,16 @@ def sweep_yaml(sweep: SweepConfig) -> str:
     finalists = dataclasses.asdict(sweep.finalists)
     axes = {}
     for name, axis in sweep.search.items():
-        when = {field: list(plain_values(dict(enumerate(values))).values()) for field, values in axis.when.items()}
-        choices = [list(value) if isinstance(value, tuple) else value for value in axis.choices]
-        given = dataclasses.asdict(axis) | {"choices": choices or None, "when": when or None}
+        when = {field: _listed(values) for field, values in axis.when.items()}
+        lists = {"choices": _listed(axis.choices) or None, "arms": list(axis.arms) or None, "when": when or None}
+        given = dataclasses.asdict(axis) | lists
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})
+
+
+def _listed(values: tuple[Any, ...]) -> list[Any]:
+    """Return values as a YAML list holds them: tuples as lists."""
+    return [list(value) if isinstance(value, tuple) else value for value in values]

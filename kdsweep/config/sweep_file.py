@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
-from kdsweep.config.conditions import When, condition_problems, condition_text
+from kdsweep.config.arms import Arm
+from kdsweep.config.axis import Axis
+from kdsweep.config.conditions import When, condition_problems
 from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import (
     LONGEST_TAG,
     TRIAL_DEFAULTS,
-    Axis,
     Constraints,
     FinalistsConfig,
     StudyConfig,
     SweepConfig,
     TrackingConfig,
 )
-from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, REQUIRED_FIELDS, UNSEARCHABLE
-from kdsweep.config.yaml import converted, did_you_mean, plain_values, read_yaml, spelled
+from kdsweep.config.sweep_problems import sweep_problems
+from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, UNSEARCHABLE
+from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 
 LONGEST_NAME = 64
@@ -63,7 +65,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*_trial_problems(sweep), *_queue_problems(sweep), *unread_problems(sweep)]
+    problems += unbuildable or [*sweep_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -161,14 +163,14 @@ def _fixed(content: object, searched: object, problems: list[str], *, recorded: 
     """
     if not isinstance(content, dict):
         problems.append(
-            f"fixed must be a mapping that names at least {', '.join(REQUIRED_FIELDS)} and the data, but got {content!r}"
+            f"fixed must be a mapping that names at least the teacher (teacher or teacher_file) and the data, but got {content!r}"
         )
         return {}
     problems += [
         f"fixed: unknown key {key!r}{did_you_mean(key, FIELD_TYPES)}" for key in content if key not in FIELD_TYPES
     ]
     axes = (
-        {k for k, body in searched.items() if body is not None and not _has_condition(body)}
+        {k for k, body in searched.items() if body is not None and not _is_limited(body)}
         if isinstance(searched, dict)
         else set()
     )
@@ -204,7 +206,7 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
             problems.append(
                 f"search.{key}: trials that differ in {key} cannot be ranked against each other; put it under fixed"
             )
-        elif key in fixed and not _has_condition(body):
+        elif key in fixed and not _is_limited(body):
             problems.append(
                 f"{key} is both fixed and searched; remove one (on the command line, search.{key}=null drops the axis, and "
                 f"fixed.{key}=null the fixed value)"
@@ -217,8 +219,9 @@ def _search(content: object, fixed: Mapping[str, Any], problems: list[str]) -> d
     return axes
 
 
-def _has_condition(body: object) -> bool:
-    return isinstance(body, dict) and bool(body.get("when"))
+def _is_limited(body: object) -> bool:
+    """Return whether an axis is searched in some arms or under a condition alone, so that its field may have a fixed value too."""
+    return isinstance(body, dict) and bool(body.get("arms") or body.get("when"))
 
 
 def _when(content: object) -> When:
@@ -251,7 +254,8 @@ def _axis(key: str, body: object, problems: list[str]) -> Axis | None:
         made = tuple(converted(choice, FIELD_TYPES[key]) for choice in choices)
         if numbers and key not in NUMBERS:
             raise TypeError("takes choices, not low and high")
-        axis = Axis(**numbers, log=log, choices=made, when=_when(given.get("when", {})))
+        arms = converted(given.get("arms", ()), tuple[Arm, ...])
+        axis = Axis(**numbers, log=log, choices=made, arms=arms, when=_when(given.get("when", {})))
     except (TypeError, ConfigError) as error:
         problems += unknown + [f"search.{key}: {line}" for line in str(error).splitlines()]
         return None
@@ -278,6 +282,11 @@ def _enqueue(
             if key not in search:
                 problems.append(f"enqueue: {key!r} is no searched field{did_you_mean(key, search)}")
                 continue
+            if search[key].arms and "distilled" not in search[key].arms:
+                problems.append(
+                    f"enqueue: the distilled arm tries the points, but does not search {key} (search.{key}.arms)"
+                )
+                continue
             try:
                 point[key] = converted(value, FIELD_TYPES[key])
             except TypeError as error:
@@ -287,40 +296,3 @@ def _enqueue(
                 problems.append(f"enqueue: {key} must lie in {search[key].text()}, but got {value!r}")
         queue.append(point)
     return tuple(queue)
-
-
-def _trial_problems(sweep: SweepConfig) -> list[str]:
-    """List the problems of real configs with the choices or both ends of every axis, so that a bad range is refused before any training."""
-    named = {name for name, axis in sweep.search.items() if not axis.when} | set(sweep.fixed)
-    missing = [f"fixed.{name} is missing" for name in REQUIRED_FIELDS if name not in named]
-    if missing:
-        return missing
-    points = sweep.corners()
-    problems = [
-        f"search.{name} is in no trial, since no trial has {condition_text(axis.when)}; drop the axis, or another condition"
-        for name, axis in sweep.search.items()
-        if not any(name in point for point in points)
-    ]
-    for point in points:
-        try:
-            sweep.trial("distilled", point)
-        except ConfigError as error:
-            problems += error.problems
-    return problems
-
-
-def _queue_problems(sweep: SweepConfig) -> list[str]:
-    """List the fields of enqueued points whose condition does not hold there, or not whatever is sampled beside them."""
-    problems = []
-    for point in sweep.enqueue:
-        known, open_ = {**TRIAL_DEFAULTS, **sweep.fixed}, set[str]()
-        for name, axis in sweep.axes("distilled").items():
-            sampled = sorted(open_ & set(axis.when))
-            if name in point and (sampled or not axis.applies(known)):
-                rule = f"enqueue: {name} is searched only when {condition_text(axis.when)}, so a point that names it must say so"
-                problems.append(f"{rule}, but got {plain_values(point)}")
-            elif name in point:
-                known[name] = point[name]
-            elif sampled or axis.applies(known):
-                open_.add(name)
-    return problems

@@ -23,6 +23,12 @@ FROM_TEACHER = "from_teacher"
 DEVICE = Pattern(r"auto|cpu|cuda(:\d+)?", "is auto, cpu, cuda or cuda:N")
 DELIMITER = Pattern(r'[^"\r\n ]|\\t', "is one character (no quote, space or line break)")
 
+OF_A_MODEL = (
+    *("teacher_epochs", "teacher_learning_rate", "teacher_batch_size", "teacher_seed", "teacher_folds"),
+    *("teacher_keep", "relation_weight"),
+)
+"""Fields that say something of a teacher that is a model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
@@ -67,6 +73,8 @@ class TrialConfig:
     """Column with the class: a text, a whole number, or true and false."""
     label_names: Annotated[tuple[str, ...], Role.ROWS] = ()
     """Keep only rows of these classes, in this order; empty: all classes."""
+    id_column: Annotated[str | None, Role.ROWS] = None
+    """Column of the rows and of teacher_file by which both are joined, each row's own name; null: by their text (pair)."""
     train_limit: Annotated[int | None, Role.TRAIN_ROWS, POSITIVE] = None
     """Maximum number of training rows, drawn by split_seed, stratified by label; null: all."""
     validation_limit: Annotated[int | None, Role.ROWS, POSITIVE] = None
@@ -83,11 +91,14 @@ class TrialConfig:
     """Maximum number of tokens of a text (pair), special tokens included; longer ones are cut."""
 
     # The models
-    teacher: Annotated[str, Role.TEACHER, Trait.PATH | Trait.SPEED]
+    teacher: Annotated[str | None, Role.TEACHER, Trait.PATH | Trait.SPEED] = None
     """Hub name, local path or `wheel:` address of a classifier, or of a pretrained body to fine-tune first: any encoder that
-    transformers has a sequence classifier for (a from_teacher student needs a BERT)."""
+    transformers has a sequence classifier for (a from_teacher student needs a BERT). null where teacher_file is named."""
     teacher_revision: Annotated[str | None, Role.TEACHER, Trait.SPEED] = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
+    teacher_file: Annotated[str | None, Role.TEACHER, Trait.PATH] = None
+    """In place of teacher, a file like train_file (also that file itself) with its outputs: a column `prob_CLASS` or `logit_CLASS` of each
+    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12). A row without numbers has L_hard alone."""
     teacher_epochs: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Epochs of the teacher's fine-tuning before it is distilled; 0: it is fine-tuned already."""
     teacher_learning_rate: Annotated[float, Role.TEACHER, POSITIVE] = 5e-5
@@ -102,9 +113,14 @@ class TrialConfig:
     teacher_keep: Annotated[Literal["last", "lowest_loss"], Role.TEACHER] = "last"
     """Which epoch's weights of a teacher fine-tuned here are kept: the last, or that with the lowest validation loss."""
     student: Annotated[str, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = FROM_TEACHER
-    """`from_teacher`: a DistilBERT made of the teacher's own layers; or a hub name, local path or `wheel:` address."""
+    """`from_teacher`: a DistilBERT made of the layers of the teacher (of student_body, where that is named); or a hub name, local path or
+    `wheel:` address."""
     student_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student; auto: the newest at the first trial, null for local weights and from_teacher."""
+    student_body: Annotated[str | None, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = None
+    """Hub name, local path or `wheel:` address of the pretrained BERT whose layers a from_teacher student copies; null: the teacher."""
+    student_body_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
+    """Commit of the hub student_body; auto: the newest at the first trial, null for local weights and without a student_body."""
     student_layers: Annotated[int | tuple[int, ...], Role.STUDENT, Trait.SPEED, POSITIVE] = 6
     """Layers of a from_teacher student: a count, spread over the teacher's layers, or the list of the teacher's layers to copy."""
     student_init: Annotated[Literal["pretrained", "finetuned"], Role.STUDENT] = "pretrained"
@@ -116,14 +132,14 @@ class TrialConfig:
     alpha: Annotated[float, Role.TRAINING, SHARE] = 0.5
     """Weight of the SOFT term, in [0, 1]: L = alpha L_soft + (1 - alpha) L_hard; 0 is plain fine-tuning, 1 pure distillation."""
     temperature_end: Annotated[float | None, Role.TRAINING, POSITIVE] = None
-    """T at the last step, reached linearly from `temperature` at the first; null: constant."""
+    """T > 0 at the last step, reached linearly from `temperature` at the first; null: constant."""
     alpha_end: Annotated[float | None, Role.TRAINING, SHARE] = None
-    """alpha at the last step, reached linearly from `alpha` at the first; null: constant."""
+    """alpha at the last step, in [0, 1], reached linearly from `alpha` at the first; null: constant."""
     soft_loss: Annotated[Literal["kl", "mse"], Role.TRAINING] = "kl"
     """L_soft. kl: T² KL(p_T || q_S); mse: the mean over classes of the squared difference of centred logits, halved: the limit of kl for
-    large T, without a temperature."""
+    large T, where temperature has no effect."""
     label_smoothing: Annotated[float, Role.TRAINING, SHARE] = 0.0
-    """Share of each label in L_hard that is spread over all classes, in [0, 1]."""
+    """Share of each label that L_hard spreads evenly over all classes, in [0, 1]; the recorded L_hard is the smoothed one."""
     relation_weight: Annotated[float, Role.TRAINING, NOT_NEGATIVE] = 0.0
     """Weight of L_relation, the self-attention relations of the last layers (MiniLMv2), which is added to L; 0: off."""
     relation_heads: Annotated[int, Role.TRAINING, POSITIVE] = 12
@@ -162,7 +178,7 @@ class TrialConfig:
     """Devices (on `cpu`: processes) that share each batch of a trial; more than 1 needs accelerate, and is worth it for large data."""
     teacher_threads: Annotated[int | Literal["auto"], Role.TEACHER, Trait.MACHINE, POSITIVE] = "auto"
     """CPU threads that fine-tune the teacher and compute its logits, before any trial runs; part of the teacher's key in the cache.
-    auto: `threads` where that is a number, else the cores of the machine where the sweep began."""
+    auto: `threads` where that is a number, else the cores of the machine where the sweep began, with teacher_folds > 1 a worker's share."""
     threads: Annotated[int | Literal["auto"], Role.TRAINING, Trait.MACHINE, POSITIVE] = "auto"
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores divided by the processes."""
 
@@ -193,24 +209,53 @@ class TrialConfig:
         if self.devices_per_trial != 1 and ":" in self.device:
             rule = "devices_per_trial > 1 goes with device auto, cpu or cuda"
             yield rule, f"{self.devices_per_trial} and {self.device}"
-        if self.student == FROM_TEACHER and self.student_init == "pretrained" and self.teacher_epochs <= 0:
-            rule = "a teacher that comes fine-tuned (teacher_epochs: 0) has no pretrained body to copy, so student_init: finetuned or a named student"
-            yield rule, "student_init: pretrained with student: from_teacher"
+        yield from self._broken_teacher()
         if self.max_steps is not None and self.max_steps < self.evaluations:
             rule = "max_steps >= evaluations (one at most follows a step)"
             yield rule, f"max_steps {self.max_steps} and evaluations {self.evaluations}"
-        if self.teacher_folds > 1 and self.teacher_epochs == 0:
+        if self.teacher_folds > 1 and self.teacher_epochs == 0 and self.teacher_file is None:
             rule = "teacher_folds > 1 goes with teachers that are fine-tuned here (teacher_epochs > 0)"
             yield rule, f"teacher_folds: {self.teacher_folds} with teacher_epochs: 0"
         yield from self._broken_sources()
         yield from self._broken_texts()
 
+    def _broken_teacher(self) -> Iterator[tuple[str, str]]:
+        """Yield each broken rule about where the teacher's outputs come from and what a from_teacher student copies, and the value given."""
+        sources = self._given("teacher", "teacher_file")
+        if len(sources) != 1:
+            yield "exactly one of teacher and teacher_file is named", " and ".join(sources) or "neither"
+        copies = self.student == FROM_TEACHER
+        if copies and self.student_body and self.student_init == "finetuned":
+            yield "student_body is a pretrained body, so student_init: pretrained", "student_init: finetuned"
+        if self.teacher_file is not None:
+            yield from self._broken_teacher_file()
+        elif copies and not self.student_body and self.student_init == "pretrained" and self.teacher_epochs <= 0:
+            rule = (
+                "a teacher that comes fine-tuned (teacher_epochs: 0) has no pretrained body to copy, so student_init: finetuned, a student_body "
+                "or a named student"
+            )
+            yield rule, "student_init: pretrained with student: from_teacher"
+        if self.teacher_file is None and self.id_column is not None:
+            yield "id_column joins the rows with a teacher_file", f"id_column: {self.id_column} without one"
+
+    def _broken_teacher_file(self) -> Iterator[tuple[str, str]]:
+        """Yield each broken rule about a teacher that is a file, and the value given."""
+        if self.student == FROM_TEACHER and not self.student_body:
+            yield (
+                "a teacher_file, which has no layers, goes with a named student or a student_body",
+                "student: from_teacher",
+            )
+        changed = [name for name in OF_A_MODEL if getattr(self, name) != getattr(type(self), name)]
+        if changed:
+            rule = f"beside a teacher_file, which is no model, the defaults of {', '.join(OF_A_MODEL)}"
+            yield rule, ", ".join(f"{name}: {getattr(self, name)}" for name in changed)
+
+    def _given(self, *names: str) -> list[str]:
+        return [name for name in names if getattr(self, name)]
+
     def _broken_sources(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about the fields that say where rows come from, and the value given."""
-
-        def given(*names: str) -> list[str]:
-            return [name for name in names if getattr(self, name)]
-
+        given = self._given
         sources = given("dataset", "train_file")
         if len(sources) != 1:
             yield "exactly one of dataset and train_file is named", " and ".join(sources) or "neither"
@@ -243,7 +288,8 @@ class TrialConfig:
 
     def unresolved(self) -> tuple[str, ...]:
         """Return the names of the fields that are still `auto`."""
-        return tuple(name for name in FIELD_TYPES if getattr(self, name) == "auto")
+        idle = () if self.student_body else ("student_body_revision",)  # which a config of an older record lacks
+        return tuple(name for name in FIELD_TYPES if getattr(self, name) == "auto" and name not in idle)
 
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
@@ -252,7 +298,6 @@ NUMBERS: dict[str, type[int] | type[float]] = {
     name: kind for name, hint in FIELD_TYPES.items() for kind in (int, float) if hint in (kind, kind | None)
 }
 """The fields that are a number, or a number or null: they can be searched over an interval."""
-REQUIRED_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.default is dataclasses.MISSING)
 
 ROLES = roles(TrialConfig)
 PATH_FIELDS = having(TrialConfig, Trait.PATH)
@@ -275,6 +320,11 @@ def evaluations_of(config: TrialConfig) -> int:
 def unit_of(config: TrialConfig) -> str:
     """Return what `config` calls the part of a training that ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
     return "epoch" if config.max_steps is None else "evaluation"
+
+
+def length_of(config: TrialConfig) -> int:
+    """Return how long a whole training with `config` is: its steps with `max_steps`, else its epochs."""
+    return config.epochs if config.max_steps is None else config.max_steps
 
 
 def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
@@ -300,12 +350,11 @@ def trial_yaml(config: TrialConfig) -> str:
 
 
 def read_trial_config(path: Path) -> TrialConfig:
-    """Read a trial's config from `path`, a `config.yaml`. Raises ConfigError where a key is unknown, missing or invalid."""
+    """Read a trial's config from `path`, a `config.yaml`. Raises ConfigError where a key is unknown or invalid."""
     content = read_yaml(path)
     unknown = [
         f"{path}: unknown key {name!r}{did_you_mean(name, FIELD_TYPES)}" for name in content if name not in FIELD_TYPES
     ]
-    missing = [f"{path}: {name} is missing" for name in REQUIRED_FIELDS if name not in content]
-    if unknown or missing:
-        raise ConfigError(unknown + missing)
+    if unknown:
+        raise ConfigError(unknown)
     return TrialConfig(**content)

@@ -45,7 +45,8 @@ def _spoken(members: Iterable[Any]) -> str:
         if typing.get_origin(member) is Literal:
             words += [str(literal) for literal in typing.get_args(member)]
         elif typing.get_origin(member) is tuple:
-            words.append(f"a list of {typing.get_args(member)[0].__name__}")
+            item = typing.get_args(member)[0]
+            words.append(f"a list of {_spoken([item]) if typing.get_origin(item) is Literal else item.__name__}")
         else:
             names = {
                 type(None): "null",

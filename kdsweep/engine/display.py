@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from kdsweep.analysis.formats import duration, plural
+from kdsweep.analysis.formats import duration, enumerated, plural, taught
+from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.lengths import length_text
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm, Stage, SweepConfig
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine.events import (
     Epoch,
     Event,
@@ -27,6 +28,7 @@ from kdsweep.engine.events import (
     Step,
     TeacherEpoch,
     TeacherStep,
+    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -53,14 +55,15 @@ def plan(
     table.add_column()
     table.add_column(overflow="fold")
     for name, axis in sweep.search.items():
-        also = "" if name in sweep.axes("fine_tuned") else "   (distilled only)"
+        arms = [ARM_NAMES[arm] for arm in sweep.arms if name in sweep.axes(arm)]
+        also = "" if len(arms) == len(sweep.arms) else f"   ({enumerated(arms)} only)"
         if name == "temperature" and not axis.when and "mse" in sweep.values("soft_loss"):
             also += "   mse has no temperature: search.temperature.when.soft_loss=[kl] searches it under kl alone"
         table.add_row(f"search {name}", escape(axis.text()) + escape(also))
     for name, value in sweep.fixed.items():
         table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study
-    budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in ARMS)
+    budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in sweep.arms)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
     table.add_row("length", f"{length_text(sweep)} each")
     if runs := sweep.finalist_runs():
@@ -80,10 +83,10 @@ def plan(
 
 def _chosen(sweep: SweepConfig) -> str:
     """Return how many finalists there will be, in words: `3 of each arm`, or `3 distilled and 1 fine-tuned` where an arm has fewer trials."""
-    counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in ARMS}
+    counts = {arm: min(sweep.finalists.top, sweep.budget(arm)) for arm in sweep.arms}
     if len(set(counts.values())) == 1:
         return f"{counts['distilled']} of each arm"
-    return " and ".join(f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count)
+    return enumerated([f"{count} {ARM_NAMES[arm]}" for arm, count in counts.items() if count])
 
 
 def _oddities(teacher: TeacherResult) -> str:
@@ -92,6 +95,19 @@ def _oddities(teacher: TeacherResult) -> str:
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
     said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
     return "".join(f"; {each}" for each in said)
+
+
+def _teacher(teacher: TeacherResult) -> str:
+    """Return how good the teacher is, in words; of one that is a file, for which rows it has numbers too."""
+    majority = f"(majority class {teacher.majority_accuracy:.4f})"
+    if not teacher.is_file:
+        source = "from the cache" if teacher.from_cache else "ready"
+        return f"{source}: val_accuracy {teacher.val_accuracy:.4f} {majority}"
+    said = f"the numbers of {teacher.teacher.partition('#')[0]} for {taught(teacher)}"
+    if "accuracy" in teacher.numbers:
+        known = teacher.numbers
+        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows {majority}"
+    return said
 
 
 def shown(value: Any) -> str:
@@ -167,23 +183,31 @@ class SweepDisplay:
     ) -> None:
         self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
         self._bars = Progress(
-            TextColumn("{task.description:>10}"),
+            TextColumn(f"{{task.description:>{max(len(NAMES[stage]) for stage in sweep.stages)}}}"),
             BarColumn(bar_width=40),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        totals: dict[Stage, int] = {**{arm: sweep.budget(arm) for arm in ARMS}, "finalists": sweep.finalist_runs()}
+        totals: dict[Stage, int] = {
+            **{arm: sweep.budget(arm) for arm in sweep.arms},
+            "finalists": sweep.finalist_runs(),
+        }
         self._stages = {
             stage: self._bars.add_task(NAMES[stage], total=total, completed=finished[stage], note="")
             for stage, total in totals.items()
             if total
         }
         self._metric = sweep.study.metric
+        self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
-        self._teacher_pace = Pace()
+        self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
+        """How far each teacher is that is fine-tuned now, by its fold."""
+        self._texts_pace = Pace()
+        self._making = ""
+        """What is made of the texts without labels."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -212,7 +236,10 @@ class SweepDisplay:
             case TeacherStep():
                 self._teacher_step(event)
             case TeacherEpoch():
-                self._console.print(f"teacher, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+                of = f" of {event.fold}" if event.fold else ""
+                self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+            case TextsDone():
+                self._texts_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -237,20 +264,33 @@ class SweepDisplay:
         self._trials.pop(worker, None)
 
     def _phase(self, event: Phase) -> None:
-        self._now, self._metrics, self._teacher_pace = event.text, "", Pace()
+        self._now, self._metrics, self._teachers = event.text, "", {"": (Pace(), "")}
         if not self._is_live:
             self._console.print(f"{event.text} …")
 
     def _teacher_step(self, event: TeacherStep) -> None:
-        pace = self._teacher_pace
+        pace, _ = self._teachers.get(event.fold, (Pace(), ""))
         pace.reach(event.step, event.steps)
-        self._metrics = f"step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        name = f"{event.fold}: " if event.fold else ""
+        line = f"{name}step {event.step}/{event.steps}   L_hard {event.L_hard:.3f}{pace.text()}"
+        self._teachers[event.fold] = pace, line
+        self._metrics = "   ".join(text for _, text in self._teachers.values() if text)
+        if event.fold and event.step == event.steps:
+            del self._teachers[event.fold]
         if pace.seconds_left and pace.is_due():
-            self._log(f"teacher, {self._metrics}")
+            self._log(f"teacher, {line}")
+
+    def _texts_done(self, event: TextsDone) -> None:
+        if event.what != self._making:
+            self._making, self._texts_pace = event.what, Pace()
+        pace = self._texts_pace
+        pace.reach(event.done, event.texts)
+        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
+        if pace.seconds_left and pace.is_due():
+            self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
-        source = "from the cache" if teacher.from_cache else "ready"
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
         each = facts.seconds_per_trial
         self._expected_seconds = each
@@ -258,21 +298,22 @@ class SweepDisplay:
         longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
+            **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
-            "teacher": f"{source}: val_accuracy {teacher.val_accuracy:.4f} (majority class {teacher.majority_accuracy:.4f})",
+            "teacher": _teacher(teacher),
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}",
+            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
+            f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
         plan(self._console, self._sweep, lines, self._warning, teacher.test_rows or teacher.validation_rows)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses
         epoch = f"epoch {losses.epoch}/{trial.told.evaluations}   " if trial.told.unit == "epoch" else ""
-        trial.metrics = (
-            f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}"
-        )
+        relation = f"   L_relation {losses.L_relation:.3f}" if losses.L_relation else ""
+        trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
         if pace.seconds_left and pace.is_due():
@@ -301,7 +342,7 @@ class SweepDisplay:
         mark = f"{self._metric} {score:.4f}" if complete else str(event.error).split("\n")[0]
         mark += "".join(f", breaks {each}" for each in event.violates)
         what = f"{ARM_NAMES[arm]}{', finalist' if stage == 'finalists' else ''}"
-        line = f"{what:>10} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
+        line = f"{what:>{self._width}} {event.id.number:4d}  {mark}  ({shown_params(trial.told.params)}; {event.seconds:.1f} s)"
         self._console.print(escape(line), highlight=False, soft_wrap=True)
         for name, (best, number) in self._best.items():
             self._bars.update(self._stages[name], note=f"best {self._metric} {best:.4f} (trial {number})")

@@ -39,6 +39,8 @@ class TeacherStep:
     steps: int
     """Number of steps of the whole fine-tuning."""
     L_hard: float
+    fold: str = ""
+    """Which fold's teacher it is, such as `fold 2 of 5`; empty for the only one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,24 @@ class TeacherEpoch:
 
     epoch: int
     val_accuracy: float
+    fold: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsBegun:
+    """Reports that the first worker fine-tunes a teacher for each of so many folds: other workers can take some."""
+
+    folds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsDone:
+    """Reports how far the texts without labels are prepared."""
+
+    what: str
+    """What is made of them: their tokens, the teacher's logits."""
+    done: int
+    texts: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +81,10 @@ class Plan:
     tracking_why: str
     seconds_per_trial: float
     """An estimate from a few timed batches."""
+    teacher_runs: bool = False
+    """Whether the teacher runs in every step of the trials that were timed."""
+    unlabeled: str = ""
+    """How many texts without labels there are, and how many were left out; empty without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +159,8 @@ Event = (
     | Offline
     | TeacherStep
     | TeacherEpoch
+    | FoldsBegun
+    | TextsDone
     | Prepared
     | TrialStarted
     | Step

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Note, Offline, Send
+from kdsweep.engine.events import Note, Offline, Send, TextsDone
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
@@ -27,6 +27,10 @@ class Messages:
     def note(self, text: str) -> None:
         """Send a message that the user should read."""
         self.send(Note(text))
+
+    def texts_done(self, what: str, done: int, texts: int) -> None:
+        """Send how far the texts without labels are prepared."""
+        self.send(TextsDone(what=what, done=done, texts=texts))
 
     def offline(self, text: str) -> None:
         """Send that W&B does not answer, unless this worker is asked to stop: Slurm ends W&B's client too, perhaps a moment before."""

@@ -1,13 +1,15 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoch, TeacherStep
 from kdsweep.engine.messages import Messages, TrackedRuns
+from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
+from kdsweep.records import schema as records
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.schema import StepMetrics, TeacherResult
 from kdsweep.records.writing import TrialFolder
@@ -16,6 +18,7 @@ from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
 from kdsweep.training.fast.team import check_devices
+from kdsweep.training.file_preflight import check_join, file_preflight, record_file
 from kdsweep.training.preflight import (
     check_inputs,
     estimated_seconds,
@@ -52,21 +55,38 @@ class Preparation:
         """Prepare all that the sweep's trials can need. Raises KDSweepError where a trial could not run."""
         self._phase("reading the rows")
         corners = configs.corners()
+        has_texts = any(corner.has_unlabeled for corner in corners)
         check_devices(corners[0])
+        if has_texts:
+            self._materials.data(corners[0])
+            self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
-        self._phase(f"preparing the teacher on {len(self._materials.data(corners[0]).train)} rows")
+        rows = f"{len(self._materials.data(corners[0]).train)} rows"
+        self._phase(
+            f"reading the teacher's numbers for {rows}"
+            if corners[0].teacher_file
+            else f"preparing the teacher on {rows}"
+        )
         teacher = self._teacher(corners[0])
         if self._sweep.finalist_runs():  # computes the test rows' logits only: nothing reads them before a finalist
-            self._materials.teacher_test_rows(corners[0])
-        self._agreements.agree({"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256})
+            self._materials.test_rows(corners[0])
+        facts = {"teacher weights": teacher.weights_sha256, "rows": teacher.data_sha256}
+        if (texts := self._materials.unlabeled(corners[0])) is not None:
+            facts["texts without labels"] = texts.sha256
+        self._agreements.agree(facts)
+        if has_texts:
+            self._phase("preparing the texts without labels")
+            for corner in corners:
+                self._materials.rows(corner)
         self._phase("checking teacher, rows and students")
         for corner in corners:
             self._materials.rows(corner)
             self._materials.initial_weights_sha256(corner)
         if self._is_first:
-            for corner in {id(self._materials.teacher(corner)): corner for corner in corners}.values():
-                for note in preflight(self._materials, corner, self._sweep.study):
+            for corner in {self._materials.teacher_sha256(corner): corner for corner in reversed(corners)}.values():
+                check = file_preflight if corner.teacher_file else preflight
+                for note in check(self._materials, corner, self._sweep.study):
                     self._messages.note(note)
             self._messages.send(Prepared(teacher=teacher, plan=self._plan(corners)))
 
@@ -78,6 +98,7 @@ class Preparation:
         largest = max(self._sweep.values("batch_size"))
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
             self._messages.note(note)
+        check_join(self._materials, corners)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:
@@ -85,27 +106,46 @@ class Preparation:
             last, total = steps[-1], trial.epochs * -(-rows // trial.batch_size)
             self._messages.send(TeacherStep(step=last.step, steps=total, L_hard=last.L_hard))
 
+        def on_epoch(epoch: records.TeacherEpoch) -> None:
+            if config.teacher_folds == 1:  # those of folds are sent as they end
+                self._messages.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy))
+
         watch = TeacherWatch(
             on_steps=on_steps,
-            on_epoch=lambda epoch: self._messages.send(
-                TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy)
-            ),
+            on_epoch=on_epoch,
             checkpointing=self._checkpointing,
+            on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
         known = recorded_teacher(config, folder, self._materials, watch)
         if known is not None:
             return known
         if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record
-            met = self._materials.teacher(config, watch).weights_sha256
+            met = self._materials.teacher_sha256(config, watch)
             self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
         label = teacher_label(self._sweep, self._sweep_key)
         with self._tracked.run(label, teacher_trial(config)) as run:
+            if config.teacher_file:
+                return record_file(config, TrialFolder(folder), self._materials, run)
             return run_teacher(config, TrialFolder(folder), self._materials, run, watch)
+
+    def _folds_begun(self, config: TrialConfig) -> Callable[[], None]:
+        """Return a function that asks for help at its first call, where this is the first worker."""
+        asked = not self._is_first
+
+        def ask() -> None:
+            nonlocal asked
+            if not asked:
+                self._messages.send(FoldsBegun(folds=config.teacher_folds))
+            asked = True
+
+        return ask
 
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
-        seconds = [estimated_seconds(self._materials, corner) for corner in (corners[0], corners[-1])]
+        weight = max(corner.relation_weight for corner in corners)
+        timed = [corner for corner in corners if corner.relation_weight == weight]  # above 0, with the teacher's passes
+        seconds = [estimated_seconds(self._materials, corner) for corner in (timed[0], timed[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -119,7 +159,14 @@ class Preparation:
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
             seconds_per_trial=sum(seconds) / len(seconds),
+            teacher_runs=weight > 0,
+            unlabeled=self._texts(corners),
         )
+
+    def _texts(self, corners: list[TrialConfig]) -> str:
+        """Return how many texts without labels there are at most, in words; empty without any."""
+        found = [texts for texts in map(self._materials.unlabeled, corners) if texts is not None]
+        return max(found, key=len).described() if found else ""
 
     def _phase(self, text: str) -> None:
         if self._is_first:

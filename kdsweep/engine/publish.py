@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.analysis.finalists import Finalist, Finals, finals_json
+from kdsweep.analysis.finalists import Finalist, Finals, finals_json, third_arm_json
 from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import Resolved
 from kdsweep.records import layout, reading, writing
@@ -45,7 +45,11 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
         run.log_table("finalists", *_finalists(finals))
         if tracking.log_model:
             _log_student(run, report, say)
-        if tracking.log_texts:
+        if tracking.log_texts and found.teacher is not None and found.teacher.lacks(finals.split):
+            say(
+                f"tracking.log_texts: the teacher's file lacks {finals.split} rows, so nobody knows on which it disagrees"
+            )
+        elif tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
     if run.run_id is None:  # no run was opened: the next call sends the verdict
         if run.missing:
@@ -78,6 +82,7 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
         "shrinkage": finals.shrinkage and finals.shrinkage.value,
         "detectable_difference": finals.detectable,
         "ship": report.shipped and report.shipped.folder.name,
+        **third_arm_json(report.records.sweep.arms, finals),
         "rank": {_name(row): row.rank for row in finals.rows},
         "test_accuracy": {
             _name(row): accuracy for row in finals.rows if (accuracy := row.mean("accuracy")) is not None

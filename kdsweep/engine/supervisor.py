@@ -17,12 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kdsweep.config.sweep import STAGES, Resolved, SweepConfig
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.engine.dead_workers import STOP_SECONDS, record_failed
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import (
     Crash,
     Event,
+    FoldsBegun,
     Note,
     Offline,
     Phase,
@@ -140,6 +141,8 @@ class Supervisor:
                 told, self.tracking = self.tracking == "offline", "offline"
                 if told:
                     return
+            case FoldsBegun(folds=folds):
+                self._share_folds(folds)
             case Prepared():
                 first, self._prepared = not self._prepared, True
                 self.tracking = self.tracking or event.plan.tracking
@@ -190,7 +193,7 @@ class Supervisor:
             return
         if self._sweep.study.storage is not None:
             record_failed(self._sweep, self._folder, self._studies.settle_stale())
-            self._display.progress({stage: self._studies.finished(stage) for stage in STAGES})
+            self._display.progress({stage: self._studies.finished(stage) for stage in self._sweep.stages})
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None
@@ -213,12 +216,20 @@ class Supervisor:
 
     # Processes --------------------------------------------------------------------------------------------------------
 
-    def _start(self, place: int) -> None:
+    def _share_folds(self, folds: int) -> None:
+        """Start workers that fine-tune teachers of folds beside the first worker, and end when none is free."""
+        taken = {worker.place for worker in self._workers.values()}
+        if not self._prepared and not self._stopping():
+            for place in sorted(set(range(1, min(self._wanted, folds))) - taken):
+                self._start(place, folds_alone=True)
+
+    def _start(self, place: int, *, folds_alone: bool = False) -> None:
         reading, writing = os.pipe()
         owner = new_owner()
         arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
         arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
-        if not self._prepared:
+        arguments += ["--folds-alone"] if folds_alone else []
+        if not self._prepared and not folds_alone:
             self._display.show(Phase("starting a worker (it imports torch and transformers)"))
         path = self._folder / "worker.log"
         with naming(path), path.open("ab") as log:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from kdsweep.config.sweep import ARMS, STAGES, Resolved, SweepConfig
+from kdsweep.config.arms import ARMS
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import PATH_FIELDS
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
@@ -71,7 +72,7 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
     if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
         return False
     with alone_in(folder):
-        if any(Studies(before, folder).finished(stage) for stage in STAGES):
+        if any(Studies(before, folder).finished(stage) for stage in before.stages):
             return False
         for path in folder.glob(f"{study_path(folder).name}*"):
             path.unlink()
@@ -90,7 +91,7 @@ def _supervise(
     workers = default_workers(device, each) if workers is None else workers
     if said := too_many(sweep, workers):
         console.print(said, style="yellow", highlight=False)
-    finished = {stage: studies.finished(stage) for stage in STAGES}
+    finished = {stage: studies.finished(stage) for stage in sweep.stages}
     watch = WeakTeacherWatch(sweep, folder)
     with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
 
@@ -129,7 +130,7 @@ class WeakTeacherWatch:
     def look(self, score: float | None = None) -> str | None:
         """Return a warning about the teacher, None for no warning; `score` is a new fine-tuned student's (None: read the folder alone)."""
         teacher = None if self._said else read_teacher(teacher_folder(self._folder))
-        if teacher is None:
+        if teacher is None or teacher.val_accuracy is None:
             return None
         if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
             return None
@@ -146,7 +147,7 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
     """Return a warning where `study.lag` keeps some of the workers waiting; None where it does not."""
     if sweep.study.lag is None:
         return None
-    arms = sum(sweep.budget(arm) > 0 for arm in ARMS)
+    arms = sum(sweep.budget(arm) > 0 for arm in sweep.arms)
     side_by_side = arms * (sweep.study.lag + 1)
     if workers <= side_by_side:
         return None

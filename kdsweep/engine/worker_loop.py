@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kdsweep.config.sweep import ARMS, Resolved, Stage, SweepConfig
+from kdsweep.config.arms import Stage
+from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import TrialConfig, evaluations_of, lengthened, unit_of
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.preparation import Preparation
+from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
 from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
@@ -28,7 +30,7 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import Materials
+from kdsweep.training.shared import NO_PROGRESS, Materials
 from kdsweep.training.state import total_steps
 from kdsweep.training.trial import Slot, Watch, run_trial
 
@@ -52,7 +54,8 @@ class Worker:
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
-        self._materials, self._messages = Materials(), Messages(send, stop)
+        self._messages = Messages(send, stop)
+        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
@@ -101,7 +104,7 @@ class Worker:
 
     def _drop_students(self, stage: Stage) -> None:
         """Remove the students of each arm's runs ranked below `study.keep_students`; of finalists, the best of each configuration rank first."""
-        for arm in ARMS:
+        for arm in self._sweep.arms:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
             drop_students(trial_folder(self._folder, trial) for trial in others)
 
@@ -214,8 +217,16 @@ class Worker:
             )
 
 
-def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mode: Resolved | None = None) -> None:
-    """Join the sweep's study and run trials until there is none to take.
+def run_worker(
+    sweep: SweepConfig,
+    owner: str,
+    send: Send,
+    stop: StopRequest,
+    mode: Resolved | None = None,
+    *,
+    folds_alone: bool = False,
+) -> None:
+    """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
     `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out). Raises KDSweepError for a problem that the
     user can solve, Interrupted where this process is asked to stop.
@@ -223,5 +234,8 @@ def run_worker(sweep: SweepConfig, owner: str, send: Send, stop: StopRequest, mo
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
     alive.take()  # released by the system when this process ends, so that others notice
-    Worker(sweep, folder, owner, send, stop, mode).run()
+    if folds_alone:
+        help_with_folds(sweep, folder, owner, send, stop)
+    else:
+        Worker(sweep, folder, owner, send, stop, mode).run()
     worker_lock(folder, owner).unlink()

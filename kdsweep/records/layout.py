@@ -2,7 +2,7 @@
 
     results/T_alpha/
       sweep.yaml                 the resolved sweep
-      trials/0007/               the distilled arm; controls/0003/ likewise for the fine-tuned one
+      trials/0007/               the distilled arm; controls/0003/ and pseudo_labels/0003/ likewise for the others
         config.yaml              the config that runs, written before it runs
         steps.jsonl              one line per step: L_soft, L_hard, L_total, learning_rate, …
         epochs.jsonl             one line per epoch: `EpochMetrics`
@@ -36,9 +36,14 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdsweep.config.sweep import ARMS, Arm, Stage
+from kdsweep.config.arms import ARMS, Arm, Stage
 
-FOLDERS: dict[Stage, str] = {"distilled": "trials", "fine_tuned": "controls", "finalists": "finalists"}
+FOLDERS: dict[Stage, str] = {
+    "distilled": "trials",
+    "fine_tuned": "controls",
+    "pseudo_labeled": "pseudo_labels",
+    "finalists": "finalists",
+}
 KEY_LENGTH = 6
 
 

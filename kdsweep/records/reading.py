@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kdsweep.config.sweep import TRIAL_DEFAULTS, Arm, Stage, SweepConfig, identity_changes
+from kdsweep.config.arms import Arm, Stage
+from kdsweep.config.sweep import TRIAL_DEFAULTS, SweepConfig, identity_changes
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.config.yaml import plain_values

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
@@ -20,6 +20,7 @@ MEASURED_OF_TEACHER = (
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
     *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
+    "unlabeled_sha256",
 )
 """Fields of `TrialResult` that are equal in every attempt at a trial."""
 
@@ -35,6 +36,8 @@ class StepMetrics:
     L_hard: float
     L_total: float
     learning_rate: float
+    L_relation: float = 0.0
+    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
     soft_rows: int | None = None
     """Rows that L_soft is the mean over: those that have the teacher's outputs. None in older records."""
     hard_rows: int | None = None
@@ -43,8 +46,6 @@ class StepMetrics:
     """T of this step, in float32; None where it is the same in all steps, or has no effect."""
     alpha: float | None = None
     """alpha of this step, in float32; None where it is the same in all steps."""
-    L_relation: float = 0.0
-    """The loss on self-attention relations without its weight, which L_total adds too; 0 in a trial without it."""
 
     def logged(self) -> dict[str, Any]:
         """Return what W&B gets: every field that has a value, L_relation only where it was computed."""
@@ -71,22 +72,27 @@ class EpochMetrics:
     """Mean cross-entropy of the validation rows in nats, T = 1."""
     val_ece: float
     """Expected calibration error, T = 1, in [0, 1]."""
-    val_agreement: float
-    """Share of validation rows on which student and teacher predict the same class, in [0, 1]."""
-    val_kl: float
-    """Mean KL from the teacher's distribution to the student's in nats, T = 1."""
+    val_agreement: float | None
+    """Share of validation rows on which student and teacher predict the same class, in [0, 1]; None where a teacher_file lacks such rows."""
+    val_kl: float | None
+    """Mean KL from the teacher's distribution to the student's in nats, T = 1; None where a teacher_file lacks such rows."""
     train_seconds: float
     evaluate_seconds: float
+    L_relation: float = 0.0
     soft_rows: int | None = None
     """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
     hard_rows: int | None = None
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
-    L_relation: float = 0.0
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows."""
-        kept = {name: value for name, value in dataclasses.asdict(self).items() if not name.endswith("_seconds")}
+        """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows, and what is None."""
+        kept = {name: value for name, value in known(self).items() if not name.endswith("_seconds")}
         return {name: value for name, value in kept.items() if not name.endswith("_rows")}
+
+
+def known(record: "StepMetrics | EpochMetrics | TeacherEpoch") -> dict[str, Any]:
+    """Return a step's or an epoch's numbers by name, without those that are None: what W&B gets."""
+    return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,19 +141,19 @@ class FinalTest:
     loss: float
     ece: float
     """Expected calibration error, in [0, 1]."""
-    agreement: float
-    """Share of rows on which model and teacher predict the same class."""
-    kl: float
-    """Mean KL from the teacher's distribution to the model's."""
+    agreement: float | None
+    """Share of rows on which model and teacher predict the same class; None where a teacher_file lacks some of them."""
+    kl: float | None
+    """Mean KL from the teacher's distribution to the model's; None where a teacher_file lacks some rows."""
     reliability: tuple[tuple[float, float, int], ...]
     """Mean confidence, accuracy and number of rows of each bin of the calibration error that holds rows."""
     rows: int
     opened_at: str
 
     def measured(self) -> dict[str, float]:
-        """Return the metrics that a reproduction must give again, one number each."""
+        """Return the metrics that a reproduction must give again, one number each, without those that are None."""
         names = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl", "rows")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +213,12 @@ class TrialResult:
     """Every field that ran, as config.yaml held it then, so that later edits of that file are noticed. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split read whose student tokens `max_length` cut; empty where they were not counted."""
+    unlabeled_sha256: str | None = None
+    """Hash of the texts without labels; None for a trial without such texts."""
+    unlabeled_rows: int = 0
+    """Texts without labels that the trial was trained on."""
+    unlabeled_dropped: Mapping[str, int] = field(default_factory=dict)
+    """Texts without labels that were left out: `empty`, `duplicates`, `labelled` (of training rows), `held_out` (of validation or test)."""
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
@@ -214,25 +226,30 @@ class TrialResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
-        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows"}
+        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows", "unlabeled_dropped"}
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherResult:
-    """Holds what is recorded of the teacher and the rows that every trial of the sweep uses."""
+    """Holds what is recorded of the teacher and the rows that every trial of the sweep uses.
+
+    Of a teacher that is a file, size and speed are None; and accuracy and loss where it has no numbers for some of the validation rows.
+    """
 
     teacher: str
-    val_accuracy: float
-    val_loss: float
+    """The address of its weights, or of the file in their place."""
+    val_accuracy: float | None
+    val_loss: float | None
     majority_accuracy: float
     """Validation accuracy of always predicting the most common training class."""
-    parameters: int
-    size_mb: float
-    latency_ms_p50: float
-    rows_per_second: float
+    parameters: int | None
+    size_mb: float | None
+    latency_ms_p50: float | None
+    rows_per_second: float | None
     weights_sha256: str
+    """Hash of its weights, or of the numbers in its file."""
     data_sha256: str
     label_names: tuple[str, ...]
     train_rows: int
@@ -255,6 +272,11 @@ class TeacherResult:
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
+    taught_rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each split for which a teacher that is a file has numbers; empty for a model, which has them for all."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What is known of the numbers of a teacher that is a file, empty for a model. rows: how many; zeros: share of probabilities that are
+    exactly 0; one_hot: share of rows with a probability of 1; and on the `labeled_rows` of train and validation accuracy, loss and ece."""
     folds: int = 1
     """How many models the teacher is. Size, parameters and speed are of one; the logits of a new row cost a pass of each."""
     kept_epochs: tuple[int, ...] = ()
@@ -270,6 +292,16 @@ class TeacherResult:
     """Accuracy on the labelled training rows, each judged by the one model that has not seen it; None without folds."""
     out_of_fold_loss: float | None = None
     out_of_fold_ece: float | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Return whether the teacher is a file of numbers, and no model."""
+        return bool(self.taught_rows)
+
+    def lacks(self, split: str) -> bool:
+        """Return whether a teacher that is a file has no numbers for some rows of `split`, so that it cannot be measured there."""
+        rows = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+        return self.is_file and self.taught_rows.get(split, 0) < rows[split]
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows of the teacher."""

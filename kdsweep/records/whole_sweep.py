@@ -1,11 +1,13 @@
 """Read a whole sweep: its results folder, and what other hosts' folders add to it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdsweep.config.sweep import ARMS, SweepConfig, identity_changes
+from kdsweep.config.arms import ARMS
+from kdsweep.config.sweep import SweepConfig, identity_changes
+from kdsweep.config.trial import length_of
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
@@ -42,10 +44,10 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
     for other in others:
         _check_same_sweep(folder, sweep, other)
     folders = (folder, *others)
-    trials, spares = _gathered(row for there in folders for arm in ARMS for row in read_trials(there, arm))
+    trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
     confirmed = {there: read_trials(there, "finalists") for there in folders}
-    _check_one_length(there for there in folders if confirmed[there])
-    finalists, more = _gathered(row for rows in confirmed.values() for row in rows)
+    _check_one_length(trials, confirmed)
+    finalists, more = _gathered(row for rows in confirmed.values() for row in rows if row.arm in sweep.arms)
     facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
     return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
 
@@ -71,13 +73,23 @@ def _check_same_sweep(folder: Path, sweep: SweepConfig, other: Path) -> None:
         )
 
 
-def _check_one_length(folders: Iterable[Path]) -> None:
-    """Raise ResultsError where folders that hold finalists trained them for different lengths: one comparison would mix the two."""
-    factors = {there: _read_sweep(there).finalists.epochs_factor for there in folders}
-    if len(set(factors.values())) > 1:
-        listed = "\n".join(f"  {there}: finalists.epochs_factor: {factor}" for there, factor in factors.items())
+def _check_one_length(trials: Sequence[TrialRow], confirmed: Mapping[Path, Sequence[TrialRow]]) -> None:
+    """Raise ResultsError where folders hold finalists trained for different lengths, as their records say: one comparison would mix the two."""
+    searched = {(row.arm, row.trial): length_of(row.config) for row in trials}
+    factors = {
+        there: {length_of(run.config) / searched[place] for run in runs if (place := (run.arm, run.trial)) in searched}
+        for there, runs in confirmed.items()
+    }
+    if len(confirmed) > 1 and len(set().union(*factors.values())) > 1:
+        listed = [
+            f"  {there}: {times:g} times as long as in the search"
+            for there in factors
+            for times in sorted(factors[there])
+        ]
         raise ResultsError(
-            f"finalists of one report are trained equally long, but not those of:\n{listed}\nLeave one out"
+            "finalists of one report are trained equally long, but not those of:\n"
+            + "\n".join(listed)
+            + "\nLeave one out"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from kdsweep.config.sweep import SweepConfig, identity_changes, sweep_yaml
 from kdsweep.config.trial import TrialConfig, read_trial_config, trial_yaml
 from kdsweep.errors import ConfigError, ResultsError, Superseded
+from kdsweep.records.layout import FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key
 from kdsweep.records.schema import (
     Attempt,
@@ -170,7 +171,11 @@ def write_sweep(folder: Path, sweep: SweepConfig) -> None:
 def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
     """Create the results folder with its `sweep.yaml` and return it. Raises ResultsError where it holds another sweep's results."""
     before = read_sweep(folder)
-    changes = identity_changes(before.identity(), sweep.identity()) if before else []
+    changes = (
+        []
+        if before is None
+        else identity_changes(before.identity(), sweep.identity()) + _lengths(folder, before, sweep)
+    )
     if changes:
         raise ResultsError(
             f"{folder} holds the results of another sweep file:\n" + "\n".join(changes) + "\n"
@@ -179,6 +184,14 @@ def start_sweep(folder: Path, sweep: SweepConfig) -> Path:
     if before != sweep:
         write_sweep(folder, sweep)
     return folder
+
+
+def _lengths(folder: Path, before: SweepConfig, sweep: SweepConfig) -> list[str]:
+    """List how the length of finalists would change, if there are any: one comparison would mix two lengths."""
+    there = before.finalists.top and sweep.finalists.top and any((folder / FOLDERS["finalists"]).glob("*"))
+    key = "finalists.epochs_factor"
+    old, new = ({key: each.finalists.epochs_factor} for each in (before, sweep))
+    return identity_changes(old, new) if there else []
 
 
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:

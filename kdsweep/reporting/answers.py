@@ -1,20 +1,21 @@
 """Answer whether distilling helped: the verdict that every format repeats, and sentences with numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName
-from kdsweep.analysis.formats import compact, p_text, percent, plural, signed
+from kdsweep.analysis.formats import compact, p_text, percent, plural, signed, taught
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.score import majority_score, named_score, score, teacher_score
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
+from kdsweep.records.schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
@@ -61,7 +62,7 @@ def verdict_of(
     numbers = ("rows", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
-        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in ARMS}
+        folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}
         return Verdict(
             split=finals.split,
             provisional=finals.split == "validation",
@@ -112,16 +113,15 @@ def _opening(first: Row | None, second: Row | None, verdict: Verdict | None) -> 
 
 def answer(
     found: SweepRecords,
-    first: Row | None,
-    second: Row | None,
+    bests: Mapping[Arm, Row],
     comparison: Comparison | None,
     arms: Sequence[ArmProgress],
 ) -> str:
-    """Return one paragraph: the best trial of each arm, their difference and how sure it is, then teacher and majority class."""
-    sentences = [_best_sentence(found, row, arm) for row, arm in zip((first, second), arms, strict=True) if row]
+    """Return one paragraph: the best trial of each arm, the difference of the first two and how sure it is, then teacher and majority class."""
+    sentences = [_best_sentence(found, bests[arm.arm], arm) for arm in arms if arm.arm in bests]
     if comparison:
         sentences.append(_difference(comparison, found.sweep.finalist_runs()))
-    elif first and second:
+    elif all(arm in bests for arm in PRIMARY):
         sentences.append("No paired test: the predictions of both and the validation labels are not all on disk.")
     return " ".join([*sentences, _yardsticks(found)])
 
@@ -132,9 +132,21 @@ def _yardsticks(found: SweepRecords) -> str:
         return "The teacher has not been measured yet."
     metric, teacher = found.sweep.study.metric, teacher_score(found)
     majority = f"always naming the commonest class gives {named_score(metric, majority_score(found))}."
+    if found.teacher.lacks("validation"):
+        return f"{_not_known(found.teacher, 'validation')} {majority[0].upper()}{majority[1:]}"
     if teacher is None:
         return f"The teacher's {metric} is not known, for its predictions are not on this disk; {majority}"
     return f"The teacher reaches {named_score(metric, teacher)}; {majority}"
+
+
+def _not_known(teacher: TeacherResult, split: SplitName) -> str:
+    """Say what is not known of a teacher that is a file without numbers for some rows of `split`, as a sentence."""
+    rows = {"validation": teacher.validation_rows, "test": teacher.test_rows}[split]
+    lacking = rows - teacher.taught_rows.get(split, 0)
+    return (
+        f"How good the teacher is on the {split} rows, how often students agree with it and which share of the gap to it distilling closes "
+        f"is not known, for its file has no numbers for {lacking:,} of these {rows:,}."
+    )
 
 
 def _best_sentence(found: SweepRecords, row: Row, arm: ArmProgress) -> str:
@@ -163,12 +175,18 @@ def _difference(comparison: Comparison, finalist_runs: int) -> str:
 # Finalists -----------------------------------------------------------------------------------------------------------
 
 
-def final_answer(finals: Finals, metric: str) -> str:
+def final_answer(finals: Finals, metric: str, teacher: TeacherResult | None = None) -> str:
     """Return one paragraph: each arm's best finalist, the difference of the arms, and the share of the gap to the teacher."""
     sentences = [sentence for arm in ARMS if (sentence := _finalist_sentence(finals, finals.best(arm), metric))]
+    if (factor := finals.chosen.factor) != 1:
+        sentences.append(f"All finalists were trained {factor:g} times as long as in the search.")
     if finals.primary:
         sentences.append(_final_difference(finals, finals.primary, metric))
-        sentences += [] if finals.primary.one_seed else [_ratio_sentence(finals.ratio, finals.primary.of_a_pair)]
+        lacks = teacher is not None and teacher.lacks(finals.split)
+        told = finals.primary.one_seed or lacks
+        sentences += [] if told else [_ratio_sentence(finals.ratio, finals.primary.of_a_pair)]
+    if teacher is not None and teacher.lacks(finals.split):
+        sentences.append(_not_known(teacher, finals.split))
     return " ".join(sentences)
 
 
@@ -227,7 +245,11 @@ def _ratio_sentence(ratio: Estimate | None, of_a_pair: bool) -> str:
 
 def conventions(found: SweepRecords) -> str:
     """Return what a reader must know to read the numbers: how students start, and which term alpha weighs."""
-    return f"{initial(found)} {ALPHA}"
+    teacher = found.teacher
+    if teacher is None or not teacher.is_file:
+        return f"{initial(found)} {ALPHA}"
+    file = f"The teacher is a file with numbers for {taught(teacher)} rows; a row without any has L_hard alone. Its size and speed are not known."
+    return f"{file} {initial(found)} {ALPHA}"
 
 
 def initial(found: SweepRecords) -> str:
@@ -238,6 +260,9 @@ def initial(found: SweepRecords) -> str:
     student = configs[0].student if configs else found.sweep.fixed.get("student", FROM_TEACHER)
     if student != FROM_TEACHER:
         return f"Students start from {Path(student).name if student.startswith('/') else student}."
+    body = configs[0].student_body if configs else found.sweep.fixed.get("student_body")
+    if body is not None:
+        return f"Students start from the layers of {Path(body).name if body.startswith('/') else body.partition('#')[0]} (student_body)."
     start = configs[0].student_init if configs else found.sweep.fixed.get("student_init", "pretrained")
     when = "before" if start == "pretrained" else "after"
     return f"Students start from the teacher's layers {when} its fine-tuning (student_init: {start})."

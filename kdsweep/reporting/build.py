@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +12,22 @@ from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.finalists import Finals
-from kdsweep.analysis.formats import duration, plural, truncated
+from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
+from kdsweep.analysis.patience import Patience, read_patience
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.two_students import Comparison, compare_predictions
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
+from kdsweep.analysis.work import Given, given_work
+from kdsweep.config.arms import PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
 from kdsweep.reporting.questions import questions
+from kdsweep.reporting.work import work_questions
 from kdsweep.tracking import names
 
 
@@ -34,15 +39,19 @@ class Report:
     """The results folder as a command on this machine names it."""
     records: SweepRecords
     rows: tuple[Row, ...]
-    """Trials of both arms, best first, then those without a rank."""
+    """Trials of all arms, best first, then those without a rank."""
     searched: tuple[str, ...]
     arms: tuple[ArmProgress, ...]
-    best_distilled: Row | None
-    best_fine_tuned: Row | None
+    bests: Mapping[Arm, Row]
+    """The best complete trial of each arm that has one."""
     comparison: Comparison | None
     """Best distilled against best fine-tuned, on the validation rows; None where a test is not possible."""
     finals: Finals | None
-    """The best of both arms on fresh seeds and on the test split; None before the first of them is complete."""
+    """The best of each arm on fresh seeds and on the test split; None before the first of them is complete."""
+    patience: Patience | None
+    """The finalists beside their trials in the search; None where they were trained no longer."""
+    work: tuple[Given, ...]
+    """What each arm's search was given, then what each arm's finalists were."""
     shipped: TrialRow | None
     """The run whose student is the one to ship; None before the first complete trial."""
     verdict: Verdict | None
@@ -73,11 +82,13 @@ def build_report(folder: Path, *others: Path) -> Report:
     """Build the report of a results folder and of `others`, other hosts' folders of this sweep. Raises ResultsError where there is none."""
     found = read_records(folder, *others)
     rows = leaderboard.leaderboard(found)
-    first, second = leaderboard.best(rows, "distilled"), leaderboard.best(rows, "fine_tuned")
+    bests = {arm: row for arm in found.sweep.arms if (row := leaderboard.best(rows, arm))}
+    first, second = (bests.get(arm) for arm in PRIMARY)
     comparison = _comparison(found, first, second)
     arms = leaderboard.progress(found, rows)
     finals, advised = read_finals(found), advice(found)
     verdict, ship = verdict_of(first, second, comparison, finals), shipped(found)
+    work, patience = given_work(found), read_patience(found, finals)
     weak = weak_teacher(found.sweep, found.folders, found.trials)
     return Report(
         folder=_shown_path(folder),
@@ -85,20 +96,21 @@ def build_report(folder: Path, *others: Path) -> Report:
         rows=rows,
         searched=tuple(found.sweep.search),
         arms=arms,
-        best_distilled=first,
-        best_fine_tuned=second,
+        bests=bests,
         comparison=comparison,
         finals=finals,
+        patience=patience,
+        work=work,
         shipped=ship,
         verdict=verdict,
         weak_teacher=weak,
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
         headline=headline(first, second, verdict, weak),
-        answer=final_answer(finals, found.sweep.study.metric)
+        answer=final_answer(finals, found.sweep.study.metric, found.teacher)
         if finals
-        else answer(found, first, second, comparison, arms),
-        questions=questions(found, finals, ship, advised),
+        else answer(found, bests, comparison, arms),
+        questions=(*questions(found, finals, ship, advised), *work_questions(work, patience)),
         conventions=conventions(found),
         doubts=_doubts(found),
         advice=advised,
@@ -108,7 +120,7 @@ def build_report(folder: Path, *others: Path) -> Report:
 
 
 def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> Comparison | None:
-    """Return the paired test of the best trials of both arms; None where one, its predictions or the labels are missing."""
+    """Return the paired test of the best distilled and fine-tuned trials; None where one, its predictions or the labels are missing."""
     if first is None or second is None:
         return None
     labels = reading.read_validation_labels(*found.folders)
@@ -160,7 +172,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
         split = f"{teacher.train_rows:,} train, {teacher.validation_rows:,} validation, {teacher.test_rows:,} test"
         lines += [
             ("teacher", teacher.teacher),
-            ("teacher weights", f"sha256 {teacher.weights_sha256}"),
+            ("teacher's numbers" if teacher.is_file else "teacher weights", f"sha256 {teacher.weights_sha256}"),
             ("data", f"sha256 {teacher.data_sha256}"),
             ("classes", ", ".join(teacher.label_names)),
             ("rows", split),
@@ -168,9 +180,9 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
                 "duplicates dropped",
                 f"{teacher.duplicates_dropped:,} rows of training or validation that a later split has too",
             ),
+            *_unlabeled(found),
             *_oddities(found, teacher),
-            ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
-            ("teacher's logits", duration(teacher.logits_seconds)),
+            *(_numbers(teacher) if teacher.is_file else _fine_tuning(teacher)),
         ]
         lines += [("teacher's W&B run", teacher.run_url)] if teacher.run_url else []
     lines += _folders(found)
@@ -187,6 +199,24 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
         line = (name, " and ".join(seen))
         lines += [line] if line not in lines else []
     return tuple(lines)
+
+
+def _fine_tuning(teacher: TeacherResult) -> list[tuple[str, str]]:
+    return [
+        ("teacher's fine-tuning", duration(teacher.fine_tuned_seconds) + ", from the cache" * teacher.from_cache),
+        ("teacher's logits", duration(teacher.logits_seconds)),
+    ]
+
+
+def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
+    """Return lines about a teacher that is a file: the rows that it has numbers for, how good and how hard these are."""
+    known = teacher.numbers
+    lines = [("rows with the teacher's numbers", taught(teacher))]
+    if "accuracy" in known:
+        quality = f"accuracy {percent(known['accuracy'])}, loss {known['loss']:.3f}, calibration error {percent(known['ece'])}"
+        lines.append(("teacher on labelled rows", f"{quality}, on {known['labeled_rows']:,} of train and validation"))
+    hard = f"{percent(known['zeros'])} of the probabilities are exactly 0, {percent(known['one_hot'])} of the rows name one class alone"
+    return [*lines, ("teacher's hard labels", hard)]
 
 
 def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
@@ -209,8 +239,19 @@ def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, st
     return lines
 
 
+def _unlabeled(found: SweepRecords) -> list[tuple[str, str]]:
+    """Return lines about the texts without labels, of the trial that had most; empty where no trial had any."""
+    results = [trial.result for trial in found.trials if trial.result and trial.result.unlabeled_rows]
+    if not results:
+        return []
+    most = max(results, key=lambda result: result.unlabeled_rows)
+    told = unlabeled(most.unlabeled_rows, most.unlabeled_dropped)
+    return [("texts without labels", told), ("their data", f"sha256 {most.unlabeled_sha256}")]
+
+
 def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
-    return any(count != teacher.truncated_rows.get(name) for name, count in result.truncated_rows.items())
+    cut = result.truncated_rows
+    return any(cut[name] != teacher.truncated_rows.get(name, 0) for name in cut if name != "unlabeled")
 
 
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:

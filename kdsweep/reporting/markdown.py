@@ -8,9 +8,10 @@ from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
 from kdsweep.analysis.score import score_text, teacher_score
-from kdsweep.config.sweep import ARM_NAMES
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
+from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
     first_columns,
@@ -21,6 +22,7 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
+from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
 
 TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
 """Metrics of the test split in the finalists' table, beside the accuracy."""
@@ -153,8 +155,17 @@ def render_markdown(report: Report) -> str:
         verdicts = verdicts_table(report.finals)
         parts += ["## Finalists", markdown_tables(finalists_table(report, report.finals), keys=2)]
         parts.append(markdown_table(verdicts) if len(verdicts) > 1 else NO_VERDICT)
+    if report.patience:
+        metric = report.records.sweep.study.metric
+        parts += [*_prose(PATIENCE_CAPTION), markdown_tables(patience_table(report.patience, metric), keys=1)]
     table = _ranked_table(report)
     parts += ["## Leaderboard", markdown_tables(table, keys=3) if len(table) > 1 else "No trial is complete yet."]
+    if report.work:
+        parts += [
+            "## What each arm was given",
+            *_prose(GIVEN_CAPTION),
+            markdown_tables(work_table(report.work), keys=1),
+        ]
     parts += _markdown_classes(report.by_class) if report.by_class else []
     others = [row for row in report.rows if row.rank is None]
     if others:
@@ -162,6 +173,8 @@ def render_markdown(report: Report) -> str:
         parts += ["## Pruned, failed and unfinished trials", _listed(reasons)]
     if report.advice:
         parts += ["## Advice", _listed([(item.short, item.why) for item in report.advice])]
+    seen = seen_table(report.records.teacher)
+    parts += ["## Teacher", *_prose(memorised(report.records.teacher)), markdown_table(seen)] if seen else []
     parts += ["## Provenance", _listed(report.provenance), "## Next"]
     parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
     return "\n\n".join(parts) + "\n"
@@ -194,6 +207,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     parts = [f"{report.headline}. {report.answer}"]
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [f"Note: {doubt}" for doubt in report.doubts]
+    parts += [line] if (line := seen_line(report.records.teacher)) else []
     if report.finals:
         verdicts = verdicts_table(report.finals)
         parts.append(terminal_tables(finalists_table(report, report.finals), keys=2))

@@ -23,7 +23,7 @@ function themed(layout) {
 /** Give every figure the page's colours; traces with an arm as `meta` get that arm's colour. */
 function paint() {
   for (const plot of plots) {
-    for (const arm of ["distilled", "fine_tuned"]) {
+    for (const arm of ["distilled", "fine_tuned", "pseudo_labeled"]) {
       const mine = plot.data.flatMap((trace, index) => trace.meta === arm ? [index] : []);
       if (mine.length) {
         const own = colour(arm);

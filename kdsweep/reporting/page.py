@@ -12,13 +12,15 @@ from kdsweep.analysis.formats import clipped, compact, number, percent
 from kdsweep.analysis.leaderboard import Row
 from kdsweep.analysis.score import majority_score, score_text, teacher_score
 from kdsweep.analysis.shipped import best_run
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
+from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
 
 
 def render_html(report: Report) -> str:
@@ -44,14 +46,21 @@ def render_html(report: Report) -> str:
         verdicts=verdicts_table(report.finals) if report.finals else [],
         confused=confused_table(report.by_class) if report.by_class else [],
         confused_said=confused_said(report.by_class) if report.by_class else "",
+        patience=patience_table(report.patience, found.sweep.study.metric) if report.patience else [],
+        patience_caption=PATIENCE_CAPTION,
+        work=work_table(report.work) if report.work else [],
+        work_caption=GIVEN_CAPTION,
         finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
+        seen=seen_table(found.teacher),
+        seen_caption=SEEN_CAPTION,
+        memorised=memorised(found.teacher),
         drawn=drawn,
         metric=found.sweep.study.metric,
         teacher_score=teacher_score(found),
         majority_score=majority_score(found),
-        arm_names=ARM_NAMES,
+        arm_names={arm: ARM_NAMES[arm] for arm in found.sweep.arms},
         whisker=partial(_whisker, _scale(ranked)),
         css=_beside("page.css"),
         js=_beside("page.js"),
@@ -61,7 +70,7 @@ def render_html(report: Report) -> str:
 
 def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:
     """Return the reliability bins of each arm's best confirmed student on the test split, by the student's name."""
-    best = [report.finals.best(arm) for arm in ARMS] if report.finals else []
+    best = [report.finals.best(arm) for arm in report.records.sweep.arms] if report.finals else []
     runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
     tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
     return {titled(row): test.reliability for row, test in tested}

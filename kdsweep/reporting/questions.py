@@ -1,17 +1,19 @@
 """Answer what else a reader asks: which student to ship, how sure that is, which settings matter, whether to search on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kdsweep.analysis import two_arms as statistics
 from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import number, plural, points
+from kdsweep.analysis.formats import number, p_text, plural, points, signed
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, score
+from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.two_arms import FinalComparison
-from kdsweep.config.sweep import ARM_NAMES, ARMS
+from kdsweep.analysis.two_students import Word
+from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
@@ -20,14 +22,32 @@ PROVISIONAL = (
     "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
 )
 
+THIRD_OPENINGS: dict[tuple[Arm, Arm], dict[Word, str]] = {
+    ("distilled", "pseudo_labeled"): {
+        "better": "Soft targets are worth more than the teacher's hard labels on the same texts",
+        "not better": "Soft targets are not worth more than the teacher's hard labels on the same texts",
+        "cannot tell": "These rows cannot tell soft targets from the teacher's hard labels on the same texts",
+    },
+    ("pseudo_labeled", "fine_tuned"): {
+        "better": "More text helps with hard labels alone",
+        "not better": "More text does not help with hard labels alone",
+        "cannot tell": "Whether more text helps with hard labels alone, these rows cannot tell",
+    },
+}
+"""How the answer to the third arm's question begins, by the arms compared and the word; an arm of one configuration is told otherwise."""
+
 
 def questions(
     found: SweepRecords, finals: Finals | None, shipped: TrialRow | None, advice: Sequence[Advice]
 ) -> tuple[tuple[str, str], ...]:
     """Return questions and their answers, in the order in which the report shows them."""
+    third = (
+        [("Is it the soft targets, or only more text?", _third(finals))] if "pseudo_labeled" in found.sweep.arms else []
+    )
     return (
         ("Which student to ship?", _which(found, finals, shipped)),
         ("How sure is that?", _how_sure(found, finals)),
+        *third,
         ("Which settings matter?", _what_matters(found, advice)),
         ("Is more search worth it?", _more(found, finals)),
     )
@@ -39,8 +59,9 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> 
     size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
     if run.result.latency_ms_p95 is not None:
         size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
-    if teacher:
-        size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+    if teacher and not teacher.is_file:
+        whose = "the teacher" if teacher.folds == 1 else f"each of the teacher's {teacher.folds} models"
+        size += f" ({whose}: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
     limits = found.sweep.study.constraints.limits()
     kept = (
         f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""
@@ -87,6 +108,27 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
 
 
+def _third(finals: Finals | None) -> str:
+    """Return what soft targets add to the texts without labels, and what these add alone, by the finalists of three arms."""
+    known = [(openings, finals.between(*arms)) for arms, openings in THIRD_OPENINGS.items()] if finals else []
+    sentences = [_third_sentence(openings, each) for openings, each in known if each]
+    return (
+        " ".join(sentences)
+        or "It takes finalists of the third arm to say: the same texts with the teacher's hard labels."
+    )
+
+
+def _third_sentence(openings: Mapping[Word, str], each: Secondary) -> str:
+    assert each.arms is not None
+    found, (one, other) = each.comparison, (ARM_NAMES[arm] for arm in each.arms)
+    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}, {p_text(each.adjusted_p)} after Holm"
+    if found.of_a_pair:
+        made = f"Of these two configurations alone, the {one} one makes {signed(found.difference)} points over the {other} one"
+    else:
+        made = f"{openings[each.word]}: {one} finalists make {signed(found.difference)} points over {other} ones"
+    return f"{made} ({interval}): {each.word}."
+
+
 def _left_out(finals: Finals) -> list[str]:
     """Return sentences about runs and finalists that the verdict leaves out: unfinished, failed, or no longer among the best."""
     sentences = []
@@ -131,7 +173,7 @@ def _what_matters(found: SweepRecords, advice: Sequence[Advice]) -> str:
 
 def _more(found: SweepRecords, finals: Finals | None) -> str:
     gains, metric = [], found.sweep.study.metric
-    for arm in ARMS:
+    for arm in found.sweep.arms:
         scores = [score(trial, found.sweep) for trial in complete(found.trials) if trial.arm == arm]
         if scores and (gain := next_gain(scores, len(scores))) is not None:
             added = difference_text(metric, gain)

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.by_class import by_class_json
-from kdsweep.analysis.finalists import finals_json
+from kdsweep.analysis.finalists import finals_json, third_arm_json
+from kdsweep.analysis.patience import patience_json
+from kdsweep.analysis.work import work_json
 from kdsweep.reporting.answers import verdict_json
 from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.markdown import render_markdown
+from kdsweep.reporting.memorised import seen_json
 from kdsweep.reporting.page import render_html
 from kdsweep.system.files import write_atomically, write_json
 
@@ -16,8 +19,12 @@ def write_report(folder: Path, *others: Path) -> Report:
     """Write report.html, report.md, leaderboard.csv and leaderboard.json into `folder`. Raises ResultsError where it holds no sweep."""
     report = build_report(folder, *others)
     verdict = verdict_json(report.headline, report.verdict, report.weak_teacher)
+    verdict |= third_arm_json(report.records.sweep.arms, report.finals)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
     board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
+    board["teacher"] = seen_json(report.records.teacher)
+    board["work"] = work_json(report.work)
+    board["patience"] = patience_json(report.patience) if report.patience else None
     board["classes"] = by_class_json(report.by_class) if report.by_class else None
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))

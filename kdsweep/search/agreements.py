@@ -33,12 +33,12 @@ class Agreements:
             f"  {name}: {stored[name]}, here {facts[name]}" for name in facts if stored and stored[name] != facts[name]
         ]
         if changes:
+            ways = "Bring the cache of the first run (KDSWEEP_CACHE), name a teacher that is fine-tuned already (teacher_epochs: 0), "
+            if any(self._sweep.values("teacher_file")):
+                ways = "Bring back the numbers that they met (teacher_file), "
             raise ResultsError(
                 f"every trial of {self._sweep.name} must meet the same teacher and rows, but these differ from what its first "
-                "trials met:\n"
-                + "\n".join(changes)
-                + "\nBring the cache of the first run (KDSWEEP_CACHE), name a teacher "
-                "that is fine-tuned already (teacher_epochs: 0), or start afresh with --fork NEW_NAME"
+                "trials met:\n" + "\n".join(changes) + f"\n{ways}or start afresh with --fork NEW_NAME"
             )
 
     def has_agreed(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsweep.config.sweep import Stage
+from kdsweep.config.arms import Stage
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import Status
 from kdsweep.search import attributes

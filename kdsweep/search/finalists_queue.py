@@ -6,7 +6,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsweep.config.sweep import ARMS, Arm, SweepConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId
 from kdsweep.search import attributes
@@ -24,14 +25,14 @@ class FinalistsQueue:
 
     def wanted(self) -> list[TrialId]:
         """Return every run that confirms the best trials of the search as it is ranked now; seed by seed, best first."""
-        best = {arm: self._ranked(arm)[: self._sweep.finalists.top] for arm in ARMS}
+        best = {arm: self._ranked(arm)[: self._sweep.finalists.top] for arm in self._sweep.arms}
         places = range(self._sweep.finalists.top)
         seeds = self._sweep.finalist_seeds()
         return [
             TrialId(arm, best[arm][n].number, seed)
             for seed in seeds
             for n in places
-            for arm in ARMS
+            for arm in self._sweep.arms
             if n < len(best[arm])
         ]
 

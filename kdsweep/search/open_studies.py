@@ -9,7 +9,8 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 
-from kdsweep.config.sweep import ARMS, Arm, Stage, SweepConfig, identity_changes
+from kdsweep.config.arms import ARMS, Arm, Stage
+from kdsweep.config.sweep import SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
 from kdsweep.search import attributes, space
 from kdsweep.search.sampler import SlotSampler, pruner
@@ -19,9 +20,14 @@ from kdsweep.search.storage import Storage
 def open_studies(sweep: SweepConfig, storage: Storage) -> dict[Stage, Study]:
     """Return every study of a sweep, created where missing. Raises ResultsError where another sweep created them."""
     with storage.alone():
-        studies: dict[Stage, Study] = {arm: _searching(sweep, arm, storage) for arm in ARMS}
+        studies: dict[Stage, Study] = {arm: _searching(sweep, arm, storage) for arm in _arms(sweep)}
         studies["finalists"] = _confirming(sweep, storage)
     return studies
+
+
+def _arms(sweep: SweepConfig) -> tuple[Arm, ...]:
+    """Return the arms that have studies: the sweep's, and the pseudo-labeled one whose budget may have been above 0 before."""
+    return ARMS if sweep.has_unlabeled() else sweep.arms
 
 
 def _searching(sweep: SweepConfig, arm: Arm, storage: Storage) -> Study:

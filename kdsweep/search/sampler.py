@@ -87,9 +87,7 @@ class SlotSampler(BaseSampler):
         """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
         seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
         if self._study.sampler == "tpe":
-            # A field with a condition is sampled by itself, without a warning at each trial.
-            startup = self._study.startup_trials
-            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=startup, warn_independent_sampling=False)
+            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
         else:
             self._inner = RandomSampler(seed=seed % 2**32)
         self._seen = seen_by(trial.number, study, self._study)

@@ -11,7 +11,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from kdsweep.config.sweep import Axis
+from kdsweep.config.axis import Axis
 from kdsweep.config.trial import NUMBERS
 
 

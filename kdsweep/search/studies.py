@@ -16,7 +16,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from kdsweep.config.sweep import ARMS, STAGES, Arm, Stage, SweepConfig
+from kdsweep.config.arms import Arm, Stage
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import Status, TrialResult
 from kdsweep.search import attributes, space
@@ -66,8 +67,8 @@ class Studies:
         return sum(trial.state.is_finished() for trial in self._trials(stage))
 
     def search_is_over(self) -> bool:
-        """Return whether both arms' budgets are finished or the target is reached, so that only finalists are left."""
-        return self.target_reached() or not any(self.remaining(arm) for arm in ARMS)
+        """Return whether every arm's budget is finished or the target is reached, so that only finalists are left."""
+        return self.target_reached() or not any(self.remaining(arm) for arm in self._sweep.arms)
 
     def is_done(self) -> bool:
         """Return whether nothing is left to run or the time limit is reached."""
@@ -82,14 +83,16 @@ class Studies:
         if self.clock.is_up():
             return False
         if not self.search_is_over():
-            return any(self._open(arm) for arm in ARMS) or self._sweep.finalist_runs() > 0
+            return any(self._open(arm) for arm in self._sweep.arms) or self._sweep.finalist_runs() > 0
         running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
         return self.finalists.to_come() > running
 
     def target_reached(self) -> bool:
         """Return whether a ranked trial has reached `study.target`; False without a target."""
         target = self._sweep.study.target
-        return target is not None and any(value >= target for arm in ARMS for _, value in self.ranked(arm, arm))
+        return target is not None and any(
+            value >= target for arm in self._sweep.arms for _, value in self.ranked(arm, arm)
+        )
 
     def ranked(self, stage: Stage, arm: Arm) -> list[tuple[TrialId, float]]:
         """Return an arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
@@ -108,7 +111,7 @@ class Studies:
         """Return every finished trial that has a record in its study: all that ranking and verdicts need."""
         return [
             StoredTrial(id=trial_id(stage, trial), record=trial.user_attrs[attributes.RECORD])
-            for stage in STAGES
+            for stage in self._sweep.stages
             for trial in self._trials(stage)
             if attributes.RECORD in trial.user_attrs and trial.state.is_finished()
         ]
@@ -121,7 +124,7 @@ class Studies:
             return None
         if self.search_is_over():
             return self._take_finalist()
-        open_arms = [arm for arm in ARMS if self._open(arm)]
+        open_arms = [arm for arm in self._sweep.arms if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
             if (assignment := self.take_from(arm)) is not None:
                 return assignment
@@ -189,7 +192,9 @@ class Studies:
 
         With `blame`, the death counts against the trial, which may be its cause and fails at the `study.max_attempts`th.
         """
-        running = [(stage, t) for stage in STAGES for t in self._trials(stage) if t.state == TrialState.RUNNING]
+        running = [
+            (stage, t) for stage in self._sweep.stages for t in self._trials(stage) if t.state == TrialState.RUNNING
+        ]
         dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
         return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
 

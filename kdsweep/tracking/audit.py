@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from kdsweep.config.sweep import ARM_NAMES, TRIAL_DEFAULTS
+from kdsweep.config.arms import ARM_NAMES
+from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import (
     TrialRow,
@@ -29,7 +30,7 @@ from kdsweep.records.reading import (
     read_verdict,
     torn_lines,
 )
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult, known
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.tracking.names import (
     attempt_of,
@@ -266,7 +267,7 @@ def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[Tracked
         for step, row in run.rows.items():
             rows.setdefault(step, {}).update(row)
     steps = {step.step: step.logged() for step in record.steps}
-    epochs = {epoch.epoch: {k: v for k, v in asdict(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
+    epochs = {epoch.epoch: {k: v for k, v in known(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
     gaps, other = [], []
     for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):
         beside = {number: (rows.get(values["step"], {}), values) for number, values in wanted.items()}

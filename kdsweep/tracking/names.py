@@ -1,9 +1,9 @@
 """Name a sweep's W&B runs: ids that no other sweep's runs have, short names, and the tags and job types that W&B groups them by.
 
 An id begins with what distinguishes runs, because `wandb leet` shows three letters of it: `d7-a1-k3x9qz` is the first attempt at
-distilled trial 7, `f3-…` fine-tuned trial 3, `d7s12-…` trial 7 as a finalist with seed 12. It ends with the sweep's key, which
-is drawn once: two sweeps of one name in one project never write into each other's runs. Older sweeps, which have no key, have ids such as
-`T_alpha-trial-0007-a1`.
+distilled trial 7, `f3-…` fine-tuned trial 3, `p2-…` pseudo-labeled trial 2, `d7s12-…` trial 7 as a finalist with seed 12. It ends
+with the sweep's key, which is drawn once: two sweeps of one name in one project never write into each other's runs. Older sweeps, which
+have no key, have ids such as `T_alpha-trial-0007-a1`.
 """
 
 import re
@@ -12,13 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdsweep.config.sweep import ARM_NAMES, LONGEST_TAG, Arm, Stage, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm, Stage
+from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.layout import KEY_LENGTH, TrialId
 
-JOB_TYPES: dict[Stage, str] = {"distilled": "trial", "fine_tuned": "control", "finalists": "finalist"}
+JOB_TYPES: dict[Stage, str] = {
+    "distilled": "trial",
+    "fine_tuned": "control",
+    "pseudo_labeled": "pseudo_label",
+    "finalists": "finalist",
+}
 """W&B's job type for a run of each stage."""
-LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f"}
+LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f", "pseudo_labeled": "p"}
+RUN_NAMES: dict[Arm, str] = {**ARM_NAMES, "pseudo_labeled": "pseudo-label"}
+"""An arm in the name of a run, short enough for trial and attempt to fit within 20 letters."""
 _KEY = f"-(?P<key>[a-z0-9]{{{KEY_LENGTH}}})"
 
 
@@ -40,7 +48,7 @@ def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialI
     again = f" a{attempt}" if attempt > 1 else ""
     of_search = _short_name(TrialId(trial.arm, trial.number))
     arm = ARM_NAMES[trial.arm]
-    name = f"{arm} {trial.number}" if trial.seed is None else f"finalist {of_search} s{trial.seed}"
+    name = f"{RUN_NAMES[trial.arm]} {trial.number}" if trial.seed is None else f"finalist {of_search} s{trial.seed}"
     facts = trial_facts(sweep, key, config, trial)
     return RunLabel(
         run_id=trial_run_id(trial, attempt, key),
@@ -147,7 +155,7 @@ def verdict_number(run_id: str, sweep: str) -> int | None:
 
 def key_in(run_id: str) -> str | None:
     """Return the sweep's key at the end of a run id; None where the id has none, as those of older sweeps."""
-    found = re.fullmatch(rf"(teacher|verdict(-\d{{1,4}})?|[df]\d+(s\d+)?-a\d+){_KEY}", run_id)
+    found = re.fullmatch(rf"(teacher|verdict(-\d{{1,4}})?|[dfp]\d+(s\d+)?-a\d+){_KEY}", run_id)
     return found["key"] if found else None
 
 

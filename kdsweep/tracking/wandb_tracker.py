@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -17,7 +17,7 @@ import wandb
 
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.errors import ConfigError
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, known
 from kdsweep.system.libraries import TESTED
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.tracker import NullRun, Run
@@ -73,7 +73,7 @@ class WandbRun:
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
         """Log an epoch's metrics into the row of its last step, without its mean training losses: W&B can smooth those of the steps."""
-        values = {name: value for name, value in asdict(epoch).items() if name not in STEP_METRICS}
+        values = {name: value for name, value in known(epoch).items() if name not in STEP_METRICS}
         with self._sending():
             if self.is_whole:
                 self._run.log(values, step=epoch.step)

@@ -3,7 +3,7 @@
 import itertools
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ class Evaluation:
     loss: float
     """Mean cross-entropy in nats."""
     ece: float
-    agreement: float
-    kl: float
+    agreement: float | None
+    kl: float | None
+    """Both None where the teacher's logits are not known for every row."""
     logits: Tensor
     seconds: float
 
@@ -48,9 +49,10 @@ def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
     return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
 
 
-def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
+def measured(logits: Tensor, rows: Rows) -> dict[str, Any]:
     """Compute the metrics of `Evaluation` for a model's logits [N, C]; loss and kl are nan where a logit is nan or +inf."""
     mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
+    taught = rows.taught is None or bool(rows.taught.all())
     predicted, classes = mine.argmax(axis=1), mine.shape[1]
     with np.errstate(invalid="ignore"):  # the caller checks the loss
         return {
@@ -59,8 +61,8 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, float]:
             "mcc": metrics.matthews(predicted, labels, classes),
             "loss": metrics.nll(mine, labels),
             "ece": metrics.expected_calibration_error(mine, labels),
-            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)),
-            "kl": metrics.kl_to_teacher(teachers, mine),
+            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)) if taught else None,
+            "kl": metrics.kl_to_teacher(teachers, mine) if taught else None,
         }
 
 

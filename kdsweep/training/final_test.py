@@ -4,6 +4,7 @@ No trial of the search sees these rows. Shapes: N rows, C classes.
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from kdsweep.training.shared import Materials
 
 def open_test(
     student: nn.Module, config: TrialConfig, materials: Materials, folder: TrialFolder
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     """Evaluate a finalist on the test split, record it in `folder`, and return its metrics; None where there is no test split."""
     rows = materials.test_rows(config)
     if rows is None:
@@ -30,9 +31,9 @@ def open_test(
 
 
 def open_teacher_test(config: TrialConfig, materials: Materials, folder: TrialFolder) -> None:
-    """Record the teacher on the test split in its `folder`, once; nothing where there is no test split."""
-    rows = materials.teacher_test_rows(config)
-    if rows is not None and read_test(folder.path) is None:
+    """Record the teacher on the test split in its `folder`, once; nothing where there is no test split, or no logit for a row of it."""
+    rows = materials.test_rows(config)
+    if rows is not None and rows.taught is None and read_test(folder.path) is None:
         predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
         folder.write_test(final_test(rows.teacher_logits, rows), predicted)
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
-from kdsweep.errors import ModelError
+from kdsweep.errors import ModelError, PreflightError, TrialFailed
 from kdsweep.records.schema import EpochMetrics, TeacherEpoch
 from kdsweep.system.files import Lock
 from kdsweep.system.wheels import cache_root
@@ -41,6 +41,7 @@ from kdsweep.training.teacher import (
     TEACHERS_ALONE,
     Teacher,
     TeacherWatch,
+    teacher_address,
     teacher_trial,
 )
 
@@ -166,12 +167,18 @@ class FineTuning:
         return (model, made) if weights_sha256(model) == made.weights_sha256 else None
 
 
+def refused(failure: TrialFailed) -> PreflightError:
+    """Return the error that stops a sweep whose teacher's fine-tuning failed."""
+    return PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)")
+
+
 def fine_tuning(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens]) -> FineTuning:
     """Load the model that `config` names as the teacher, check that it reads the rows, and describe its fine-tuning on all of them."""
-    pretrained = load_classifier(config.teacher, config.teacher_revision, data.label_names, seed=config.teacher_seed)
-    columns = label_columns(pretrained.config, data.label_names, config.teacher)
+    address = teacher_address(config)
+    pretrained = load_classifier(address, config.teacher_revision, data.label_names, seed=config.teacher_seed)
+    columns = label_columns(pretrained.config, data.label_names, address)
     pretrained = freeze(pretrained.to(config.device))
-    check_forward(pretrained, tokens["train"], config.teacher)
+    check_forward(pretrained, tokens["train"], address)
     return FineTuning(config=config, data=data, tokens=tokens, pretrained=pretrained, columns=tuple(columns))
 
 

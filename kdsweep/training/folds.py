@@ -61,19 +61,19 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
     CPU threads that torch is set to. Raises DataError where a class has fewer texts than there are folds.
     """
     fold_of = fold_of_rows(data, config)
-    tunings = _tunings(fine_tuning(config, data, tokens), fold_of, config.teacher_folds)
-    found = _fine_tune(tunings, watch, wait=False)
-    found |= _fine_tune({fold: tuning for fold, tuning in tunings.items() if fold not in found}, watch, wait=True)
-    made = [found[fold][0] for fold in tunings]
+    each = tunings(fine_tuning(config, data, tokens), fold_of, config.teacher_folds)
+    found = fine_tune_folds(each, watch, wait=False)
+    found |= fine_tune_folds({fold: tuning for fold, tuning in each.items() if fold not in found}, watch, wait=True)
+    made = [found[fold][0] for fold in each]
     loads: list[Callable[[], nn.Module]] = []
-    for tuning, one in zip(tunings.values(), made, strict=True):
+    for tuning, one in zip(each.values(), made, strict=True):
         loads.append(functools.partial(_load, tuning, one))
     model = loads[0]()
     loads[0] = lambda: model
     return Teacher(
         model=model,
-        pretrained=tunings[0].pretrained,
-        columns=tunings[0].columns,
+        pretrained=each[0].pretrained,
+        columns=each[0].columns,
         weights_sha256=hashlib.sha256("".join(one.weights_sha256 for one in made).encode()).hexdigest(),
         epochs=_mean_epochs([one.epochs for one in made]),
         fine_tuned_seconds=sum(one.seconds for one in made),
@@ -88,22 +88,22 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
 
 def help_with_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens], watch: TeacherWatch) -> None:
     """Fine-tune the teachers of those folds that no other process fine-tunes, one after the other, into the cache."""
-    tunings = _tunings(fine_tuning(config, data, tokens), fold_of_rows(data, config), config.teacher_folds)
-    _fine_tune(tunings, watch, wait=False)
+    each = tunings(fine_tuning(config, data, tokens), fold_of_rows(data, config), config.teacher_folds)
+    fine_tune_folds(each, watch, wait=False)
 
 
-def _tunings(whole: FineTuning, fold_of: np.ndarray, folds: int) -> dict[int, FineTuning]:
+def tunings(whole: FineTuning, fold_of: np.ndarray, folds: int) -> dict[int, FineTuning]:
     """Return, by fold, the fine-tuning of the teacher that does not see it."""
     return {fold: dataclasses.replace(whole, left_out=np.flatnonzero(fold_of == fold)) for fold in range(folds)}
 
 
-def _fine_tune(tunings: Mapping[int, FineTuning], watch: TeacherWatch, *, wait: bool) -> dict[int, tuple[Made, bool]]:
+def fine_tune_folds(each: Mapping[int, FineTuning], watch: TeacherWatch, *, wait: bool) -> dict[int, tuple[Made, bool]]:
     """Fine-tune the teachers of the folds that no other process holds, or with `wait` of all, unless the cache has them.
 
     Returns by fold how its teacher was made, and whether the cache had it. One model at a time is in memory.
     """
     found = {}
-    for fold, tuning in tunings.items():
+    for fold, tuning in each.items():
         with tuning.lock() as lock:
             if lock.take(wait=wait):
                 result = tuning.result(watch.of_fold(fold, tuning.rows()))

@@ -20,6 +20,7 @@ def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
         from kdsweep.training.checkpoints import NO_CHECKPOINTING
         from kdsweep.training.fast.team import joined
         from kdsweep.training.loop import distill
+        from kdsweep.training.objective import objective_of
         from kdsweep.training.shared import Materials
     config = read_trial_config(folder.path / "config.yaml")
     checkpoints = NO_CHECKPOINTING.of(folder.checkpoints, folder.config_text())
@@ -27,6 +28,7 @@ def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
         mine = dataclasses.replace(config, device=config.device if config.device == "cpu" else f"cuda:{rank}")
         materials = Materials()
         train, validation = materials.rows(mine)
+        objective = objective_of(mine)
         distill(
             materials.student(mine),
             train,
@@ -34,6 +36,8 @@ def follow(folder: TrialFolder, *, rank: int, port: int) -> None:
             mine,
             on_steps=lambda _: None,
             on_epoch=lambda _: False,
+            objective=objective,
+            teacher=materials.online_teacher(mine) if objective.teacher_outputs else None,
             checkpoints=checkpoints,
             team=team,
         )

@@ -49,4 +49,5 @@ def joined(train: Rows, texts: Tokens, targets: Mapping[str, Tensor], *, pseudo_
         targets=targets,
         extra=extra,
         labeled=None if pseudo_labels else np.arange(known + extra) < known,
+        taught=None if train.taught is None else np.concatenate([train.taught, np.ones(extra, dtype=bool)]),
     )

@@ -27,6 +27,7 @@ from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
 from kdsweep.training.objective import TOTAL, Inputs, Objective, objective_of
+from kdsweep.training.online import OnlineTeacher, outputs_of
 from kdsweep.training.readout import Readout, Taken
 from kdsweep.training.state import (
     Training,
@@ -50,6 +51,7 @@ def distill(
     on_epoch: Callable[[EpochMetrics], bool],
     on_start: Callable[[Training], None] = lambda _: None,
     objective: Objective | None = None,
+    teacher: OnlineTeacher | None = None,
     checkpoints: Checkpoints = NOT_KEPT,
     team: Team = ALONE,
     keep_lowest_loss: bool = False,
@@ -57,7 +59,8 @@ def distill(
     """Train `student` in place for `config.epochs` or `config.max_steps`, or until `on_epoch` returns True; return its state and the last
     evaluation.
 
-    The loss is that of `objective`; without one, of `objective_of(config)`. Training continues from the newest checkpoint, if there
+    The loss is that of `objective`; without one, of `objective_of(config)`. Where it reads outputs of the teacher, `teacher` runs in every
+    step, and is as before when the training is over. Training continues from the newest checkpoint, if there
     is one; `on_start` gets the state from which it starts. Raises NonFiniteLoss, which names the first step whose loss is nan or
     inf, DoesNotFit for a row too large for the memory, Interrupted after saving a checkpoint where a stop was requested.
     With `keep_lowest_loss` the student ends with the weights of the epoch with the lowest validation loss, and the evaluation is theirs.
@@ -65,6 +68,8 @@ def distill(
     """
     objective = objective or objective_of(config)
     objective.check(train)
+    if objective.teacher_outputs and teacher is None:
+        raise ValueError(f"an objective that reads {sorted(objective.teacher_outputs)} of a teacher needs a teacher")
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
     optimizer, schedule = optimizer_and_schedule(student, config, steps=total_steps(train, config))
@@ -76,13 +81,18 @@ def distill(
         schedule=schedule,
         team=team,
         graphs=graphs,
+        teacher=teacher.renumbered(vocabulary.pieces) if teacher and objective.teacher_outputs else None,
         known={name: torch.from_numpy(mask).to(train.labels.device).float() for name, mask in train.known().items()},
     )
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
     evaluation = None
-    with checkpoints.guarding(), own_stream(config.device):
+    with ExitStack() as stack:
+        stack.enter_context(checkpoints.guarding())
+        stack.enter_context(own_stream(config.device))
+        if training.teacher:
+            stack.enter_context(training.teacher.ready(objective.teacher_outputs, low=config.precision == "bf16"))
         while training.epoch <= evaluations_of(config):
             losses = distill_epoch(training, train, config, on_steps=on_steps, checkpoints=checkpoints)
             train_seconds = time.perf_counter() - training.epoch_started
@@ -215,15 +225,15 @@ def _gradients(student: nn.Module) -> list[Tensor]:
 def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialConfig, *, whole: Batch) -> Tensor:
     """Add the gradient of a piece's share in the mean loss of the `whole` batch; return the piece's share of the losses."""
     objective, device, low = training.objective, rows.labels.device.type, config.precision == "bf16"
-    flags = {f"output_{name}": True for name in objective.student_outputs}
     with ExitStack() as stack:
         if low and device == "cuda":
             stack.enter_context(weights_in_bfloat16(training.student))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
-            outputs = training.student(**piece.inputs, **flags)
+            outputs, asked = outputs_of(training.student, piece.inputs, objective.student_outputs), training.teacher
+            taught = asked.outputs(piece, rows.tokens, objective.teacher_outputs) if asked else {}
         inputs = Inputs(
-            student={name: outputs[name] for name in ("logits", *objective.student_outputs)},
-            teacher={},
+            student=outputs,
+            teacher=taught,
             targets={name: rows.targets[name][piece.rows] for name in objective.targets},
             labels=rows.labels[piece.rows],
             mask=piece.inputs["attention_mask"],

@@ -5,7 +5,7 @@ Shapes: B batch, C classes, L tokens, H hidden size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,9 @@ from torch import Tensor
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.schema import StepMetrics
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
+from kdsweep.training.fast.families import RELATIONS
 from kdsweep.training.losses import distillation_loss, moves, scheduled
+from kdsweep.training.relations import relation_loss
 
 TOTAL = "L_total"
 """The part whose gradient trains the student."""
@@ -22,8 +24,9 @@ RECORDED = tuple(field.name for field in fields(StepMetrics) if field.name.start
 """Losses that the record has a column for."""
 SCHEDULED = ("temperature", "alpha")
 """Values that may follow a schedule, and are then parts too: the record has a column of the steps for each."""
-OUTPUTS = frozenset({"hidden_states"})
-"""A student's outputs beside its logits. `hidden_states`: its embeddings and each layer's output, [B, L, H] each, first to last."""
+OUTPUTS = frozenset({"hidden_states", RELATIONS})
+"""A model's outputs beside its logits. `hidden_states`: its embeddings and each layer's output, [B, L, H] each, first to last; `relations`:
+its last layer's queries, keys and values by name, [B, L, H] each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +82,9 @@ class Objective:
             raise ValueError(
                 f"an objective's parts must be among {columns}, the columns of records/schema.py, but got {sorted(unrecorded)}"
             )
-        if unknown := self.student_outputs - OUTPUTS:
-            raise ValueError(f"student_outputs must be among {sorted(OUTPUTS)}, but got {sorted(unknown)}")
+        for of, names in (("student", self.student_outputs), ("teacher", self.teacher_outputs)):
+            if unknown := names - OUTPUTS:
+                raise ValueError(f"{of}_outputs must be among {sorted(OUTPUTS)}, but got {sorted(unknown)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,7 +104,7 @@ class Objective:
 
 
 def objective_of(config: TrialConfig) -> Objective:
-    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard, from logits alone."""
+    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard from logits alone, and relation_weight L_relation where that is above 0."""
     loss = partial(
         _distillation,
         temperature=config.temperature,
@@ -115,7 +119,32 @@ def objective_of(config: TrialConfig) -> Objective:
         "alpha": moves(config.alpha, config.alpha_end),
     }
     parts = ("L_soft", "L_hard", *(name for name in SCHEDULED if moving[name]))
-    return Objective(loss=loss, parts=parts, targets=frozenset({TEACHER_LOGITS}))
+    objective = Objective(loss=loss, parts=parts, targets=frozenset({TEACHER_LOGITS}))
+    return _with_relations(objective, config) if config.relation_weight > 0 else objective
+
+
+def _with_relations(objective: Objective, config: TrialConfig) -> Objective:
+    """Return `objective` with relation_weight L_relation added to its total."""
+    weight, heads = config.relation_weight, config.relation_heads
+    return replace(
+        objective,
+        loss=partial(_related, objective.loss, relation_weight=weight, relation_heads=heads),
+        parts=(*objective.parts, "L_relation"),
+        student_outputs=objective.student_outputs | {RELATIONS},
+        teacher_outputs=objective.teacher_outputs | {RELATIONS},
+    )
+
+
+def _related(of_logits: Loss, batch: Inputs, *, relation_weight: float, relation_heads: int) -> dict[str, Tensor]:
+    parts = of_logits(batch)
+    relation = relation_loss(
+        batch.student[RELATIONS],
+        batch.teacher[RELATIONS],
+        batch.mask,
+        heads=relation_heads,
+        weights=batch.weights.get("L_relation"),
+    )
+    return {**parts, TOTAL: parts[TOTAL] + relation_weight * relation, "L_relation": relation}
 
 
 def _distillation(

@@ -21,14 +21,17 @@ from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.fast import machine
+from kdsweep.training.fine_tuning import refused
 from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import classes_of, is_order_assumed, parameter_count, size_mb
+from kdsweep.training.objective import objective_of
 from kdsweep.training.shared import Materials, student_source
 from kdsweep.training.state import total_steps
-from kdsweep.training.teacher import TeacherWatch, teacher_trial
+from kdsweep.training.teacher import TeacherWatch, teacher_address, teacher_trial
 from kdsweep.training.teacher_quality import out_of_fold_quality, quality
+from kdsweep.training.unlike import strange_pieces, unlike_labelled
 
 GAP_CLOSED = 0.04
 """Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
@@ -52,10 +55,12 @@ def recorded_teacher(
     if found is None or found.data_sha256 != materials.data(config).sha256():
         return None
     machine.set_up(int(config.threads))
-    teacher = materials.teacher(config, watch)
+    if found.weights_sha256 != materials.teacher_sha256(config, watch):
+        return None
+    if config.teacher_file:
+        return found
     materials.teacher_rows(config)
-    same = found.weights_sha256 == teacher.weights_sha256
-    return replace(found, from_cache=teacher.from_cache) if same else None
+    return replace(found, from_cache=materials.teacher(config).from_cache)
 
 
 def run_teacher(
@@ -79,7 +84,7 @@ def run_teacher(
     try:
         teacher = materials.teacher(config, replace(watch, on_epoch=on_epoch))
     except TrialFailed as failure:
-        raise PreflightError(f"the teacher's fine-tuning failed: {failure} (here teacher_learning_rate)") from failure
+        raise refused(failure) from failure
     for epoch in teacher.epochs[len(told) :]:  # those that the cache has of a teacher fine-tuned before
         on_epoch(epoch)
     started = time.perf_counter()
@@ -87,13 +92,17 @@ def run_teacher(
     result = _teacher_result(config, materials, run, logits_seconds=time.perf_counter() - started)
     _, validation = materials.teacher_rows(config)
     folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
-    data = materials.data(config)
-    folder.write_labels(data.validation.labels)
-    if data.test is not None:
-        folder.write_test_labels(data.test.labels)
+    write_rows(folder, materials.data(config))
     folder.finish(result)
     run.summarise(result.summary())
     return result
+
+
+def write_rows(folder: TrialFolder, data: Data) -> None:
+    """Write the classes of the validation and test rows into the teacher's folder, where all readers look for them."""
+    folder.write_labels(data.validation.labels)
+    if data.test is not None:
+        folder.write_test_labels(data.test.labels)
 
 
 def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logits_seconds: float) -> TeacherResult:
@@ -102,7 +111,7 @@ def _teacher_result(config: TrialConfig, materials: Materials, run: Run, *, logi
     predicted = validation.teacher_logits.argmax(dim=-1)
     seen, unseen = materials.teacher_on_seen_rows(config), out_of_fold_quality(teacher, train)
     return TeacherResult(
-        teacher=config.teacher,
+        teacher=teacher_address(config),
         val_accuracy=(predicted == validation.labels).double().mean().item(),
         val_loss=hard_loss(validation.teacher_logits, validation.labels).item(),
         majority_accuracy=data.majority_accuracy(),
@@ -149,22 +158,27 @@ def check_inputs(
     teacher or student that cannot read the rows, or a student that cannot be made.
     """
     unknown: dict[str, float] = {}
+    odd: dict[str, None] = {}
     for config in corners:
         rows = len(materials.data(config).train)
         if rows < largest_batch:
             raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
         if config.teacher_folds > 1:
             fold_of_rows(materials.data(config), config)
-        readers = {config.teacher: materials.teacher_tokens, student_source(config)[0]: materials.student_tokens}
+        readers = {student_source(config)[0]: materials.student_tokens}
+        if config.teacher is not None:
+            readers = {config.teacher: materials.teacher_tokens, **readers}
         for address, read in readers.items():
             shares = [read(config, name).unknown_share for name in splits]
             unknown[address] = max(unknown.get(address, 0.0), *shares)
+            if config.has_unlabeled:
+                odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
         materials.check_student(config)
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
         if share > UNKNOWN_WARNED
-    ]
+    ] + list(odd)
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
@@ -189,11 +203,12 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
     weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
         data, predicted, config, study.metric, assumed
     )
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
     if weak is None:
-        return []
+        return notes
     if not study.accept_weak_teacher:
         raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
-    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+    return [f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}", *notes]
 
 
 def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
@@ -268,16 +283,19 @@ def likelier_order(predicted: np.ndarray, labels: np.ndarray, classes: int) -> n
 
 def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
     """Return what `max_length` cuts, in words, one line for each model and length; and the lines that are worth a warning."""
-    several = len({(corner.teacher, corner.student) for corner in corners}) > 1
+    several = len({(corner.teacher, corner.student, corner.student_body) for corner in corners}) > 1
     named: Callable[[str, str], str] = lambda role, address: (
         f"the {role} {address.partition('#')[0]}" if several else f"the {role}"
     )
     lines: dict[str, bool] = {}
     for corner in corners:
-        rows = materials.data(corner).sizes()
-        cuts = {named("teacher", corner.teacher): materials.truncated_rows(corner)}
-        if corner.student != FROM_TEACHER:
-            cuts[named("student", corner.student)] = materials.student_truncated_rows(corner, test=False)
+        texts = materials.unlabeled(corner)
+        rows = {**materials.data(corner).sizes(), "unlabeled": len(texts) if texts else 0}
+        cuts = {}
+        if corner.teacher is not None:
+            cuts[named("teacher", corner.teacher)] = materials.truncated_rows(corner, texts=True)
+        if corner.student != FROM_TEACHER or corner.student_body:
+            cuts[named("student", student_source(corner)[0])] = materials.student_truncated_rows(corner, test=False)
         for who, cut in cuts.items():
             many = any(count >= WARNED_SHARE * rows[name] for name, count in cut.items())
             lines[f"{corner.max_length} cuts {truncated(cut, rows)} for {who}"] = many
@@ -302,6 +320,7 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
         short,
         on_steps=lambda _: None,
         on_epoch=lambda _: False,
+        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
     )
     last = training.history[-1]
     step_seconds = last.train_seconds / steps_per_pass(timed, config)

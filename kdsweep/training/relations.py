@@ -1,4 +1,4 @@
-"""Compute MiniLMv2's loss on self-attention relations, from the queries, keys and values of a last layer that were caught in a forward pass.
+"""Compute MiniLMv2's loss on self-attention relations, from the queries, keys and values of two models' last layers.
 
     R(X) = softmax(X Xᵀ / √d_r)        X one of queries, keys and values, re-split into relation heads of d_r = H / heads
     L_relation = KL(R_teacher || R_student)     summed over the keys; mean over queries, relation heads, the three X, and rows
@@ -9,19 +9,17 @@ Shapes: B batch, L tokens, H width.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdsweep.errors import ModelError
-from kdsweep.training.fast.families import KNOWN_TYPES, RELATIONS, family_of
+from kdsweep.training.fast.families import KNOWN_TYPES
 
 NAMES = ("query", "key", "value")
-"""What the output `RELATIONS` holds by name, [B, L, H] each."""
+"""What a model's output `relations` holds by name, [B, L, H] each."""
 _NOWHERE = -1e9
 """A padded key's score: its share is exactly 0 and its logarithm finite, as 0 times -inf would be nan."""
 
@@ -58,8 +56,9 @@ def _log_relation(projected: Tensor, keys: Tensor, heads: int) -> Tensor:
         raise ValueError(f"relation_heads must divide the width {width}, but got {heads}")
     split = projected.to(keys.dtype).unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, L, d_r]
     flat = (split * split.shape[-1] ** -0.25).flatten(0, 1)  # of both factors, which is d_r ** -0.5 of their product
-    scores = torch.baddbmm(keys.repeat_interleave(heads, dim=0)[:, None, :], flat, flat.transpose(1, 2))
-    return scores.log_softmax(dim=-1).unflatten(0, (-1, heads))
+    scores = torch.baddbmm(keys[:, None].expand(-1, heads, -1).flatten(0, 1)[:, None], flat, flat.transpose(1, 2))
+    relation: Tensor = scores.log_softmax(dim=-1).unflatten(0, (-1, heads))
+    return relation
 
 
 def _divergence(log_p: Tensor, log_q: Tensor, queries: Tensor) -> Tensor:
@@ -68,45 +67,12 @@ def _divergence(log_p: Tensor, log_q: Tensor, queries: Tensor) -> Tensor:
     return (each.mean(dim=1) * queries).sum(dim=1)
 
 
-def outputs_of(model: nn.Module, inputs: Mapping[str, Tensor], names: frozenset[str]) -> dict[str, Any]:
-    """Return a model's outputs for `inputs`: its logits, and those that `names` ask for, by name."""
-    flags = {f"output_{name}": True for name in names if name != RELATIONS}
-    with caught(model) if RELATIONS in names else nullcontext({}) as relations:
-        outputs = model(**inputs, **flags)
-    return {name: relations if name == RELATIONS else outputs[name] for name in ("logits", *names)}
-
-
-@contextmanager
-def caught(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Run the block, a forward pass of `model`; the dictionary then holds the last layer's queries, keys and values by `NAMES`.
-
-    Hooks on the layer's own projections take them, so that attention is computed as ever. Raises ModelError for an unknown family.
-    """
-    family, found = family_of(model), dict[str, Tensor]()
-    if family is None:
-        raise _of_no_family("a model", model.config.model_type)  # type: ignore[union-attr, arg-type]
-    layer, names = family.last_layer(model), family.names
-    hooks = [
-        layer.get_submodule(path).register_forward_hook(partial(_keep, found, name))
-        for name, path in zip(NAMES, (names.query, names.key, names.value), strict=True)
-    ]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    found[name] = output
-
-
 def check_relations(teacher: Any, student: Any, heads: int) -> None:
     """Check that models of these configurations have relations to compare. Raises ModelError where one is of no known family, or where
     `heads` does not divide both widths."""
     for role, config in (("the teacher", teacher), ("the student", student)):
         if config.model_type not in KNOWN_TYPES or getattr(config, "is_decoder", False):
-            raise _of_no_family(role, config.model_type)
+            raise of_no_family(role, config.model_type)
     widths = teacher.hidden_size, student.hidden_size
     common = math.gcd(*widths)
     if common % heads:
@@ -117,7 +83,8 @@ def check_relations(teacher: Any, student: Any, heads: int) -> None:
         )
 
 
-def _of_no_family(role: str, kind: str) -> ModelError:
+def of_no_family(role: str, kind: str) -> ModelError:
+    """Return the error for a model whose queries, keys and values no family names; `role`: who it is, `kind`: transformers' name of it."""
     return ModelError(
         f"relation_weight > 0 needs a teacher and a student whose queries, keys and values are known ({', '.join(KNOWN_TYPES)}), but "
         f"{role} is {kind}: name another model, or say relation_weight: 0"

@@ -33,15 +33,17 @@ def resolve(
         "precision": lambda: precision_on(device),
         "threads": lambda: max(1, threads // given["devices_per_trial"]),
         "teacher_threads": lambda: teacher_threads(named),
-        "teacher_revision": lambda: resolved_revision(given["teacher"]),
-        "student_revision": lambda: _student_revision(given["student"]),
+        "teacher_revision": lambda: _revision(given["teacher"]),
+        "student_revision": lambda: _revision(given["student"]),
         "dataset_revision": lambda: resolved_dataset_revision(
             given["dataset"], given["dataset_config"], given["train_split"]
         ),
     }
+    if given["student_body"]:
+        meanings["student_body_revision"] = lambda: resolved_revision(given["student_body"])
     found = {name: look_up() for name, look_up in meanings.items() if given[name] == "auto"}
     return TrialConfig(**{**fields, **found})
 
 
-def _student_revision(student: str) -> str | None:
-    return None if student == FROM_TEACHER else resolved_revision(student)
+def _revision(address: str | None) -> str | None:
+    return None if address in (None, FROM_TEACHER) else resolved_revision(address)

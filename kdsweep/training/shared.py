@@ -10,23 +10,28 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
+from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
-from kdsweep.training.data.tokens import Rows, Tokens
+from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
 from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import model_config, size_mb, weights_sha256
+from kdsweep.training.models import load_classifier, model_config, size_mb, weights_sha256
+from kdsweep.training.online import OnlineTeacher, same_tokens
 from kdsweep.training.reader import Reader, check_forward, reader
+from kdsweep.training.relations import check_relations
 from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
+from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
 
@@ -38,7 +43,8 @@ SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(RO
 
 RowsName = SplitName | Literal["unlabeled"]
 Progress = Callable[[str, int, int], None]
-"""Gets what is done with texts without labels, how many of them are done, and how many there are."""
+"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
+NO_PROGRESS: Progress = lambda what, done, texts: None
 
 Made = TypeVar("Made")
 
@@ -46,7 +52,7 @@ Made = TypeVar("Made")
 class Materials:
     """Holds the shared materials of one process, each made on first use; `progress` is called while what takes long is made."""
 
-    def __init__(self, progress: Progress = lambda what, done, of: None) -> None:
+    def __init__(self, progress: Progress = NO_PROGRESS) -> None:
         self._progress = progress
         self._made: dict[tuple[Any, ...], Any] = {}
         self._students: list[tuple[Any, ...]] = []
@@ -57,11 +63,18 @@ class Materials:
         return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
 
     def unlabeled(self, config: TrialConfig) -> Unlabeled | None:
-        """Return the texts without labels; None where the config names none. Neither data nor teacher depend on them."""
+        """Return the texts without labels, of those that a teacher's file has numbers for where it is one; None where the config names none.
+
+        Neither data nor teacher depend on them.
+        """
         if not config.has_unlabeled:
             return None
-        fields = (*decided_by(Role.TRAIN_ROWS), *TEXT_FIELDS)
-        return self._once("unlabeled", config, fields, lambda: load_unlabeled(config, self.data(config)))
+
+        def make() -> Unlabeled:
+            teaches = self.teacher_file(config).places.__contains__ if config.teacher_file else None
+            return load_unlabeled(config, self.data(config), teaches)
+
+        return self._once("unlabeled", config, (*decided_by(Role.TRAIN_ROWS), *TEXT_FIELDS, "teacher_file"), make)
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
         """Return the frozen teacher; `watch` gets the steps and epochs of its fine-tuning, where it has to be fine-tuned."""
@@ -74,6 +87,21 @@ class Materials:
 
         return self._once("teacher", config, decided_by(Role.TEACHER), make)
 
+    def teacher_file(self, config: TrialConfig) -> TeacherFile:
+        """Return the teacher that is a file. Raises DataError where its columns, numbers or ids are not what they must be."""
+
+        def make() -> TeacherFile:
+            data = self.data(config)
+            file = read_teacher_file(config, data.label_names)
+            file.check_unique([split for split in (data.train, data.validation, data.test) if split is not None])
+            return file
+
+        return self._once("teacher_file", config, decided_by(Role.TEACHER), make)
+
+    def teacher_sha256(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> str:
+        """Return the SHA-256 of what teaches: of the teacher's weights (`watch` as in `teacher`), or of the numbers in the file in its place."""
+        return self.teacher_file(config).sha256 if config.teacher_file else self.teacher(config, watch).weights_sha256
+
     def help_with_folds(self, config: TrialConfig, watch: TeacherWatch) -> None:
         """Fine-tune the teachers of the folds that no other process fine-tunes, into the cache."""
         tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
@@ -82,7 +110,7 @@ class Materials:
 
     def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
-        return self._tokens(config, self._reader(config.teacher, config.teacher_revision), name)
+        return self._tokens(config, self._reader(teacher_address(config), config.teacher_revision), name)
 
     def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
@@ -94,9 +122,32 @@ class Materials:
     def check_student(self, config: TrialConfig) -> None:
         """Check that the student can be made and used, as far as is known before there is a teacher. Raises ModelError where it cannot."""
         if config.student == FROM_TEACHER:
-            chosen_layers(model_config(config.teacher, config.teacher_revision), config.student_layers)
+            chosen_layers(model_config(*student_source(config)), config.student_layers)
         else:
             check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
+        if config.relation_weight > 0:
+            self._check_relations(config)
+
+    def _check_relations(self, config: TrialConfig) -> None:
+        """Check that teacher and student have relations to compare. Raises ModelError where they have none, or read other tokens."""
+        teacher, student = (
+            model_config(teacher_address(config), config.teacher_revision),
+            model_config(*student_source(config)),
+        )
+        check_relations(teacher, student, config.relation_heads)
+        for name in _trained(config):
+            if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
+                raise ModelError(
+                    f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
+                    f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
+                    "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
+                )
+
+    def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
+        """Return the teacher as it runs beside its student in every step of a training."""
+        segments = [self.teacher_tokens(config, name).segments for name in _trained(config)]
+        read = [each.to(torch.int8) for each in segments if each is not None]
+        return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
@@ -114,6 +165,10 @@ class Materials:
         """
         return self._training_rows(config), self._student_rows(config, "validation")
 
+    def validation_rows(self, config: TrialConfig) -> Rows:
+        """Return the student's rows of the validation split, with the teacher's logits."""
+        return self._student_rows(config, "validation")
+
     def test_rows(self, config: TrialConfig) -> Rows | None:
         """Return the student's rows of the test split, with the teacher's logits; None where there is no test split."""
         return None if self.data(config).test is None else self._student_rows(config, "test")
@@ -126,14 +181,21 @@ class Materials:
         """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
         return None if self.data(config).test is None else self._teacher_rows(config, "test")
 
-    def truncated_rows(self, config: TrialConfig) -> dict[str, int]:
-        """Return, for each split, the number of rows whose teacher's tokens `max_length` cut."""
-        names = _splits(test=self.data(config).test is not None)
+    def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
+        """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut.
+
+        Nothing for a teacher that is a file, which reads no tokens.
+        """
+        if config.teacher_file:
+            return {}
+        names = (*_splits(test=self.data(config).test is not None), *(_texts(config) if texts else ()))
         return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
 
     def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Return, for train, validation and, with `test`, the test split, the number of rows whose student's tokens `max_length` cut."""
-        return {name: self.student_tokens(config, name).truncated_rows for name in _splits(test=test)}
+        """Return, for train, validation, the texts without labels and, with `test`, the test split, the number of rows whose student's
+        tokens `max_length` cut."""
+        names = (*_splits(test=test), *_texts(config))
+        return {name: self.student_tokens(config, name).truncated_rows for name in names}
 
     def speed(self, config: TrialConfig) -> Speed:
         """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
@@ -148,8 +210,10 @@ class Materials:
         return size_mb(self._initial_student(config)[0])
 
     def architecture(self, config: TrialConfig) -> str:
-        """Return the fields on which the student's speed depends, with their values, as JSON."""
-        return json.dumps({name: getattr(config, name) for name in SPEED_FIELDS})
+        """Return the fields on which the student's speed depends, with their values, as JSON: what a sweep has in its records, where a
+        student_body is there only where one is named."""
+        idle = () if config.student_body else ("student_body", "student_body_revision")
+        return json.dumps({name: getattr(config, name) for name in SPEED_FIELDS if name not in idle})
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
         """Return the teacher's speed, measured on its validation rows."""
@@ -188,9 +252,16 @@ class Materials:
         names = self.data(config).label_names
         if config.student != FROM_TEACHER:
             return load_student(config.student, config.student_revision, names, seed=config.seed)
-        teacher = self.teacher(config)
-        source = teacher.pretrained if config.student_init == "pretrained" else teacher.model
-        return student_from_teacher(source, config.student_layers, names, seed=config.seed)
+        return student_from_teacher(self._body(config), config.student_layers, names, seed=config.seed)
+
+    def _body(self, config: TrialConfig) -> nn.Module:
+        """Return the model whose layers a from_teacher student copies."""
+        if config.student_body is None:
+            teacher = self.teacher(config)
+            return teacher.pretrained if config.student_init == "pretrained" else teacher.model
+        address, revision, names = config.student_body, config.student_body_revision, self.data(config).label_names
+        fields = (*decided_by(Role.ROWS), "student_body", "student_body_revision")
+        return self._once("body", config, fields, lambda: load_classifier(address, revision, names, seed=0))
 
     def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
@@ -204,7 +275,10 @@ class Materials:
 
     def _student_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
-            return dataclasses.replace(self._teacher_rows(config, name), tokens=self.student_tokens(config, name))
+            tokens = self.student_tokens(config, name)
+            if config.teacher_file:
+                return self._rows_of_file(config, name, tokens)
+            return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
         return self._once(f"rows of {name}", config, _without_texts(Role.STUDENT_TOKENS), make)
 
@@ -223,7 +297,17 @@ class Materials:
     def _targets(self, config: TrialConfig) -> Mapping[str, Tensor]:
         """Return the teacher's outputs for the rows for training, texts without labels included."""
 
+        def of_file() -> Mapping[str, Tensor]:
+            texts = self.unlabeled(config)
+            assert texts is not None
+            parts = [
+                self.teacher_file(config).outputs(split).logits for split in (self.data(config).train, texts.split)
+            ]
+            return {TEACHER_LOGITS: torch.from_numpy(np.concatenate(parts)).to(config.device)}
+
         def make() -> Mapping[str, Tensor]:
+            if config.teacher_file:
+                return of_file()
             train, tokens, teacher = (
                 self._teacher_rows(config, "train"),
                 self.teacher_tokens(config, "unlabeled"),
@@ -234,6 +318,14 @@ class Materials:
                 return joined_targets(train, teacher, tokens, told)
 
         return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
+
+    def _rows_of_file(self, config: TrialConfig, name: SplitName, tokens: Tokens) -> Rows:
+        """Return the rows of a split with the logits that the teacher's file has for them; `taught` is None where it has them for all."""
+        split = self.data(config).split(name)
+        found = self.teacher_file(config).outputs(split)
+        labels, logits = (torch.from_numpy(each).to(config.device) for each in (split.labels, found.logits))
+        taught = None if found.taught.all() else found.taught
+        return Rows(tokens=tokens, labels=labels, targets={TEACHER_LOGITS: logits}, taught=taught)
 
     def _reader(self, address: str, revision: str | None) -> Reader:
         key = ("reader", address, revision)
@@ -253,7 +345,7 @@ class Materials:
 
         segments = found.segments and config.text_pair_column is not None
         kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}"
-        fields = (*_without_texts(Role.TOKENS), *(TEXT_FIELDS if name == "unlabeled" else ()))
+        fields = (*_without_texts(Role.TOKENS), *((*TEXT_FIELDS, "teacher_file") if name == "unlabeled" else ()))
         return self._once(kind, config, fields, make)
 
 
@@ -265,12 +357,23 @@ def _without_texts(role: Role) -> tuple[str, ...]:
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
 
 
+def _trained(config: TrialConfig) -> tuple[RowsName, ...]:
+    """Return the names of the rows for training, in their order."""
+    return ("train", "unlabeled") if config.has_unlabeled else ("train",)
+
+
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
     return ("train", "validation", "test") if test else ("train", "validation")
 
 
+def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
+    return ("unlabeled",) if config.has_unlabeled else ()
+
+
 def student_source(config: TrialConfig) -> tuple[str, str | None]:
-    """Return the address and revision of the student's tokenizer: the teacher's for a from_teacher student."""
-    if config.student == FROM_TEACHER:
-        return config.teacher, config.teacher_revision
-    return config.student, config.student_revision
+    """Return the address and revision of the student's tokenizer: for a from_teacher student that of the model whose layers it copies."""
+    if config.student != FROM_TEACHER:
+        return config.student, config.student_revision
+    if config.student_body is not None:
+        return config.student_body, config.student_body_revision
+    return teacher_address(config), config.teacher_revision

@@ -20,6 +20,7 @@ from kdsweep.training.evaluation import Evaluation
 from kdsweep.training.fast.cuda_graphs import Graphs
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.objective import RECORDED, Objective
+from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.readout import Taken
 
 
@@ -46,6 +47,8 @@ class Training:
     step: int = 0
     team: Team = ALONE
     graphs: Graphs | None = None
+    teacher: OnlineTeacher | None = None
+    """Runs in every step; None where the objective reads nothing of it."""
     known: Mapping[str, Tensor] = field(default_factory=dict)
     """For each loss part that counts some rows alone, 1 for these and 0 for the others, float32 [N], on the device."""
     progress: Tensor = field(init=False)

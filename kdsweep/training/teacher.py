@@ -27,7 +27,7 @@ NO_TEXTS: dict[str, Any] = {
 }
 """Fields of a training without texts that have no label."""
 
-_BY_CONTENT = {"teacher", "teacher_revision", "teacher_threads"}
+_BY_CONTENT = {"teacher", "teacher_revision", "teacher_file", "teacher_threads"}
 """Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
 _OWN_NAMES = {source: name for name, source in TEACHER_SETTINGS.items()}
 _BY_VALUE = [name for name, role in ROLES.items() if role is Role.TEACHER and name not in _BY_CONTENT]
@@ -112,8 +112,9 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
     return dataclasses.replace(
         config,
         **settings,
-        student=config.teacher,
+        student=teacher_address(config),
         student_revision=config.teacher_revision,
+        student_body=None,
         alpha=0.0,
         alpha_end=None,
         temperature=1.0,
@@ -121,8 +122,15 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         temperature_end=None,
         soft_loss="kl",
         label_smoothing=0.0,
+        relation_weight=0.0,
         max_steps=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],
         max_grad_norm=TEACHER_RECIPE["max_grad_norm"],
     )
+
+
+def teacher_address(config: TrialConfig) -> str:
+    """Return where the weights of the teacher are, which must be a model: asked for nothing where it is a file."""
+    assert config.teacher is not None, "a teacher_file has no weights"
+    return config.teacher

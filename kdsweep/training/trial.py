@@ -91,7 +91,7 @@ def run_trial(
     log = _Log(slot, folder, run, watch)
     checkpoints = checkpointing.of(folder.checkpoints, folder.config_text())
     try:
-        rows, student = materials.rows(config), materials.student(config)
+        rows, student, objective = materials.rows(config), materials.student(config), make_objective(config)
         with leading(config, folder.path) as team:
             training, evaluation = distill(
                 student,
@@ -100,7 +100,8 @@ def run_trial(
                 on_start=log.start,
                 on_steps=log.steps,
                 on_epoch=log.epoch,
-                objective=make_objective(config),
+                objective=objective,
+                teacher=materials.online_teacher(config) if objective.teacher_outputs else None,
                 checkpoints=checkpoints,
                 team=team,
             )
@@ -227,7 +228,7 @@ def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
 
 
 def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outcome) -> TrialResult:
-    slot, run, speed = log.slot, log.run, outcome.speed
+    slot, run, speed, texts = log.slot, log.run, outcome.speed, materials.unlabeled(config)
     last = log.epochs[-1] if log.epochs else None
     best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
     return TrialResult(
@@ -252,8 +253,11 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         evaluate_seconds=sum(epoch.evaluate_seconds for epoch in log.epochs),
         seconds=time.perf_counter() - outcome.started,
         initial_weights_sha256=materials.initial_weights_sha256(config),
-        teacher_weights_sha256=materials.teacher(config).weights_sha256,
+        teacher_weights_sha256=materials.teacher_sha256(config),
         data_sha256=materials.data(config).sha256(),
+        unlabeled_sha256=texts.sha256 if texts else None,
+        unlabeled_rows=len(texts) if texts else 0,
+        unlabeled_dropped=texts.dropped if texts else {},
         environment=machine.environment(config.device),
         started_at=outcome.started_at,
         run_id=run.run_id,

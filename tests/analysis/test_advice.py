@@ -8,7 +8,7 @@ import pytest
 from makers import row_of, sweep_of
 
 from kdsweep.analysis.advice import CHANCE, FOUND_P, Advice, advice, dependence, edge_hit, least_share, span
-from kdsweep.config.sweep import Axis
+from kdsweep.config.axis import Axis
 from kdsweep.records.whole_sweep import SweepRecords
 
 LOG = Axis(low=1.0, high=16.0, log=True)
@@ -70,6 +70,21 @@ def advice_on(alphas: list[float], temperatures: list[float], accuracies: list[f
         for trial, (alpha, temperature, accuracy) in enumerate(zip(alphas, temperatures, accuracies, strict=True))
     ]
     return advice(SweepRecords(folder=Path("s"), sweep=sweep, teacher=None, trials=tuple(trials)))
+
+
+def test_a_field_with_a_condition_is_judged_by_the_trials_that_searched_it() -> None:
+    search = {"temperature": Axis(low=1.0, high=16.0, log=True, when={"soft_loss": ("kl",)})}
+    sweep = sweep_of({**search, "soft_loss": Axis(choices=("kl", "mse"))}, learning_rate=1e-4)
+    mse = [row_of(sweep, "distilled", n, {"soft_loss": "mse"}, 0.9) for n in range(10)]
+    kl: list[dict[str, Any]] = [{"soft_loss": "kl", "temperature": 1.0 + 1.6 * n} for n in range(10)]
+    done = [row_of(sweep, "distilled", 10 + n, params, 0.6 + 0.02 * n) for n, params in enumerate(kl)]
+    found = {}
+    for count in (9, 10):
+        records = SweepRecords(folder=Path("s"), sweep=sweep, teacher=None, trials=(*mse, *done[-count:]))
+        found[count] = [item for item in advice(records) if item.name == "temperature"]
+    (edge,) = found[10]
+    assert found[9] == [] and edge.short == "widen temperature upward"
+    assert edge.why.startswith("The best 3 of 10 complete distilled trials where soft_loss is kl all lie above 12.1")
 
 
 def test_the_advice_says_what_to_widen_and_what_does_not_matter() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from makers import TEST_ROWS, make_finals, make_sweep, make_teacher, make_trial, page_of
 
 from kdsweep.analysis.by_class import WORST
-from kdsweep.config.sweep import Arm
+from kdsweep.config.arms import Arm
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.writing import TrialFolder
 from kdsweep.reporting.build import build_report

@@ -11,7 +11,7 @@ import pytest
 from makers import METRICS, TEST_ROWS, make_finalist, make_finals, make_full, make_teacher_tested, make_trial, page_of
 
 from kdsweep.analysis.read_finals import read_finals
-from kdsweep.analysis.secondary import adjusted
+from kdsweep.analysis.secondary import Asked, adjusted
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
@@ -273,7 +273,7 @@ def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_s
     worse = right & (rng.random((3, 4000)) > 0.2)
     for one, other, word in ((right, worse, "better"), (worse, right, "not better")):
         comparison = compare_finalists(one, other)
-        stands, falls = (adjusted([("it", replace(comparison, p_value=p))])[0] for p in (0.049, 0.051))
+        stands, falls = (adjusted([Asked("it", replace(comparison, p_value=p))])[0] for p in (0.049, 0.051))
         assert (comparison.word, stands.word, falls.word) == (word, word, "cannot tell")
 
 

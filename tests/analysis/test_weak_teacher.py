@@ -17,7 +17,7 @@ from rich.console import Console
 from kdsweep.analysis.metrics import accuracy
 from kdsweep.analysis.two_students import compare_predictions
 from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
-from kdsweep.config.sweep import STAGES, StudyConfig, SweepConfig
+from kdsweep.config.sweep import StudyConfig, SweepConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Epoch, Plan, Prepared, TrialEnded
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
@@ -181,7 +181,7 @@ def test_the_plan_of_the_next_run_starts_with_it(
 ) -> None:
     sweep, out = make(tmp_path / "s", 0.46, [0.82]), io.StringIO()
     warning = WeakTeacherWatch(sweep, tmp_path / "s").look()
-    display = SweepDisplay(Console(file=out, width=100), sweep, dict.fromkeys(STAGES, 0), warning=warning)
+    display = SweepDisplay(Console(file=out, width=100), sweep, dict.fromkeys(sweep.stages, 0), warning=warning)
     plan = Plan(
         max_length="64",
         device="cpu",

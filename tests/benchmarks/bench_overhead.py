@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import optuna
 
-from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.arms import PRIMARY
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.reading import read_trials
 from kdsweep.records.schema import missing_result
 from kdsweep.records.writing import write_sweep
@@ -135,7 +137,7 @@ def measure_trials(count: int) -> None:
         worker.prepare()
         began = time.perf_counter()
         worker.work()
-        found = [row.result for arm in ARMS for row in read_trials(folder, arm) if row.result]
+        found = [row.result for arm in PRIMARY for row in read_trials(folder, arm) if row.result]
         spent = sum(result.train_seconds + result.evaluate_seconds for result in found) / len(found)
     moments = [began, *(moment for moment, _ in ended)]
     each = [after - before - spent for before, after in zip(moments, moments[1:], strict=False)]
@@ -210,7 +212,7 @@ def measure_reports(sizes: list[int]) -> None:
             make_teacher(folder)
             rng = np.random.default_rng(0)
             for number in range(size):
-                arm = ARMS[number % 2]
+                arm = PRIMARY[number % 2]
                 params = {"temperature": 1 + 15 * rng.random(), "alpha": rng.random()}
                 params |= {"learning_rate": 10 ** rng.uniform(-5, -3), "batch_size": 32}
                 accuracy = 0.7 + 0.2 * rng.random()

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY
+from kdsweep.config.axis import Axis
 from kdsweep.config.lengths import length_text, most_evaluations
 from kdsweep.config.sweep import (
-    ARMS,
-    Axis,
+    TRIAL_DEFAULTS,
     FinalistsConfig,
     StudyConfig,
     SweepConfig,
@@ -64,8 +65,11 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("tracking.entity=a/b", "tracking.entity has at most 128 characters, without / \\ # ? % : and without blanks"),
         (f"tracking.project={'p' * 129}", "tracking.project has at most 128 characters"),
         (f"tracking.tags=[{'t' * 65}]", "tracking.tags have 1 to 64 characters"),
-        ("fixed=3", "fixed must be a mapping that names at least teacher and the data, but got 3"),
-        ("fixed.teacher=''", "teacher must be a text, but got ''"),
+        (
+            "fixed=3",
+            "fixed must be a mapping that names at least the teacher (teacher or teacher_file) and the data, but got 3",
+        ),
+        ("fixed.teacher=''", "teacher must be a text or null, but got ''"),
         ("fixed.epochs=two", "epochs must be a whole number, but got 'two'"),
         ("fixed.epochs=-1", "epochs > 0 must hold, but got -1"),
         ("search=null", "search must name at least one axis"),
@@ -153,7 +157,7 @@ def test_null_is_a_value_where_the_field_takes_it_and_else_means_not_fixed(tiny_
     path = tiny_sweep_file(fixed={"train_limit": 40})
     fixed = load_sweep(path, ["fixed.train_limit=null", "fixed.epochs=null"]).fixed
     assert fixed["train_limit"] is None and "epochs" not in fixed
-    assert "fixed.teacher is missing" in problems_of(path, "fixed.teacher=null")
+    assert "teacher and teacher_file is named must hold, but got neither" in problems_of(path, "fixed.teacher=null")
 
 
 def test_an_axis_changes_its_kind_on_the_command_line(tiny_sweep_file: WriteSweep) -> None:
@@ -203,6 +207,11 @@ def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: Wr
     assert said("fixed.epochs=null", "search.epochs.low=1", "search.epochs.high=4") == ("1 to 4 epochs", 4)
     assert said(*steps) == ("3,750 steps, evaluated 4 times", 4)
     assert said(*steps, "fixed.evaluations=1") == ("3,750 steps, evaluated 1 time", 1)
+    own = [*steps, "search.max_steps.low=500", "search.max_steps.high=3750", "search.max_steps.arms=[fine_tuned]"]
+    assert said(*own) == (
+        "distilled: 3,750 steps, evaluated 4 times; fine-tuned: 500 to 3,750 steps, evaluated 4 times",
+        4,
+    )
     searched = ["fixed.epochs=6", "search.max_steps.choices=[null,80,200]"]
     assert said(*searched) == ("6 epochs or 80 to 200 steps, evaluated 4 times", 6)
 
@@ -253,7 +262,8 @@ def test_both_ends_of_every_axis_must_make_a_trial(tiny_sweep_file: WriteSweep) 
 
 
 def test_a_missing_teacher_is_named(tiny_sweep_file: WriteSweep) -> None:
-    assert "fixed.teacher is missing" in problems_of(tiny_sweep_file(fixed={"teacher": None}))
+    found = problems_of(tiny_sweep_file(fixed={"teacher": None}))
+    assert "exactly one of teacher and teacher_file is named must hold, but got neither" in found
 
 
 def test_a_password_in_the_storage_address_is_refused_and_never_repeated(tiny_sweep_file: WriteSweep) -> None:
@@ -328,14 +338,14 @@ def test_the_fine_tuned_arm_searches_neither_alpha_nor_temperature_and_fixes_bot
 
 
 def test_budgets() -> None:
-    assert [make(TWO, trials=7).budget(arm) for arm in ARMS] == [7, 7]
-    assert [make(TWO, trials=7, controls=3).budget(arm) for arm in ARMS] == [7, 3]
-    assert [make(TWO, trials=7, controls=0).budget(arm) for arm in ARMS] == [7, 0]
+    assert [make(TWO, trials=7).budget(arm) for arm in PRIMARY] == [7, 7]
+    assert [make(TWO, trials=7, controls=3).budget(arm) for arm in PRIMARY] == [7, 3]
+    assert [make(TWO, trials=7, controls=0).budget(arm) for arm in PRIMARY] == [7, 0]
     only_soft = make({"temperature": TWO["temperature"]}, trials=7)
-    assert [only_soft.budget(arm) for arm in ARMS] == [7, 1]  # without axes, all controls would be the same
+    assert [only_soft.budget(arm) for arm in PRIMARY] == [7, 1]  # without axes, all controls would be the same
     stepped = {"temperature": Axis(low=1.0, high=8.0, step=0.5), "batch_size": TWO["batch_size"]}
-    assert [make(stepped, trials=99, sampler="grid").budget(arm) for arm in ARMS] == [30, 2]
-    assert [make(stepped, trials=4, sampler="grid").budget(arm) for arm in ARMS] == [4, 2]
+    assert [make(stepped, trials=99, sampler="grid").budget(arm) for arm in PRIMARY] == [30, 2]
+    assert [make(stepped, trials=4, sampler="grid").budget(arm) for arm in PRIMARY] == [4, 2]
 
 
 def test_points_of_finite_axes_and_values_that_lie_on_them() -> None:
@@ -502,3 +512,107 @@ def test_values_of_a_field_are_its_axis_its_fixed_value_or_its_default() -> None
     assert sweep.values("temperature") == (1.0, 8.0)
     assert sweep.values("teacher_epochs") == (1,)
     assert sweep.values("epochs") == (TrialConfig(train_file="x", teacher="t", teacher_epochs=1).epochs,)
+
+
+# Texts without labels: a third arm
+
+TEXTS: dict[str, Any] = {"train_limit": 40, "unlabeled_rest": True, "epochs": 1}
+
+
+def test_a_sweep_with_texts_without_labels_has_a_third_arm_unless_it_has_no_trials() -> None:
+    sweep = make(TWO, trials=7)
+    assert sweep.arms == PRIMARY and sweep.stages == (*PRIMARY, "finalists") and not sweep.has_unlabeled()
+    for texts in ({"unlabeled_file": "more.csv"}, {"unlabeled_rest": True}, {"unlabeled_split": "unsupervised"}):
+        with_texts = dataclasses.replace(sweep, fixed={**sweep.fixed, **texts})
+        assert with_texts.arms == ARMS and [with_texts.budget(arm) for arm in ARMS] == [7, 7, 7]
+        assert with_texts.finalist_runs() == 21
+        for count, arms in ((3, ARMS), (0, PRIMARY)):
+            study = dataclasses.replace(sweep.study, pseudo_labeled=count)
+            fewer = dataclasses.replace(with_texts, study=study)
+            assert fewer.arms == arms and fewer.budget("pseudo_labeled") == count
+            assert fewer.identity() == with_texts.identity()
+    searched = make({**TWO, "unlabeled_file": Axis(choices=("more.csv", "most.csv"))})
+    assert searched.arms == ARMS and set(searched.axes("fine_tuned")) == {"batch_size"}
+
+
+def test_what_each_arm_fixes_leaves_the_control_the_labelled_rows_alone_and_the_third_arm_no_soft_target() -> None:
+    fixed = {**TEXTS, "unlabeled_limit": 99, "relation_weight": 2.0, "relation_heads": 4, "soft_loss": "mse"}
+    search = {**TWO, "alpha": Axis(low=0.0, high=1.0), "unlabeled_share": Axis(low=0.1, high=0.9)}
+    search |= {"alpha_end": Axis(low=0.0, high=0.5), "label_smoothing": Axis(low=0.0, high=0.2)}
+    sweep = make(search)
+    sweep = dataclasses.replace(sweep, fixed={**sweep.fixed, **fixed})
+    assert set(sweep.axes("fine_tuned")) == {"batch_size", "label_smoothing"}
+    assert set(sweep.axes("pseudo_labeled")) == {"batch_size", "label_smoothing", "unlabeled_share"}
+    plain = make(TWO).trial("fine_tuned", {"batch_size": 16})
+    control = sweep.trial("fine_tuned", {"batch_size": 16})
+    assert control == dataclasses.replace(plain, train_limit=40, epochs=1), "as in a sweep without such texts"
+    pseudo = sweep.trial("pseudo_labeled", {"batch_size": 16, "unlabeled_share": 0.5})
+    wanted = {"unlabeled_rest": True, "unlabeled_limit": 99, "unlabeled_share": 0.5, "pseudo_labels": True}
+    assert pseudo == dataclasses.replace(control, **wanted)
+    distilled = sweep.trial("distilled", {"alpha": 1.0, "temperature": 2.0})
+    assert (distilled.soft_loss, distilled.relation_weight, distilled.pseudo_labels) == ("mse", 2.0, False)
+
+
+def test_what_an_arm_fixes_beside_alpha_and_temperature_is_the_default() -> None:
+    other = {name: value for name, value in FIXED_BY["pseudo_labeled"].items() if value != TRIAL_DEFAULTS[name]}
+    assert other == {"alpha": 0.0, "temperature": 1.0, "pseudo_labels": True}
+    other = {name: value for name, value in FIXED_BY["fine_tuned"].items() if value != TRIAL_DEFAULTS[name]}
+    assert other == {"alpha": 0.0, "temperature": 1.0}
+
+
+# Axes of some arms
+
+
+def test_an_axis_may_belong_to_some_arms_and_the_others_have_the_fixed_value(tiny_sweep_file: WriteSweep) -> None:
+    search = {"weight_decay": {"choices": [0.0, 0.1], "arms": ["fine_tuned"]}}
+    sweep = load_sweep(tiny_sweep_file(fixed={"weight_decay": 0.05}, search=search))
+    assert "weight_decay" in sweep.axes("fine_tuned") and "weight_decay" not in sweep.axes("distilled")
+    assert sweep.values("weight_decay") == (0.0, 0.1, 0.05)
+    params = {name: axis.ends()[0] for name, axis in sweep.axes("distilled").items()}
+    assert sweep.trial("distilled", params).weight_decay == 0.05
+    assert sweep.trial("fine_tuned", {**params, "weight_decay": 0.1}).weight_decay == 0.1
+    assert load_sweep(tiny_sweep_file("d", search=search)).values("weight_decay") == (0.0, 0.1, 0.01)
+    without = load_sweep(tiny_sweep_file("e", search={"weight_decay": {"choices": [0.0, 0.1]}}))
+    changed = identity_changes(without.identity(), dataclasses.replace(without, search=sweep.search).identity())
+    assert changed == ["  search.weight_decay.arms: not set, now fine_tuned"]
+
+
+def test_a_sweep_of_three_arms_and_an_axis_of_one_comes_back_from_yaml(
+    tiny_sweep_file: WriteSweep, tmp_path: Path
+) -> None:
+    search = {"weight_decay": {"choices": [0.0, 0.1], "arms": ["fine_tuned", "pseudo_labeled"]}}
+    path = tiny_sweep_file(fixed={**TEXTS, "weight_decay": 0.05}, study={"pseudo_labeled": 2}, search=search)
+    sweep = load_sweep(path)
+    (tmp_path / "again.yaml").write_text(sweep_yaml(sweep), encoding="utf-8")
+    again = load_sweep(tmp_path / "again.yaml")
+    assert again == sweep and again.identity() == sweep.identity() and again.arms == ARMS
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.weight_decay.arms=[control]", "search.weight_decay: must be distilled or fine_tuned or pseudo_labeled"),
+        ("search.weight_decay.arms=all", "search.weight_decay: must be a list of distilled or fine_tuned or pseudo_"),
+        ("search.weight_decay.arms=[pseudo_labeled]", "the sweep's arms are distilled, fine_tuned, but got pseudo_labeled"),
+        ("search.alpha.arms=[fine_tuned]", "search.alpha.arms: an arm that fixes alpha cannot search it: fine_tuned always"),
+        ("search.weight_decay.arms=[distilled,fine_tuned]", "weight_decay is both fixed and searched in every arm"),
+        ("enqueue=[{weight_decay: 0.1}]", "enqueue: the distilled arm tries the points, but does not search weight_decay"),
+        ("study.pseudo_labeled=3", "study.pseudo_labeled: the arm needs texts without labels (unlabeled_file, unlabeled_split"),
+        ("study.pseudo_labeled=-1", "study.pseudo_labeled >= 0 must hold, but got -1"),
+        ("fixed.weight_decay=-1", "weight_decay >= 0 must hold, but got -1.0"),
+    ],
+)  # fmt: skip
+def test_an_axis_or_a_budget_of_an_arm_that_cannot_have_it_is_refused(
+    tiny_sweep_file: WriteSweep, override: str, message: str
+) -> None:
+    axis = {"choices": [0.0, 0.1], "arms": ["fine_tuned"]}
+    path = tiny_sweep_file(fixed={"weight_decay": 0.05}, search={"weight_decay": axis})
+    load_sweep(path)
+    assert message in problems_of(path, override)
+
+
+def test_a_field_that_every_trial_needs_is_not_searched_in_one_arm_alone(tiny_sweep_file: WriteSweep) -> None:
+    search = {"teacher": {"choices": ["a", "b"], "arms": ["fine_tuned"]}}
+    assert "of teacher and teacher_file is named must hold, but got neither" in problems_of(
+        tiny_sweep_file(fixed={"teacher": None}, search=search)
+    )

@@ -13,7 +13,6 @@ import pytest
 from kdsweep.config import trial as module
 from kdsweep.config.trial import (
     FIELD_TYPES,
-    REQUIRED_FIELDS,
     TrialConfig,
     evaluations_of,
     lengthened,
@@ -28,16 +27,19 @@ BASE: dict[str, Any] = {"train_file": "rows.csv", "teacher": "bert", "teacher_ep
 
 FIELDS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
-csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
-validation_limit max_length teacher teacher_revision teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed
-student student_revision student_layers student_init temperature alpha learning_rate batch_size epochs warmup_ratio
+csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names id_column
+train_limit validation_limit unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit max_length
+teacher teacher_revision teacher_file teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed teacher_folds teacher_keep
+student student_revision student_body student_body_revision student_layers student_init
+temperature alpha temperature_end alpha_end soft_loss label_smoothing relation_weight relation_heads unlabeled_share pseudo_labels
+learning_rate batch_size epochs max_steps evaluations warmup_ratio
 weight_decay max_grad_norm seed device precision devices_per_trial teacher_threads threads
 """
 
 
 def test_adding_a_field_is_a_decision() -> None:
     assert [field.name for field in dataclasses.fields(TrialConfig)] == FIELDS.split()
-    assert REQUIRED_FIELDS == ("teacher",)
+    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(TrialConfig))
 
 
 def test_every_field_has_a_docstring_under_it() -> None:
@@ -298,10 +300,45 @@ def test_an_override_that_does_not_fit_the_file_is_merged_or_refused_but_never_c
 
 
 def test_a_trials_file_with_unknown_or_missing_keys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match="did you mean 'temperature'"):
         read_trial_config(yaml_file(tmp_path, "temprature: 2.0\ntrain_file: rows.csv"))
-    assert "did you mean 'temperature'" in str(error.value) and "teacher is missing" in str(error.value)
+    with pytest.raises(
+        ConfigError, match="exactly one of teacher and teacher_file is named must hold, but got neither"
+    ):
+        read_trial_config(yaml_file(tmp_path, "temperature: 2.0\ntrain_file: rows.csv"))
 
 
 def test_a_name_that_resembles_nothing_gets_the_whole_list() -> None:
     assert did_you_mean("zzz", ["alpha", "beta"]) == "; known: alpha, beta"
+
+
+FILE: dict[str, Any] = {"train_file": "rows.csv", "teacher_file": "numbers.csv", "student_body": "bert"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "given"),
+    [
+        ({"teacher": "bert"}, "exactly one of teacher and teacher_file is named", "teacher and teacher_file"),
+        ({"student_body": None}, "a named student or a student_body", "student: from_teacher"),
+        ({"student_init": "finetuned"}, "so student_init: pretrained", "student_init: finetuned"),
+        (
+            {"teacher_epochs": 3, "teacher_folds": 5},
+            "beside a teacher_file, which is no model",
+            "teacher_epochs: 3, teacher_folds: 5",
+        ),
+        ({"relation_weight": 0.5}, "beside a teacher_file, which is no model", "relation_weight: 0.5"),
+        ({"teacher_file": None, "teacher": "bert", "id_column": "id"}, "id_column joins", "id_column: id without one"),
+    ],
+)
+def test_what_does_not_go_with_a_teacher_file_is_one_message(changes: dict[str, Any], rule: str, given: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        TrialConfig(**{**FILE, **changes})
+    assert len(error.value.problems) == 1
+    assert rule in str(error.value) and str(error.value).endswith(f"must hold, but got {given}")
+
+
+def test_a_teacher_file_goes_with_a_named_student_or_the_layers_of_a_body() -> None:
+    assert TrialConfig(**FILE, id_column="id").teacher is None
+    assert TrialConfig(**{**FILE, "student_body": None, "student": "distilbert"}).student_body is None
+    body = TrialConfig(**{**BASE, "teacher_epochs": 0, "student_body": "bert"})  # without it there is nothing to copy
+    assert body.student_init == "pretrained"

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 from makers import make_epoch
 from rich.console import Console
-from searches import sweep_of
+from searches import AXES, sweep_of
 
-from kdsweep.config.sweep import STAGES, FinalistsConfig, StudyConfig
+from kdsweep.config.arms import ARMS
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TrialStarted
+from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -32,7 +34,7 @@ class Log:
     def __init__(self, clock: Clock, *, terminal: bool = False) -> None:
         self._file, self._clock = io.StringIO(), clock
         console = Console(file=self._file, force_terminal=terminal, width=100)
-        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0))
+        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0))
 
     def show(self, event: Event, *, after_seconds: float = 0.0) -> None:
         self._clock.now += after_seconds
@@ -116,6 +118,25 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(clock: Clock) -> None:
+    log = Log(clock, terminal=True)
+    log.show(Phase("preparing the teacher"))
+    for fold, step in (("fold 1 of 5", 9), ("fold 2 of 5", 3), ("fold 1 of 5", 10), ("fold 3 of 5", 1)):
+        log.show(TeacherStep(step=step, steps=10, L_hard=0.25, fold=fold))
+    assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
+
+
+def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
+    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
+    for when in ({}, {"soft_loss": ("kl",)}):
+        file = io.StringIO()
+        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
+        display.plan(Console(file=file, width=200), sweep_of(search), {})
+        said.append(file.getvalue())
+    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
+    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
+
+
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
@@ -124,7 +145,7 @@ def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more
     log.show(Epoch(metrics=make_epoch(1, 0.8125)), after_seconds=200)
     assert log.lines() == ["distilled trial 3: alpha 0.5   evaluation 2/4   val_accuracy 0.8125"]
     sweep = replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
-    shown = display.SweepDisplay(Console(file=io.StringIO()), sweep, dict.fromkeys(STAGES, 0))
+    shown = display.SweepDisplay(Console(file=io.StringIO()), sweep, dict.fromkeys(sweep.stages, 0))
     assert shown._open() == 5 + 2 and shown._open_lengths() == 5 + 3 * 2
 
 
@@ -145,6 +166,36 @@ def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls:
     assert f"{said} on fresh seeds" in file.getvalue()
 
 
+def test_the_plan_names_three_arms_and_who_searches_what() -> None:
+    file, search = io.StringIO(), {**AXES, "unlabeled_share": Axis(low=0.1, high=0.9)}
+    search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
+    sweep = sweep_of(search, trials=4, controls=2)
+    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
+    display.plan(Console(file=file, width=150), three, {})
+    said = " ".join(file.getvalue().split())
+    for words in (
+        "search alpha [0, 1] (distilled only)",
+        "search unlabeled_share [0.1, 0.9] (distilled and pseudo-labeled only)",
+        "search weight_decay {0.0, 0.1} (fine-tuned only)",
+        "4 distilled + 2 fine-tuned + 4 pseudo-labeled for val_accuracy",
+        "16 runs: the best 3 distilled, 2 fine-tuned and 3 pseudo-labeled on fresh seeds",
+    ):
+        assert words in said
+
+
+def test_lines_and_bars_of_three_arms_stand_in_one_column() -> None:
+    file, sweep = io.StringIO(), sweep_of(trials=2, controls=1)
+    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True})
+    shown = display.SweepDisplay(Console(file=file, width=150), three, dict.fromkeys(three.stages, 0))
+    for arm in ARMS:
+        shown.show(replace(TRIAL, id=TrialId(arm, 1)))
+        ended = TrialEnded(id=TrialId(arm, 1), status="complete", error=None, score=0.5, violates=(), seconds=1.0)
+        shown.show(ended)
+    assert [line.split("1  val")[0] for line in file.getvalue().splitlines()] == [
+        f"{name:>14}    " for name in ("distilled", "fine-tuned", "pseudo-labeled")
+    ]
+
+
 def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     file, sweep = io.StringIO(), replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
     steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 3750}, finalists=FinalistsConfig(top=1, seeds=2))
@@ -153,3 +204,13 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and "on fresh seeds (1, 2) verdict" in said
+
+
+def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
+    log = Log(clock)
+    for what in ("tokens", "the teacher's logits"):
+        for done in range(20_000, 1_000_001, 20_000):
+            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
+    assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4

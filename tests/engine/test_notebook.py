@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 from searches import run_next, sweep_of
 
-from kdsweep.config.sweep import STAGES
 from kdsweep.engine import notebook
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Phase
@@ -42,7 +41,7 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 def test_bars_and_the_running_trial_are_one_output_that_is_replaced_now_and_then(cell: Cell) -> None:
     console = Console(file=io.StringIO(), force_jupyter=True)
-    with SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(STAGES, 0)) as display:
+    with SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0)) as display:
         assert "distilled" in cell.shown[0] and "0/4" in cell.shown[0]
         display.show(Phase("looking around"))
         display.show(Phase("fetching"))
@@ -64,7 +63,7 @@ def test_a_moment_later_it_is_replaced_again(cell: Cell, monkeypatch: pytest.Mon
 
 def test_a_quiet_console_shows_nothing_live(cell: Cell) -> None:
     console = Console(file=io.StringIO(), force_jupyter=True, quiet=True)
-    with SweepDisplay(console, sweep_of(), dict.fromkeys(STAGES, 0)) as display:
+    with SweepDisplay(console, sweep_of(), dict.fromkeys(sweep_of().stages, 0)) as display:
         display.show(Phase("fetching"))
     assert cell.shown == []
 
@@ -74,7 +73,10 @@ def test_a_sweep_is_supervised_in_a_thread_that_hears_no_signals(memory: Path) -
 
     def supervise() -> None:
         sweep = sweep_of(trials=1)
-        studies, display = Studies(sweep, memory), SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(STAGES, 0))
+        studies, display = (
+            Studies(sweep, memory),
+            SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(sweep_of().stages, 0)),
+        )
         run_next(studies, "distilled", lambda *_: 0.5)
         try:
             Supervisor(sweep, memory, studies, display, workers=0, devices=[]).run()

@@ -13,15 +13,15 @@ import pytest
 from commands import config_of, inspected
 from rich.console import Console
 
-from kdsweep.config.sweep import STAGES, TrackingConfig
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig, lengthened, read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TrialStarted
+from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TextsDone, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
-from kdsweep.errors import KDSweepError, ResultsError
+from kdsweep.errors import KDSweepError, ModelError, ResultsError
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher
 from kdsweep.records.whole_sweep import read_records
@@ -69,7 +69,7 @@ def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     sweep = load_sweep(tiny_sweep_file(fixed={**fixed, "student_layers": None, "student_init": None}))
     folder = start_sweep(tmp_path / "results" / "tiny", sweep)
     console = Console(record=True, width=300, file=io.StringIO())
-    display = SweepDisplay(console, sweep, dict.fromkeys(STAGES, 0))
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
     Worker(sweep, folder, "me", display.show, StopRequest()).prepare()
     told, teacher = console.export_text(), read_teacher(teacher_folder(folder))
     assert teacher is not None
@@ -141,6 +141,27 @@ def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     assert done.gaps() == 3 and audit_text(done).endswith("0 runs, 3 gaps")
     assert "W&B could open no run, not even offline" in audit_text(done)
     assert "wandb" not in "".join(text for _, text in build_report(folder).commands)
+
+
+def test_relations_that_some_trial_could_not_have_are_refused_before_the_teacher_and_its_steps_are_in_the_plan(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    heads = {"relation_weight": {"low": 0.0, "high": 1.0}, "relation_heads": {"choices": [4, 12]}}
+    able = {"relation_weight": {"choices": [0.0, 1.0]}, "relation_heads": {"choices": [4, 8], "when": {"relation_weight": [1.0]}}}  # fmt: skip
+    said: list[str] = []
+    for name, search in (("refused", heads), ("able", able)):
+        sweep = load_sweep(tiny_sweep_file(name, search=search))
+        folder = start_sweep(tmp_path / "results" / name, sweep)
+        console = Console(record=True, width=300, file=io.StringIO())
+        display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 1))
+        worker = Worker(sweep, folder, "me", display.show, StopRequest())
+        try:
+            worker.prepare()
+        except ModelError as error:
+            said.append(str(error))
+            assert read_teacher(teacher_folder(folder)) is None
+    assert len(said) == 1 and "width 32 and the student's 32, but got 12; these do: 1, 2, 4" in said[0]
+    assert "s, the teacher running in every step (relation_weight)" in console.export_text()
 
 
 def test_the_teachers_threads_are_those_of_the_worker_that_began_the_sweep(
@@ -243,3 +264,41 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
     assert {name: tracked[name] for name in FIELD_TYPES} == json.loads(json.dumps(asdict(written)))
     if epochs:
         assert (written.alpha, written.epochs, written.learning_rate, written.batch_size) == (0.0, 6, 3e-3, 8)
+
+
+def test_texts_without_labels_are_prepared_said_and_recorded(
+    tiny_sweep_file: Callable[..., Path],
+    tmp_path: Path,
+    write_rows: Callable[..., Path],
+    tiny_rows: list[tuple[str, str]],
+) -> None:
+    known = tiny_rows[0][0]
+    new = [
+        f"the film was {word}"
+        for word in ("really great", "so very dull", "not so funny", "quite weak", "clever yet empty")
+    ]
+    texts = write_rows("texts.csv", [{"text": text} for text in (*new, new[0], known, "")])
+    sweep = load_sweep(
+        tiny_sweep_file(fixed={"unlabeled_file": str(texts)}, study={"trials": 1, "controls": 0, "sampler": "random"})
+    )
+    folder, events = start_sweep(tmp_path / "results" / "tiny", sweep), list[Event]()
+    console = Console(record=True, width=300, file=io.StringIO())
+    display = SweepDisplay(console, sweep, dict.fromkeys(sweep.stages, 0))
+    show: Callable[[Event], None] = lambda event: (events.append(event), display.show(event))  # type: ignore[func-returns-value]
+    worker = Worker(sweep, folder, "me", show, StopRequest())
+    worker.prepare()
+    worker.work()
+    told = console.export_text()
+    phases = [event.text for event in events if isinstance(event, Phase)]
+    assert "reading the texts without labels" in phases and "preparing the texts without labels" in phases
+    done = {event.what: event.done for event in events if isinstance(event, TextsDone)}
+    assert done == {"tokens": 5, "the teacher's logits": 5}
+    counts = "5 texts; left out: 1 empty, 1 given twice, 1 of "
+    assert re.search(rf"^  without labels +{counts}", told, re.MULTILINE)
+    assert dict(build_report(folder).provenance)["texts without labels"].startswith(counts)
+    later, again = Worker(sweep, folder, "later", events.append, StopRequest(), "off"), len(events)
+    later.prepare()
+    assert len(events) == again  # another worker tells nothing of it
+    texts.write_text("text\nsomething else\n")
+    with pytest.raises(ResultsError, match="texts without labels: "):
+        Worker(sweep, folder, "other", events.append, StopRequest(), "off").prepare()

@@ -12,6 +12,8 @@ from kdsweep.records.layout import TrialId, trial_folder, trial_in
     [
         (TrialId("distilled", 7), "distilled", "trials/0007"),
         (TrialId("fine_tuned", 12345), "fine_tuned", "controls/12345"),
+        (TrialId("pseudo_labeled", 2), "pseudo_labeled", "pseudo_labels/0002"),
+        (TrialId("pseudo_labeled", 2, 5), "finalists", "finalists/pseudo_labeled-0002-seed5"),
         (TrialId("distilled", 7, 12), "finalists", "finalists/distilled-0007-seed12"),
         (TrialId("fine_tuned", 3, 0), "finalists", "finalists/fine_tuned-0003-seed0"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from samples import EPOCH, STEP, result_of, write_teacher, write_trial
 
-from kdsweep.config.sweep import ARMS
+from kdsweep.config.arms import PRIMARY
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
 from kdsweep.config.yaml import plain_values
@@ -221,13 +221,13 @@ def test_a_sweeps_records_come_back_by_arm_and_number(
     folder = tmp_path / "results" / "tiny"
     assert read_sweep(folder) is None
     write_sweep(folder, sweep)
-    for arm in ARMS:
+    for arm in PRIMARY:
         for trial in (10, 2, 0):
             write_trial(folder, tiny_config(), arm, trial)
     (folder / "trials" / "0011").mkdir()  # made, and cut off before its config
     found = read_records(folder)
     assert found.sweep == sweep and found.teacher is None
-    assert [(row.arm, row.trial) for row in found.trials] == [(arm, trial) for arm in ARMS for trial in (0, 2, 10)]
+    assert [(row.arm, row.trial) for row in found.trials] == [(arm, trial) for arm in PRIMARY for trial in (0, 2, 10)]
 
 
 def test_the_teachers_record_comes_back(tmp_path: Path, tiny_config: Config, tiny_sweep_file: Any) -> None:

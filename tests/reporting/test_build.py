@@ -22,15 +22,19 @@ from makers import (
     make_teacher,
     make_trial,
     page_of,
+    row_of,
     sweep_of,
 )
 
 from kdsweep import report
 from kdsweep.analysis import leaderboard
-from kdsweep.config.sweep import ARMS, Axis, FinalistsConfig
+from kdsweep.config.arms import PRIMARY
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
+from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting import write
 from kdsweep.reporting.build import build_report
@@ -60,6 +64,17 @@ def written(full: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_cell_is_empty_where_a_field_was_not_searched() -> None:
+    search = {"temperature": Axis(low=1.0, high=8.0, when={"soft_loss": ("kl",)})}
+    sweep = sweep_of({**search, "soft_loss": Axis(choices=("kl", "mse"))})
+    points = ({"soft_loss": "kl", "temperature": 4.0}, {"soft_loss": "mse"})
+    trials = tuple(row_of(sweep, "distilled", n, point, 0.9 - 0.1 * n) for n, point in enumerate(points))
+    rows = leaderboard.leaderboard(SweepRecords(folder=Path("s"), sweep=sweep, teacher=None, trials=trials))
+    assert [row.searched["temperature"] for row in rows] == [4.0, None]
+    table = csv.DictReader(leaderboard.leaderboard_csv(rows, tuple(sweep.search)).splitlines())
+    assert [line["temperature"] for line in table] == ["4.0", ""]
+
+
 def test_complete_trials_are_ranked_together_by_val_accuracy_and_the_others_follow_without_rank(full: Path) -> None:
     rows = build_report(full).rows
     assert [(row.rank, row.arm, row.trial.trial) for row in rows[:4]] == [
@@ -85,7 +100,7 @@ def test_ties_go_to_fewer_parameters_then_to_the_lower_trial_number(tmp_path: Pa
 
 
 def test_the_fine_tuned_arm_shows_the_alpha_and_temperature_that_it_ran_with(full: Path) -> None:
-    best = build_report(full).best_fine_tuned
+    best = build_report(full).bests["fine_tuned"]
     assert best and best.searched == {"temperature": 1.0, "alpha": 0.0, "learning_rate": 2e-4, "batch_size": 32}
 
 
@@ -141,7 +156,7 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
     assert page.inside == []
     assert ("html", {"lang": "en"}) in page.tags
     tables = [tag for tag, _ in page.tags if tag == "table"]
-    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 5
+    assert len(tables) == len([tag for tag, _ in page.tags if tag == "caption"]) == 6
     drawn = [attributes for tag, attributes in page.tags if attributes.get("class") == "plot"]
     captions = {attributes["id"] for tag, attributes in page.tags if tag == "figcaption"}
     assert drawn and all(attributes["role"] == "img" for attributes in drawn)
@@ -157,7 +172,8 @@ def test_the_page_has_its_sections_in_order_and_balanced_tags(written: Path) -> 
 
 def test_markdown_has_the_sections_that_need_no_figure_and_a_line_for_each_trial_without_rank(written: Path) -> None:
     text = (written / "report.md").read_text(encoding="utf-8")
-    headings = ["Leaderboard", "Class by class", "Pruned, failed and unfinished trials", "Provenance", "Next"]
+    headings = ["Leaderboard", "What each arm was given", "Class by class", "Pruned, failed and unfinished trials"]
+    headings += ["Provenance", "Next"]
     assert re.findall("^## (.*)$", text, flags=re.MULTILINE) == headings
     for line in (
         "- distilled 2, pruned: below the median at epoch 1",
@@ -252,7 +268,7 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
     sweep = make_sweep(tmp_path / "s", search)
     make_teacher(tmp_path / "s", label_names=tuple(f"a class of many, {n}" for n in range(150)))
     point = {name: axis.choices[-1] if axis.choices else axis.low for name, axis in search.items()}
-    for arm in ARMS:
+    for arm in PRIMARY:
         make_trial(tmp_path / "s", sweep, arm, 0, point, 0.8)
     make_trial(tmp_path / "s", sweep, "distilled", 1, point, 0.0, status="failed", error="a nan " * 99, epochs=0)
     built = write.write_report(tmp_path / "s")
@@ -267,7 +283,7 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
 def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
     board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
-        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "classes"]
+        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "teacher", "work", "patience", "classes"]
         and board["schema"] == 2
         and board["sweep"] == "s"
     )

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from makers import AXES, row_of, sweep_of, teacher_of
 
-from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
@@ -91,6 +92,14 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
     assert list(faint[0].x)[:5] == [1, 2, 3, None, 1] and list(faint[0].customdata)[4] == 1
 
 
+def test_curves_of_max_steps_are_drawn_over_steps_where_arms_may_evaluate_at_other_ones() -> None:
+    sweep = sweep_of(epochs=None, max_steps=40, evaluations=2)
+    records = gathered(sweep, [row_of(sweep, "distilled", 0, POINT, 0.8, epochs=2)])
+    figure = curves.learning_curves(records)[2]
+    assert figure.plot is not None and figure.plot.layout.xaxis.title.text == "step"
+    assert list(figure.plot.data[-1].x) == [10, 20, None] and "over the steps" in figure.description
+
+
 def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> None:
     sweep = sweep_of()
     trials = [row_of(sweep, "distilled", n, POINT, 0.7, epochs=1 if n < 5 else 3) for n in range(70)]
@@ -140,6 +149,48 @@ def test_from_fifty_trials_that_differ_importances_are_bars() -> None:
     first, second = importances.parameter_importances(enough), importances.parameter_importances(enough)
     assert first.plot and first.json() == second.json()
     assert set(first.plot.data[0].y) == set(WIDE)
+
+
+SOFT = {**WIDE, "temperature": Axis(low=1.0, high=64.0, log=True, when={"soft_loss": ("kl",)})}
+SOFT |= {"soft_loss": Axis(choices=("kl", "mse"))}
+
+
+def partly_searched(count: int) -> SweepRecords:
+    """A sweep whose every third trial, from the first, has the squared loss, and no temperature of its own."""
+    sweep, trials = sweep_of(SOFT), []
+    for n in range(count):
+        own = {"temperature": 1.0 + n, "soft_loss": "kl"} if n % 3 else {"soft_loss": "mse"}
+        point = {name: value for name, value in POINT.items() if name != "temperature"}
+        trials.append(row_of(sweep, "distilled", n, {**point, **own, "alpha": n / count}, 0.7 + 0.004 * n))
+    return gathered(sweep, trials)
+
+
+def test_a_field_is_drawn_where_it_was_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = partly_searched(6)
+    (found,) = search_map.search_maps(records)
+    (discs,) = [trace for trace in found.plot.data if trace.name == "complete"]
+    assert (
+        list(discs.x) == [2.0, 3.0, 5.0, 6.0] and "2 trials that did not search both are left out" in found.description
+    )
+    part = search_map.axis_slice(records, "temperature")
+    assert [list(trace.x) for trace in part.plot.data] == [[2.0, 3.0, 5.0, 6.0]] and "of 4 complete" in part.description
+    whole = search_map.axis_slice(records, "soft_loss")
+    assert list(whole.plot.data[0].x) == ["mse", "kl", "kl"] * 2
+    assert [row[1] for row in whole.plot.data[0].customdata[:2]] == ["–", "2"], "the hover label"
+    lines = parallel.parallel_coordinates(records).plot
+    idle = [y for trace in lines.data for y in trace.y if y is not None and y < 0]
+    assert idle == [parallel.NOT_SEARCHED] * 2 and lines.layout.yaxis.range[0] < parallel.NOT_SEARCHED
+    texts = [text for trace in lines.data for text in trace.text if text]
+    assert texts.count("temperature not searched") == 2 and "temperature 3" in texts
+    assert "not searched" in [note.text for note in lines.layout.annotations]
+    assert parallel.parallel_coordinates(records_of([0.7, 0.8])).plot.layout.yaxis.range == (-0.04, 1.04)
+
+
+@pytest.mark.usefixtures("few_resamples")
+def test_a_field_with_a_condition_has_an_importance_too() -> None:
+    found = importances.parameter_importances(partly_searched(60))
+    assert found.plot and set(found.plot.data[0].y) == set(SOFT)
+    assert sum(found.plot.data[0].x) == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("few_resamples")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from makers import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
 
-from kdsweep.config.sweep import ARMS
+from kdsweep.config.arms import PRIMARY
 from kdsweep.reporting.write import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: kdsweep[test]")
@@ -38,7 +38,7 @@ def finished(folder: Path, trials: int = 60) -> None:
     """Both arms, good where temperature is high; a sixth pruned, some failed, students of two sizes."""
     sweep, draw = make_sweep(folder), random.Random(0)
     make_teacher(folder)
-    for arm in ARMS:
+    for arm in PRIMARY:
         for trial in range(trials):
             chosen = point(draw)
             right = np.array([draw.random() for _ in range(ROWS)]) < 0.5 + 0.02 * chosen["temperature"] * (
@@ -78,7 +78,7 @@ def all_failed(folder: Path) -> None:
             "rows_per_second": None,
             "val_agreement": None,
         }
-        make_trial(folder, sweep, ARMS[trial % 2], trial // 2, point(draw), 0.0, **changes)
+        make_trial(folder, sweep, PRIMARY[trial % 2], trial // 2, point(draw), 0.0, **changes)
 
 
 def running(folder: Path) -> None:

@@ -15,7 +15,8 @@ from kdsweep.analysis import metrics
 from kdsweep.analysis.advice import advice
 from kdsweep.analysis.leaderboard import leaderboard, progress
 from kdsweep.analysis.score import majority_score, score_text, score_title, teacher_score
-from kdsweep.config.sweep import Arm, SweepConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import TrialEnded, TrialStarted
 from kdsweep.records.layout import TrialId, teacher_folder
@@ -182,7 +183,7 @@ def test_the_whole_page_and_its_texts_name_what_ranks(folder: Folder) -> None:
     report = write_report(folder.path)
     best = score_text(folder.metric, 0.613).replace("\N{NO-BREAK SPACE}", " ")
     assert report.shipped is not None and report.shipped.folder.name.endswith("-0001-seed3")
-    assert report.best_distilled is not None and report.best_distilled.trial.trial == 1
+    assert report.bests["distilled"].trial.trial == 1
     page = " ".join(page_of(folder.path).text.split())
     assert f"Best distilled {best}{folder.metric} on validation: trial 1, rank 1" in page
     assert f"Trials of both arms by {folder.metric};" in page and f"{folder.metric} ranks." in page
@@ -218,10 +219,10 @@ def test_the_teacher_and_one_class_alone_are_measured_by_the_metric(folder: Fold
     assert teacher_score(found) == measure(teacher, labels) != found.teacher
     assert majority_score(found) == pytest.approx(measure(np.ones(ROWS, np.int64), labels))
     arms = progress(found, ())
-    said = answer(found, None, None, None, arms)
+    said = answer(found, {}, None, arms)
     assert f"The teacher reaches a {folder.metric} of {score_text(folder.metric, teacher_score(found))}; " in said
     (teacher_folder(folder.path) / "predictions.npy").unlink()
-    assert teacher_score(found) is None and "is not known" in answer(found, None, None, None, arms)
+    assert teacher_score(found) is None and "is not known" in answer(found, {}, None, arms)
     assert all("teacher" not in each.description for each in cost.score_versus_cost(found))
 
 

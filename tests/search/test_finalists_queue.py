@@ -13,13 +13,16 @@ import pytest
 from commands import command, processes, started, wait_for
 from makers import make_finalist, make_full
 
-from kdsweep.config.sweep import Axis, FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.arms import ARMS, PRIMARY
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
+from kdsweep.config.trial import lengthened, trial_yaml
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
-from kdsweep.records.reading import packed_trial, read_test, read_test_labels, read_test_predictions
+from kdsweep.records.reading import packed_trial, read_sweep, read_test, read_test_labels, read_test_predictions
 from kdsweep.records.schema import FinalTest, finalist_of, missing_result
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, unpack_trial, write_sweep
+from kdsweep.records.writing import TrialFolder, start_sweep, unpack_trial
 from kdsweep.search.studies import Studies
 
 WriteSweep = Callable[..., Path]
@@ -144,12 +147,24 @@ def test_a_report_of_several_hosts_refuses_finalists_of_two_lengths(tmp_path: Pa
     for name, factor in (("a", 1), ("b", 3)):
         folder = tmp_path / name / "s"
         sweep = make_full(folder)
-        write_sweep(folder, replace(sweep, finalists=FinalistsConfig(epochs_factor=factor)))
         make_finalist(folder, sweep, "distilled", 0, 1, 0.9)
+        (run,) = read_records(folder).finalists
+        (run.folder / "config.yaml").write_text(trial_yaml(lengthened(run.config, factor)), encoding="utf-8")
     with pytest.raises(
-        ResultsError, match=r"trained equally long, but not those of:\n.*epochs_factor: 1\n.*factor: 3\n"
+        ResultsError, match=r"trained equally long, but not those of:\n.*a/s: 1 times.*\n.*b/s: 3 times"
     ):
         read_records(tmp_path / "a" / "s", tmp_path / "b" / "s")
+
+
+def test_a_changed_length_of_finalists_that_ran_leaves_the_record_of_the_sweep_alone(tmp_path: Path) -> None:
+    sweep = sweep_of(top=1, seeds=1)
+    longer = replace(sweep, finalists=replace(sweep.finalists, epochs_factor=3))
+    start_sweep(tmp_path, sweep)
+    start_sweep(tmp_path, longer)  # none has run
+    (tmp_path / "finalists" / "distilled-0003-seed6").mkdir(parents=True)
+    with pytest.raises(ResultsError, match="finalists.epochs_factor: 3, now 1"):
+        start_sweep(tmp_path, sweep)
+    assert read_sweep(tmp_path) == longer
 
 
 def test_without_finalists_the_search_is_all(memory: Path) -> None:
@@ -252,3 +267,50 @@ def test_constraints_rank_only_students_that_keep_them(tiny_sweep_file: WriteSwe
     assert {row["student_layers"] for row in rows if row["rank"]} == {1}
     infeasible = [row for row in rows if row["status"] == "infeasible"]
     assert infeasible and all(row["student_layers"] == 2 and "size_mb" in row["reason"] for row in infeasible)
+
+
+def of_three(**study: Any) -> SweepConfig:
+    sweep = sweep_of(top=1, seeds=1, **study)
+    return replace(sweep, fixed={**sweep.fixed, "unlabeled_file": "more.csv"})
+
+
+def test_three_arms_take_turns_and_the_best_of_each_runs_again(memory: Path) -> None:
+    sweep = of_three(trials=2, pseudo_labeled=1)
+    told = run_out(Studies(sweep, memory))
+    search = [each[:2] for each in told if each[2] is None]
+    assert search == [("distilled", 0), ("fine_tuned", 0), ("pseudo_labeled", 0), ("distilled", 1), ("fine_tuned", 1)]
+    assert finalists_of(told) == [(arm, number, 6, 1) for arm, number in zip(ARMS, (1, 1, 0), strict=True)]
+    more = run_out(Studies(of_three(trials=2, pseudo_labeled=2), memory))
+    assert more == [("pseudo_labeled", 1, None, None), ("pseudo_labeled", 1, 6, 2)]
+
+
+def test_an_arm_that_is_given_up_is_searched_and_confirmed_no_more(memory: Path) -> None:
+    first = Studies(of_three(trials=1, controls=1), memory)
+    for arm in ARMS:
+        assert (mine := first.take()) is not None and mine.id.arm == arm
+        result = missing_result(arm, 0, status="complete", error="", attempt=1)
+        assert first.finish(mine, replace(result, val_accuracy=0.5), {})
+    cut_off = [first.take() for _ in ARMS]
+    assert [each.id.arm for each in cut_off if each] == list(ARMS)
+    later = Studies(of_three(trials=1, controls=1, pseudo_labeled=0), memory, owner="later")
+    assert {each.id.arm for each in later.settle(lambda _: True)} == set(ARMS), "none stays as if it were running"
+    assert [arm for arm, *_ in run_out(later)] == ["distilled", "fine_tuned"] and later.is_done()
+
+
+def test_arms_are_sampled_differently_and_a_third_one_changes_nothing_in_the_others(memory: Path) -> None:
+    def proposed(sweep: SweepConfig, folder: Path) -> dict[str, float]:
+        folder.mkdir()
+        studies = Studies(sweep, folder)
+        taken = [studies.take_from(arm) for arm in sweep.arms]
+        return {each.id.arm: each.params["learning_rate"] for each in taken if each}
+
+    two, three = proposed(sweep_of(top=1, seeds=1), memory / "two"), proposed(of_three(), memory / "three")
+    assert len(set(three.values())) == 3 and {arm: three[arm] for arm in two} == two
+
+
+def test_an_axis_of_one_arm_is_sampled_there_alone(memory: Path) -> None:
+    search = {"learning_rate": Axis(low=1e-5, high=1e-3), "epochs": Axis(choices=(2, 4), arms=("fine_tuned",))}
+    studies = Studies(sweep_of(top=1, seeds=1, search=search, trials=1, controls=1), memory)
+    taken = {arm: studies.take_from(arm) for arm in PRIMARY}
+    params = {arm: set(each.params) for arm, each in taken.items() if each}
+    assert params == {"distilled": {"learning_rate"}, "fine_tuned": {"learning_rate", "epochs"}}

@@ -17,11 +17,13 @@ from optuna.trial import TrialState
 from searches import AXES, Objective, Point, run_next, sweep_of
 from servers import Postgres
 
-from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import Interrupted, ResultsError, TrialFailed
 from kdsweep.records.layout import study_path
 from kdsweep.records.reading import read_sweep_key
 from kdsweep.records.schema import Status, missing_result
+from kdsweep.search.sampler import pruner as pruner_of
 from kdsweep.search.studies import SILENCED, Assignment, Studies
 
 
@@ -141,6 +143,12 @@ def kill(studies: Studies, arm: Any, folder: Path) -> Point:
     connection.commit()
     connection.close()
     return seen[0]
+
+
+def test_hyperband_shares_out_the_evaluations_of_the_longest_trial() -> None:
+    sweep = sweep_of(pruner="hyperband")
+    by_steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 80, "evaluations": 8})
+    assert [each._inner._max_resource for each in map(pruner_of, (sweep, by_steps))] == [3, 8]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])
@@ -273,6 +281,45 @@ def test_any_other_exception_puts_the_trial_back_and_comes_out_as_it_was(error: 
     run_next(studies, "distilled", watched(again))
     assert again == lost
     assert [(t.number, t.state) for t in trials_of(tmp_path)] == [(0, TrialState.COMPLETE)]
+
+
+SOFT = {**AXES, "temperature": replace(AXES["temperature"], when={"soft_loss": ("kl",)})}
+SOFT |= {"soft_loss": Axis(choices=("kl", "mse"))}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
+def test_a_field_with_a_condition_is_proposed_where_it_holds_alone_reopened_or_not(
+    sampler: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = sweep_of(SOFT, sampler=sampler, trials=5)
+    expected = undisturbed(tmp_path / "whole", sweep)
+    seen: list[Point] = []
+    for _ in range(5):
+        run_next(Studies(sweep, tmp_path), "distilled", watched(seen))
+    assert seen == expected
+    assert {point["soft_loss"] for point in seen} == {"kl", "mse"}
+    assert all(("temperature" in point) is (point["soft_loss"] == "kl") for point in seen)
+    assert [trial.params for trial in trials_of(tmp_path)] == seen
+    assert "sampled independently" not in capfd.readouterr().err
+
+
+def test_a_duplicate_under_a_condition_is_one_whatever_the_field_would_have_been(tmp_path: Path) -> None:
+    axes = {"temperature": SOFT["temperature"], "soft_loss": SOFT["soft_loss"]}
+    sweep = sweep_of(axes, [{"soft_loss": "mse"}] * 3, trials=3, lag=0)
+    studies, twins = Studies(sweep, tmp_path), []
+    for _ in range(3):
+        run_next(studies, "distilled", lambda assignment, _: twins.append(studies.twin(assignment)) or 0.5)
+    assert [twin and twin.number for twin in twins] == [None, 0, 0]
+
+
+def test_a_grid_under_a_condition_runs_each_point_once(tmp_path: Path) -> None:
+    stepped = Axis(low=1.0, high=2.0, step=1.0, when={"soft_loss": ("kl",)})
+    sweep = sweep_of(
+        {"temperature": stepped, "soft_loss": SOFT["soft_loss"]}, [{"soft_loss": "mse"}], sampler="grid", trials=99
+    )
+    seen = undisturbed(tmp_path / "grid", sweep)
+    kl = [{"soft_loss": "kl", "temperature": t} for t in (1.0, 2.0)]
+    assert seen == [{"soft_loss": "mse"}, *kl]
 
 
 GRID = {"temperature": Axis(low=1.0, high=2.0, step=1.0), "student_layers": Axis(choices=(2, (0, 2)))}

@@ -13,7 +13,8 @@ from samples import EPOCH, STEP, TEACHER_EPOCH, result_of, write_teacher, write_
 from servers import WandbServer
 
 from kdsweep import report
-from kdsweep.config.sweep import Arm, TrackingConfig
+from kdsweep.config.arms import Arm
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.worker_loop import Worker

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdsweep.config.sweep import ARMS, LONGEST_TAG, Arm, SweepConfig
+from kdsweep.config.arms import ARMS, Arm
+from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import TrialId, new_sweep_key
@@ -83,7 +84,11 @@ def test_an_id_says_which_attempt_at_which_trial_it_is(
     arm: Arm, seed: int | None, sweep: SweepConfig, tiny_config: Config
 ) -> None:
     mine = trial_label(sweep, KEY, tiny_config(), TrialId(arm, 7, seed), 3).run_id
-    job = {"distilled": "trial", "fine_tuned": "control"}[arm] if seed is None else f"finalist-{arm}"
+    job = (
+        {"distilled": "trial", "fine_tuned": "control", "pseudo_labeled": "pseudo_label"}[arm]
+        if seed is None
+        else f"finalist-{arm}"
+    )
     old = f"tiny-{job}-0007" + ("" if seed is None else f"-seed{seed}") + "-a3"
     for run_id in (mine, old):
         assert attempt_of(run_id, "tiny", TrialId(arm, 7, seed)) == 3

@@ -197,7 +197,7 @@ def test_what_an_objective_cannot_have_is_said_before_a_step(tiny_config: Config
     ):
         Objective(loss=hidden_loss, parts=("L_new",))
     with pytest.raises(
-        ValueError, match=r"student_outputs must be among \['hidden_states'\], but got \['attentions'\]"
+        ValueError, match=r"student_outputs must be among \['hidden_states', 'relations'\], but got \['attentions'\]"
     ):
         Objective(loss=hidden_loss, student_outputs=frozenset({"attentions"}))
     config = tiny_config()

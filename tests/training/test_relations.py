@@ -14,7 +14,8 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training.fast.families import Family, family_of
 from kdsweep.training.fast.shortcuts import shortcuts
-from kdsweep.training.relations import NAMES, check_relations, outputs_of, relation_loss
+from kdsweep.training.online import outputs_of
+from kdsweep.training.relations import NAMES, check_relations, relation_loss
 from kdsweep.training.shared import Materials
 
 Config = Callable[..., TrialConfig]

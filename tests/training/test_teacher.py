@@ -92,7 +92,7 @@ def test_every_field_with_the_teachers_role_is_in_that_key_by_value_or_by_conten
     own = {source: name for name, source in teacher.TEACHER_SETTINGS.items()}
     named = {own.get(name, name) for name, role in ROLES.items() if role is Role.TEACHER}
     known = set(teacher.TEACHER_KEY) | set(teacher.TEACHERS_ALONE)
-    assert named - known == {"teacher", "teacher_revision", "threads"}
+    assert named - known == {"teacher", "teacher_revision", "teacher_file", "threads"}
     assert teacher.TEACHER_KEY == ["learning_rate", "batch_size", "epochs", "seed", "precision"]
     assert {"teacher_folds", "teacher_keep"} <= set(teacher.TEACHERS_ALONE)
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
-from kdsweep.config.sweep import ARMS, Arm
+from kdsweep.config.arms import ARM_NAMES, ARMS
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short
 
@@ -28,16 +28,17 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         return missing(name, title, "No trial with a measured cost is complete yet.")
     costs = [short(factor * getattr(trial.result, field)) for trial in known]
     points = list(zip(costs, heights(known, records.sweep), strict=True))
-    teacher = teacher_score(records)
+    teacher = teacher_score(records) if records.teacher and not records.teacher.is_file else None  # a file has no cost
     if records.teacher and teacher is not None:
-        points.append((short(factor * getattr(records.teacher, field)), short(scale(metric) * teacher)))
+        passes = records.teacher.folds  # what an ensemble scores costs all of its models
+        points.append((short(factor * passes * getattr(records.teacher, field)), short(scale(metric) * teacher)))
     plot = new_plot(height=300, x_title=unit, y_title=score_title(metric))
     front = pareto_front(points)
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(
         go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
     )
-    for arm in ARMS:
+    for arm in records.sweep.arms:
         of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
         plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep, arm))
     if teacher is not None:
@@ -74,7 +75,7 @@ def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) ->
     dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
     for name, bins in students.items():
-        arm: Arm = "fine_tuned" if name.startswith("fine-tuned") else "distilled"
+        arm = next(arm for arm in ARMS if name.startswith(ARM_NAMES[arm]))
         style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
         text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]

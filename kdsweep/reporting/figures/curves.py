@@ -10,7 +10,7 @@ from kdsweep.analysis.budget import tuning_curve
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import complete, ranked
 from kdsweep.analysis.score import scale, score, score_title
-from kdsweep.config.sweep import ARM_NAMES, ARMS, Arm
+from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, DASHES, FEW_CURVES, SYMBOLS, Figure, missing, new_plot, short
@@ -41,7 +41,7 @@ def _curve(records: SweepRecords, metric: str) -> Figure:
     over: Over = "step" if any(trial.config.max_steps for trial in with_epochs) else "epoch"
     plot = new_plot(height=300, x_title=over, y_title="")
     ends = []
-    for arm in ARMS:
+    for arm in records.sweep.arms:
         of_arm = [trial for trial in with_epochs if trial.arm == arm]
         plot.add_traces(_faint_lines(of_arm, metric, arm, over))
         if done := ranked(of_arm, records.sweep):
@@ -105,7 +105,7 @@ def budget_curves(records: SweepRecords) -> Figure:
     plot, told = new_plot(height=340, x_title="complete trials", y_title=f"expected best {score_title(metric)}"), []
     factor = scale(metric)
     shown: list[float] = []
-    for arm in ARMS:
+    for arm in records.sweep.arms:
         scores = [score(trial, records.sweep) for trial in complete(records.trials) if trial.arm == arm]
         if len(scores) < FEWEST_SCORES:
             continue

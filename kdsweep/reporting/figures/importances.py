@@ -1,5 +1,6 @@
 """Draw the importance of each searched field: Optuna's own plot, of a study that is rebuilt from the records."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,9 @@ from kdsweep.search.space import distribution, encode
 FEWEST_TRIALS = 50
 """Complete trials below which importances are too uncertain to show: PED-ANOVA uses the best tenth, which is five of these."""
 RESAMPLES = 40
+warnings.filterwarnings(
+    "ignore", message="Some regimes for parameter"
+)  # of a condition that held in one trial: the whiskers say it
 
 
 def parameter_importances(records: SweepRecords) -> Figure:

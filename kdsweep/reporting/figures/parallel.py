@@ -9,7 +9,8 @@ from plotly.colors import sample_colorscale
 from kdsweep.analysis.formats import compact, plural
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import score, score_text
-from kdsweep.config.sweep import Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.search_map import unit, value_at

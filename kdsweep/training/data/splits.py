@@ -12,6 +12,8 @@ from kdsweep.errors import DataError, listed
 from kdsweep.training.data.rows import RawRows, in_order, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
+Key = str | tuple[str, ...]
+"""What a row is known by in a teacher's file: its id, or its text, or its pair of texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Split:
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: np.ndarray
+    ids: tuple[str, ...] | None = None
+    """Each row's id; None without an id_column."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -29,12 +33,14 @@ class Split:
         """Return the rows with the numbers `rows`, in that order."""
         texts = tuple(self.texts[row] for row in rows)
         pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
-        return Split(texts=texts, pairs=pairs, labels=self.labels[rows])
+        ids = tuple(self.ids[row] for row in rows) if self.ids is not None else None
+        return Split(texts=texts, pairs=pairs, labels=self.labels[rows], ids=ids)
 
     def part(self, first: int, stop: int) -> "Split":
         """Return the rows `first` to `stop` - 1."""
         pairs = self.pairs[first:stop] if self.pairs is not None else None
-        return Split(texts=self.texts[first:stop], pairs=pairs, labels=self.labels[first:stop])
+        ids = self.ids[first:stop] if self.ids is not None else None
+        return Split(texts=self.texts[first:stop], pairs=pairs, labels=self.labels[first:stop], ids=ids)
 
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
@@ -57,6 +63,12 @@ class Data:
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
     rest: Split | None = None
     """The training rows that `train_limit` leaves out, with their labels; None where it leaves out none."""
+    all_ids: frozenset[str] = frozenset()
+    """The ids of all rows as read, of those left out too; empty without an id_column."""
+
+    def splits(self) -> tuple[SplitName, ...]:
+        """Return the names of the splits that there are."""
+        return ("train", "validation") if self.test is None else ("train", "validation", "test")
 
     def sizes(self) -> dict[str, int]:
         """Count the rows of each split that there is."""
@@ -119,6 +131,7 @@ def load_data(config: TrialConfig) -> Data:
         duplicates_dropped=dropped + dropped_validation + dropped_test,
         empty_texts_dropped=sum(rows.empty_dropped for rows in raw.values()),
         conflicting_texts=_conflicting(splits.values()),
+        all_ids=frozenset().union(*(rows.all_ids for rows in raw.values())),
     )
     _check_left(config, data, splits.values())
     return data
@@ -145,7 +158,12 @@ def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
             f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(in_order(unseen))}"
         )
     labels = np.array([index[name] for name in rows.names], dtype=np.int64)
-    return Split(texts=tuple(rows.texts), pairs=tuple(rows.pairs) if rows.pairs else None, labels=labels)
+    return Split(
+        texts=tuple(rows.texts),
+        pairs=tuple(rows.pairs) if rows.pairs else None,
+        labels=labels,
+        ids=tuple(rows.ids) if rows.ids else None,
+    )
 
 
 def _conflicting(splits: Iterable[Split]) -> int:

@@ -14,7 +14,7 @@ import lzma
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
@@ -24,6 +24,8 @@ from kdsweep.errors import DataError
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _DELIMITERS = (",", ";", "\t", "|")
+Columns = Sequence[str] | Callable[[Sequence[str]], Sequence[str]]
+"""The wanted columns of a file, or what chooses them from the names of all its columns (a name that stands there twice is in it twice)."""
 _LONGEST_FIELD = 2**31 - 1
 """Characters of a field; Python's default limit of 131,072 is shorter than some documents."""
 LISTED = 5
@@ -68,7 +70,7 @@ def as_text(value: Any) -> str | None:
     raise TypeError(f"a text or a number is wanted, but got {value!r}")
 
 
-def read_table(path: Path, columns: Sequence[str], *, where: str, delimiter: str | None, encoding: str) -> Table:
+def read_table(path: Path, columns: Columns, *, where: str, delimiter: str | None, encoding: str) -> Table:
     """Read the columns of a file that messages call `where`; a `delimiter` of None means a comma, in a tsv a tab.
 
     Raises DataError for an unknown kind of file, one that cannot be read, bytes that are not `encoding`, rows with more or fewer fields
@@ -79,7 +81,7 @@ def read_table(path: Path, columns: Sequence[str], *, where: str, delimiter: str
     if kind is None:
         known = ", ".join(_KINDS)
         raise DataError(f"a data file ends in one of {known} (compressed or not), but got {path.name!r}")
-    names = list(dict.fromkeys(columns))
+    names = columns if callable(columns) else list(dict.fromkeys(columns))
     try:
         if kind == "parquet":
             return _parquet(path, names, where)
@@ -104,6 +106,10 @@ def check_columns(wanted: Sequence[str], found: Sequence[str], where: str, hint:
     twice = [name for name in wanted if list(found).count(name) > 1]
     if twice:
         raise DataError(f"{where} must have every named column once, but {twice[0]!r} stands there more than once")
+
+
+def _chosen(columns: Columns, found: Sequence[str]) -> Sequence[str]:
+    return columns(found) if callable(columns) else columns
 
 
 def _codec(encoding: str) -> str:
@@ -158,19 +164,20 @@ def _undecodable(path: Path, encoding: str, why: UnicodeError) -> str:
 # csv and tsv ---------------------------------------------------------------------------------------------------------
 
 
-def _delimited(file: TextIO, names: Sequence[str], where: str, delimiter: str) -> Table:
+def _delimited(file: TextIO, wanted: Columns, where: str, delimiter: str) -> Table:
     """Read a csv or tsv file. Raises DataError where a row has more or fewer fields than the header, or quotes are not closed or doubled."""
     csv.field_size_limit(_LONGEST_FIELD)
     blank, first = next(((number, line) for number, line in enumerate(file) if line.strip()), (0, ""))
-    hint, begins = _other_delimiter(first, names, delimiter), blank + 1
-    columns: dict[str, list[str]] = {name: [] for name in names}
+    hint, begins = "" if callable(wanted) else _other_delimiter(first, wanted, delimiter), blank + 1
+    columns: dict[str, list[str]] = {}
     places: list[int] = []
     ragged: list[tuple[int, int]] = []
     try:
         reader = csv.reader(itertools.chain([first], file), delimiter=delimiter, strict=True)
         header = next(reader, [])
+        columns = {name: [] for name in _chosen(wanted, header)}
         if header:
-            check_columns(names, header, where, hint)
+            check_columns(list(columns), header, where, hint)
         picked = [(column, header.index(name)) for name, column in columns.items() if header]
         begins = blank + reader.line_num + 1
         for row in reader:
@@ -210,7 +217,7 @@ def _ragged(ragged: Sequence[tuple[int, int]], width: int, where: str, delimiter
 # json and parquet ----------------------------------------------------------------------------------------------------
 
 
-def _json(file: TextIO, names: Sequence[str], where: str) -> Table:
+def _json(file: TextIO, wanted: Columns, where: str) -> Table:
     """Read a file of one object a line, or of one list of objects. Raises DataError for any other content, and for missing columns."""
     lines = enumerate(file, 1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
@@ -221,19 +228,28 @@ def _json(file: TextIO, names: Sequence[str], where: str) -> Table:
     else:
         filled = ((number, line) for number, line in itertools.chain([(number, first)], lines) if line.strip())
         objects = ((number, _parsed(line, f"{where}, line {number:,},")) for number, line in filled)
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    objects = _dicts(objects, where)
+    if callable(wanted):
+        objects = list(objects)
+        wanted = wanted(list(dict.fromkeys(key for _, item in objects for key in item)))
+    columns: dict[str, list[Any]] = {name: [] for name in wanted}
     places: list[int] = []
     known: dict[str, Any] = {}
     for place, item in objects:
-        if not isinstance(item, dict):
-            raise DataError(f"{where} must hold objects, one a line or in a list, but one is {str(item)[:80]!r}")
         places.append(place)
         known.update(item)
         for name, column in columns.items():
             column.append(item.get(name))
     if places:
-        check_columns(names, list(known), where)
+        check_columns(wanted, list(known), where)
     return Table(columns=columns, places=places, counted_in="row" if listed else "line")
+
+
+def _dicts(objects: Iterable[tuple[int, Any]], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for place, item in objects:
+        if not isinstance(item, dict):
+            raise DataError(f"{where} must hold objects, one a line or in a list, but one is {str(item)[:80]!r}")
+        yield place, item
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -245,12 +261,13 @@ def _parsed(text: str, where: str) -> Any:
         ) from error
 
 
-def _parquet(path: Path, names: Sequence[str], where: str) -> Table:
+def _parquet(path: Path, wanted: Columns, where: str) -> Table:
     import pyarrow  # takes a while, and is not needed for most files
     import pyarrow.parquet
 
     try:
         with _decompressed(path) as content, pyarrow.parquet.ParquetFile(_seekable(content)) as file:
+            names = _chosen(wanted, file.schema_arrow.names)
             check_columns(names, file.schema_arrow.names, where)
             table = file.read(columns=list(names))
     except pyarrow.ArrowException as error:

@@ -2,24 +2,18 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from kdsweep.analysis.formats import dropped_texts, unlabeled
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
 from kdsweep.training.data.rows import raw_texts
-from kdsweep.training.data.splits import Data, Split, texts_sha256
+from kdsweep.training.data.splits import Data, Key, Split, texts_sha256
 
-_DROPPED = {
-    "empty": "empty",
-    "duplicates": "twice",
-    "labelled": "among the labelled training rows",
-    "held_out": "in validation or test",
-}
-"""Why a text is left out, by the name of its count, in words."""
 _OTHERS = re.compile(r"[\W_]+")
 _ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
 
@@ -34,10 +28,17 @@ class Unlabeled:
     """How many texts there were before any was left out."""
     dropped: Mapping[str, int]
     """How many were left out: `empty` ones, `duplicates` of an earlier one, texts of `labelled` training rows, and of rows `held_out` for
-    validation and test; the last two also where only case, spaces and punctuation differ."""
+    validation and test; the last two also where only case, spaces and punctuation differ. With a teacher that is a file, also `untaught`
+    ones, for which it has no numbers."""
+    all_ids: frozenset[str] = frozenset()
+    """The ids of all texts as read, of those left out too; empty without an id_column."""
 
     def __len__(self) -> int:
         return len(self.split)
+
+    def described(self) -> str:
+        """Say how many texts there are, and how many were left out and why."""
+        return unlabeled(len(self), self.dropped)
 
     @cached_property
     def sha256(self) -> str:
@@ -45,33 +46,42 @@ class Unlabeled:
         return texts_sha256(self.split)
 
 
-def load_unlabeled(config: TrialConfig, data: Data) -> Unlabeled:
+def load_unlabeled(config: TrialConfig, data: Data, teaches: Callable[[Key], bool] | None = None) -> Unlabeled:
     """Load the texts without labels that `config` names: file, split, and what train_limit leaves out of the training rows.
 
     They are put in an order that `split_seed` draws, and cut to the first `unlabeled_limit`: a larger limit adds texts to those of a
-    smaller one. Raises DataError for a source that is missing or empty, and where no text is left.
+    smaller one. `teaches` tells of a text's id or key whether the teacher, a file, has numbers for it; None: it has them for all. Raises
+    DataError for a source that is missing or empty, and where no text is left.
     """
-    keys = _read(config, data)
+    keys, ids = _read(config, data)
     kept, dropped = _cleaned(keys, data)
+    names = dict(zip(reversed(keys), reversed(ids), strict=True)) if ids else {}  # of equal texts, the first's
+    if teaches is not None:
+        taught = [key for key in kept if teaches(names.get(key) or (key if len(key) > 1 else key[0]))]
+        kept, dropped = taught, {**dropped, "untaught": len(kept) - len(taught)}
     if not kept:
         raise DataError(_none_left(config, len(keys), dropped))
     order = np.random.default_rng(config.split_seed).permutation(len(kept))[: config.unlabeled_limit]
     texts = tuple(kept[row][0] for row in order)
     pairs = tuple(kept[row][1] for row in order) if config.text_pair_column else None
-    split = Split(texts=texts, pairs=pairs, labels=np.full(len(texts), -1, dtype=np.int64))
-    return Unlabeled(split=split, read=len(keys), dropped=dropped)
+    chosen = tuple(names[kept[row]] for row in order) if names else None
+    split = Split(texts=texts, pairs=pairs, labels=np.full(len(texts), -1, dtype=np.int64), ids=chosen)
+    return Unlabeled(split=split, read=len(keys), dropped=dropped, all_ids=frozenset(ids))
 
 
-def _read(config: TrialConfig, data: Data) -> list[tuple[str, ...]]:
-    """Return the texts (pairs) of every source."""
+def _read(config: TrialConfig, data: Data) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the texts (pairs) of every source, and their ids, if there is an id_column."""
     keys: list[tuple[str, ...]] = []
+    ids: list[str] = []
     for name in ("unlabeled_file", "unlabeled_split"):
         if getattr(config, name):
-            texts, pairs = raw_texts(config, name)
+            texts, pairs, own = raw_texts(config, name)
+            ids += own or []
             keys += zip(texts, pairs, strict=True) if pairs is not None else zip(texts, strict=True)
     if config.unlabeled_rest and data.rest is not None:
         keys += zip(data.rest.texts, *([data.rest.pairs] if data.rest.pairs is not None else []), strict=True)
-    return keys
+        ids += data.rest.ids or []
+    return keys, ids
 
 
 def _cleaned(keys: list[tuple[str, ...]], data: Data) -> tuple[list[tuple[str, ...]], dict[str, int]]:
@@ -116,8 +126,7 @@ def _none_left(config: TrialConfig, read: int, dropped: Mapping[str, int]) -> st
             f"unlabeled_rest must have training rows that train_limit ({config.train_limit}) leaves out, but it leaves out "
             "none; lower the limit, or name unlabeled_file"
         )
-    told = ", ".join(f"{count:,} are {_DROPPED[name]}" for name, count in dropped.items() if count)
     return (
-        f"texts without labels must be left once empty ones, duplicates and those of labelled rows are dropped, but of the {read:,} read, "
-        f"{told}; name other texts: unlabeled_file"
+        f"a text without label must be left once empty ones, duplicates and those of labelled rows are dropped, but of {read:,} all are: "
+        f"{dropped_texts(dropped)}; name other texts: unlabeled_file"
     )

@@ -41,7 +41,7 @@ def test_without_texts_the_steps_are_the_batches_of_one_pass_after_the_other(tin
 def test_a_batch_holds_the_share_of_texts_without_labels_and_never_lacks_a_label(
     tiny_config: Config, share: float | None, labeled: int
 ) -> None:
-    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_file="texts.csv", unlabeled_share=share)
+    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_share=share, unlabeled_file="texts.csv")
     batches = taken(rows, config, 1, 160)  # ten windows
     known = [sum(row < 20 for row in batch) for batch in batches]
     assert all(len(batch) == 16 for batch in batches) and min(known) >= 1 and max(known) - min(known) <= 1
@@ -49,14 +49,14 @@ def test_a_batch_holds_the_share_of_texts_without_labels_and_never_lacks_a_label
 
 
 def test_every_row_of_both_kinds_comes_equally_often(tiny_config: Config) -> None:
-    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_file="texts.csv", unlabeled_share=0.75)
+    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_share=0.75, unlabeled_file="texts.csv")
     counts = Counter(row for batch in taken(rows, config, 1, 240) for row in batch)
     assert {counts[row] for row in range(20)} == {48} and {counts[row] for row in range(20, 200)} == {16}
     assert steps_per_pass(rows, config) == 13
 
 
 def test_a_training_that_is_continued_takes_the_rows_that_it_would_have_taken(tiny_config: Config) -> None:
-    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_file="texts.csv", unlabeled_share=0.7)
+    rows, config = rows_of(20, 180), tiny_config(batch_size=16, unlabeled_share=0.7, unlabeled_file="texts.csv")
     whole = taken(rows, config, 1, 80)
     assert all(taken(rows, config, first, 80) == whole[first - 1 :] for first in (1, 2, 16, 17, 33, 50, 80))
     assert whole != taken(rows, replace(config, seed=1), 1, 80)

@@ -124,7 +124,7 @@ def test_a_split_of_the_hub_is_read_without_its_labels(tmp_path: Path, tiny_conf
     [
         ("text\n", "unlabeled_file must hold texts, but .*texts.csv is empty"),
         ("sentence\na new one\n", "must have the columns text, but has sentence: 'text' is missing"),
-        ('text\n""\n" "\n', "must be left .* but of the 2 read, 2 are empty; name other texts: unlabeled_file"),
+        ('text\n""\n" "\n', "must be left .* but of 2 all are: 2 empty; name other texts: unlabeled_file"),
     ],
 )
 def test_a_file_without_texts_is_refused(tiny_config: Config, tmp_path: Path, content: str, message: str) -> None:
@@ -136,7 +136,7 @@ def test_a_file_without_texts_is_refused(tiny_config: Config, tmp_path: Path, co
 
 def test_a_file_of_known_texts_is_refused(tiny_config: Config, tiny_csv: Path) -> None:
     with pytest.raises(
-        DataError, match="but of the 96 read, 72 are among the labelled training rows, 24 are in validation or test"
+        DataError, match="but of 96 all are: 72 of labelled training rows, 24 of validation or test rows"
     ):
         load(tiny_config(unlabeled_file=str(tiny_csv)))
     with pytest.raises(DataError, match=r"leaves out, but it leaves out none; lower the limit"):

@@ -62,13 +62,16 @@ def steady_config(tiny_config: Config, tmp_path: Path) -> Config:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "batch_size", [16, 5, 71]
-)  # even shares; uneven ones and a last batch of 2; a last batch of 1: one has no row
-def test_two_processes_train_what_one_trains(batch_size: int, steady_config: Config, tmp_path: Path) -> None:
-    config = steady_config(batch_size=batch_size)
+    ("batch_size", "relation_weight"), [(16, 0.0), (5, 0.0), (71, 0.0), (5, 2.0)]
+)  # even shares; uneven ones and a last batch of 2; a last batch of 1: one has no row; each runs the teacher on its rows
+def test_two_processes_train_what_one_trains(
+    batch_size: int, relation_weight: float, steady_config: Config, tmp_path: Path
+) -> None:
+    config = steady_config(batch_size=batch_size, relation_weight=relation_weight, relation_heads=4)
     one = run(config, tmp_path / "one" / "trials" / "0000")
     two = run(replace(config, devices_per_trial=2), tmp_path / "two" / "trials" / "0000")
     assert len(one.epochs) == len(two.epochs) == 2
+    assert all((epoch.L_relation > 0) == (relation_weight > 0) for epoch in one.epochs)
     for alone, shared in zip(one.epochs, two.epochs, strict=True):
         assert shared.measured() == pytest.approx(alone.measured(), rel=1e-4, abs=1e-5)
     for row in (one, two):
@@ -77,6 +80,7 @@ def test_two_processes_train_what_one_trains(batch_size: int, steady_config: Con
     weights = [load_file(row.folder / "student" / "model.safetensors") for row in (one, two)]
     before = Materials().student(config).state_dict()
     without_gradient = {name for name in weights[0] if name.endswith("k_lin.bias")}  # AdamW makes steps of its rounding
+    without_gradient -= {"distilbert.transformer.layer.1.attention.k_lin.bias"} if relation_weight else set()
     for name, tensor in weights[0].items():
         if name in without_gradient:
             continue

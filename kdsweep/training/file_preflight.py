@@ -1,0 +1,172 @@
+"""Check a teacher that is a file before the first trial, and record it. Shapes: N rows, C classes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from kdsweep.analysis import metrics
+from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.errors import DataError, PreflightError
+from kdsweep.records.schema import TeacherResult
+from kdsweep.records.writing import TrialFolder
+from kdsweep.tracking.tracker import Run
+from kdsweep.training.data.splits import Data
+from kdsweep.training.fast import machine
+from kdsweep.training.preflight import GAP_CLOSED, write_rows
+from kdsweep.training.shared import Materials
+from kdsweep.training.teacher_file import EPSILON
+from kdsweep.training.teacher_quality import quality
+from kdsweep.training.unlike import unlike_labelled
+
+HARD_SHARE = 0.1
+"""Share of rows that name one class with probability 1 above which a warning is given: these are labels, which T cannot soften."""
+ZEROS_SHARE = 0.5
+"""Share of probabilities that are exactly 0 above which a warning is given."""
+
+
+class Judged(NamedTuple):
+    """Holds the logits of the labelled rows of train and validation that have any, float32 [N, C], and their classes [N]."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+def check_join(materials: Materials, corners: Sequence[TrialConfig]) -> None:
+    """Check, for each file that is a teacher of `corners`, that it and the rows have to do with each other.
+
+    Raises DataError where no row for training of any corner has numbers, for an id that no row has, and for one that two have.
+    """
+    for address in dict.fromkeys(config.teacher_file for config in corners if config.teacher_file):
+        mine = [config for config in corners if config.teacher_file == address]
+        file, data = materials.teacher_file(mine[0]), materials.data(mine[0])
+        known = data.all_ids
+        for texts in (found for config in mine if (found := materials.unlabeled(config)) is not None):
+            file.check_unique([*(data.split(name) for name in data.splits()), texts.split])
+            known |= texts.all_ids
+        file.check_ids(known)
+        trained = [materials.rows(config)[0] for config in mine]
+        if not any(rows.taught is None or rows.taught.any() for rows in trained):
+            raise DataError(
+                f"{address} must have numbers for rows that are trained on, but has none for any of {len(trained[0].labels):,}: its first row "
+                f"is of {_shown(next(iter(file.places)))}, the first to train on of {_shown(file.keys(data.train)[0])}"
+            )
+
+
+def _shown(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def record_file(config: TrialConfig, folder: TrialFolder, materials: Materials, run: Run) -> TeacherResult:
+    """Record a teacher that is a file as a fine-tuned one is recorded; its predictions only where it has numbers for all of validation."""
+    folder.start(config)
+    machine.set_up(int(config.threads))
+    result = _result(config, materials, run)
+    if not result.lacks("validation"):
+        folder.write_predictions(materials.validation_rows(config).teacher_logits.argmax(dim=-1).cpu().numpy())
+    write_rows(folder, materials.data(config))
+    folder.finish(result)
+    run.summarise(result.summary())
+    return result
+
+
+def _result(config: TrialConfig, materials: Materials, run: Run) -> TeacherResult:
+    file, data = materials.teacher_file(config), materials.data(config)
+    validation = materials.validation_rows(config)
+    known = quality(validation.teacher_logits, validation.labels) if validation.taught is None else None
+    return TeacherResult(
+        teacher=file.address,
+        val_accuracy=known.accuracy if known else None,
+        val_loss=known.loss if known else None,
+        val_ece=known.ece if known else None,
+        majority_accuracy=data.majority_accuracy(),
+        parameters=None,
+        size_mb=None,
+        latency_ms_p50=None,
+        rows_per_second=None,
+        weights_sha256=file.sha256,
+        data_sha256=data.sha256(),
+        label_names=data.label_names,
+        train_rows=len(data.train),
+        validation_rows=len(data.validation),
+        test_rows=len(data.test) if data.test else 0,
+        duplicates_dropped=data.duplicates_dropped,
+        fine_tuned_seconds=0.0,
+        logits_seconds=0.0,
+        from_cache=False,
+        environment=machine.environment(config.device),
+        run_id=run.run_id,
+        empty_texts_dropped=data.empty_texts_dropped,
+        conflicting_texts=data.conflicting_texts,
+        run_url=run.url,
+        run_missing=run.missing,
+        taught_rows={name: int(file.outputs(data.split(name)).taught.sum()) for name in data.splits()},
+        numbers={
+            "rows": len(file.places),
+            "zeros": file.zeros,
+            "one_hot": file.one_hot,
+            **_quality(*judged(config, materials)),
+        },
+    )
+
+
+def judged(config: TrialConfig, materials: Materials) -> Judged:
+    """Return the file's logits of the labelled rows of train and validation, and the classes of these rows; test stays closed."""
+    file, data = materials.teacher_file(config), materials.data(config)
+    found = [(file.outputs(split), split.labels) for split in (data.train, data.validation)]
+    return Judged(
+        logits=np.concatenate([outputs.logits[outputs.taught] for outputs, _ in found]),
+        labels=np.concatenate([labels[outputs.taught] for outputs, labels in found]),
+    )
+
+
+def _quality(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+    """Return accuracy, loss and calibration error on the labelled rows with numbers; of no row, their number alone."""
+    known = quality(torch.from_numpy(logits), torch.from_numpy(labels))._asdict() if len(labels) else {}
+    return {"labeled_rows": len(labels), **known}
+
+
+def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
+    """Check, before the first trial, that a file's numbers are worth learning from; return what is odd about them, in words.
+
+    Raises PreflightError for a teacher that is hardly better on the labelled rows than always naming the commonest class, unless
+    `study.accept_weak_teacher` accepts it.
+    """
+    file, data, found = materials.teacher_file(config), materials.data(config), judged(config, materials)
+    notes = [note] if (note := unlike_labelled(materials, config)) else []
+    if file.one_hot >= HARD_SHARE:
+        notes.append(
+            f"{file.one_hot:.0%} of the rows of {file.address} name one class with probability 1: these are hard labels: T does nothing"
+        )
+    elif file.zeros >= ZEROS_SHARE:
+        notes.append(
+            f"{file.zeros:.0%} of the probabilities of {file.address} are exactly 0: the logit of each is log({EPSILON:g})"
+        )
+    if not len(found.labels):
+        return [*notes, f"no labelled row has numbers in {file.address}, so nothing tells how good they are"]
+    weak = _weakness(data, found, study.metric, file.address)
+    if weak is None:
+        return notes
+    if not study.accept_weak_teacher:
+        raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
+    return [*notes, f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+
+
+def _weakness(data: Data, found: Judged, metric: str, address: str) -> str | None:
+    """Describe what is wrong with numbers hardly better than always naming the commonest class, by the rule for a model; None for better ones."""
+    commonest = np.bincount(data.train.labels).argmax()
+    measure = metrics.measure(metric, len(data.label_names))
+    score, majority = (
+        measure(named, found.labels) for named in (found.logits.argmax(axis=1), np.full_like(found.labels, commonest))
+    )
+    needed = majority + GAP_CLOSED * (1 - majority)
+    if score >= needed:
+        return None
+    return (
+        f"the numbers of {address} must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
+        f"the {len(found.labels):,} labelled rows that have any, but have {100 * score:.2f} against {100 * majority:.2f} "
+        f"({100 * needed:.2f} would do): they have nothing to teach. See whether a column's name is that of its class, or name other numbers"
+    )
