@@ -520,7 +520,7 @@ def test_a_sweep_with_texts_without_labels_has_a_third_arm_unless_it_has_no_tria
     for texts in ({"unlabeled_file": "more.csv"}, {"unlabeled_rest": True}, {"unlabeled_split": "unsupervised"}):
         with_texts = dataclasses.replace(sweep, fixed={**sweep.fixed, **texts})
         assert with_texts.arms == ARMS and [with_texts.budget(arm) for arm in ARMS] == [7, 7, 7]
-        assert with_texts.finalist_runs() == 27
+        assert with_texts.finalist_runs() == 3 * min(7, FinalistsConfig().top) * FinalistsConfig().seeds
         for count, arms in ((3, ARMS), (0, PRIMARY)):
             study = dataclasses.replace(sweep.study, pseudo_labeled=count)
             fewer = dataclasses.replace(with_texts, study=study)
