@@ -14,6 +14,7 @@ from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
+from kdsweep.engine.plan import print_plan
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -118,23 +119,23 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
-    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
-    for when in ({}, {"soft_loss": ("kl",)}):
-        file = io.StringIO()
-        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
-        display.plan(Console(file=file, width=200), sweep_of(search), {})
-        said.append(file.getvalue())
-    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
-    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
-
-
 def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(clock: Clock) -> None:
     log = Log(clock, terminal=True)
     log.show(Phase("preparing the teacher"))
     for fold, step in (("fold 1 of 5", 9), ("fold 2 of 5", 3), ("fold 1 of 5", 10), ("fold 3 of 5", 1)):
         log.show(TeacherStep(step=step, steps=10, L_hard=0.25, fold=fold))
     assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
+
+
+def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
+    soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
+    for when in ({}, {"soft_loss": ("kl",)}):
+        file = io.StringIO()
+        search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
+        print_plan(Console(file=file, width=200), sweep_of(search), {})
+        said.append(file.getvalue())
+    assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
+    assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
 
 
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:
@@ -162,7 +163,7 @@ def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls:
     file = io.StringIO()
     study = StudyConfig(trials=trials, controls=controls)
     sweep = replace(sweep_of(trials=4), study=study, finalists=FinalistsConfig(top=3, seeds=3))
-    display.plan(Console(file=file, width=150), sweep, {})
+    print_plan(Console(file=file, width=150), sweep, {})
     assert f"{said} on fresh seeds" in file.getvalue()
 
 
@@ -171,7 +172,7 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
     search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
     sweep = sweep_of(search, trials=4, controls=2)
     three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
-    display.plan(Console(file=file, width=150), three, {})
+    print_plan(Console(file=file, width=150), three, {})
     said = " ".join(file.getvalue().split())
     for words in (
         "search alpha [0, 1] (distilled only)",
@@ -200,7 +201,7 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     file, sweep = io.StringIO(), replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
     steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 3750}, finalists=FinalistsConfig(top=1, seeds=2))
     for each in (sweep, steps):
-        display.plan(Console(file=file, width=150), each, {})
+        print_plan(Console(file=file, width=150), each, {})
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and "on fresh seeds (1, 2) verdict" in said
