@@ -1,6 +1,7 @@
 """Define what a sweep file holds: what is fixed, what is searched, how long, and where it is tracked."""
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -202,7 +203,10 @@ class SweepConfig:
         counts = (seeds,) if "seeds" in named else range(1, MOST_SEEDS + 1)
         possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
         fitting = [each for each in possible if self._fits(each, named)] or possible[:1]
-        two_runs = lambda each: min(min(each.top, budget) * each.seeds for budget in budgets if budget) > 1
+
+        def two_runs(each: FinalistsConfig) -> bool:
+            return min(min(each.top, budget) * each.seeds for budget in budgets if budget) > 1
+
         return max(fitting, key=lambda each: (two_runs(each), each.top, each.seeds))
 
     def _fits(self, finalists: FinalistsConfig, named: Collection[str]) -> bool:

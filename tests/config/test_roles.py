@@ -20,18 +20,25 @@ from kdsweep.config.trial import (
 
 RANKED_ROWS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
-validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names validation_limit csv_delimiter
+validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names id_column validation_limit csv_delimiter
 encoding drop_empty_texts
 """
 MACHINE = "device threads teacher_threads devices_per_trial"
-TEACHER = "teacher teacher_revision teacher_threads teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed precision"
-LOSS_AND_TRAINING = "temperature alpha learning_rate batch_size epochs warmup_ratio weight_decay max_grad_norm devices_per_trial threads"
+TEACHER = """
+teacher teacher_revision teacher_file teacher_threads teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed teacher_folds
+teacher_keep precision
+"""
+LOSS_AND_TRAINING = """
+temperature alpha temperature_end alpha_end soft_loss label_smoothing relation_weight relation_heads unlabeled_share pseudo_labels
+learning_rate batch_size epochs max_steps evaluations warmup_ratio weight_decay max_grad_norm devices_per_trial threads
+"""
 STEPS: list[tuple[Role, str]] = [
     (Role.ROWS, RANKED_ROWS),
     (Role.TRAIN_ROWS, "train_limit"),
     (Role.TOKENS, "max_length device"),
     (Role.TEACHER, TEACHER),
-    (Role.STUDENT_TOKENS, "student student_revision"),
+    (Role.UNLABELED, "unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit"),
+    (Role.STUDENT_TOKENS, "student student_revision student_body student_body_revision"),
     (Role.STUDENT, "student_layers student_init seed"),
     (Role.TRAINING, LOSS_AND_TRAINING),
 ]
@@ -48,15 +55,13 @@ def test_what_is_made_later_depends_on_the_fields_of_all_before() -> None:
 
 def test_what_may_be_searched_and_what_is_a_path() -> None:
     assert sorted(UNSEARCHABLE) == sorted((RANKED_ROWS + MACHINE).split())
-    assert PATH_FIELDS == ("dataset", "train_file", "validation_file", "test_file", "teacher", "student")
-    revisions = {"dataset": "dataset_revision", "teacher": "teacher_revision", "student": "student_revision"}
-    assert revisions == REVISIONS
+    files = ("train_file", "validation_file", "test_file", "unlabeled_file")
+    assert ("dataset", *files, "teacher", "teacher_file", "student", "student_body") == PATH_FIELDS
+    assert {name: f"{name}_revision" for name in ("dataset", "teacher", "student", "student_body")} == REVISIONS
 
 
 def test_what_may_change_while_a_sweep_goes_on() -> None:
-    free = (
-        "trials controls storage keep_students target timeout_minutes max_attempts checkpoint_seconds heartbeat_seconds"
-    )
+    free = "trials controls pseudo_labeled storage keep_students target timeout_minutes max_attempts checkpoint_seconds heartbeat_seconds"
     names = {name for name, trait in beside(StudyConfig, Trait).items() if Trait.FREE in trait}
     assert names == {*free.split(), "constraints", "accept_weak_teacher"}
 

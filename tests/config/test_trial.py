@@ -27,9 +27,12 @@ BASE: dict[str, Any] = {"train_file": "rows.csv", "teacher": "bert", "teacher_ep
 
 FIELDS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
-csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names train_limit
-validation_limit max_length teacher teacher_revision teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed
-student student_revision student_layers student_init temperature alpha learning_rate batch_size epochs warmup_ratio
+csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names id_column
+train_limit validation_limit unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit max_length
+teacher teacher_revision teacher_file teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed teacher_folds teacher_keep
+student student_revision student_body student_body_revision student_layers student_init
+temperature alpha temperature_end alpha_end soft_loss label_smoothing relation_weight relation_heads unlabeled_share pseudo_labels
+learning_rate batch_size epochs max_steps evaluations warmup_ratio
 weight_decay max_grad_norm seed device precision devices_per_trial teacher_threads threads
 """
 
@@ -320,10 +323,10 @@ FILE: dict[str, Any] = {"train_file": "rows.csv", "teacher_file": "numbers.csv",
         ({"student_init": "finetuned"}, "so student_init: pretrained", "student_init: finetuned"),
         (
             {"teacher_epochs": 3, "teacher_folds": 5},
-            "a teacher_file is no model",
+            "beside a teacher_file, which is no model",
             "teacher_epochs: 3, teacher_folds: 5",
         ),
-        ({"relation_weight": 0.5}, "a teacher_file is no model", "relation_weight: 0.5"),
+        ({"relation_weight": 0.5}, "beside a teacher_file, which is no model", "relation_weight: 0.5"),
         ({"teacher_file": None, "teacher": "bert", "id_column": "id"}, "id_column joins", "id_column: id without one"),
     ],
 )
