@@ -14,6 +14,7 @@ from kdsweep.training.shared import Materials
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
+import bench_relations
 import bench_step
 import bench_trial
 
@@ -37,3 +38,9 @@ def test_bench_step_trains_an_epoch_of_its_own_rows(tiny_config: Config) -> None
     rows, training = bench_step.synthetic_rows(4, options, "cpu"), bench_step.training_of(config, options)
     distill_epoch(training, rows, config, on_steps=lambda told: steps.extend(step.step for step in told))
     assert steps == list(range(1, bench_step.STEPS + 1))
+
+
+def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None:
+    options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
+    vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
+    assert bench_relations.measure(4, options) > 0
