@@ -22,6 +22,8 @@ leaderboard.json, schema 2, is one object:
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
               the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
               `finalists.finals_json`; `teacher`: the teacher's scores on test, null without a test split
+    teacher   null before it is measured and for one that is a file; else folds (how many models it is), kept_epochs, and accuracy, loss and
+              ece on its own training rows (training), on them out of fold (out_of_fold, with folds alone) and on validation
     work      what each arm's search, then each arm's finalists (finalists: true) were given, by `work.Given`
     patience  null where no finalist was trained longer than in the search; else finalists and arms with the gain in accuracy on the
               validation rows (difference, low, high), by `patience.patience_json`

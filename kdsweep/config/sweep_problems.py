@@ -63,7 +63,8 @@ def _queue_problems(sweep: SweepConfig) -> list[str]:
             sampled = sorted(open_ & set(axis.when))
             if name in point and (sampled or not axis.applies(known)):
                 rule = f"enqueue: {name} is searched only when {condition_text(axis.when)}, so a point that names it must say so"
-                problems.append(f"{rule}, but got {plain_values(point)}")
+                way_out = "on the command line, enqueue=null drops all points"
+                problems.append(f"{rule} ({way_out}), but got {plain_values(point)}")
             elif name in point:
                 known[name] = point[name]
             elif sampled or axis.applies(known):

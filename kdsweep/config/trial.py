@@ -241,12 +241,13 @@ class TrialConfig:
     def _broken_teacher_file(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about a teacher that is a file, and the value given."""
         if self.student == FROM_TEACHER and not self.student_body:
-            yield "a teacher_file has no layers to copy, so a named student or a student_body", "student: from_teacher"
+            yield (
+                "a teacher_file, which has no layers, goes with a named student or a student_body",
+                "student: from_teacher",
+            )
         changed = [name for name in OF_A_MODEL if getattr(self, name) != getattr(type(self), name)]
         if changed:
-            rule = (
-                f"a teacher_file is no model, so what says something of one keeps its default ({', '.join(OF_A_MODEL)})"
-            )
+            rule = f"beside a teacher_file, which is no model, the defaults of {', '.join(OF_A_MODEL)}"
             yield rule, ", ".join(f"{name}: {getattr(self, name)}" for name in changed)
 
     def _given(self, *names: str) -> list[str]:

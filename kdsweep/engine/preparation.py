@@ -84,7 +84,7 @@ class Preparation:
             self._materials.rows(corner)
             self._materials.initial_weights_sha256(corner)
         if self._is_first:
-            for corner in {self._materials.teacher_sha256(corner): corner for corner in corners}.values():
+            for corner in {self._materials.teacher_sha256(corner): corner for corner in reversed(corners)}.values():
                 check = file_preflight if corner.teacher_file else preflight
                 for note in check(self._materials, corner, self._sweep.study):
                     self._messages.note(note)
@@ -98,9 +98,7 @@ class Preparation:
         largest = max(self._sweep.values("batch_size"))
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
             self._messages.note(note)
-        for corner in corners:
-            if corner.teacher_file:
-                check_join(self._materials, corner)
+        check_join(self._materials, corners)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:

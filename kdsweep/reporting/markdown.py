@@ -11,6 +11,7 @@ from kdsweep.analysis.score import score_text, teacher_score
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
+from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
     first_columns,
@@ -172,6 +173,8 @@ def render_markdown(report: Report) -> str:
         parts += ["## Pruned, failed and unfinished trials", _listed(reasons)]
     if report.advice:
         parts += ["## Advice", _listed([(item.short, item.why) for item in report.advice])]
+    seen = seen_table(report.records.teacher)
+    parts += ["## Teacher", *_prose(memorised(report.records.teacher)), markdown_table(seen)] if seen else []
     parts += ["## Provenance", _listed(report.provenance), "## Next"]
     parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
     return "\n\n".join(parts) + "\n"
@@ -204,6 +207,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     parts = [f"{report.headline}. {report.answer}"]
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [f"Note: {doubt}" for doubt in report.doubts]
+    parts += [line] if (line := seen_line(report.records.teacher)) else []
     if report.finals:
         verdicts = verdicts_table(report.finals)
         parts.append(terminal_tables(finalists_table(report, report.finals), keys=2))

@@ -19,6 +19,7 @@ from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
 from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
 
 
@@ -52,6 +53,9 @@ def render_html(report: Report) -> str:
         finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
+        seen=seen_table(found.teacher),
+        seen_caption=SEEN_CAPTION,
+        memorised=memorised(found.teacher),
         drawn=drawn,
         metric=found.sweep.study.metric,
         teacher_score=teacher_score(found),

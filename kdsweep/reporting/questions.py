@@ -60,7 +60,8 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> 
     if run.result.latency_ms_p95 is not None:
         size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
     if teacher and not teacher.is_file:
-        size += f" (the teacher: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+        whose = "the teacher" if teacher.folds == 1 else f"each of the teacher's {teacher.folds} models"
+        size += f" ({whose}: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
     limits = found.sweep.study.constraints.limits()
     kept = (
         f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""

@@ -10,6 +10,7 @@ from kdsweep.analysis.work import work_json
 from kdsweep.reporting.answers import verdict_json
 from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.markdown import render_markdown
+from kdsweep.reporting.memorised import seen_json
 from kdsweep.reporting.page import render_html
 from kdsweep.system.files import write_atomically, write_json
 
@@ -21,6 +22,7 @@ def write_report(folder: Path, *others: Path) -> Report:
     verdict |= third_arm_json(report.records.sweep.arms, report.finals)
     board = leaderboard.leaderboard_json(report.records.sweep.name, report.rows, verdict)
     board["finals"] = {**finals_json(report.finals), "teacher": _teacher_json(report)} if report.finals else None
+    board["teacher"] = seen_json(report.records.teacher)
     board["work"] = work_json(report.work)
     board["patience"] = patience_json(report.patience) if report.patience else None
     board["classes"] = by_class_json(report.by_class) if report.by_class else None

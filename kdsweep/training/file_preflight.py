@@ -1,6 +1,6 @@
 """Check a teacher that is a file before the first trial, and record it. Shapes: N rows, C classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,22 +34,25 @@ class Judged(NamedTuple):
     labels: np.ndarray
 
 
-def check_join(materials: Materials, config: TrialConfig) -> None:
-    """Check that the file and the rows have to do with each other.
+def check_join(materials: Materials, corners: Sequence[TrialConfig]) -> None:
+    """Check, for each file that is a teacher of `corners`, that it and the rows have to do with each other.
 
-    Raises DataError where no row for training has numbers, and for an id that no row has.
+    Raises DataError where no row for training of any corner has numbers, for an id that no row has, and for one that two have.
     """
-    file, data = materials.teacher_file(config), materials.data(config)
-    texts = materials.unlabeled(config)
-    if texts is not None:
-        file.check_unique([*(data.split(name) for name in data.splits()), texts.split])
-    file.check_ids(data.all_ids | texts.all_ids if texts else data.all_ids)
-    train, _ = materials.rows(config)
-    if train.taught is not None and not train.taught.any():
-        raise DataError(
-            f"{file.address} must have numbers for rows that are trained on, but has none for any of {len(train.labels):,}: its first row is "
-            f"of {_shown(next(iter(file.places)))}, the first to train on of {_shown(file.keys(data.train)[0])}"
-        )
+    for address in dict.fromkeys(config.teacher_file for config in corners if config.teacher_file):
+        mine = [config for config in corners if config.teacher_file == address]
+        file, data = materials.teacher_file(mine[0]), materials.data(mine[0])
+        known = data.all_ids
+        for texts in (found for config in mine if (found := materials.unlabeled(config)) is not None):
+            file.check_unique([*(data.split(name) for name in data.splits()), texts.split])
+            known |= texts.all_ids
+        file.check_ids(known)
+        trained = [materials.rows(config)[0] for config in mine]
+        if not any(rows.taught is None or rows.taught.any() for rows in trained):
+            raise DataError(
+                f"{address} must have numbers for rows that are trained on, but has none for any of {len(trained[0].labels):,}: its first row "
+                f"is of {_shown(next(iter(file.places)))}, the first to train on of {_shown(file.keys(data.train)[0])}"
+            )
 
 
 def _shown(key: object) -> str:

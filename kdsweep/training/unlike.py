@@ -1,4 +1,4 @@
-"""See whether texts without labels look like another domain than the labelled rows: a warning, for there may be a reason."""
+"""Compare texts without labels with the labelled rows, and warn where they look like another domain."""
 
 from typing import NamedTuple
 

@@ -11,7 +11,7 @@ import pytest
 from makers import METRICS, TEST_ROWS, make_finalist, make_finals, make_full, make_teacher_tested, make_trial, page_of
 
 from kdsweep.analysis.read_finals import read_finals
-from kdsweep.analysis.secondary import adjusted
+from kdsweep.analysis.secondary import Asked, adjusted
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.engine.publish import finalist_summary, verdict_summary
@@ -273,7 +273,7 @@ def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_s
     worse = right & (rng.random((3, 4000)) > 0.2)
     for one, other, word in ((right, worse, "better"), (worse, right, "not better")):
         comparison = compare_finalists(one, other)
-        stands, falls = (adjusted([("it", replace(comparison, p_value=p))])[0] for p in (0.049, 0.051))
+        stands, falls = (adjusted([Asked("it", replace(comparison, p_value=p))])[0] for p in (0.049, 0.051))
         assert (comparison.word, stands.word, falls.word) == (word, word, "cannot tell")
 
 
@@ -292,8 +292,8 @@ def test_half_of_the_finalists_give_a_report_that_says_what_is_to_come(tmp_path:
     make_teacher_tested(tmp_path / "s", 0.9)
     make_finalist(tmp_path / "s", sweep, "distilled", 0, 1, 0.85)
     report = write_report(tmp_path / "s")
-    assert report.finals is not None and report.finals.primary is None and report.finals.unfinished == 17
-    assert "17 runs of finalists are still to come" in render_markdown(report)
+    assert report.finals is not None and report.finals.primary is None and report.finals.unfinished == 19
+    assert "19 runs of finalists are still to come" in render_markdown(report)
 
 
 def test_finalists_that_were_switched_off_after_they_ran_wait_for_no_more_seeds(copied: Path) -> None:

@@ -153,7 +153,10 @@ def test_a_condition_comes_and_goes_on_the_command_line(tiny_sweep_file: WriteSw
         ("search.temperature={low: -1, high: 8, log: false, when: {soft_loss: [kl]}}", "temperature > 0 must hold"),
         ("enqueue=[{temperature: 2}]", "enqueue: temperature is searched only when soft_loss is kl, so a point that"),
         ("enqueue=[{temperature: 2, soft_loss: mse}]", "but got {'temperature': 2.0, 'soft_loss': 'mse'}"),
-        ("search.teacher={choices: [a, b], when: {soft_loss: [kl]}}", "fixed.teacher is missing"),
+        (
+            "search.teacher={choices: [a, b], when: {soft_loss: [kl]}}",
+            "teacher and teacher_file is named must hold, but got neither",
+        ),
     ],
 )
 def test_a_condition_that_says_nothing_is_refused(tiny_sweep_file: WriteSweep, override: str, message: str) -> None:

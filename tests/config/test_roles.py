@@ -56,7 +56,7 @@ def test_what_is_made_later_depends_on_the_fields_of_all_before() -> None:
 def test_what_may_be_searched_and_what_is_a_path() -> None:
     assert sorted(UNSEARCHABLE) == sorted((RANKED_ROWS + MACHINE).split())
     files = ("train_file", "validation_file", "test_file", "unlabeled_file")
-    assert PATH_FIELDS == ("dataset", *files, "teacher", "teacher_file", "student", "student_body")
+    assert ("dataset", *files, "teacher", "teacher_file", "student", "student_body") == PATH_FIELDS
     assert {name: f"{name}_revision" for name in ("dataset", "teacher", "student", "student_body")} == REVISIONS
 
 

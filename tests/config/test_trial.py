@@ -323,10 +323,10 @@ FILE: dict[str, Any] = {"train_file": "rows.csv", "teacher_file": "numbers.csv",
         ({"student_init": "finetuned"}, "so student_init: pretrained", "student_init: finetuned"),
         (
             {"teacher_epochs": 3, "teacher_folds": 5},
-            "a teacher_file is no model",
+            "beside a teacher_file, which is no model",
             "teacher_epochs: 3, teacher_folds: 5",
         ),
-        ({"relation_weight": 0.5}, "a teacher_file is no model", "relation_weight: 0.5"),
+        ({"relation_weight": 0.5}, "beside a teacher_file, which is no model", "relation_weight: 0.5"),
         ({"teacher_file": None, "teacher": "bert", "id_column": "id"}, "id_column joins", "id_column: id without one"),
     ],
 )

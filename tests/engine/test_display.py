@@ -130,6 +130,14 @@ def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
     assert "preparing the teacher   step 100/500   L_hard 0.250" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(clock: Clock) -> None:
+    log = Log(clock, terminal=True)
+    log.show(Phase("preparing the teacher"))
+    for fold, step in (("fold 1 of 5", 9), ("fold 2 of 5", 3), ("fold 1 of 5", 10), ("fold 3 of 5", 1)):
+        log.show(TeacherStep(step=step, steps=10, L_hard=0.25, fold=fold))
+    assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
+
+
 def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> None:
     soft, said = {"soft_loss": Axis(choices=("kl", "mse"))}, []
     for when in ({}, {"soft_loss": ("kl",)}):
@@ -139,14 +147,6 @@ def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> 
         said.append(file.getvalue())
     assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
     assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
-
-
-def test_teachers_of_folds_that_are_fine_tuned_side_by_side_are_shown_together(clock: Clock) -> None:
-    log = Log(clock, terminal=True)
-    log.show(Phase("preparing the teacher"))
-    for fold, step in (("fold 1 of 5", 9), ("fold 2 of 5", 3), ("fold 1 of 5", 10), ("fold 3 of 5", 1)):
-        log.show(TeacherStep(step=step, steps=10, L_hard=0.25, fold=fold))
-    assert log.display._metrics == "fold 2 of 5: step 3/10   L_hard 0.250   fold 3 of 5: step 1/10   L_hard 0.250"
 
 
 def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more(clock: Clock) -> None:

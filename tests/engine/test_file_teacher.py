@@ -16,6 +16,7 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.worker_loop import Worker
+from kdsweep.errors import ConfigError
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_predictions, read_teacher, read_trial
 from kdsweep.records.writing import TrialFolder, start_sweep
@@ -57,11 +58,28 @@ def sweep_of_file(tiny_sweep_file: Write, tiny_body: Path, tiny_rows: list[tuple
     return make
 
 
+def test_files_can_be_searched_as_teachers_can_and_what_joins_them_cannot(
+    sweep_of_file: Any, tiny_sweep_file: Write, tmp_path: Path
+) -> None:
+    fixed = dict(sweep_of_file().fixed)
+    files = [fixed.pop("teacher_file"), str(tmp_path / "other.csv")]
+    sections = {"fixed": {"teacher": None, **fixed}, "search": {"teacher_file": {"choices": files}}}
+    sweep = load_sweep(tiny_sweep_file(**sections))
+    assert [sweep.trial("distilled", point).teacher_file for point in sweep.corners("distilled")][-1] == files[1]
+    own = load_sweep(
+        tiny_sweep_file(**sections), ["search.teacher_file=null", "fixed.teacher_file=${fixed.train_file}"]
+    )
+    assert own.fixed["teacher_file"] == own.fixed["train_file"]
+    sections["search"]["id_column"] = {"choices": ["a", "b"]}
+    with pytest.raises(ConfigError, match="trials that differ in id_column cannot be ranked"):
+        load_sweep(tiny_sweep_file(**sections))
+
+
 @pytest.mark.slow
 def test_what_a_file_without_numbers_for_all_rows_leaves_unknown_is_said_in_words(
     sweep_of_file: Any, tmp_path: Path
 ) -> None:
-    folder, said = ran(sweep_of_file(step=2), tmp_path / "results" / "tiny")
+    folder, said = ran(sweep_of_file(step=2, tracking={"mode": "offline"}), tmp_path / "results" / "tiny")
     teacher = read_teacher(teacher_folder(folder))
     assert teacher is not None and teacher.lacks("test") and teacher.lacks("validation")
     counts = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}

@@ -92,6 +92,14 @@ def test_learning_curves_tell_arms_apart_by_colour_and_dash_and_the_best_by_stre
     assert list(faint[0].x)[:5] == [1, 2, 3, None, 1] and list(faint[0].customdata)[4] == 1
 
 
+def test_curves_of_max_steps_are_drawn_over_steps_where_arms_may_evaluate_at_other_ones() -> None:
+    sweep = sweep_of(epochs=None, max_steps=40, evaluations=2)
+    records = gathered(sweep, [row_of(sweep, "distilled", 0, POINT, 0.8, epochs=2)])
+    figure = curves.learning_curves(records)[2]
+    assert figure.plot is not None and figure.plot.layout.xaxis.title.text == "step"
+    assert list(figure.plot.data[-1].x) == [10, 20, None] and "over the steps" in figure.description
+
+
 def test_many_curves_lie_in_few_traces_and_a_trial_of_one_epoch_is_a_mark() -> None:
     sweep = sweep_of()
     trials = [row_of(sweep, "distilled", n, POINT, 0.7, epochs=1 if n < 5 else 3) for n in range(70)]

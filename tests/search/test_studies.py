@@ -23,6 +23,7 @@ from kdsweep.errors import Interrupted, ResultsError, TrialFailed
 from kdsweep.records.layout import study_path
 from kdsweep.records.reading import read_sweep_key
 from kdsweep.records.schema import Status, missing_result
+from kdsweep.search.sampler import pruner as pruner_of
 from kdsweep.search.studies import SILENCED, Assignment, Studies
 
 
@@ -142,6 +143,12 @@ def kill(studies: Studies, arm: Any, folder: Path) -> Point:
     connection.commit()
     connection.close()
     return seen[0]
+
+
+def test_hyperband_shares_out_the_evaluations_of_the_longest_trial() -> None:
+    sweep = sweep_of(pruner="hyperband")
+    by_steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 80, "evaluations": 8})
+    assert [each._inner._max_resource for each in map(pruner_of, (sweep, by_steps))] == [3, 8]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])

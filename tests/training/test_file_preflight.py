@@ -109,6 +109,11 @@ def test_a_file_for_all_rows_is_recorded_as_a_model_is(
     assert file_preflight(made, config, STUDY) == []
     assert check_inputs(made, [config], largest_batch=8, splits=["train", "validation"]) == []
     assert truncation(made, [config])[0] == [f"{config.max_length} cuts none for the student"]
+    softer = [{"text": row["text"], **{name: 0.5 for name in row if name != "text"}} for row in exported]
+    other = dataclasses.replace(config, teacher_file=str(write_rows("softer.csv", softer)))
+    assert made.teacher_sha256(other) != made.teacher_sha256(config)
+    assert (made.rows(other)[0].teacher_logits == np.float32(np.log(0.5))).all()
+    assert not made.rows(config)[0].teacher_logits.isclose(made.rows(other)[0].teacher_logits).any()
 
 
 def test_numbers_worse_than_the_commonest_class_are_refused_or_accepted_with_a_note(
@@ -138,12 +143,12 @@ def test_a_file_of_other_texts_or_ids_is_refused(
     with pytest.raises(
         DataError, match="has none for any of .*: its first row is of '.* !', the first to train on of '"
     ):
-        check_join(Materials(), file_config(write_rows("others.csv", others)))
+        check_join(Materials(), [file_config(write_rows("others.csv", others))])
     rows = write_rows("rows.csv", [{"text": t, "label": label, "id": n} for n, (t, label) in enumerate(tiny_rows)])
     numbered = [{**row, "id": number + 1} for number, row in enumerate(exported)]
     by_id = file_config(write_rows("ids.csv", numbered), train_file=str(rows), id_column="id", train_limit=40)
     with pytest.raises(DataError, match=r"every id must be that of a row, but 1 of 96 are of none: \['96'\]"):
-        check_join(Materials(), by_id)
+        check_join(Materials(), [by_id])
     twice = write_rows(
         "twice.csv", [{"text": t, "label": label, "id": n // 2} for n, (t, label) in enumerate(tiny_rows)]
     )
@@ -158,7 +163,7 @@ def test_the_training_file_may_hold_the_numbers_itself(
         "rows.csv", [{**row, "label": label} for row, (_, label) in zip(exported, tiny_rows, strict=True)]
     )
     config, made = file_config(path, train_file=str(path)), Materials()
-    check_join(made, config)
+    check_join(made, [config])
     assert made.rows(config)[0].taught is None
 
 
@@ -183,7 +188,7 @@ def test_texts_without_labels_are_taught_where_the_file_has_them_and_others_are_
     config, made = file_config(write_rows("numbers.csv", without), **changes), Materials()
     found = made.unlabeled(config)
     assert found is not None and len(found) == 36 - 2 and found.dropped["untaught"] == 3
-    check_join(made, config)
+    check_join(made, [config])
     train, _ = made.rows(config)
     assert train.extra == 34 and train.taught is not None and train.taught[-34:].all()
     place = train.extra - len(found) + len(made.data(config).train)
@@ -198,11 +203,11 @@ def test_a_file_may_teach_the_texts_without_labels_alone(
     files = {"train_file": str(write_rows("rows.csv", tiny_rows[:60]))}
     files["unlabeled_file"] = str(write_rows("texts.csv", [{"text": text} for text, _ in tiny_rows[60:]]))
     config, made = file_config(write_rows("numbers.csv", exported[60:]), **files, alpha=1.0), Materials()
-    check_join(made, config)
+    fine_tuned = dataclasses.replace(config, alpha=0.0, temperature=1.0, unlabeled_file=None)  # no row has any numbers
+    check_join(made, [config, fine_tuned])
     (note,) = file_preflight(made, config, STUDY)
     assert note.startswith("no labelled row has numbers in")
     training, steps = trained(config)
     assert training.history[-1].soft_rows == sum(step.soft_rows or 0 for step in steps if step.epoch == 2) >= 36
-    fine_tuned = dataclasses.replace(config, alpha=0.0, temperature=1.0, unlabeled_file=None)  # no row has any numbers
     last = trained(fine_tuned)[0].history[-1]
     assert (last.soft_rows, last.L_soft, last.L_total) == (0, 0.0, last.L_hard)

@@ -30,7 +30,8 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
     points = list(zip(costs, heights(known, records.sweep), strict=True))
     teacher = teacher_score(records) if records.teacher and not records.teacher.is_file else None  # a file has no cost
     if records.teacher and teacher is not None:
-        points.append((short(factor * getattr(records.teacher, field)), short(scale(metric) * teacher)))
+        passes = records.teacher.folds  # what an ensemble scores costs all of its models
+        points.append((short(factor * passes * getattr(records.teacher, field)), short(scale(metric) * teacher)))
     plot = new_plot(height=300, x_title=unit, y_title=score_title(metric))
     front = pareto_front(points)
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
