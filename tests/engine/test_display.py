@@ -2,9 +2,10 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from makers import make_epoch
+from makers import make_epoch, teacher_of
 from rich.console import Console
 from searches import AXES, sweep_of
 
@@ -13,7 +14,18 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
+from kdsweep.engine.events import (
+    Epoch,
+    Event,
+    Phase,
+    Plan,
+    Prepared,
+    Step,
+    TeacherStep,
+    TextsDone,
+    TrialEnded,
+    TrialStarted,
+)
 from kdsweep.engine.plan import print_plan
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
@@ -215,3 +227,13 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
     told = log.lines()
     assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
+
+
+def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
+    log = Log(Clock())
+    facts: dict[str, Any] = {"max_length": "16 cuts none", "device": "cpu", "precision": "fp32", "threads": 1}
+    facts |= {"tracking": "off", "tracking_why": "as the sweep file says", "seconds_per_trial": 2.0}
+    for runs in (False, True):
+        log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
+        said = " ".join(" ".join(log.lines()).split())
+        assert ("the teacher running in every step (relation_weight)" in said) == runs
