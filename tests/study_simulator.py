@@ -158,8 +158,10 @@ POPULATION = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class UnevenPlan:
-    """What a study of the second model is made of: three arms."""
+    """What a study of the second model is made of."""
 
+    arms: int = 2
+    """3: with a pseudo-labeled one."""
     gain: float = 0.0
     """Points of true accuracy that distilling adds to every configuration."""
     third_gain: float = 0.0
@@ -195,23 +197,26 @@ def _beta(rng: np.random.Generator, mean: float | np.ndarray, weight: float, sha
 
 
 def _uneven_study(plan: UnevenPlan, rng: np.random.Generator, population: np.ndarray) -> Study:
-    gains = np.array([[plan.gain], [0.0], [plan.third_gain]])
-    shifts = (gains + plan.spread * rng.standard_normal((3, plan.trials))) / 100
+    gains = np.array([[plan.gain], [0.0], [plan.third_gain]])[: plan.arms]
+    shifts = (gains + plan.spread * rng.standard_normal((plan.arms, plan.trials))) / 100
     seed_effects = lambda *shape: plan.seed_sd / 100 * rng.standard_normal(shape)
     rows, test_rows = (
-        population[:, rng.integers(POPULATION, size=count)] for count in (plan.validation_rows, plan.test_rows)
+        population[: plan.arms, rng.integers(POPULATION, size=count)]
+        for count in (plan.validation_rows, plan.test_rows)
     )
     chances = _moved(rows[:, None], shifts, plan.level)
-    tried = rng.random(chances.shape, dtype=np.float32) < _moved(chances, seed_effects(3, plan.trials), plan.level)
+    tried = rng.random(chances.shape, dtype=np.float32) < _moved(
+        chances, seed_effects(plan.arms, plan.trials), plan.level
+    )
     searched = tried.mean(axis=2)
     best = np.argsort(-searched, axis=1)[:, : plan.finalists]
     pick = lambda values: np.take_along_axis(values, best if values.ndim == 2 else best[:, :, None], axis=1)
-    fresh = seed_effects(3, plan.finalists, plan.seeds)
+    fresh = seed_effects(plan.arms, plan.finalists, plan.seeds)
     on_test = _moved(test_rows[:, None], pick(shifts), plan.level)
     return Study(
         search=pick(searched),
         validation=_coins(rng, pick(chances), pick(tried)[:, :, None], fresh, plan.level),
-        test=_coins(rng, on_test, np.empty((3, plan.finalists, 0, 1)), fresh, plan.level),
+        test=_coins(rng, on_test, np.empty((plan.arms, plan.finalists, 0, 1)), fresh, plan.level),
         truth=plan.level + pick(shifts),
     )
 

@@ -12,9 +12,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from kdsweep.analysis.two_arms import POWER, compare_finalists, quantile
+from kdsweep.analysis.two_arms import POWER, compare_arms, compare_finalists, quantile
 from kdsweep.analysis.two_students import CONFIDENCE
-from kdsweep.analysis.variances import SeedVariance, matrix, pair, row_variance, seed_variance
+from kdsweep.analysis.variances import SeedVariance, matrix, row_variance, seed_variance
 from kdsweep.errors import DataError
 
 
@@ -58,22 +58,27 @@ class Estimate:
 
 
 def distillation_ratio(
-    right: np.ndarray, baseline: np.ndarray, teacher: np.ndarray, *, seeds: SeedVariance | None = None
+    finalists: Sequence[np.ndarray],
+    baseline: Sequence[np.ndarray],
+    teacher: np.ndarray,
+    *,
+    searched: tuple[int, int] | None = None,
 ) -> Estimate | None:
     """Estimate (distilled - fine-tuned) / (teacher - fine-tuned) in accuracy: the share of the gap that distilling closes.
 
-    right [S1, N], baseline [S2, N]; teacher bool [N], taken as it is; `seeds` as in `compare_finalists`. The interval is
-    Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled - fine-tuned - r (teacher - fine-tuned) does
-    not differ from 0. It needs no resampling, allows for the fine-tuned students in both differences, and is finite
-    exactly where the gap differs from 0. None where it does not, and where the teacher is the worse one: no gap to close.
+    `finalists` and `baseline`, each bool [S, N], and `searched` are those of the primary comparison, `compare_arms`; teacher
+    bool [N], taken as it is. The interval is Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled -
+    fine-tuned - r (teacher - fine-tuned) does not differ from 0. It needs no resampling, allows for the fine-tuned students
+    in both differences, and is finite exactly where the gap differs from 0. None where it does not, and where the teacher
+    is the worse one: no gap to close.
     """
-    one, other = pair(right, baseline)
-    known = seeds or seed_variance([one, other])
-    given = known if known.df else None
-    gain = compare_finalists(one, other, seeds=given)
-    gap = compare_finalists(other, teacher, seeds=given, given_baseline=True)
-    top, bottom = one.mean(axis=0) - other.mean(axis=0), matrix(teacher)[0] - other.mean(axis=0)
-    shared = float(np.cov(top, bottom)[0, 1] / top.size) + gap.standard_error**2 - row_variance(bottom)
+    gain = compare_arms(finalists, baseline, searched=searched)
+    alone = (searched[1], 1) if searched else None
+    gap = compare_arms(baseline, [teacher], searched=alone, given_baseline=True)
+    one, other = (np.mean([matrix(right).mean(axis=0) for right in arm], axis=0) for arm in (finalists, baseline))
+    top, bottom = one - other, matrix(teacher)[0] - other
+    across = min(gain.standard_error**2 - row_variance(top), gap.standard_error**2 - row_variance(bottom))
+    shared = float(np.cov(top, bottom)[0, 1] / top.size) + across
     limit = quantile(min(gain.df, gap.df)) ** 2
     a = gap.difference**2 - limit * gap.standard_error**2
     b = gain.difference * gap.difference + limit * shared

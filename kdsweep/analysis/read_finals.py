@@ -147,13 +147,10 @@ def _verdicts(
     chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
     primary = ratio = None
     if pair[0] is not None and pair[1] is not None:
-        primary = compare_arms(
-            arms["distilled"],
-            arms["fine_tuned"],
-            searched=(chosen_of["distilled"], chosen_of["fine_tuned"]),
-        )
+        among = (chosen_of["distilled"], chosen_of["fine_tuned"])
+        primary = compare_arms(arms["distilled"], arms["fine_tuned"], searched=among)
         if teacher is not None and not primary.one_seed:
-            ratio = distillation_ratio(pair[0], pair[1], teacher, seeds=seeds)
+            ratio = distillation_ratio(arms["distilled"], arms["fine_tuned"], teacher, searched=among)
     unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
     return Finals(
         folder=found.folder,

@@ -77,7 +77,7 @@ def _residual(right: np.ndarray) -> float:
 
 def matrix(right: np.ndarray) -> np.ndarray:
     """Convert `right` to float [S, N]. Raises DataError for an empty array or more than two dimensions."""
-    found = np.atleast_2d(right).astype(np.float64)
+    found = np.atleast_2d(np.asarray(right, dtype=np.float64))
     if found.ndim != 2 or not found.size:
         raise DataError(f"a finalist is one row of right and wrong a seed, bool [S, N], but got {np.shape(right)}")
     return found

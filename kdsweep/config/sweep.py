@@ -203,11 +203,8 @@ class SweepConfig:
         counts = (seeds,) if "seeds" in named else range(1, MOST_SEEDS + 1)
         possible = [dataclasses.replace(self.finalists, top=top, seeds=count) for top in tops for count in counts]
         fitting = [each for each in possible if self._fits(each, named)] or possible[:1]
-
-        def two_runs(each: FinalistsConfig) -> bool:
-            return min(min(each.top, budget) * each.seeds for budget in budgets if budget) > 1
-
-        return max(fitting, key=lambda each: (two_runs(each), each.top, each.seeds))
+        fewest = min((budget for budget in budgets if budget), default=0)
+        return max(fitting, key=lambda each: (min(each.top, fewest) * each.seeds > 1, each.top, each.seeds))
 
     def _fits(self, finalists: FinalistsConfig, named: Collection[str]) -> bool:
         """Return whether the finalists take no more runs than the search, and an arm's, unless both fields are named, about `MOST_RUNS`."""

@@ -7,9 +7,10 @@ import pytest
 from samples import finalist
 from scipy.stats import t
 
+from kdsweep.analysis.planned_power import choice_factor
 from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
-from kdsweep.analysis.two_arms import compare_finalists
-from kdsweep.analysis.variances import SeedVariance
+from kdsweep.analysis.two_arms import compare_arms
+from kdsweep.analysis.variances import run_variance
 from kdsweep.errors import DataError
 
 
@@ -27,30 +28,33 @@ def test_finalists_that_cannot_be_told_apart_share_a_rank() -> None:
 
 def test_the_ratio_is_the_share_of_the_gap_that_is_closed() -> None:
     right, baseline, teacher = finalist(0.8, 3), finalist(0.7, 3, seed=1), finalist(0.9, 1, seed=2)
-    found = distillation_ratio(right, baseline, teacher[0])
+    found = distillation_ratio([right], [baseline], teacher[0])
     assert found is not None and found.low < found.value < found.high
     assert found.value == pytest.approx((right.mean() - baseline.mean()) / (teacher.mean() - baseline.mean()))
 
 
 def test_at_the_ends_of_the_ratios_interval_the_difference_is_just_significant() -> None:
     """Fieller: |X - r Y| = t SE(X - r Y), with rows and the fine-tuned seeds in both."""
-    pool = SeedVariance(mean_square=2e-4, residual=1e-4, df=12)
-    right, baseline, teacher = finalist(0.8, 3), finalist(0.7, 3, seed=1), finalist(0.9, 1, seed=2)
-    found = distillation_ratio(right, baseline, teacher[0], seeds=pool)
-    gain = compare_finalists(right, baseline, seeds=pool)
-    gap = compare_finalists(baseline, teacher, seeds=pool, given_baseline=True)
-    assert found is not None
+    one, other = ([finalist(level + 0.02 * k, 1, seed=k) for k in range(3)] for level in (0.8, 0.7))
+    teacher = finalist(0.9, 1, seed=9)
+    found = distillation_ratio(one, other, teacher[0], searched=(9, 9))
+    gain = compare_arms(one, other, searched=(9, 9))
+    gap = compare_arms(other, [teacher], searched=(9, 1), given_baseline=True)
+    assert found is not None and gap.df < 20
+    spread = [
+        choice_factor(3, 9) / 3 * (known.mean_square - known.residual) for known in map(run_variance, ([one], [other]))
+    ]
     for r in (found.low, found.high):
-        rows = right.mean(axis=0) - (1 - r) * baseline.mean(axis=0) - r * teacher[0]
-        variance = rows.var(ddof=1) / 400 + (1 + r**2) / (400 * 399) + pool.main * (1 + (1 - r) ** 2) / 3
+        rows = np.mean(one, axis=(0, 1)) - (1 - r) * np.mean(other, axis=(0, 1)) - r * teacher[0]
+        variance = rows.var(ddof=1) / 400 + (1 + r**2) / (400 * 399) + spread[0] + (1 - r) ** 2 * spread[1]
         ratio = abs(rows.mean()) / np.sqrt(variance)
         assert ratio == pytest.approx(t.ppf(0.975, min(gain.df, gap.df)), rel=1e-6)
 
 
 def test_without_a_gap_or_with_a_worse_teacher_the_ratio_is_undefined() -> None:
     right, baseline = finalist(0.8, 3), finalist(0.75, 3, seed=1)
-    assert distillation_ratio(right, baseline, finalist(0.751, 1, seed=2)[0]) is None
-    assert distillation_ratio(right, baseline, finalist(0.5, 1, seed=2)[0]) is None
+    assert distillation_ratio([right], [baseline], finalist(0.751, 1, seed=2)[0]) is None
+    assert distillation_ratio([right], [baseline], finalist(0.5, 1, seed=2)[0]) is None
 
 
 def test_shrinkage_is_the_mean_loss_with_students_interval() -> None:

@@ -19,7 +19,7 @@ from kdsweep.engine.planned_verdict import what_they_find
             1,
             "finds a true difference of 0.9 points on 3,000 test rows with a chance of 80 % where finalists",
         ),
-        (24, 24, 3, 3, "(0.25 points), 3.2 points where they differ much (0.75)"),
+        (24, 24, 3, 3, "(0.3 points), 3.2 points where they differ much (0.75)"),
         (24, 24, 1, 3, "between these two configurations alone; whether distilling helps is not asked: finalists.top"),
         (24, 24, 1, 1, "a single run of an arm gives no verdict: finalists.top, finalists.seeds"),
         (24, 1, 9, 1, "a single run of an arm gives no verdict: finalists.top, finalists.seeds"),
