@@ -41,6 +41,7 @@ SEARCH = {
     "batch_size": {"choices": [8, 16]},
     "epochs": {"low": 1, "high": 2},
     "weight_decay": {"low": 0.0, "high": 0.1},
+    "unlabeled_limit": {"low": 10, "high": 30},
     "student_layers": {"choices": [2, [0, 2]]},
 }
 LAYERS: list[Any] = [[0, 2], 2]
@@ -106,8 +107,8 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
 ) -> None:
     made_by_hand = tiny_sweep_file(
         search=SEARCH,
-        fixed={"batch_size": None, "epochs": None, "student_layers": None},
-        study={"trials": 1, "controls": 0, "keep_students": 2},
+        fixed={"batch_size": None, "epochs": None, "student_layers": None, "train_limit": 40, "unlabeled_rest": True},
+        study={"trials": 1, "controls": 0, "pseudo_labeled": 0, "keep_students": 2},
         enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
         tracking={"mode": "offline"},
     )
@@ -168,6 +169,7 @@ def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: 
     tracked = wandb_config(there.parent.parent, done.result.run_id)
     again = rerun(done, TrialFolder(there.parent.parent / "again" / "trials" / there.name), lambda _: None)
     used["epochs"] = len(done.epochs)
+    used["unlabeled_limit"] = done.result.unlabeled_rows
     used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
     for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value
