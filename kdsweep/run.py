@@ -10,7 +10,7 @@ from rich.console import Console
 from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.engine import display
+from kdsweep.engine.plan import print_plan
 from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records.layout import results_root, teacher_folder
 from kdsweep.records.reading import read_teacher
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         if options.dry_run:
             folder = results_root() / sweep.name
             where = {"tracking": sweep.tracking.mode, "results": str(folder)}
-            display.plan(console, sweep, where, _warning(folder, sweep))
+            print_plan(console, sweep, where, _warning(folder, sweep))
             return 0
         from kdsweep.engine.sweep import run_sweep  # imports Optuna and the report, which a dry run does not need
 

@@ -26,6 +26,7 @@ from kdsweep.tracking.names import tracked_runs
 from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.training import state
 from kdsweep.training.objective import Inputs, Objective, objective_of
+from kdsweep.training.shared import Materials
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True, "when": {"soft_loss": ["kl"]}},
@@ -40,6 +41,7 @@ SEARCH = {
     "batch_size": {"choices": [8, 16]},
     "epochs": {"low": 1, "high": 2},
     "weight_decay": {"low": 0.0, "high": 0.1},
+    "unlabeled_limit": {"low": 10, "high": 30},
     "student_layers": {"choices": [2, [0, 2]]},
 }
 LAYERS: list[Any] = [[0, 2], 2]
@@ -105,8 +107,8 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
 ) -> None:
     made_by_hand = tiny_sweep_file(
         search=SEARCH,
-        fixed={"batch_size": None, "epochs": None, "student_layers": None},
-        study={"trials": 1, "controls": 0, "keep_students": 2},
+        fixed={"batch_size": None, "epochs": None, "student_layers": None, "train_limit": 40, "unlabeled_rest": True},
+        study={"trials": 1, "controls": 0, "pseudo_labeled": 0, "keep_students": 2},
         enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
         tracking={"mode": "offline"},
     )
@@ -132,6 +134,33 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         check_spine(params, consumers.used[number], trial_folder(folder, TrialId("distilled", number)), ranked[number])
 
 
+@pytest.mark.slow
+def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_and_rerun(
+    tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
+) -> None:
+    search = {"teacher_folds": {"choices": [1, 2]}, "teacher_keep": {"choices": ["last", "lowest_loss"]}}
+    points = [{"teacher_folds": 2, "teacher_keep": "last"}, {"teacher_folds": 1, "teacher_keep": "lowest_loss"}]
+    sweep = load_sweep(
+        tiny_sweep_file(
+            search=search | dict.fromkeys(("temperature", "alpha", "learning_rate")),
+            fixed={"teacher": str(tiny_body), "teacher_epochs": 1, "epochs": 1},
+            study={"trials": 2, "controls": 0, "keep_students": 2, "accept_weak_teacher": True},
+            enqueue=points,
+            tracking={"mode": "offline"},
+        )
+    )
+    folder, consumers = tmp_path / "results" / sweep.name, Consumers()
+    work(sweep, folder, consumers, [])
+    write_report(folder)
+    ranked = {row["trial"]: row for row in json.loads((folder / "leaderboard.json").read_text())["trials"]}
+    for number, point in enumerate(points):
+        there = trial_folder(folder, TrialId("distilled", number))
+        done, teacher = read_trial(there), Materials().teacher(read_trial_config(there / "config.yaml"))
+        assert done.result is not None and done.result.teacher_weights_sha256 == teacher.weights_sha256
+        kept = "lowest_loss" if teacher.kept_epochs else "last"
+        check_spine(point, {"teacher_folds": len(teacher.members), "teacher_keep": kept}, there, ranked[number])
+
+
 def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: dict[str, Any]) -> None:
     """One trial's values, from what the sampler proposed to what a re-run does."""
     done = read_trial(there)
@@ -140,6 +169,7 @@ def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: 
     tracked = wandb_config(there.parent.parent, done.result.run_id)
     again = rerun(done, TrialFolder(there.parent.parent / "again" / "trials" / there.name), lambda _: None)
     used["epochs"] = len(done.epochs)
+    used["unlabeled_limit"] = done.result.unlabeled_rows
     used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
     for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value

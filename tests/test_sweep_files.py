@@ -10,17 +10,18 @@ FILES = sorted((Path(__file__).parent.parent / "sweeps").rglob("*.yaml"))
 
 
 def test_there_are_sweep_files() -> None:
-    assert {path.stem for path in FILES} == {"T_alpha", "clinc150", "smoke", "sst2_distilbert", "students"}
+    assert {path.stem for path in FILES} == {"T_alpha", "clinc150", "few_labels", "smoke", "sst2_distilbert", "students"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_loads_under_its_own_name_and_searches_temperature_and_alpha_from_plain_recipes(path: Path) -> None:
     sweep = load_sweep(path)
     assert sweep.name == path.stem
-    assert {"temperature", "alpha", "learning_rate", "batch_size"} <= set(sweep.search)
-    assert sweep.search["temperature"].holds(1.0)
-    assert sweep.search["alpha"].holds(0.0) and sweep.search["alpha"].holds(1.0)
-    assert sweep.enqueue[0] == {"alpha": 1.0, "temperature": 1.0}
+    assert {"temperature", "alpha", "learning_rate"} <= set(sweep.search)
+    assert ("batch_size" in sweep.search) is not sweep.has_unlabeled()  # of equal steps, equal rows
+    assert sweep.search["temperature"].holds(1.0) and sweep.search["alpha"].holds(1.0)
+    assert sweep.search["alpha"].holds(0.0) is not sweep.has_unlabeled()
+    assert {"alpha": 1.0, "temperature": 1.0}.items() <= sweep.enqueue[0].items()
 
 
 def test_the_main_sweep_has_ten_trials_an_arm() -> None:

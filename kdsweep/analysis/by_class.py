@@ -9,7 +9,7 @@ import numpy as np
 
 from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, worst_first
 from kdsweep.analysis.finalists import Finals, SplitName, titled
-from kdsweep.analysis.formats import plural
+from kdsweep.analysis.formats import enumerated, plural
 from kdsweep.analysis.leaderboard import Row, best
 from kdsweep.analysis.metrics import confusion
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm
@@ -83,7 +83,7 @@ class ByClass:
         which = f"the {len(self.names)} classes"
         if not self.few:
             which = f"the {len(self.shown())} of {len(self.names)} classes with the lowest F1 of {self.chosen.name} (all: leaderboard.json)"
-        seeds = f"; pooled: {' and '.join(pooled)}" if pooled else ""
+        seeds = f"; pooled: {enumerated(pooled)}" if pooled else ""
         return f"Precision, recall and F1 in % on the {sum(self.rows):,} {self.split} rows, of {which}{seeds}."
 
 

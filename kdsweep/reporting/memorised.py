@@ -8,7 +8,7 @@ from kdsweep.records.schema import TeacherResult
 SEEN_CAPTION = "The teacher on rows that it was fine-tuned on, and on rows that it has not seen."
 LEARNED = "Students learn from its logits of these rows; with teacher_folds, from those of a teacher that has not seen the row."
 LEARNED_OUT_OF_FOLD = "Students learn from the logits out of fold."
-Measured = tuple[str, float, float | None, float | None]
+Measured = tuple[str, float | None, float | None, float | None]
 """Which rows, then accuracy, mean cross-entropy and calibration error on them."""
 
 
@@ -53,7 +53,9 @@ def memorised(teacher: TeacherResult | None) -> str:
     if teacher is None or teacher.train_accuracy is None:
         return ""
     several = teacher.out_of_fold_accuracy is not None
-    unseen = teacher.out_of_fold_accuracy if teacher.out_of_fold_accuracy is not None else teacher.val_accuracy
+    unseen = teacher.out_of_fold_accuracy if several else teacher.val_accuracy
+    if unseen is None:
+        return ""
     loss = teacher.out_of_fold_loss if several else teacher.val_loss
     rows = "the same rows out of fold" if several else "validation rows"
     gap, entropies = teacher.train_accuracy - unseen, f"{number(teacher.train_loss, 3)} against {number(loss, 3)}"

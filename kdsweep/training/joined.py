@@ -22,13 +22,16 @@ def joined_targets(train: Rows, teacher: Teacher, tokens: Tokens, on_rows: Calla
 
     The texts' are computed in parts, each a cache entry of its own; `on_rows` gets the number of texts so far.
     """
-    rows = len(tokens.lengths)
+    rows, told = len(tokens.lengths), 0
 
     def pieces() -> Iterator[Mapping[str, Tensor]]:
+        nonlocal told
         yield train.targets
         for first in range(0, rows, PART_ROWS):
             yield teacher_targets(teacher, tokens.part(first, first + PART_ROWS))
-            on_rows(min(first + PART_ROWS, rows))
+            if (done := min(first + PART_ROWS, rows)) > told:  # those that are written to a file are read again for it
+                told = done
+                on_rows(done)
 
     return end_to_end(pieces)
 

@@ -2,9 +2,10 @@
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from makers import make_epoch
+from makers import make_epoch, teacher_of
 from rich.console import Console
 from searches import AXES, sweep_of
 
@@ -13,7 +14,19 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
 from kdsweep.engine import display
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Epoch, Event, Phase, Step, TeacherStep, TextsDone, TrialEnded, TrialStarted
+from kdsweep.engine.events import (
+    Epoch,
+    Event,
+    Phase,
+    Plan,
+    Prepared,
+    Step,
+    TeacherStep,
+    TextsDone,
+    TrialEnded,
+    TrialStarted,
+)
+from kdsweep.engine.plan import print_plan
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -131,7 +144,7 @@ def test_the_plan_says_that_a_loss_without_a_temperature_wants_a_condition() -> 
     for when in ({}, {"soft_loss": ("kl",)}):
         file = io.StringIO()
         search = {**soft, "temperature": Axis(low=1.0, high=8.0, when=when)}
-        display.plan(Console(file=file, width=200), sweep_of(search), {})
+        print_plan(Console(file=file, width=200), sweep_of(search), {})
         said.append(file.getvalue())
     assert "(distilled only)   mse has no temperature: search.temperature.when.soft_loss=[kl] searches" in said[0]
     assert "mse has no temperature" not in said[1] and "[1, 8] when soft_loss is kl   (distilled only)" in said[1]
@@ -162,7 +175,7 @@ def test_the_plan_names_as_many_finalists_as_there_can_be(trials: int, controls:
     file = io.StringIO()
     study = StudyConfig(trials=trials, controls=controls)
     sweep = replace(sweep_of(trials=4), study=study, finalists=FinalistsConfig(top=3, seeds=3))
-    display.plan(Console(file=file, width=150), sweep, {})
+    print_plan(Console(file=file, width=150), sweep, {})
     assert f"{said} on fresh seeds" in file.getvalue()
 
 
@@ -171,7 +184,7 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
     search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
     sweep = sweep_of(search, trials=4, controls=2)
     three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
-    display.plan(Console(file=file, width=150), three, {})
+    print_plan(Console(file=file, width=150), three, {})
     said = " ".join(file.getvalue().split())
     for words in (
         "search alpha [0, 1] (distilled only)",
@@ -200,7 +213,7 @@ def test_the_plan_says_how_long_trials_and_finalists_train() -> None:
     file, sweep = io.StringIO(), replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
     steps = replace(sweep, fixed={**sweep.fixed, "max_steps": 3750}, finalists=FinalistsConfig(top=1, seeds=2))
     for each in (sweep, steps):
-        display.plan(Console(file=file, width=150), each, {})
+        print_plan(Console(file=file, width=150), each, {})
     said = " ".join(file.getvalue().split())
     assert "length 3 epochs each" in said and "on fresh seeds (1, 2), 3 times as long" in said
     assert "length 3,750 steps, evaluated 4 times each" in said and "on fresh seeds (1, 2) verdict" in said
@@ -214,3 +227,13 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
     told = log.lines()
     assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
+
+
+def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
+    log = Log(Clock())
+    facts: dict[str, Any] = {"max_length": "16 cuts none", "device": "cpu", "precision": "fp32", "threads": 1}
+    facts |= {"tracking": "off", "tracking_why": "as the sweep file says", "seconds_per_trial": 2.0}
+    for runs in (False, True):
+        log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
+        said = " ".join(" ".join(log.lines()).split())
+        assert ("the teacher running in every step (relation_weight)" in said) == runs

@@ -72,9 +72,11 @@ def narrow(config: TrialConfig, folder: Path) -> Path:
     return folder
 
 
-def train(config: TrialConfig, student: Any | None = None) -> tuple[list[StepMetrics], Training, Any]:
+def train(
+    config: TrialConfig, materials: Materials, student: Any | None = None
+) -> tuple[list[StepMetrics], Training, Any]:
     """One training with its teacher; its steps first."""
-    materials, steps = Materials(), list[StepMetrics]()
+    steps = list[StepMetrics]()
     student = student or materials.student(config)
     teacher = materials.online_teacher(config) if config.relation_weight else None
     watch: Any = {"on_steps": steps.extend, "on_epoch": lambda _: False}
@@ -98,7 +100,7 @@ def test_steps_are_those_of_a_plain_loop_with_both_models_run_by_transformers(
     heads = config.relation_heads
     materials = Materials()
     rows, _ = materials.rows(config)
-    told, _, trained = train(config, steady(materials.student(config)))
+    told, _, trained = train(config, materials, steady(materials.student(config)))
 
     student, teacher = steady(materials.student(config)).train(), materials.teacher(config).model
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=0)
@@ -164,7 +166,7 @@ def test_it_computes_the_cached_logits_of_every_row_from_the_students_batches(re
 
 
 def test_the_loss_on_relations_falls_and_the_teacher_is_as_before(related: Config, materials: Materials) -> None:
-    config = related(relation_weight=3.0, epochs=6)
+    config = related(relation_weight=3.0, epochs=4)
     teacher: Any = materials.teacher(config).model
     before = weights_sha256(teacher), teacher.config._attn_implementation
     steps: list[StepMetrics] = []
@@ -186,24 +188,25 @@ def test_the_loss_on_relations_falls_and_the_teacher_is_as_before(related: Confi
 
 
 def test_weight_and_heads_change_what_is_learnt_and_a_loss_without_teacher_is_said(
-    related: Config, tiny_config: Config
+    related: Config, tiny_config: Config, materials: Materials
 ) -> None:
     configs = [
         tiny_config(epochs=1),
         *(related(epochs=1, **knob) for knob in ({}, {"relation_weight": 2.0}, {"relation_heads": 8})),
     ]
-    assert len({weights_sha256(train(config)[2]) for config in configs}) == 4
-    materials = Materials()
+    assert len({weights_sha256(train(config, materials)[2]) for config in configs}) == 4
     with pytest.raises(ValueError, match=r"reads \['relations'\] of a teacher needs a teacher"):
         distill(materials.student(related()), *materials.rows(related()), related(), on_steps=print, on_epoch=bool)
     assert teacher_trial(related(teacher_epochs=1)).relation_weight == 0
     assert objective_of(tiny_config()).teacher_outputs == frozenset()
 
 
-def test_a_batch_in_pieces_has_the_losses_of_a_whole_one(related: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_in_pieces_has_the_losses_of_a_whole_one(
+    related: Config, materials: Materials, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, taken = related(epochs=1, batch_size=24, max_grad_norm=1e9), []
     for memory, pieces in ((24, 1), (7, 4)):
-        student: Any = steady(Materials().student(config))
+        student: Any = steady(materials.student(config))
 
         def limited(
             input_ids: Tensor, student: Any = student, plain: Any = student.forward, memory: int = memory, **inputs: Any
@@ -213,15 +216,15 @@ def test_a_batch_in_pieces_has_the_losses_of_a_whole_one(related: Config, monkey
             return plain(input_ids=input_ids, **inputs)
 
         monkeypatch.setattr(student, "forward", limited)
-        steps, training, _ = train(config, student)
+        steps, training, _ = train(config, materials, student)
         assert training.micro_batches == pieces
         taken.append([loss for step in steps for loss in (step.L_total, step.L_relation)])
     assert taken[1] == pytest.approx(taken[0], rel=1e-5)
 
 
-def test_in_bfloat16_it_is_near_float32_and_repeats_to_the_bit(related: Config) -> None:
-    (low, _, first), (_, _, again) = (train(related(precision="bf16", epochs=1)) for _ in range(2))
-    exact, _, _ = train(related(epochs=1))
+def test_in_bfloat16_it_is_near_float32_and_repeats_to_the_bit(related: Config, materials: Materials) -> None:
+    (low, _, first), (_, _, again) = (train(related(precision="bf16", epochs=1), materials) for _ in range(2))
+    exact, _, _ = train(related(epochs=1), materials)
     assert weights_sha256(first) == weights_sha256(again)
     assert (
         low[0].L_relation == pytest.approx(exact[0].L_relation, rel=0.05) and low[0].L_relation != exact[0].L_relation
@@ -254,7 +257,7 @@ def test_a_trial_cut_off_between_steps_ends_with_the_same_bits(
     assert whole[0] is not None and read_trial(folders[0]).epochs[-1].L_relation > 0
 
 
-def test_the_estimate_runs_the_teacher_too(related: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimate_runs_the_teacher_too(related: Config) -> None:
     materials, calls = Materials(), list[int]()
     teacher = materials.teacher(related()).model
     materials.rows(related())

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from kdsweep.analysis.formats import plural
+from kdsweep.analysis.formats import enumerated, plural
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
 from kdsweep.config.arms import ARM_NAMES, ARMS
@@ -82,6 +82,6 @@ def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) ->
         hover = "%{text}<extra></extra>"
         plot.add_trace(go.Scatter(x=x, y=y, text=text, mode="lines+markers", line=style, hovertemplate=hover))
     described = (
-        f"Reliability on the test split at T = 1 of {' and '.join(students)}; below the diagonal is overconfident."
+        f"Reliability on the test split at T = 1 of {enumerated(list(students))}; below the diagonal is overconfident."
     )
     return Figure(name="calibration", title=title, description=described, plot=plot)
