@@ -12,7 +12,8 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.reading import TrialRow, read_steps, read_trial
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherResult, TrialResult
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult
+from kdsweep.records.teacher_schema import TeacherResult
 
 if TYPE_CHECKING:
     import pandas

@@ -12,7 +12,8 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_trial
-from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TeacherResult, TrialResult
+from kdsweep.records.schema import EpochMetrics, Finalist, FinalTest, TrialResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.figures import style
 

@@ -9,7 +9,8 @@ import numpy as np
 from kdsweep.config.arms import Arm
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TeacherResult, TrialResult
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult
+from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.records.writing import TrialFolder
 
 CSV = "text,label\nfine,good\n"

@@ -31,7 +31,7 @@ from kdsweep.engine.events import (
 )
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.plan import print_plan, shown_params
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 

@@ -7,7 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from kdsweep.config.sweep import Resolved
 from kdsweep.records.layout import TrialId
-from kdsweep.records.schema import EpochMetrics, Status, StepMetrics, TeacherResult
+from kdsweep.records.schema import EpochMetrics, Status, StepMetrics
+from kdsweep.records.teacher_schema import TeacherResult
 
 
 @dataclass(frozen=True)

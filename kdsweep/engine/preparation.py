@@ -9,9 +9,10 @@ from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoc
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
-from kdsweep.records import schema as records
+from kdsweep.records import teacher_schema as records
 from kdsweep.records.layout import teacher_folder
-from kdsweep.records.schema import StepMetrics, TeacherResult
+from kdsweep.records.schema import StepMetrics
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.agreements import Agreements
 from kdsweep.tracking.names import teacher_label

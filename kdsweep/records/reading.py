@@ -17,17 +17,8 @@ from kdsweep.config.trial import TrialConfig, read_trial_config
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import FOLDERS, TrialId, teacher_folder, trial_in
-from kdsweep.records.schema import (
-    REPEATABLE,
-    EpochMetrics,
-    Finalist,
-    FinalTest,
-    StepMetrics,
-    TeacherEpoch,
-    TeacherResult,
-    ToldVerdict,
-    TrialResult,
-)
+from kdsweep.records.schema import REPEATABLE, EpochMetrics, Finalist, FinalTest, StepMetrics, ToldVerdict, TrialResult
+from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.system.files import read_array, read_lines, sifted_lines
 
 Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict)

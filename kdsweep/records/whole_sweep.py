@@ -11,7 +11,7 @@ from kdsweep.config.trial import length_of
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,16 +13,8 @@ from kdsweep.config.trial import TrialConfig, read_trial_config, trial_yaml
 from kdsweep.errors import ConfigError, ResultsError, Superseded
 from kdsweep.records.layout import FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key
-from kdsweep.records.schema import (
-    Attempt,
-    EpochMetrics,
-    FinalTest,
-    StepMetrics,
-    TeacherEpoch,
-    TeacherResult,
-    ToldVerdict,
-    TrialResult,
-)
+from kdsweep.records.schema import Attempt, EpochMetrics, FinalTest, StepMetrics, ToldVerdict, TrialResult
+from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.system.files import (
     append_lines,
     naming,

@@ -15,7 +15,7 @@ from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
 from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."

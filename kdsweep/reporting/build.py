@@ -23,7 +23,8 @@ from kdsweep.analysis.work import Given, given_work
 from kdsweep.config.arms import PRIMARY, Arm
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
-from kdsweep.records.schema import FinalTest, TeacherResult, TrialResult
+from kdsweep.records.schema import FinalTest, TrialResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
 from kdsweep.reporting.questions import questions

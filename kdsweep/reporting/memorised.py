@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kdsweep.analysis.formats import number, percent
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 
 SEEN_CAPTION = "The teacher on rows that it was fine-tuned on, and on rows that it has not seen."
 LEARNED = "Students learn from its logits of these rows; with teacher_folds, from those of a teacher that has not seen the row."

@@ -30,7 +30,8 @@ from kdsweep.records.reading import (
     read_verdict,
     torn_lines,
 )
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, TrialResult, known
+from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult, known
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.tracking.names import (
     attempt_of,

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch
+from kdsweep.records.schema import EpochMetrics, StepMetrics
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.tracking.names import RunLabel
 
 

@@ -17,7 +17,8 @@ import wandb
 
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.errors import ConfigError
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TeacherEpoch, known
+from kdsweep.records.schema import EpochMetrics, StepMetrics, known
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.system.libraries import TESTED
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.tracker import NullRun, Run

@@ -10,7 +10,7 @@ from kdsweep.analysis import metrics
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, PreflightError
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.splits import Data

@@ -25,7 +25,8 @@ from torch import nn
 from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.errors import ModelError, PreflightError, TrialFailed
-from kdsweep.records.schema import EpochMetrics, TeacherEpoch
+from kdsweep.records.schema import EpochMetrics
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.system.files import Lock
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.cache import arithmetic, scratch_folder

@@ -16,7 +16,7 @@ from torch import nn
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, DataError
-from kdsweep.records.schema import TeacherEpoch
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.data.splits import Data
 from kdsweep.training.data.tokens import Tokens
 from kdsweep.training.fine_tuning import FineTuning, Made, fine_tuning, kept_epochs

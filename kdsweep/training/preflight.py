@@ -14,7 +14,7 @@ from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig, evaluations_of
 from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
 from kdsweep.records.reading import read_teacher
-from kdsweep.records.schema import TeacherEpoch, TeacherResult
+from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.order import labeled_share, steps_per_pass

@@ -11,7 +11,8 @@ from torch import nn
 from kdsweep.config.roles import Role
 from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import ROLES, TrialConfig
-from kdsweep.records.schema import StepMetrics, TeacherEpoch
+from kdsweep.records.schema import StepMetrics
+from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 
 TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0}

@@ -13,7 +13,7 @@ from makers import AXES, row_of, sweep_of, teacher_of
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 

@@ -7,7 +7,7 @@ import pytest
 from makers import ROWS, TEST_ROWS, make_finals, make_full, page_of, teacher_of
 
 from kdsweep.records.layout import teacher_folder
-from kdsweep.records.schema import TeacherResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.write import write_report

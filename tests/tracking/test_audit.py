@@ -20,7 +20,8 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_sweep
-from kdsweep.records.schema import Attempt, TeacherResult, TrialResult
+from kdsweep.records.schema import Attempt, TrialResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder, keep_sweep_key, start_sweep, write_sweep
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.audit import Audit, audit, audit_text

@@ -16,7 +16,8 @@ from kdsweep.config.roles import Role
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import ROLES, TrialConfig
 from kdsweep.errors import Interrupted, ModelError, PreflightError
-from kdsweep.records.schema import StepMetrics, TeacherResult, TrialResult
+from kdsweep.records.schema import StepMetrics, TrialResult
+from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
