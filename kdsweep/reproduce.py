@@ -14,7 +14,9 @@ from rich.table import Table
 
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.receipt import Receipt, receipt
-from kdsweep.config.trial import FROM_TEACHER, PATH_FIELDS, REVISIONS, TrialConfig, evaluations_of, unit_of
+from kdsweep.config.lengths import evaluations_of, unit_of
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial_fields import PATH_FIELDS, REVISIONS
 from kdsweep.config.yaml import did_you_mean
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError
 from kdsweep.records.layout import TrialId

@@ -13,7 +13,8 @@ import torch
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.engine.events import Event, TrialStarted
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.records.layout import TrialId, study_path, trial_folder

@@ -19,7 +19,7 @@ from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import condition_text
 from kdsweep.config.sweep import SweepConfig
-from kdsweep.config.trial import NUMBERS
+from kdsweep.config.trial_fields import NUMBERS
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords

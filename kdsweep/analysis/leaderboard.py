@@ -50,8 +50,9 @@ from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.lengths import evaluations_of, unit_of
 from kdsweep.config.sweep import SweepConfig
-from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
+from kdsweep.config.trial import TrialConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords

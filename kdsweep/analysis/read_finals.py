@@ -25,7 +25,7 @@ from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
 from kdsweep.config.arms import ARMS, PRIMARY, Arm
-from kdsweep.config.trial import length_of
+from kdsweep.config.lengths import length_of
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords

@@ -1,9 +1,34 @@
-"""Say how long the trials of a sweep train, in epochs or in steps, and find lengths that are given but not read."""
+"""Say how long trials train, in epochs or in steps: one trial, and those of a sweep; find lengths that are given but not read."""
 
+import dataclasses
 from typing import Any
 
 from kdsweep.config.arms import ARM_NAMES, Arm
-from kdsweep.config.sweep import TRIAL_DEFAULTS, SweepConfig
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
+
+
+def evaluations_of(config: TrialConfig) -> int:
+    """Return how often a whole training with `config` evaluates its student: after every epoch, with `max_steps` `evaluations` times."""
+    return config.epochs if config.max_steps is None else config.evaluations
+
+
+def unit_of(config: TrialConfig) -> str:
+    """Return what `config` calls the part of a training that ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
+    return "epoch" if config.max_steps is None else "evaluation"
+
+
+def length_of(config: TrialConfig) -> int:
+    """Return how long a whole training with `config` is: its steps with `max_steps`, else its epochs."""
+    return config.epochs if config.max_steps is None else config.max_steps
+
+
+def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
+    """Return `config` for a training `factor` times as long, evaluated after as many steps as before, so that curves compare."""
+    if config.max_steps is None:
+        return dataclasses.replace(config, epochs=factor * config.epochs)
+    return dataclasses.replace(config, max_steps=factor * config.max_steps, evaluations=factor * config.evaluations)
 
 
 def most_evaluations(sweep: SweepConfig) -> int:

@@ -19,7 +19,8 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.roles import Pattern, Range, beside
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
-from kdsweep.config.trial import NUMBERS, UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import NUMBERS, UNSEARCHABLE
 from kdsweep.config.yaml import plain_values
 
 Schema = dict[str, Any]

@@ -11,6 +11,7 @@ from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
 from kdsweep.config.axis import Axis
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.config.yaml import plain_values, to_yaml
 
 Resolved = Literal["online", "offline", "off"]
@@ -18,7 +19,6 @@ Resolved = Literal["online", "offline", "off"]
 AT_LEAST_ONE = Range(least=1)
 UNLABELED_SOURCES = ("unlabeled_file", "unlabeled_split", "unlabeled_rest")
 """Fields that bring texts without labels."""
-TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
 
 
 @dataclass(frozen=True, kw_only=True)

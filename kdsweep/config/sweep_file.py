@@ -12,17 +12,10 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import When, condition_problems
 from kdsweep.config.lengths import unread_problems
 from kdsweep.config.roles import broken_rules
-from kdsweep.config.sweep import (
-    LONGEST_TAG,
-    TRIAL_DEFAULTS,
-    Constraints,
-    FinalistsConfig,
-    StudyConfig,
-    SweepConfig,
-    TrackingConfig,
-)
+from kdsweep.config.sweep import LONGEST_TAG, Constraints, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_problems import sweep_problems
-from kdsweep.config.trial import FIELD_TYPES, NUMBERS, PATH_FIELDS, UNSEARCHABLE
+from kdsweep.config.trial import FIELD_TYPES
+from kdsweep.config.trial_fields import NUMBERS, PATH_FIELDS, TRIAL_DEFAULTS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
 from kdsweep.errors import ConfigError
 

@@ -2,7 +2,8 @@
 
 from kdsweep.config.arms import ARM_NAMES, FIXED_BY
 from kdsweep.config.conditions import condition_text
-from kdsweep.config.sweep import TRIAL_DEFAULTS, UNLABELED_SOURCES, SweepConfig
+from kdsweep.config.sweep import UNLABELED_SOURCES, SweepConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
 

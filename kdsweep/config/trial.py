@@ -5,15 +5,13 @@ and `python -m kdsweep.reproduce` runs it again. Defaults, ranges and each field
 are defined here and nowhere else.
 """
 
-import dataclasses
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, SHARE, Pattern, Range, Role, Trait, broken_rules, having, roles
-from kdsweep.config.yaml import converted, did_you_mean, read_yaml, to_yaml
+from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, SHARE, Pattern, Range, Role, Trait, broken_rules
+from kdsweep.config.yaml import converted
 from kdsweep.errors import ConfigError
 
 RECIPE_VERSION = 5
@@ -241,10 +239,8 @@ class TrialConfig:
     def _broken_teacher_file(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about a teacher that is a file, and the value given."""
         if self.student == FROM_TEACHER and not self.student_body:
-            yield (
-                "a teacher_file, which has no layers, goes with a named student or a student_body",
-                "student: from_teacher",
-            )
+            rule = "a teacher_file, which has no layers, goes with a named student or a student_body"
+            yield rule, "student: from_teacher"
         changed = [name for name in OF_A_MODEL if getattr(self, name) != getattr(type(self), name)]
         if changed:
             rule = f"beside a teacher_file, which is no model, the defaults of {', '.join(OF_A_MODEL)}"
@@ -294,44 +290,6 @@ class TrialConfig:
 
 FIELD_TYPES: dict[str, Any] = typing.get_type_hints(TrialConfig)
 """The type of each field, without the notes in its annotation."""
-NUMBERS: dict[str, type[int] | type[float]] = {
-    name: kind for name, hint in FIELD_TYPES.items() for kind in (int, float) if hint in (kind, kind | None)
-}
-"""The fields that are a number, or a number or null: they can be searched over an interval."""
-
-ROLES = roles(TrialConfig)
-PATH_FIELDS = having(TrialConfig, Trait.PATH)
-REVISIONS = {name: f"{name}_revision" for name in PATH_FIELDS if f"{name}_revision" in FIELD_TYPES}
-"""Each field that may name something on the hub, and the field that holds its commit."""
-UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *having(TrialConfig, Trait.MACHINE))
-"""Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
-
-
-def decided_by(role: Role) -> tuple[str, ...]:
-    """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
-    return tuple(name for name, first in ROLES.items() if first <= role)
-
-
-def evaluations_of(config: TrialConfig) -> int:
-    """Return how often a whole training with `config` evaluates its student: after every epoch, with `max_steps` `evaluations` times."""
-    return config.epochs if config.max_steps is None else config.evaluations
-
-
-def unit_of(config: TrialConfig) -> str:
-    """Return what `config` calls the part of a training that ends with an evaluation: `epoch`, with `max_steps` `evaluation`."""
-    return "epoch" if config.max_steps is None else "evaluation"
-
-
-def length_of(config: TrialConfig) -> int:
-    """Return how long a whole training with `config` is: its steps with `max_steps`, else its epochs."""
-    return config.epochs if config.max_steps is None else config.max_steps
-
-
-def lengthened(config: TrialConfig, factor: int) -> TrialConfig:
-    """Return `config` for a training `factor` times as long, evaluated after as many steps as before, so that curves compare."""
-    if config.max_steps is None:
-        return dataclasses.replace(config, epochs=factor * config.epochs)
-    return dataclasses.replace(config, max_steps=factor * config.max_steps, evaluations=factor * config.evaluations)
 
 
 def _is_encoding(name: str) -> bool:
@@ -340,21 +298,3 @@ def _is_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return True
-
-
-def trial_yaml(config: TrialConfig) -> str:
-    """Return the text of a trial's `config.yaml`."""
-    return "# One kdsweep trial, complete: `python -m kdsweep.reproduce` on this folder runs it again.\n" + to_yaml(
-        dataclasses.asdict(config)
-    )
-
-
-def read_trial_config(path: Path) -> TrialConfig:
-    """Read a trial's config from `path`, a `config.yaml`. Raises ConfigError where a key is unknown or invalid."""
-    content = read_yaml(path)
-    unknown = [
-        f"{path}: unknown key {name!r}{did_you_mean(name, FIELD_TYPES)}" for name in content if name not in FIELD_TYPES
-    ]
-    if unknown:
-        raise ConfigError(unknown)
-    return TrialConfig(**content)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kdsweep.config.lengths import lengthened
 from kdsweep.config.sweep import SweepConfig
-from kdsweep.config.trial import lengthened
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
 from kdsweep.records.reading import read_trial

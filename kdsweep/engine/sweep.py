@@ -10,7 +10,7 @@ from rich.console import Console
 
 from kdsweep.config.arms import ARMS
 from kdsweep.config.sweep import Resolved, SweepConfig
-from kdsweep.config.trial import PATH_FIELDS
+from kdsweep.config.trial_fields import PATH_FIELDS
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Note

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.arms import Stage
+from kdsweep.config.lengths import evaluations_of, lengthened, unit_of
 from kdsweep.config.sweep import Resolved, SweepConfig
-from kdsweep.config.trial import TrialConfig, evaluations_of, lengthened, unit_of
+from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kdsweep.config.arms import Arm, Stage
-from kdsweep.config.sweep import TRIAL_DEFAULTS, SweepConfig, identity_changes
+from kdsweep.config.sweep import SweepConfig, identity_changes
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import FOLDERS, TrialId, teacher_folder, trial_in

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.config.arms import ARMS
+from kdsweep.config.lengths import length_of
 from kdsweep.config.sweep import SweepConfig, identity_changes
-from kdsweep.config.trial import length_of
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kdsweep.config.sweep import SweepConfig, identity_changes, sweep_yaml
-from kdsweep.config.trial import TrialConfig, read_trial_config, trial_yaml
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_file import read_trial_config, trial_yaml
 from kdsweep.errors import ConfigError, ResultsError, Superseded
 from kdsweep.records.layout import FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key

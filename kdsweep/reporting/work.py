@@ -9,7 +9,8 @@ from kdsweep.analysis.score import score_text
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.work import Given, same_length
 from kdsweep.config.arms import ARM_NAMES
-from kdsweep.config.trial import TrialConfig, length_of
+from kdsweep.config.lengths import length_of
+from kdsweep.config.trial import TrialConfig
 
 GIVEN_CAPTION = (
     "The training that each arm was given in all: rows count each time that a step took them; a whole trial's steps are the median of those "

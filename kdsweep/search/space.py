@@ -12,7 +12,7 @@ from optuna.distributions import (
 )
 
 from kdsweep.config.axis import Axis
-from kdsweep.config.trial import NUMBERS
+from kdsweep.config.trial_fields import NUMBERS
 
 
 def distribution(name: str, axis: Axis) -> BaseDistribution:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from kdsweep.config.arms import ARM_NAMES
-from kdsweep.config.sweep import TRIAL_DEFAULTS
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import (
     TrialRow,

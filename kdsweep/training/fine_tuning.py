@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.errors import ModelError, PreflightError, TrialFailed
 from kdsweep.records.schema import EpochMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kdsweep.config.trial import read_trial_config
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.errors import TrialFailed
 from kdsweep.records.writing import TrialFolder
 from kdsweep.system.process import for_good, stop_with_parent

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdsweep.config.trial import TrialConfig, evaluations_of
+from kdsweep.config.lengths import evaluations_of
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DoesNotFit, NonFiniteLoss
 from kdsweep.records.schema import EpochMetrics, StepMetrics
 from kdsweep.training.checkpoints import NOT_KEPT, Checkpoints

@@ -10,8 +10,9 @@ import torch
 
 from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import truncated
+from kdsweep.config.lengths import evaluations_of
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig, evaluations_of
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import NAMES_SHOWN, DataError, PreflightError, TrialFailed, listed
 from kdsweep.records.reading import read_teacher
 from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult

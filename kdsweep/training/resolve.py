@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdsweep.config.sweep import TRIAL_DEFAULTS
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.system.hardware import available_cores
 from kdsweep.training.data.rows import resolved_dataset_revision
 from kdsweep.training.fast import machine

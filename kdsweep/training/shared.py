@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
-from kdsweep.config.trial import FROM_TEACHER, ROLES, TrialConfig, decided_by
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial_fields import ROLES, decided_by
 from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens

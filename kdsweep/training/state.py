@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kdsweep.config.trial import TrialConfig, evaluations_of
+from kdsweep.config.lengths import evaluations_of
+from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NonFiniteLoss
 from kdsweep.records.schema import VALIDATED, EpochMetrics, StepMetrics
 from kdsweep.training.data.order import steps_per_pass

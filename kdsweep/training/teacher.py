@@ -9,8 +9,8 @@ import numpy as np
 from torch import nn
 
 from kdsweep.config.roles import Role
-from kdsweep.config.sweep import TRIAL_DEFAULTS
-from kdsweep.config.trial import ROLES, TrialConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import ROLES, TRIAL_DEFAULTS
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing

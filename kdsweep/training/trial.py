@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdsweep.config.trial import TrialConfig, evaluations_of, unit_of
+from kdsweep.config.lengths import evaluations_of, unit_of
+from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, KDSweepError, ResultsError, Superseded, TrialFailed
 from kdsweep.records.layout import TrialId

@@ -10,7 +10,8 @@ from makers import make_finals, page_of
 from kdsweep.analysis.patience import mean_gain
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.analysis.variances import row_variance, seed_variance
-from kdsweep.config.trial import lengthened, trial_yaml
+from kdsweep.config.lengths import lengthened
+from kdsweep.config.trial_file import trial_yaml
 from kdsweep.records.reading import read_trials
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text

@@ -8,15 +8,8 @@ import pytest
 
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Pattern, Range, Role, Trait, beside, broken_rules, roles
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import (
-    FIELD_TYPES,
-    PATH_FIELDS,
-    REVISIONS,
-    ROLES,
-    UNSEARCHABLE,
-    TrialConfig,
-    decided_by,
-)
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+from kdsweep.config.trial_fields import PATH_FIELDS, REVISIONS, ROLES, UNSEARCHABLE, decided_by
 
 RANKED_ROWS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file

@@ -15,7 +15,8 @@ from kdsweep.config.schema import docs, schema_text, sweep_schema, trial_propert
 from kdsweep.config.shipped_sweeps import shipped_sweeps
 from kdsweep.config.sweep import Constraints, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import FIELD_TYPES, UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+from kdsweep.config.trial_fields import UNSEARCHABLE
 from kdsweep.config.yaml import read_yaml
 from kdsweep.errors import ConfigError
 

@@ -11,17 +11,10 @@ import pytest
 from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY
 from kdsweep.config.axis import Axis
 from kdsweep.config.lengths import length_text, most_evaluations
-from kdsweep.config.sweep import (
-    TRIAL_DEFAULTS,
-    FinalistsConfig,
-    StudyConfig,
-    SweepConfig,
-    TrackingConfig,
-    identity_changes,
-    sweep_yaml,
-)
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, identity_changes, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import UNSEARCHABLE, TrialConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import TRIAL_DEFAULTS, UNSEARCHABLE
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import read_sweep
 from kdsweep.records.writing import start_sweep, write_sweep

@@ -11,15 +11,9 @@ from typing import Any
 import pytest
 
 from kdsweep.config import trial as module
-from kdsweep.config.trial import (
-    FIELD_TYPES,
-    TrialConfig,
-    evaluations_of,
-    lengthened,
-    read_trial_config,
-    trial_yaml,
-    unit_of,
-)
+from kdsweep.config.lengths import evaluations_of, lengthened, unit_of
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+from kdsweep.config.trial_file import read_trial_config, trial_yaml
 from kdsweep.config.yaml import did_you_mean, read_yaml, to_yaml
 from kdsweep.errors import ConfigError
 

@@ -13,7 +13,7 @@ from makers import make_finalist, make_finals, make_full, make_teacher_tested
 from servers import WandbServer
 
 from kdsweep.config.sweep import Resolved
-from kdsweep.config.trial import trial_yaml
+from kdsweep.config.trial_file import trial_yaml
 from kdsweep.engine.publish import as_column, publish
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_sweep_key, read_trials, read_verdict

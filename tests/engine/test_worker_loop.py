@@ -14,9 +14,11 @@ import pytest
 from commands import config_of, inspected
 from rich.console import Console
 
+from kdsweep.config.lengths import lengthened
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import FIELD_TYPES, TrialConfig, lengthened, read_trial_config
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TextsDone, TrialStarted

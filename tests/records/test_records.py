@@ -13,7 +13,8 @@ from samples import EPOCH, STEP, result_of, write_teacher, write_trial
 
 from kdsweep.config.arms import PRIMARY
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.trial import FIELD_TYPES, TrialConfig, read_trial_config
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.records.layout import TrialId, results_root, trial_folder

@@ -15,8 +15,9 @@ from makers import make_finalist, make_full
 
 from kdsweep.config.arms import ARMS, PRIMARY
 from kdsweep.config.axis import Axis
+from kdsweep.config.lengths import lengthened
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig
-from kdsweep.config.trial import lengthened, trial_yaml
+from kdsweep.config.trial_file import trial_yaml
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import packed_trial, read_sweep, read_test, read_test_labels, read_test_predictions

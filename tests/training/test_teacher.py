@@ -14,7 +14,8 @@ from transformers import BertModel
 
 from kdsweep.config.roles import Role
 from kdsweep.config.sweep import StudyConfig
-from kdsweep.config.trial import ROLES, TrialConfig
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import ROLES
 from kdsweep.errors import Interrupted, ModelError, PreflightError
 from kdsweep.records.schema import StepMetrics, TrialResult
 from kdsweep.records.teacher_schema import TeacherResult

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kdsweep.config.trial import TrialConfig, read_trial_config
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_file import read_trial_config
 from kdsweep.errors import ConfigError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_predictions, read_steps, read_trial

@@ -1,0 +1,24 @@
+"""Derive what the fields of `TrialConfig` are, by name: defaults, numbers, paths, what depends on which, what is searched."""
+
+import dataclasses
+
+from kdsweep.config.roles import Role, Trait, having, roles
+from kdsweep.config.trial import FIELD_TYPES, TrialConfig
+
+NUMBERS: dict[str, type[int] | type[float]] = {
+    name: kind for name, hint in FIELD_TYPES.items() for kind in (int, float) if hint in (kind, kind | None)
+}
+"""The fields that are a number, or a number or null: they can be searched over an interval."""
+TRIAL_DEFAULTS = {item.name: item.default for item in dataclasses.fields(TrialConfig)}
+
+ROLES = roles(TrialConfig)
+PATH_FIELDS = having(TrialConfig, Trait.PATH)
+REVISIONS = {name: f"{name}_revision" for name in PATH_FIELDS if f"{name}_revision" in FIELD_TYPES}
+"""Each field that may name something on the hub, and the field that holds its commit."""
+UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *having(TrialConfig, Trait.MACHINE))
+"""Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
+
+
+def decided_by(role: Role) -> tuple[str, ...]:
+    """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
+    return tuple(name for name, first in ROLES.items() if first <= role)
