@@ -18,18 +18,14 @@ from kdsweep.search.agreements import Agreements
 from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
+from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fast.team import check_devices
 from kdsweep.training.file_preflight import check_join, file_preflight, record_file
-from kdsweep.training.preflight import (
-    check_inputs,
-    estimated_seconds,
-    preflight,
-    recorded_teacher,
-    run_teacher,
-    truncation,
-)
+from kdsweep.training.input_checks import check_inputs, truncation
+from kdsweep.training.preflight import preflight
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
+from kdsweep.training.teacher_record import recorded_teacher, run_teacher
 
 
 class Preparation:

@@ -1,24 +1,25 @@
 """Check a teacher that is a file before the first trial, and record it. Shapes: N rows, C classes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from kdsweep.analysis import metrics
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.errors import DataError, PreflightError
+from kdsweep.errors import DataError
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.splits import Data
 from kdsweep.training.fast import machine
-from kdsweep.training.preflight import GAP_CLOSED, write_rows
+from kdsweep.training.preflight import GAP_CLOSED, accepted, standing
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher_file import EPSILON
 from kdsweep.training.teacher_quality import quality
+from kdsweep.training.teacher_record import unmeasured, write_rows
 from kdsweep.training.unlike import unlike_labelled
 
 HARD_SHARE = 0.1
@@ -77,32 +78,11 @@ def _result(config: TrialConfig, materials: Materials, run: Run) -> TeacherResul
     file, data = materials.teacher_file(config), materials.data(config)
     validation = materials.validation_rows(config)
     known = quality(validation.teacher_logits, validation.labels) if validation.taught is None else None
-    return TeacherResult(
-        teacher=file.address,
+    return replace(
+        unmeasured(file.address, config, materials, run),
         val_accuracy=known.accuracy if known else None,
         val_loss=known.loss if known else None,
         val_ece=known.ece if known else None,
-        majority_accuracy=data.majority_accuracy(),
-        parameters=None,
-        size_mb=None,
-        latency_ms_p50=None,
-        rows_per_second=None,
-        weights_sha256=file.sha256,
-        data_sha256=data.sha256(),
-        label_names=data.label_names,
-        train_rows=len(data.train),
-        validation_rows=len(data.validation),
-        test_rows=len(data.test) if data.test else 0,
-        duplicates_dropped=data.duplicates_dropped,
-        fine_tuned_seconds=0.0,
-        logits_seconds=0.0,
-        from_cache=False,
-        environment=machine.environment(config.device),
-        run_id=run.run_id,
-        empty_texts_dropped=data.empty_texts_dropped,
-        conflicting_texts=data.conflicting_texts,
-        run_url=run.url,
-        run_missing=run.missing,
         taught_rows={name: int(file.outputs(data.split(name)).taught.sum()) for name in data.splits()},
         numbers={
             "rows": len(file.places),
@@ -150,19 +130,12 @@ def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig
     weak = _weakness(data, found, study.metric, file.address)
     if weak is None:
         return notes
-    if not study.accept_weak_teacher:
-        raise PreflightError(f"{weak}; study.accept_weak_teacher=true takes it as it is")
-    return [*notes, f"as study.accept_weak_teacher wants it, this teacher is taken: {weak}"]
+    return [*notes, accepted(weak, study)]
 
 
 def _weakness(data: Data, found: Judged, metric: str, address: str) -> str | None:
     """Describe what is wrong with numbers hardly better than always naming the commonest class, by the rule for a model; None for better ones."""
-    commonest = np.bincount(data.train.labels).argmax()
-    measure = metrics.measure(metric, len(data.label_names))
-    score, majority = (
-        measure(named, found.labels) for named in (found.logits.argmax(axis=1), np.full_like(found.labels, commonest))
-    )
-    needed = majority + GAP_CLOSED * (1 - majority)
+    score, majority, needed = standing(metric, found.logits.argmax(axis=1), found.labels, data)
     if score >= needed:
         return None
     return (

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.trial_fields import ROLES, decided_by
-from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Data, SplitName, load_data
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
@@ -26,11 +25,10 @@ from kdsweep.training.fast import machine
 from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import load_classifier, model_config, size_mb, weights_sha256
-from kdsweep.training.online import OnlineTeacher, same_tokens
-from kdsweep.training.reader import Reader, check_forward, reader
-from kdsweep.training.relations import check_relations
-from kdsweep.training.students import chosen_layers, load_student, student_from_teacher
+from kdsweep.training.models import load_classifier, size_mb, weights_sha256
+from kdsweep.training.online import OnlineTeacher
+from kdsweep.training.reader import Reader, reader
+from kdsweep.training.students import load_student, student_from_teacher
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
 from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
 from kdsweep.training.teacher_logits import teacher_targets
@@ -120,33 +118,9 @@ class Materials:
             found = dataclasses.replace(found, segments=False)  # DistilBERT has no segment embeddings
         return self._tokens(config, found, name)
 
-    def check_student(self, config: TrialConfig) -> None:
-        """Check that the student can be made and used, as far as is known before there is a teacher. Raises ModelError where it cannot."""
-        if config.student == FROM_TEACHER:
-            chosen_layers(model_config(*student_source(config)), config.student_layers)
-        else:
-            check_forward(self.student(config), self.student_tokens(config, "train"), config.student)
-        if config.relation_weight > 0:
-            self._check_relations(config)
-
-    def _check_relations(self, config: TrialConfig) -> None:
-        """Check that teacher and student have relations to compare. Raises ModelError where they have none, or read other tokens."""
-        teacher, student = (
-            model_config(teacher_address(config), config.teacher_revision),
-            model_config(*student_source(config)),
-        )
-        check_relations(teacher, student, config.relation_heads)
-        for name in _trained(config):
-            if not same_tokens(self.teacher_tokens(config, name), self.student_tokens(config, name)):
-                raise ModelError(
-                    f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
-                    f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
-                    "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
-                )
-
     def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
         """Return the teacher as it runs beside its student in every step of a training."""
-        segments = [self.teacher_tokens(config, name).segments for name in _trained(config)]
+        segments = [self.teacher_tokens(config, name).segments for name in trained(config)]
         read = [each.to(torch.int8) for each in segments if each is not None]
         return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
 
@@ -358,7 +332,7 @@ def _without_texts(role: Role) -> tuple[str, ...]:
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
 
 
-def _trained(config: TrialConfig) -> tuple[RowsName, ...]:
+def trained(config: TrialConfig) -> tuple[RowsName, ...]:
     """Return the names of the rows for training, in their order."""
     return ("train", "unlabeled") if config.has_unlabeled else ("train",)
 

@@ -16,8 +16,8 @@ from kdsweep.records.schema import StepMetrics
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.file_preflight import check_join, file_preflight, record_file
+from kdsweep.training.input_checks import check_inputs, truncation
 from kdsweep.training.loop import distill
-from kdsweep.training.preflight import check_inputs, truncation
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
 

@@ -23,7 +23,7 @@ from kdsweep.training.data.splits import Data, Split, SplitName
 from kdsweep.training.data.tokens import Rows
 from kdsweep.training.fine_tuning import FineTuned, Made
 from kdsweep.training.folds import fold_of_rows
-from kdsweep.training.preflight import check_inputs
+from kdsweep.training.input_checks import check_inputs
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import log_mean_probability, member_logits

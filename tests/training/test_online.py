@@ -25,10 +25,11 @@ from kdsweep.training import readout
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.order import batches_of_steps
 from kdsweep.training.data.tokens import load_tokenizer, padded, split_batch, training_batches
+from kdsweep.training.estimate import estimated_seconds
+from kdsweep.training.input_checks import check_inputs
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.objective import objective_of
-from kdsweep.training.preflight import check_inputs, estimated_seconds
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
 from kdsweep.training.teacher import teacher_trial

@@ -33,8 +33,8 @@ from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Split
 from kdsweep.training.data.tokens import padded
 from kdsweep.training.evaluation import all_logits
+from kdsweep.training.input_checks import check_inputs
 from kdsweep.training.loop import distill
-from kdsweep.training.preflight import check_inputs
 from kdsweep.training.reader import Reader, reader
 from kdsweep.training.shared import Materials
 

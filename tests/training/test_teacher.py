@@ -26,11 +26,13 @@ from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
+from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fine_tuning import FineTuning
-from kdsweep.training.preflight import estimated_seconds, preflight, run_teacher
+from kdsweep.training.preflight import preflight
 from kdsweep.training.resolve import resolve
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import UNWATCHED, TeacherWatch
+from kdsweep.training.teacher_record import run_teacher
 
 Config = Callable[..., TrialConfig]
 

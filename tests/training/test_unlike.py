@@ -12,7 +12,8 @@ from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.training import joined
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
-from kdsweep.training.preflight import check_inputs, preflight
+from kdsweep.training.input_checks import check_inputs
+from kdsweep.training.preflight import preflight
 from kdsweep.training.shared import Materials
 from kdsweep.training.unlike import Sureness, strange_pieces, sureness
 
