@@ -15,6 +15,8 @@ ROLES = roles(TrialConfig)
 PATH_FIELDS = having(TrialConfig, Trait.PATH)
 REVISIONS = {name: f"{name}_revision" for name in PATH_FIELDS if f"{name}_revision" in FIELD_TYPES}
 """Each field that may name something on the hub, and the field that holds its commit."""
+TEXT_FIELDS = tuple(name for name, role in ROLES.items() if role is Role.UNLABELED)
+"""Fields that decide which texts without labels are trained on."""
 UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *having(TrialConfig, Trait.MACHINE))
 """Fields that choose the rows a trial is ranked on, or the machine: trials that differ in them cannot be compared."""
 
@@ -22,3 +24,8 @@ UNSEARCHABLE = (*(name for name, role in ROLES.items() if role is Role.ROWS), *h
 def decided_by(role: Role) -> tuple[str, ...]:
     """Return the fields on which the thing that `role` names depends: those of this role and of all roles before it."""
     return tuple(name for name, first in ROLES.items() if first <= role)
+
+
+def decided_without_texts(role: Role) -> tuple[str, ...]:
+    """Return the same fields without those of texts without labels, for a thing that has nothing to do with such texts: all arms share it."""
+    return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)

@@ -11,8 +11,8 @@ from kdsweep.training.models import model_config
 from kdsweep.training.online import same_tokens
 from kdsweep.training.reader import check_forward
 from kdsweep.training.relations import check_relations
-from kdsweep.training.shared import Materials, student_source, trained
-from kdsweep.training.students import chosen_layers
+from kdsweep.training.shared import Materials, trained
+from kdsweep.training.students import chosen_layers, student_source
 from kdsweep.training.teacher import teacher_address
 from kdsweep.training.unlike import strange_pieces
 

@@ -1,7 +1,7 @@
 """Make what the trials of a sweep share on first use, and keep it: rows, tokens, teacher, logits, initial students.
 
-Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields on which it depends. Only
-the initial students used last are kept, and others made again when needed: one for each seed would fill the memory.
+Nothing is loaded twice in a process, whichever fields are searched: every material is kept under the fields on which it depends. Of the
+initial students only those used last are kept.
 """
 
 import copy
@@ -10,32 +10,30 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdsweep.config.roles import Role, Trait, having
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
-from kdsweep.config.trial_fields import ROLES, decided_by
+from kdsweep.config.trial_fields import ROLES, TEXT_FIELDS, decided_by, decided_without_texts
 from kdsweep.training.data.splits import Data, SplitName, load_data
-from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
+from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
+from kdsweep.training.file_rows import rows_of_file, targets_of_file
 from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
+from kdsweep.training.initial_students import InitialStudent, InitialStudents
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import load_classifier, size_mb, weights_sha256
+from kdsweep.training.models import load_classifier, size_mb
 from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.reader import Reader, reader
-from kdsweep.training.students import load_student, student_from_teacher
+from kdsweep.training.students import student_source
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
 from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
-
-STUDENTS_KEPT = 4
-"""Initial students kept in memory, those used last."""
 
 SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(ROLES[name], Role.STUDENT_TOKENS))
 """Fields on which the student's speed depends: the student's, the teacher's, the tokens', in the order that sweeps have in their records."""
@@ -54,8 +52,7 @@ class Materials:
     def __init__(self, progress: Progress = NO_PROGRESS) -> None:
         self._progress = progress
         self._made: dict[tuple[Any, ...], Any] = {}
-        self._students: list[tuple[Any, ...]] = []
-        """Keys of the initial students, the last used last."""
+        self._students = InitialStudents()
 
     def data(self, config: TrialConfig) -> Data:
         """Return the texts and labels of every split."""
@@ -79,10 +76,9 @@ class Materials:
         """Return the frozen teacher; `watch` gets the steps and epochs of its fine-tuning, where it has to be fine-tuned."""
 
         def make() -> Teacher:
-            tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
             with machine.threads(int(config.teacher_threads)):
                 prepare = prepare_teacher if config.teacher_folds == 1 else prepare_folds
-                return prepare(config, self.data(config), tokens, watch)
+                return prepare(config, self.data(config), self._fine_tuning_tokens(config), watch)
 
         return self._once("teacher", config, decided_by(Role.TEACHER), make)
 
@@ -103,9 +99,12 @@ class Materials:
 
     def help_with_folds(self, config: TrialConfig, watch: TeacherWatch) -> None:
         """Fine-tune the teachers of the folds that no other process fine-tunes, into the cache."""
-        tokens = {name: self.teacher_tokens(config, name) for name in ("train", "validation")}
         with machine.threads(int(config.teacher_threads)):
-            help_with_folds(config, self.data(config), tokens, watch)
+            help_with_folds(config, self.data(config), self._fine_tuning_tokens(config), watch)
+
+    def _fine_tuning_tokens(self, config: TrialConfig) -> dict[str, Tokens]:
+        """Return what a teacher's fine-tuning reads: the teacher's tokens of train and validation."""
+        return {name: self.teacher_tokens(config, name) for name in _splits(test=False)}
 
     def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
@@ -126,12 +125,12 @@ class Materials:
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
-        student: nn.Module = copy.deepcopy(self._initial_student(config)[0])
+        student: nn.Module = copy.deepcopy(self._initial_student(config).model)
         return student.to(config.device)
 
     def initial_weights_sha256(self, config: TrialConfig) -> str:
         """Return the SHA-256 of the student's weights at step 0."""
-        return self._initial_student(config)[1]
+        return self._initial_student(config).weights_sha256
 
     def rows(self, config: TrialConfig) -> tuple[Rows, Rows]:
         """Return the student's rows for training and validation: its own tokens, and the teacher's logits of the same rows.
@@ -182,7 +181,7 @@ class Materials:
 
     def size_mb(self, config: TrialConfig) -> float:
         """Return the megabytes (10⁶ bytes) of the student's weights."""
-        return size_mb(self._initial_student(config)[0])
+        return size_mb(self._initial_student(config).model)
 
     def architecture(self, config: TrialConfig) -> str:
         """Return the fields on which the student's speed depends, with their values, as JSON: what a sweep has in its records, where a
@@ -201,33 +200,17 @@ class Materials:
             return seen_quality(self.teacher(config), self.teacher_rows(config)[0])
 
     def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
-        key = self._key(kind, config, fields)
+        """Return what `make` makes, made once for each value of `fields`."""
+        return self._kept((kind, *(getattr(config, name) for name in fields)), make)
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
         if key not in self._made:
             self._made[key] = make()
         made: Made = self._made[key]
         return made
 
-    @staticmethod
-    def _key(kind: str, config: TrialConfig, fields: Sequence[str]) -> tuple[Any, ...]:
-        return (kind, *(getattr(config, name) for name in fields))
-
-    def _initial_student(self, config: TrialConfig) -> tuple[nn.Module, str]:
-        def make() -> tuple[nn.Module, str]:
-            student = self._make_student(config)
-            return student, weights_sha256(student)
-
-        made = self._once("student", config, _without_texts(Role.STUDENT), make)
-        mine = self._key("student", config, _without_texts(Role.STUDENT))
-        self._students = [*(key for key in self._students if key != mine), mine]
-        while len(self._students) > STUDENTS_KEPT:
-            del self._made[self._students.pop(0)]
-        return made
-
-    def _make_student(self, config: TrialConfig) -> nn.Module:
-        names = self.data(config).label_names
-        if config.student != FROM_TEACHER:
-            return load_student(config.student, config.student_revision, names, seed=config.seed)
-        return student_from_teacher(self._body(config), config.student_layers, names, seed=config.seed)
+    def _initial_student(self, config: TrialConfig) -> InitialStudent:
+        return self._students.of(config, self.data(config).label_names, lambda: self._body(config))
 
     def _body(self, config: TrialConfig) -> nn.Module:
         """Return the model whose layers a from_teacher student copies."""
@@ -252,10 +235,11 @@ class Materials:
         def make() -> Rows:
             tokens = self.student_tokens(config, name)
             if config.teacher_file:
-                return self._rows_of_file(config, name, tokens)
+                split = self.data(config).split(name)
+                return rows_of_file(self.teacher_file(config), split, tokens, config.device)
             return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
-        return self._once(f"rows of {name}", config, _without_texts(Role.STUDENT_TOKENS), make)
+        return self._once(f"rows of {name}", config, decided_without_texts(Role.STUDENT_TOKENS), make)
 
     def _training_rows(self, config: TrialConfig) -> Rows:
         """Return the student's rows for training, texts without labels included."""
@@ -272,17 +256,11 @@ class Materials:
     def _targets(self, config: TrialConfig) -> Mapping[str, Tensor]:
         """Return the teacher's outputs for the rows for training, texts without labels included."""
 
-        def of_file() -> Mapping[str, Tensor]:
-            texts = self.unlabeled(config)
-            assert texts is not None
-            parts = [
-                self.teacher_file(config).outputs(split).logits for split in (self.data(config).train, texts.split)
-            ]
-            return {TEACHER_LOGITS: torch.from_numpy(np.concatenate(parts)).to(config.device)}
-
         def make() -> Mapping[str, Tensor]:
             if config.teacher_file:
-                return of_file()
+                texts = self.unlabeled(config)
+                assert texts is not None
+                return targets_of_file(self.teacher_file(config), (self.data(config).train, texts.split), config.device)
             train, tokens, teacher = (
                 self._teacher_rows(config, "train"),
                 self.teacher_tokens(config, "unlabeled"),
@@ -294,20 +272,8 @@ class Materials:
 
         return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
 
-    def _rows_of_file(self, config: TrialConfig, name: SplitName, tokens: Tokens) -> Rows:
-        """Return the rows of a split with the logits that the teacher's file has for them; `taught` is None where it has them for all."""
-        split = self.data(config).split(name)
-        found = self.teacher_file(config).outputs(split)
-        labels, logits = (torch.from_numpy(each).to(config.device) for each in (split.labels, found.logits))
-        taught = None if found.taught.all() else found.taught
-        return Rows(tokens=tokens, labels=labels, targets={TEACHER_LOGITS: logits}, taught=taught)
-
     def _reader(self, address: str, revision: str | None) -> Reader:
-        key = ("reader", address, revision)
-        if key not in self._made:
-            self._made[key] = reader(address, revision)
-        found: Reader = self._made[key]
-        return found
+        return self._kept(("reader", address, revision), lambda: reader(address, revision))
 
     def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
         def make() -> Tokens:
@@ -320,21 +286,13 @@ class Materials:
 
         segments = found.segments and config.text_pair_column is not None
         kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}"
-        fields = (*_without_texts(Role.TOKENS), *((*TEXT_FIELDS, "teacher_file") if name == "unlabeled" else ()))
+        fields = (*decided_without_texts(Role.TOKENS), *((*TEXT_FIELDS, "teacher_file") if name == "unlabeled" else ()))
         return self._once(kind, config, fields, make)
-
-
-TEXT_FIELDS = tuple(name for name, role in ROLES.items() if role is Role.UNLABELED)
-
-
-def _without_texts(role: Role) -> tuple[str, ...]:
-    """Return the fields on which what `role` names depends, where it has nothing to do with texts without labels: all arms share it."""
-    return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)
 
 
 def trained(config: TrialConfig) -> tuple[RowsName, ...]:
     """Return the names of the rows for training, in their order."""
-    return ("train", "unlabeled") if config.has_unlabeled else ("train",)
+    return ("train", *_texts(config))
 
 
 def _splits(*, test: bool) -> tuple[SplitName, ...]:
@@ -343,12 +301,3 @@ def _splits(*, test: bool) -> tuple[SplitName, ...]:
 
 def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
     return ("unlabeled",) if config.has_unlabeled else ()
-
-
-def student_source(config: TrialConfig) -> tuple[str, str | None]:
-    """Return the address and revision of the student's tokenizer: for a from_teacher student that of the model whose layers it copies."""
-    if config.student != FROM_TEACHER:
-        return config.student, config.student_revision
-    if config.student_body is not None:
-        return config.student_body, config.student_body_revision
-    return teacher_address(config), config.teacher_revision

@@ -7,12 +7,23 @@ import torch
 from torch import Tensor, nn
 from transformers import DistilBertConfig
 
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training.fast.families import BERT, DISTILBERT
 from kdsweep.training.models import label_columns, load_classifier
+from kdsweep.training.teacher import teacher_address
 
 _EMBEDDINGS = ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
 """Embedding weights that BERT and DistilBERT both have, under the same names."""
+
+
+def student_source(config: TrialConfig) -> tuple[str, str | None]:
+    """Return the address and revision of the student's tokenizer: for a from_teacher student that of the model whose layers it copies."""
+    if config.student != FROM_TEACHER:
+        return config.student, config.student_revision
+    if config.student_body is not None:
+        return config.student_body, config.student_body_revision
+    return teacher_address(config), config.teacher_revision
 
 
 def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import TrialConfig
-from kdsweep.config.trial_fields import ROLES, TRIAL_DEFAULTS
+from kdsweep.config.trial_fields import ROLES, TEXT_FIELDS, TRIAL_DEFAULTS
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
@@ -22,7 +22,7 @@ TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name
 """For each field of the trial that fine-tunes the teacher, the teacher's field that sets it: `epochs` from `teacher_epochs`, …"""
 
 NO_TEXTS: dict[str, Any] = {
-    **{name: TRIAL_DEFAULTS[name] for name, role in ROLES.items() if role is Role.UNLABELED},
+    **{name: TRIAL_DEFAULTS[name] for name in TEXT_FIELDS},
     "unlabeled_share": None,
     "pseudo_labels": False,
 }

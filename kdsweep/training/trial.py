@@ -37,8 +37,9 @@ from kdsweep.training.final_test import open_test
 from kdsweep.training.loop import distill
 from kdsweep.training.models import parameter_count, weights_sha256
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import Materials, student_source
+from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
+from kdsweep.training.students import student_source
 
 
 @dataclass(frozen=True, kw_only=True)

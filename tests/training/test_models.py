@@ -27,9 +27,10 @@ from kdsweep.errors import ModelError
 from kdsweep.training import loop
 from kdsweep.training.data.tokens import padded
 from kdsweep.training.fast.vocabulary import Vocabulary, compact_vocabulary, restore_vocabulary
+from kdsweep.training.initial_students import STUDENTS_KEPT
 from kdsweep.training.loop import distill
 from kdsweep.training.models import check_task, label_columns, load_classifier, weights_sha256
-from kdsweep.training.shared import STUDENTS_KEPT, Materials
+from kdsweep.training.shared import Materials
 from kdsweep.training.students import load_student, spread_layers, student_from_teacher
 
 NAMES = ("negative", "positive")
@@ -218,6 +219,5 @@ def test_a_sweep_over_seeds_keeps_few_initial_students_and_makes_the_same_again(
 ) -> None:
     materials = Materials()
     hashes = [materials.initial_weights_sha256(tiny_config(seed=seed)) for seed in range(STUDENTS_KEPT + 3)]
-    kept = [key for key in materials._made if key[0] == "student"]
-    assert len(kept) == STUDENTS_KEPT and len(set(hashes)) == STUDENTS_KEPT + 3
+    assert len(materials._students._kept) == STUDENTS_KEPT and len(set(hashes)) == STUDENTS_KEPT + 3
     assert materials.initial_weights_sha256(tiny_config(seed=0)) == hashes[0]

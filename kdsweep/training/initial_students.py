@@ -1,0 +1,51 @@
+"""Make the students that trainings begin with, and keep those used last."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from kdsweep.config.roles import Role
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.config.trial_fields import decided_without_texts
+from kdsweep.training.models import weights_sha256
+from kdsweep.training.students import load_student, student_from_teacher
+
+STUDENTS_KEPT = 4
+"""Initial students kept in memory, those used last."""
+
+
+class InitialStudent(NamedTuple):
+    """Holds a student before its first step, and the SHA-256 of its weights."""
+
+    model: nn.Module
+    weights_sha256: str
+
+
+class InitialStudents:
+    """Makes initial students, equal ones for equal fields; others than those used last are made again, since one for each seed would fill
+    the memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], InitialStudent] = {}
+        """The one used last stands last."""
+
+    def of(self, config: TrialConfig, label_names: Sequence[str], body: Callable[[], nn.Module]) -> InitialStudent:
+        """Return the student that a training with `config` begins with; it is to be copied before it is trained.
+
+        `label_names`: the dataset's classes; `body` returns the model whose layers a from_teacher student copies.
+        """
+        key = tuple(getattr(config, name) for name in decided_without_texts(Role.STUDENT))
+        found = self._kept.pop(key, None)
+        self._kept[key] = found or _made(config, label_names, body)
+        while len(self._kept) > STUDENTS_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return self._kept[key]
+
+
+def _made(config: TrialConfig, label_names: Sequence[str], body: Callable[[], nn.Module]) -> InitialStudent:
+    if config.student != FROM_TEACHER:
+        student = load_student(config.student, config.student_revision, label_names, seed=config.seed)
+    else:
+        student = student_from_teacher(body(), config.student_layers, label_names, seed=config.seed)
+    return InitialStudent(student, weights_sha256(student))
