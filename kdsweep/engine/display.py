@@ -30,13 +30,11 @@ from kdsweep.engine.events import (
     TrialStarted,
 )
 from kdsweep.engine.notebook import NotebookLive
+from kdsweep.engine.pace import Pace
 from kdsweep.engine.plan import print_plan, shown_params
 from kdsweep.records.teacher_schema import TeacherResult
 
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
-
-LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
-"""A log file gets about `LOG_LINES` lines about a training, with at least 30 s and at most 300 s between two of them."""
 
 
 def _oddities(teacher: TeacherResult) -> str:
@@ -58,38 +56,6 @@ def _teacher(teacher: TeacherResult) -> str:
         known = teacher.numbers
         said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows {majority}"
     return said
-
-
-class Pace:
-    """Estimates the time left of a training from the steps reported here: a resumed training begins at its checkpoint's step."""
-
-    def __init__(self) -> None:
-        self.seconds_left: float | None = None
-        """None until two steps have shown the speed."""
-        self._first: tuple[float, int] | None = None
-        self._step, self._steps = 0, 1
-        self._told_at, self._told_step = time.monotonic(), 0
-
-    def reach(self, step: int, steps: int) -> None:
-        """Record that `step` of `steps` steps are done."""
-        now = time.monotonic()
-        self._step, self._steps, self._first = step, steps, self._first or (now, step)
-        began, before = self._first
-        self.seconds_left = (now - began) / (step - before) * (steps - step) if before < step else None
-
-    def is_due(self) -> bool:
-        """Return whether a log file gets a line now; if so, count the line as written."""
-        now = time.monotonic()
-        is_first, far = self._told_step == 0, LOG_LINES * (self._step - self._told_step) >= self._steps
-        waited = now - self._told_at
-        due = waited >= LOG_SECONDS and (is_first or far or waited >= LOG_SECONDS_AT_MOST) and self._step < self._steps
-        if due:
-            self._told_at, self._told_step = now, self._step
-        return due
-
-    def text(self) -> str:
-        """Return the time left as text; empty where it is not known, or nothing is left."""
-        return f"   about {duration(self.seconds_left)} to go" if self.seconds_left else ""
 
 
 class _Running:

@@ -12,7 +12,7 @@ from searches import AXES, sweep_of
 from kdsweep.config.arms import ARMS
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig
-from kdsweep.engine import display
+from kdsweep.engine import display, pace
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import (
     Epoch,
@@ -76,9 +76,10 @@ class Log:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The display's own."""
+    """That of the display and its paces."""
     made = Clock()
-    monkeypatch.setattr(display, "time", made)
+    for module in (display, pace):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
