@@ -73,7 +73,7 @@ def truncated(cut: Mapping[str, int], rows: Mapping[str, int]) -> str:
 
 def taught(teacher: TeacherResult) -> str:
     """Write for how many rows of each split a teacher that is a file has numbers: `720 of 800 train, 0 of 3,200 validation`."""
-    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
+    rows = teacher.sizes()
     return ", ".join(f"{count:,} of {rows[name]:,} {name}" for name, count in teacher.taught_rows.items())
 
 

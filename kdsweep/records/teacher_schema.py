@@ -85,6 +85,10 @@ class TeacherResult:
     out_of_fold_loss: float | None = None
     out_of_fold_ece: float | None = None
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of rows of each split; 0 for a test split that there is not."""
+        return {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+
     @property
     def is_file(self) -> bool:
         """Return whether the teacher is a file of numbers, and no model."""
@@ -92,8 +96,7 @@ class TeacherResult:
 
     def lacks(self, split: str) -> bool:
         """Return whether a teacher that is a file has no numbers for some rows of `split`, so that it cannot be measured there."""
-        rows = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
-        return self.is_file and self.taught_rows.get(split, 0) < rows[split]
+        return self.is_file and self.taught_rows.get(split, 0) < self.sizes()[split]
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows of the teacher."""

@@ -222,7 +222,6 @@ def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
 
 def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, str]]:
     """Return lines about empty texts, texts with several labels and rows cut by `max_length`, where there are any."""
-    rows = {"train": teacher.train_rows, "validation": teacher.validation_rows, "test": teacher.test_rows}
     lines = []
     if teacher.empty_texts_dropped:
         lines.append(("empty texts", f"{plural(teacher.empty_texts_dropped, 'row')} left out"))
@@ -230,7 +229,9 @@ def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, st
         told = f"{plural(teacher.conflicting_texts, 'text')} of the files, before limits and dropped duplicates"
         lines.append(("two labels or more", told))
     if teacher.truncated_rows:
-        lines.append(("cut by max_length", f"{truncated(teacher.truncated_rows, rows)}, as the teacher reads them"))
+        lines.append(
+            ("cut by max_length", f"{truncated(teacher.truncated_rows, teacher.sizes())}, as the teacher reads them")
+        )
     own = [trial for trial in found.trials if trial.result and _reads_otherwise(trial.result, teacher)]
     if own:
         most = max(own, key=lambda trial: sum(trial.result.truncated_rows.values()) if trial.result else 0)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdsweep.analysis.finalists import titled
-from kdsweep.analysis.formats import duration, number, plural, signed
+from kdsweep.analysis.formats import duration, enumerated, number, plural, signed
 from kdsweep.analysis.patience import Patience
 from kdsweep.analysis.score import score_text
 from kdsweep.analysis.two_arms import FinalComparison
@@ -62,7 +62,7 @@ def work_said(work: Sequence[Given]) -> str:
         count = number(first.whole_steps if alike == "steps" else first.whole_rows, 0)
         sentences = [f"Yes, by trial: a whole training took {count} {alike} in every arm."]
     else:
-        listed = _listed(
+        listed = enumerated(
             [
                 f"{number(each.whole_steps, 0)} steps on {number(each.whole_rows, 0)} rows ({ARM_NAMES[each.arm]})"
                 for each in searches
@@ -70,16 +70,12 @@ def work_said(work: Sequence[Given]) -> str:
         )
         sentences = [f"No: a whole training took {listed}, at the median; a fixed max_steps gives all arms the same."]
     if any(each.pruned for each in searches):
-        stopped = _listed([f"{each.pruned} of {each.trials} {ARM_NAMES[each.arm]}" for each in searches])
+        stopped = enumerated([f"{each.pruned} of {each.trials} {ARM_NAMES[each.arm]}" for each in searches])
         sentences.append(f"Pruning stopped {stopped} trials early.")
-    steps = _listed(
+    steps = enumerated(
         [f"{each.steps:,} steps in {duration(each.train_seconds)} ({ARM_NAMES[each.arm]})" for each in searches]
     )
     return " ".join([*sentences, f"The searches were given {steps}."])
-
-
-def _listed(items: Sequence[str]) -> str:
-    return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else items[0]
 
 
 def patience_table(patience: Patience, metric: str) -> list[list[str]]:
@@ -120,7 +116,7 @@ def patience_said(patience: Patience) -> str:
     if not known:
         return f"Finalists were trained {times} times as long, but predictions that would show the gain are not on this disk."
     return (
-        f"Trained {times} times as long, on fresh seeds: {_listed(known)} over their trials in the search, in accuracy on the validation "
+        f"Trained {times} times as long, on fresh seeds: {enumerated(known)} over their trials in the search, in accuracy on the validation "
         "rows. Those trials were chosen for their scores, which flatters them: the gain is rather larger, and an interval around 0 does not "
         "exclude one."
     )
