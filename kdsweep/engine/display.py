@@ -58,6 +58,18 @@ def _teacher(teacher: TeacherResult) -> str:
     return said
 
 
+def _bars(console: Console, width: int) -> Progress:
+    """Make the bars of the stages, whose names are at most `width` letters long."""
+    return Progress(
+        TextColumn(f"{{task.description:>{width}}}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
 class _Running:
     """Holds the trial that a worker runs, and how far it is."""
 
@@ -86,14 +98,8 @@ class SweepDisplay:
         warning: str | None = None,
     ) -> None:
         self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
-        self._bars = Progress(
-            TextColumn(f"{{task.description:>{max(len(NAMES[stage]) for stage in sweep.stages)}}}"),
-            BarColumn(bar_width=40),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-        )
+        self._width = max(len(NAMES[stage]) for stage in sweep.stages)
+        self._bars = _bars(console, self._width)
         totals: dict[Stage, int] = {
             **{arm: sweep.budget(arm) for arm in sweep.arms},
             "finalists": sweep.finalist_runs(),
@@ -104,7 +110,6 @@ class SweepDisplay:
             if total
         }
         self._metric = sweep.study.metric
-        self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._now = ""
         self._metrics = ""
         self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}

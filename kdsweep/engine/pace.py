@@ -5,11 +5,11 @@ import time
 from kdsweep.analysis.formats import duration
 
 LOG_SECONDS, LOG_SECONDS_AT_MOST, LOG_LINES = 30.0, 300.0, 10
-"""A log file gets about `LOG_LINES` lines about a training, with at least 30 s and at most 300 s between two of them."""
+"""A log file gets about `LOG_LINES` lines about a training or many texts, with at least 30 s and at most 300 s between two of them."""
 
 
 class Pace:
-    """Estimates the time left of a training from the steps reported here: a resumed training begins at its checkpoint's step."""
+    """Estimates the time left of what goes in steps, from those reported here: a resumed training begins at its checkpoint's step."""
 
     def __init__(self) -> None:
         self.seconds_left: float | None = None

@@ -6,11 +6,10 @@ The last attempt of a trial logs its whole history, so earlier attempts are spar
 have them. A gap affects only W&B's pages: results are computed from the results folder.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from rich.console import Console
 from rich.progress import track
 
 from kdsweep.config.arms import ARM_NAMES
-from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import (
     TrialRow,
@@ -30,9 +28,9 @@ from kdsweep.records.reading import (
     read_verdict,
     torn_lines,
 )
-from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult, known
-from kdsweep.records.teacher_schema import TeacherEpoch
+from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
+from kdsweep.tracking.gaps import Record, nowhere, row_gaps, run_gaps
 from kdsweep.tracking.names import (
     attempt_of,
     is_teacher,
@@ -42,12 +40,7 @@ from kdsweep.tracking.names import (
     trial_facts,
     verdict_number,
 )
-from kdsweep.tracking.wandb_reader import TrackedRun, Values, read_run
-
-OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
-"""Fields of an epoch whose values in W&B are those of its last step: the epoch's means of them are not logged."""
-DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
-"""The defaults of a trial's fields, as JSON returns them: a run from before a field was added lacks it, and its record has the default."""
+from kdsweep.tracking.wandb_reader import TrackedRun, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,23 +65,6 @@ class Audit:
     def gaps(self) -> int:
         """Count the gaps of all findings; with 0, all rows are accounted for."""
         return sum(len(finding.gaps) for finding in self.findings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    """Holds what one W&B run must contain."""
-
-    run_id: str | None
-    """None where the record names no run: its worker died."""
-    what: str
-    config: Values
-    summary: Values
-    steps: Sequence[StepMetrics]
-    epochs: Sequence[EpochMetrics | TeacherEpoch]
-    whole: bool
-    """Whether the steps were read too, so that a row of the run for which there is no step counts as a gap."""
-    missing: str | None = None
-    """Why W&B could open no run; None where it opened one, or tracking was off."""
 
 
 def audit(folder: Path, *others: Path) -> Audit:
@@ -155,7 +131,7 @@ def _teachers(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
             config = {**asdict(read_teacher_config(path)), **(sweep_facts(found.sweep, key) if key else {})}
             facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
             facts["epochs"] = read_teacher_epochs(path)
-            record = _Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
+            record = Record(run_id=result.run_id, what="teacher", steps=(), whole=True, **facts)
             findings += [*_torn(path, result.run_id, "teacher"), *_compared(record, mine)]
         else:
             names = dict.fromkeys(run.run_id for run in mine)
@@ -177,8 +153,8 @@ def _verdicts(found: SweepRecords, runs: Mapping[Path, Sequence[TrackedRun]]) ->
             key = key_in(run_id)
             config = {**found.sweep.identity(), **(sweep_facts(found.sweep, key) if key else {})}
             facts: dict[str, Any] = {"config": config, "summary": told.summary, "steps": (), "epochs": ()}
-            record = _Record(run_id=run_id, what="verdict", whole=True, **facts)
-            gaps = _run_gaps(record, mine) if mine else [_nowhere(record)]
+            record = Record(run_id=run_id, what="verdict", whole=True, **facts)
+            gaps = run_gaps(record, mine) if mine else [nowhere(record)]
             findings.append(Finding(run_id=run_id, what="verdict", gaps=tuple(gaps)))
     return findings
 
@@ -205,20 +181,20 @@ def _torn(folder: Path, run_id: str | None, what: str) -> list[Finding]:
     return [Finding(run_id=run_id or "no run", what=what, gaps=gaps)] if gaps else []
 
 
-def _record(found: SweepRecords, trial: TrialRow, result: TrialResult, what: str) -> _Record:
+def _record(found: SweepRecords, trial: TrialRow, result: TrialResult, what: str) -> Record:
     steps, key, config = read_steps(trial.folder), key_in(result.run_id or ""), asdict(trial.config)
     if key:
         config |= trial_facts(found.sweep, key, trial.config, trial.id)
     facts: dict[str, Any] = {"config": config, "summary": result.summary(), "missing": result.run_missing}
     facts |= {"steps": steps, "epochs": trial.epochs}
-    return _Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)
+    return Record(run_id=result.run_id, what=what, whole=bool(steps) or trial.ran_here(), **facts)
 
 
 def _noted(run_id: str, what: str, note: str) -> Finding:
     return Finding(run_id=run_id, what=what, note=note)
 
 
-def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
+def _compared(record: Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
     """Compare a record with the runs of its attempts: return a finding with the gaps of its own run, and one for each spare attempt."""
     own = [run for run in attempts if run.run_id == record.run_id]
     spares = [run for run in attempts if run.run_id != record.run_id]
@@ -228,83 +204,7 @@ def _compared(record: _Record, attempts: Sequence[TrackedRun]) -> list[Finding]:
         return [Finding(run_id=record.run_id or "no run", what=record.what, gaps=(gap,)), *findings]
     if record.run_id is None and not spares:
         return []  # tracking was off, or the result was copied from another trial
-    gaps = [_nowhere(record)]
+    gaps = [nowhere(record)]
     if own or record.run_id is None:
-        gaps = _run_gaps(record, own) + _row_gaps(record, [*spares, *own], own[-1:])
+        gaps = run_gaps(record, own) + row_gaps(record, [*spares, *own], own[-1:])
     return [Finding(run_id=record.run_id or spares[-1].run_id, what=record.what, gaps=tuple(gaps)), *findings]
-
-
-def _nowhere(record: _Record) -> str:
-    if record.whole:
-        return "the run is nowhere on disk (wandb clean, or sync --clean?); the record has everything"
-    return "the run is nowhere on disk: the trial ran on another host, whose folder can be named too"
-
-
-def _run_gaps(record: _Record, own: Sequence[TrackedRun]) -> list[str]:
-    """List what is missing or differs in the end, config and summary of the record's own run."""
-    if not own:
-        return []
-    gaps = [f"torn: {own[-1].torn}"] if own[-1].torn else []
-    config, missing = _as_logged(record.config), "not set"
-    later = {
-        name for name, value in config.items() if name not in own[-1].config and value == DEFAULTS.get(name, missing)
-    }
-    pairs = [(name, own[-1].config.get(name, missing), value) for name, value in config.items() if name not in later]
-    gaps += _first(
-        [f"config: {name} is {tracked!r}, {v!r} in the record" for name, tracked, v in pairs if tracked != v]
-    )
-    summary = {name: value for name, value in _as_logged(record.summary).items() if value is not None}
-    given = {name: [value for run in own for value in run.summary.get(name, ())] for name in summary}
-    if lost := [name for name, values in given.items() if not values]:
-        gaps.append("summary missing" if len(lost) == len(summary) else f"summary: {', '.join(lost)} missing")
-    other = [name for name, values in given.items() if values and summary[name] not in values]
-    return gaps + _first([f"summary: {n} is {given[n][-1]!r}, {summary[n]!r} in the record" for n in other])
-
-
-def _row_gaps(record: _Record, runs: Sequence[TrackedRun], own: Sequence[TrackedRun]) -> list[str]:
-    """List steps and epochs that are missing in `runs`, that differ there, or that only the record's own run has."""
-    rows: dict[int, dict[str, Any]] = {}
-    for run in runs:
-        for step, row in run.rows.items():
-            rows.setdefault(step, {}).update(row)
-    steps = {step.step: step.logged() for step in record.steps}
-    epochs = {epoch.epoch: {k: v for k, v in known(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
-    gaps, other = [], []
-    for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):
-        beside = {number: (rows.get(values["step"], {}), values) for number, values in wanted.items()}
-        if lost := [number for number, (row, values) in beside.items() if not values.keys() <= row.keys()]:
-            gaps.append(f"{word}{'s' * (len(lost) > 1)} {_ranges(lost)} missing")
-        other += [
-            f"{name} of {word} {number} is {row[name]!r}, {value!r} in {file}"
-            for number, (row, values) in beside.items()
-            for name, value in values.items()
-            if name in row and row[name] != value
-        ]
-    extra = sorted(
-        {step for run in own for step in run.rows} - {values["step"] for values in [*steps.values(), *epochs.values()]}
-    )
-    if record.whole and extra:
-        gaps.append(f"the record lacks step{'s' * (len(extra) > 1)} {_ranges(extra)}, which the run has")
-    return gaps + _first(other)
-
-
-def _as_logged(values: Values) -> dict[str, Any]:
-    """Convert values to what JSON returns for them: lists for tuples."""
-    logged: dict[str, Any] = json.loads(json.dumps(values))
-    return logged
-
-
-def _first(texts: Sequence[str]) -> list[str]:
-    """Shorten a list of gaps of one kind to its first, with the number of the others."""
-    return [texts[0] + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "")] if texts else []
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Write ascending numbers as ranges: `1-3, 7` for 1, 2, 3, 7."""
-    ends: list[list[int]] = []
-    for number in numbers:
-        if ends and number == ends[-1][1] + 1:
-            ends[-1][1] = number
-        else:
-            ends.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in ends)

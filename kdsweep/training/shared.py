@@ -261,14 +261,10 @@ class Materials:
                 texts = self.unlabeled(config)
                 assert texts is not None
                 return targets_of_file(self.teacher_file(config), (self.data(config).train, texts.split), config.device)
-            train, tokens, teacher = (
-                self._teacher_rows(config, "train"),
-                self.teacher_tokens(config, "unlabeled"),
-                self.teacher(config),
-            )
+            train, tokens = self._teacher_rows(config, "train"), self.teacher_tokens(config, "unlabeled")
             told = lambda done: self._progress("the teacher's logits", done, len(tokens.lengths))
             with machine.threads(int(config.teacher_threads)):
-                return joined_targets(train, teacher, tokens, told)
+                return joined_targets(train, self.teacher(config), tokens, told)
 
         return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
 
