@@ -85,8 +85,17 @@ class EpochMetrics:
         return {name: value for name, value in kept.items() if not name.endswith("_rows")}
 
 
+STEP_METRICS = tuple(each.name for each in dataclasses.fields(StepMetrics) if each.name not in ("step", "epoch"))
+"""Names whose curves in W&B are those of the steps: an epoch's values of them are not logged."""
+
+
+def logged_epoch(epoch: EpochMetrics | TeacherEpoch) -> dict[str, Any]:
+    """Return what W&B gets of an epoch: its numbers without its mean training losses, since W&B can smooth those of the steps."""
+    return {name: value for name, value in known(epoch).items() if name not in STEP_METRICS}
+
+
 def known(record: StepMetrics | EpochMetrics | TeacherEpoch) -> dict[str, Any]:
-    """Return a step's or an epoch's numbers by name, without those that are None: what W&B gets."""
+    """Return a step's or an epoch's numbers by name, without those that are None."""
     return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
 
 

@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from kdsweep.config.trial_fields import TRIAL_DEFAULTS
-from kdsweep.records.schema import EpochMetrics, StepMetrics, known
+from kdsweep.config.yaml import plain_values
+from kdsweep.records.schema import EpochMetrics, StepMetrics, logged_epoch
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.tracking.wandb_reader import TrackedRun, Values
 
-OF_A_STEP = {field.name for field in fields(StepMetrics)} - {"step", "epoch"}
-"""Fields of an epoch whose values in W&B are those of its last step: the epoch's means of them are not logged."""
-DEFAULTS = {name: list(value) if isinstance(value, tuple) else value for name, value in TRIAL_DEFAULTS.items()}
+DEFAULTS = plain_values(TRIAL_DEFAULTS)
 """The defaults of a trial's fields, as JSON returns them: a run from before a field was added lacks it, and its record has the default."""
 
 
@@ -68,7 +67,7 @@ def row_gaps(record: Record, runs: Sequence[TrackedRun], own: Sequence[TrackedRu
         for step, row in run.rows.items():
             rows.setdefault(step, {}).update(row)
     steps = {step.step: step.logged() for step in record.steps}
-    epochs = {epoch.epoch: {k: v for k, v in known(epoch).items() if k not in OF_A_STEP} for epoch in record.epochs}
+    epochs = {epoch.epoch: logged_epoch(epoch) for epoch in record.epochs}
     gaps, other = [], []
     for word, wanted, file in (("step", steps, "steps.jsonl"), ("epoch", epochs, "epochs.jsonl")):
         beside = {number: (rows.get(values["step"], {}), values) for number, values in wanted.items()}

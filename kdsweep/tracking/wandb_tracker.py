@@ -9,7 +9,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -17,7 +16,7 @@ import wandb
 
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.errors import ConfigError
-from kdsweep.records.schema import EpochMetrics, StepMetrics, known
+from kdsweep.records.schema import STEP_METRICS, EpochMetrics, StepMetrics, logged_epoch
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.system.libraries import TESTED
 from kdsweep.tracking.names import RunLabel
@@ -25,8 +24,6 @@ from kdsweep.tracking.tracker import NullRun, Run
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-STEP_METRICS = tuple(field.name for field in fields(StepMetrics) if field.name not in ("step", "epoch"))
-"""Names whose curves are those of the steps: an epoch's values of them are not logged."""
 Mode = Literal["online", "offline"]
 OFFLINE: Mode = "offline"
 INIT_SECONDS = 30
@@ -73,11 +70,10 @@ class WandbRun:
                 self._run.log(step.logged(), step=step.step)
 
     def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Log an epoch's metrics into the row of its last step, without its mean training losses: W&B can smooth those of the steps."""
-        values = {name: value for name, value in known(epoch).items() if name not in STEP_METRICS}
+        """Log an epoch's metrics into the row of its last step."""
         with self._sending():
             if self.is_whole:
-                self._run.log(values, step=epoch.step)
+                self._run.log(logged_epoch(epoch), step=epoch.step)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Add the values that are not None to the run's summary."""

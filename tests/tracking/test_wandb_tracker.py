@@ -24,14 +24,14 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps, read_sweep_key
-from kdsweep.records.schema import EpochMetrics, StepMetrics
+from kdsweep.records.schema import STEP_METRICS, EpochMetrics, StepMetrics
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking import wandb_tracker
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
 from kdsweep.tracking.tracker import NullTracker, Tracker
-from kdsweep.tracking.wandb_tracker import STEP_METRICS, WandbTracker, stop_client
+from kdsweep.tracking.wandb_tracker import WandbTracker, stop_client
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
 
