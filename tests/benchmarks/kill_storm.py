@@ -3,8 +3,9 @@
     python tests/benchmarks/kill_storm.py --kills 40
     python tests/benchmarks/kill_storm.py --kills 40 --storage postgresql+psycopg://localhost/storm
 
-Runs a sweep of small real trials (a tiny BERT on sentences, half of them without labels, so three arms), undisturbed once. Then again with `kill -9` at random moments at the
-supervisor, at a worker, or at both, resumed by the same command until it is done. Prints what was lost; exit code 1 if anything was.
+Runs a sweep of small real trials (a tiny BERT on sentences, half of them without labels, so three arms), undisturbed once. Then again with
+`kill -9` at random moments at the supervisor, at a worker, or at both, resumed by the same command until it is done. Prints what was lost;
+exit code 1 if anything was.
 """
 
 import argparse
@@ -239,7 +240,12 @@ def main() -> int:
     """The command line; 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--trials", type=int, default=24, help="of the distilled arm; a third as many fine-tuned, a quarter pseudo-labeled")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=24,
+        help="of the distilled arm; a third as many fine-tuned, a quarter pseudo-labeled",
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of each trial")
     parser.add_argument("--storage", help="an empty PostgreSQL database; default: SQLite")
     parser.add_argument("--seed", type=int, default=0)
