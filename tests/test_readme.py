@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from kdsweep import api
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
@@ -90,10 +91,19 @@ COMMANDS = kdsweep_commands()
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
     """Return the sweep file that README shows, written to disk as it stands."""
-    (text,) = blocks(ROOT / "README.md", "yaml")
+    text, _ = blocks(ROOT / "README.md", "yaml")
     path = tmp_path / OWN_FILE
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def searched_file(own_file: Path) -> Path:
+    """Return that file with the lines of README's second block, which show what else may be searched."""
+    own, more = (OmegaConf.create(text) for text in blocks(ROOT / "README.md", "yaml"))
+    del own.fixed["epochs"]  # max_steps takes its place
+    OmegaConf.save(OmegaConf.merge(own, more), own_file)
+    return own_file
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -225,6 +235,14 @@ def test_the_sweep_file_that_the_readme_shows_loads_as_it_stands(own_file: Path)
         "batch_size",
     }
     assert sweep.fixed["test_fraction"] > 0 and sweep.budget("fine_tuned") == sweep.budget("distilled") == 20
+
+
+def test_what_else_the_readme_searches_loads_in_that_file(searched_file: Path) -> None:
+    sweep = load_sweep(searched_file)
+    assert sweep.arms == ("distilled", "fine_tuned", "pseudo_labeled") and sweep.search["max_steps"].arms == (
+        "fine_tuned",
+    )
+    assert sweep.trial("distilled", {"max_steps": 600}).unlabeled_file == "more.csv"
 
 
 def overrides() -> list[str]:

@@ -10,7 +10,14 @@ FILES = sorted((Path(__file__).parent.parent / "sweeps").rglob("*.yaml"))
 
 
 def test_there_are_sweep_files() -> None:
-    assert {path.stem for path in FILES} == {"T_alpha", "clinc150", "few_labels", "smoke", "sst2_distilbert", "students"}
+    assert {path.stem for path in FILES} == {
+        "T_alpha",
+        "clinc150",
+        "few_labels",
+        "smoke",
+        "sst2_distilbert",
+        "students",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

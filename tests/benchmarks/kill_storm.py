@@ -3,8 +3,9 @@
     python tests/benchmarks/kill_storm.py --kills 40
     python tests/benchmarks/kill_storm.py --kills 40 --storage postgresql+psycopg://localhost/storm
 
-Runs a sweep of small real trials (a tiny BERT on sentences), undisturbed once. Then again with `kill -9` at random moments at the
-supervisor, at a worker, or at both, resumed by the same command until it is done. Prints what was lost; exit code 1 if anything was.
+Runs a sweep of small real trials (a tiny BERT on sentences, half of them without labels, so three arms), undisturbed once. Then again with
+`kill -9` at random moments at the supervisor, at a worker, or at both, resumed by the same command until it is done. Prints what was lost;
+exit code 1 if anything was.
 """
 
 import argparse
@@ -67,12 +68,21 @@ class Storm:
 
 
 def write_sweep(folder: Path, teacher: Path, rows: Path, *, trials: int, epochs: int, study: Mapping[str, Any]) -> Path:
-    """A sweep file of small trials: seconds each."""
+    """A sweep file of small trials, of three arms: seconds each."""
     content = {
         "name": "storm",
-        "study": {"trials": trials, "controls": trials // 2, "pruner": "median", "startup_trials": 3, **study},
+        "study": {
+            "trials": trials,
+            "controls": trials // 3,
+            "pseudo_labeled": trials // 4,
+            "pruner": "median",
+            "startup_trials": 3,
+            **study,
+        },
         "fixed": {
             "train_file": str(rows),
+            "train_limit": 30,
+            "unlabeled_rest": True,
             "validation_fraction": 0.25,
             "max_length": 16,
             "teacher": str(teacher),
@@ -188,7 +198,7 @@ def compare(storm: Storm, disturbed: Path, undisturbed: Path) -> None:
         storm.steps_again += sum(attempt["steps_again"] for attempt in attempts)
         storm.worst_steps_again = max([storm.worst_steps_again, *(attempt["steps_again"] for attempt in attempts)])
         epochs = [json.loads(line) for line in (trial / "epochs.jsonl").read_text().splitlines()]
-        storm.steps_per_epoch = epochs[0]["step"]
+        storm.steps_per_epoch = max(storm.steps_per_epoch, epochs[0]["step"])
     boards = [json.loads((folder / "leaderboard.json").read_text())["trials"] for folder in (disturbed, undisturbed)]
     plain = [[{key: row[key] for key in row if key not in CLOCK} for row in board] for board in boards]
     if plain[0] != plain[1]:
@@ -200,7 +210,7 @@ def running_rows(storage: str) -> int:
     import optuna
 
     opened, rows = optuna.storages.RDBStorage(storage), 0
-    for stage in ("distilled", "fine_tuned", "finalists"):
+    for stage in ("distilled", "fine_tuned", "pseudo_labeled", "finalists"):
         trials = optuna.load_study(study_name=f"storm-{stage}", storage=opened).get_trials(deepcopy=False)
         rows += sum(trial.state.name == "RUNNING" for trial in trials)
         rows += len(trials) - len({trial.number for trial in trials})
@@ -230,7 +240,12 @@ def main() -> int:
     """The command line; 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--trials", type=int, default=24, help="of the distilled arm; half as many of the fine-tuned")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=24,
+        help="of the distilled arm; a third as many fine-tuned, a quarter pseudo-labeled",
+    )
     parser.add_argument("--epochs", type=int, default=10, help="of each trial")
     parser.add_argument("--storage", help="an empty PostgreSQL database; default: SQLite")
     parser.add_argument("--seed", type=int, default=0)
