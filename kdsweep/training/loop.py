@@ -61,11 +61,11 @@ def distill(
     evaluation.
 
     The loss is that of `objective`; without one, of `objective_of(config)`. Where it reads outputs of the teacher, `teacher` runs in every
-    step, and is as before when the training is over. Training continues from the newest checkpoint, if there
-    is one; `on_start` gets the state from which it starts. Raises NonFiniteLoss, which names the first step whose loss is nan or
-    inf, DoesNotFit for a row too large for the memory, Interrupted after saving a checkpoint where a stop was requested.
-    With `keep_lowest_loss` the student ends with the weights of the epoch with the lowest validation loss, and the evaluation is theirs.
-    The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
+    step, and is as before when the training is over. With `keep_lowest_loss` the student ends with the weights of the epoch with the lowest
+    validation loss, and the evaluation is theirs. Training continues from the newest checkpoint, if there is one; `on_start` gets the state
+    from which it starts. The processes of a `team` each call this with their own copy of student and rows, and end with the same weights.
+    Raises NonFiniteLoss, which names the first step whose loss is nan or inf, DoesNotFit for a row too large for the memory, Interrupted
+    after saving a checkpoint where a stop was requested.
     """
     objective = objective or objective_of(config)
     objective.check(train)
@@ -73,18 +73,8 @@ def distill(
         raise ValueError(f"an objective that reads {sorted(objective.teacher_outputs)} of a teacher needs a teacher")
     vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
     train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
-    optimizer, schedule = optimizer_and_schedule(student, config, steps=total_steps(train, config))
-    graphs = Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None
-    training = Training(
-        student=student,
-        objective=objective,
-        optimizer=optimizer,
-        schedule=schedule,
-        team=team,
-        graphs=graphs,
-        teacher=teacher.renumbered(vocabulary.pieces) if teacher and objective.teacher_outputs else None,
-        known={name: torch.from_numpy(mask).to(train.labels.device).float() for name, mask in train.known().items()},
-    )
+    online = teacher.renumbered(vocabulary.pieces) if teacher and objective.teacher_outputs else None
+    training = _beginning(student, train, config, objective, online, team)
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
     on_start(training)
@@ -112,13 +102,35 @@ def distill(
         if training.kept is not None and training.kept.step < training.step:
             student.load_state_dict(training.kept.weights)
             evaluation = None
-        evaluation = evaluation or evaluate(
-            student, validation, team
-        )  # cut off after the last epoch, or an earlier epoch is kept
+        # None where the training was cut off after its last epoch, or an earlier epoch is kept
+        evaluation = evaluation or evaluate(student, validation, team)
     training.graphs = None  # frees their memory
     steps = training.kept.step if training.kept else training.step
-    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(schedule, config, steps))
+    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(training.schedule, config, steps))
     return training, evaluation
+
+
+def _beginning(
+    student: nn.Module,
+    train: Rows,
+    config: TrialConfig,
+    objective: Objective,
+    teacher: OnlineTeacher | None,
+    team: Team,
+) -> Training:
+    """Return the state of a training on `train` before its first step."""
+    optimizer, schedule = optimizer_and_schedule(student, config, steps=total_steps(train, config))
+    device = train.labels.device
+    return Training(
+        student=student,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        team=team,
+        graphs=Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None,
+        teacher=teacher,
+        known={name: torch.from_numpy(mask).to(device).float() for name, mask in train.known().items()},
+    )
 
 
 def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
