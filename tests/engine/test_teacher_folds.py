@@ -72,6 +72,32 @@ def test_the_supervisor_starts_a_helper_for_each_free_place_and_fold(tmp_path: P
         assert started == [(place, True) for place in expected]
 
 
+def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_time(tmp_path: Path) -> None:
+    class Ended:
+        def __init__(self, code: int) -> None:
+            self._code = code
+
+        def wait(self) -> int:
+            return self._code
+
+    class Silent:
+        def show(self, event: Event, worker: int = 0) -> None: ...
+        def forget(self, place: int) -> None: ...
+        def settle(self, mine: Any, *, blame: bool) -> list[Any]:
+            return []
+
+    silent: Any = Silent()
+    supervisor = Supervisor(load_sweep(Path("sweeps/T_alpha.yaml")), tmp_path, silent, silent, workers=2, devices=[])
+    found = []
+    for _ in range(3):
+        for place, code in ((0, -9), (1, 0)):
+            ended: Any = Ended(code)
+            found.append(
+                supervisor._ended(WorkerProcess(place=place, owner="me", process=ended, folds_alone=place == 1))
+            )
+    assert [type(each).__name__ for each in found] == ["NoneType"] * 4 + ["ResultsError", "NoneType"]
+
+
 def test_with_folds_a_teacher_gets_a_workers_share_of_the_cores(
     tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
