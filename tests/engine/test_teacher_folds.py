@@ -12,6 +12,7 @@ from commands import processes, started, wait_for
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.events import Event, FoldsBegun, Prepared, TeacherEpoch, TeacherStep
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.records.layout import teacher_folder
@@ -70,6 +71,21 @@ def test_the_supervisor_starts_a_helper_for_each_free_place_and_fold(tmp_path: P
         supervisor = Starts(nothing, tmp_path, nothing, silent, workers=workers, devices=[])
         supervisor._take_in(WorkerProcess(place=0, owner="me", process=nothing), FoldsBegun(folds=folds))
         assert started == [(place, True) for place in expected]
+
+
+def test_a_helper_looks_for_free_folds_once_for_all_configs_of_a_teacher(
+    tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helped: list[int] = []
+    monkeypatch.setattr(
+        "kdsweep.training.shared.help_with_folds", lambda config, *_: helped.append(config.teacher_folds)
+    )
+    sweep = load_sweep(tiny_sweep_file(fixed=FOLDED | {"teacher": str(tiny_body)}))
+    folder = start_sweep(tmp_path / "results" / sweep.name, sweep)
+    studies = Studies(sweep, folder, "me", lambda _: None)
+    assert len(TrialConfigs(sweep, folder, studies.agreements).corners()) > 1
+    help_with_folds(sweep, folder, "me", lambda _: None, StopRequest())
+    assert helped == [2]
 
 
 def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_time(tmp_path: Path) -> None:
