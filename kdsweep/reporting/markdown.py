@@ -171,7 +171,7 @@ def render_markdown(report: Report) -> str:
         reasons = [(f"{ARM_NAMES[row.arm]} {row.trial.trial}, {row.status}", row.reason or "") for row in others]
         parts += ["## Pruned, failed and unfinished trials", _listed(reasons)]
     if report.advice:
-        parts += ["## Advice", _listed([(item.short, item.why) for item in report.advice])]
+        parts += ["## What mattered", _listed([(item.short, item.why) for item in report.advice])]
     seen = seen_table(report.records.teacher)
     parts += ["## Teacher", *_prose(memorised(report.records.teacher)), markdown_table(seen)] if seen else []
     parts += ["## Provenance", _listed(report.provenance), "## Next"]
