@@ -80,7 +80,7 @@ def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) ->
         text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
         hover = "%{text}<extra></extra>"
-        plot.add_trace(go.Scatter(x=x, y=y, text=text, mode="lines+markers", line=style, hovertemplate=hover))
+        plot.add_trace(go.Scatter(x=x, y=y, text=text, meta=arm, mode="lines+markers", line=style, hovertemplate=hover))
     described = (
         f"Reliability on the test split at T = 1 of {enumerated(list(students))}; below the diagonal is overconfident."
     )
