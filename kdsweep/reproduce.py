@@ -112,7 +112,8 @@ def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -
     look: dict[str, Callable[[], str]] = {"data_sha256": lambda: materials.data(config).sha256()}
     if config.has_unlabeled:
         look["unlabeled_sha256"] = lambda: materials.unlabeled(config).sha256
-    if config.device == "cpu" or not config.teacher_epochs:
+    fine_tuned_here = config.teacher_epochs and not config.teacher_file
+    if config.device == "cpu" or not fine_tuned_here:
         look["teacher_weights_sha256"] = lambda: materials.teacher_sha256(config)
         look["initial_weights_sha256"] = lambda: materials.initial_weights_sha256(config)
     named = {"data_sha256": "rows", "teacher_weights_sha256": "teacher", "initial_weights_sha256": "initial student"}
@@ -120,7 +121,7 @@ def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -
     for name, found in look.items():
         before = getattr(recorded, name)
         if before is not None and (now := found()) != before:
-            fine_tuned = config.teacher_epochs and name in ("teacher_weights_sha256", "initial_weights_sha256")
+            fine_tuned = fine_tuned_here and name in ("teacher_weights_sha256", "initial_weights_sha256")
             raise ResultsError(
                 f"with --set, the {named[name]} must be what the trial met, {name} {before}, but got {now}"
                 + (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.arms import ARM_NAMES, PRIMARY, Arm
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ResultsError
@@ -195,10 +195,12 @@ class Results:
         difference, low and high are of accuracies, in [-1, 1]. `adjusted_p` is the p-value of a secondary comparison after Holm's correction,
         by which its word is; it is missing for the primary one. Empty before both arms have finalists.
         """
+        from kdsweep.analysis.secondary import of_arms
+
         finals = self._read.finals
         known: list[tuple[str, FinalComparison, Secondary | None]] = []
         if finals and finals.primary:
-            known.append(("distilled finalists against fine-tuned ones", finals.primary, None))
+            known.append((of_arms(*PRIMARY, finals.primary), finals.primary, None))
         known += [(each.what, each.comparison, each) for each in (finals.secondary if finals else ())]
         names = ("rows", "difference", "low", "high", "p_value")
         records = [

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from transformers import AutoModelForSequenceClassification
 from kdsweep.analysis.receipt import Receipt, receipt
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.yaml import plain_values
-from kdsweep.errors import ConfigError
+from kdsweep.errors import ConfigError, ResultsError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import TrialRow, read_trial
 from kdsweep.records.schema import Finalist
 from kdsweep.records.writing import TrialFolder
-from kdsweep.reproduce import find_trial, main, moved, rerun
+from kdsweep.reproduce import _check_content, find_trial, main, moved, rerun
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
@@ -247,6 +248,14 @@ def test_other_rows_or_another_teacher_there_are_refused_before_anything_is_trai
     assert main([str(brought), "--set", f"train_file={trained / 'rows.csv'}", f"teacher={tiny_body}"]) == 2
     said = capsys.readouterr()
     assert "the teacher must be what the trial met, teacher_weights_sha256" in said.err and "epoch 1" not in said.out
+
+
+def test_the_numbers_of_a_teacher_file_are_checked_on_a_gpu_too() -> None:
+    config = TrialConfig(train_file="x.csv", teacher=None, teacher_file="n.csv", student="bert", device="cuda")
+    recorded = result_of("distilled", 7, data_sha256="rows", teacher_weights_sha256="before")
+    here: Any = SimpleNamespace(data=lambda _: SimpleNamespace(sha256=lambda: "rows"), teacher_sha256=lambda _: "other")
+    with pytest.raises(ResultsError, match="teacher_weights_sha256 before, but got other: name the same content"):
+        _check_content(config, recorded, here)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class ByClass:
 
     @property
     def chosen(self) -> Judged:
-        """Return the student to ship, or the other arm's best where the predictions of the one to ship are not on disk."""
+        """Return the student to ship, or another arm's best where the predictions of the one to ship are not on disk."""
         return next(each for each in self.judged if each.arm is not None)
 
     @property

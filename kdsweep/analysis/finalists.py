@@ -27,12 +27,13 @@ class Finalist:
     arm: Arm
     trial: int
     searched: Mapping[str, Any]
+    """The searched fields with the values of its trial in the search, which `finalists.epochs_factor` does not lengthen."""
     runs: tuple[TrialRow, ...]
     """Its complete runs, by seed."""
     wanted: int
     """How many seeds it is to run on: those configured if it is compared, else those on which it was started."""
     compared: bool
-    """Whether the primary comparison counts it."""
+    """Whether the comparisons of arms count it."""
     rank: int
     """1 + the number of finalists that are significantly better on validation; 1 where predictions of one of its runs are missing."""
     search_score: float

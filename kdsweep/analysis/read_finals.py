@@ -11,7 +11,7 @@ the table.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from kdsweep.analysis.secondary import Asked, Secondary, adjusted, third_arm
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
-from kdsweep.config.arms import ARMS, PRIMARY, Arm
+from kdsweep.config.arms import ARMS, PRIMARY, THIRD, Arm
 from kdsweep.config.lengths import length_of
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
@@ -95,7 +95,7 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
     return Finalist(
         arm=place[0],
         trial=place[1],
-        searched=found.sweep.searched(runs[0].config),
+        searched=found.sweep.searched((origin or runs[0]).config),
         runs=tuple(runs),
         wanted=max(found.sweep.finalists.seeds if found.sweep.finalists.top else 0, len(runs)) if compared else started,
         compared=compared,
@@ -158,7 +158,7 @@ def _verdicts(
         best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of)),
+        secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of), _pairs_of_arms(compared)),
         ratio=ratio,
         shrinkage=None
         if any(row.factor != 1 for row in rows)
@@ -182,17 +182,26 @@ def _third_arm(arms: Mapping[Arm, Sequence[np.ndarray]], chosen_of: Mapping[Arm,
     )
 
 
+def _pairs_of_arms(compared: Sequence[Place]) -> set[frozenset[Place]]:
+    """Return the pairs that comparisons of arms are about already: those of arms with one finalist each."""
+    of_arm = {arm: [place for place in compared if place[0] == arm] for arm in ARMS}
+    alone = {arm: places[0] for arm, places in of_arm.items() if len(places) == 1}
+    return {frozenset(alone[arm] for arm in pair) for pair in (PRIMARY, *THIRD) if alone.keys() >= set(pair)}
+
+
 def _secondary(
     best_first: Sequence[Finalist],
     right: Mapping[Place, np.ndarray],
     teacher: np.ndarray | None,
     seeds: SeedVariance | None,
     of_arms: Sequence[Asked],
+    pairs_of_arms: Collection[frozenset[Place]],
 ) -> tuple[Secondary, ...]:
     """Add to the comparisons `of_arms` those of the best finalists of the two primary arms, the two best of all, and the best of
     each arm with the teacher.
 
-    The second pair of finalists is left out where it is the first one.
+    The second pair of finalists is left out where it is the first one, and each where it is one of the `pairs_of_arms`, so that
+    no question counts twice in the correction.
     """
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
@@ -200,6 +209,7 @@ def _secondary(
     pairs = [pair for pair in (main, known[:2]) if len(pair) == 2]
     if len(pairs) == 2 and {id(row) for row, _ in main} == {id(row) for row, _ in known[:2]}:
         pairs = pairs[:1]
+    pairs = [pair for pair in pairs if frozenset((row.arm, row.trial) for row, _ in pair) not in pairs_of_arms]
     asked = [
         *of_arms,
         *(

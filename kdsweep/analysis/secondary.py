@@ -65,12 +65,15 @@ def third_arm(
     asked: list[Asked] = []
     if len(distilled) and len(pseudo_labeled):
         found = compare_arms(distilled, pseudo_labeled, searched=(one, third))
-        asked.append(Asked(_named("distilled", "pseudo_labeled"), found, ("distilled", "pseudo_labeled")))
+        asked.append(Asked(of_arms("distilled", "pseudo_labeled", found), found, ("distilled", "pseudo_labeled")))
     if len(pseudo_labeled) and len(fine_tuned):
         found = compare_arms(pseudo_labeled, fine_tuned, searched=(third, other))
-        asked.append(Asked(_named("pseudo_labeled", "fine_tuned"), found, ("pseudo_labeled", "fine_tuned")))
+        asked.append(Asked(of_arms("pseudo_labeled", "fine_tuned", found), found, ("pseudo_labeled", "fine_tuned")))
     return asked
 
 
-def _named(arm: Arm, baseline: Arm) -> str:
+def of_arms(arm: Arm, baseline: Arm, found: FinalComparison) -> str:
+    """Return what a comparison of two arms compares, in words: their finalists, or the one of each."""
+    if found.of_a_pair:
+        return f"the {ARM_NAMES[arm]} finalist against the {ARM_NAMES[baseline]} one"
     return f"{ARM_NAMES[arm]} finalists against {ARM_NAMES[baseline]} ones"

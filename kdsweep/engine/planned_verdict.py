@@ -22,7 +22,7 @@ def what_they_find(sweep: SweepConfig, rows: int | None = None) -> str:
         return "a single run of an arm gives no verdict: finalists.top, finalists.seeds"
     where = f"on {on:,} test rows" if rows is None else f"on these {on:,} rows"
     if max(counts) == 1:
-        alone = "whether distilling helps is not asked: finalists.top above 1"
+        alone = "whether distilling helps takes several of each arm to say (finalists.top above 1)"
         return f"finds {_points(little)} {where} with a chance of 80 % between these two configurations alone; {alone}"
     return (
         f"finds a true difference of {_points(little)} {where} with a chance of 80 % where finalists of an arm differ little "

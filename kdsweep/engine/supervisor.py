@@ -53,6 +53,8 @@ class WorkerProcess:
     """Number of the worker among those that run side by side; chooses the device."""
     owner: str
     process: "subprocess.Popen[bytes]"
+    folds_alone: bool = False
+    """Whether it fine-tunes teachers of folds alone, beside the first worker."""
     has_had_a_trial: bool = False
     has_run_a_trial: bool = False
     searching: bool = False
@@ -169,7 +171,10 @@ class Supervisor:
         settled = self._studies.settle(mine, blame=died and not self._signals)
         record_failed(self._sweep, self._folder, settled)
         if not died or self._signals:
-            self._deaths_in_a_row = 0
+            if (
+                not worker.folds_alone
+            ):  # one that finds no fold free shows nothing of the first worker, which may die each time
+                self._deaths_in_a_row = 0
             return worker.problem
         self._deaths_in_a_row = 1 if worker.has_run_a_trial else self._deaths_in_a_row + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -243,7 +248,7 @@ class Supervisor:
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
             )
         os.close(writing)
-        self._workers[owner] = WorkerProcess(place=place, owner=owner, process=process)
+        self._workers[owner] = WorkerProcess(place=place, owner=owner, process=process, folds_alone=folds_alone)
         threading.Thread(target=self._listen, args=(owner, os.fdopen(reading, encoding="utf-8")), daemon=True).start()
 
     def _environment(self, place: int) -> dict[str, str]:

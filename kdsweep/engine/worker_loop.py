@@ -126,7 +126,8 @@ class Worker:
 
     def _run(self, assignment: Assignment) -> None:
         trial = assignment.id
-        config = lengthened(self._configs.of(trial.arm, assignment.params), self._sweep.length_factor(trial.stage))
+        of_search = self._configs.of(trial.arm, assignment.params)
+        config = lengthened(of_search, self._sweep.length_factor(trial.stage))
         slot = Slot(
             id=trial,
             round=assignment.round,
@@ -134,7 +135,7 @@ class Worker:
             owner=self._owner,
             violates=self._violated(assignment, config),
         )
-        asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(config))]
+        asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(of_search))]
         names = [*asked, *(["seed"] if trial.seed is not None else [])]
         params = {name: getattr(config, name) for name in names}
         self._send(

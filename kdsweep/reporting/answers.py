@@ -227,7 +227,7 @@ def only_a_pair(finals: Finals) -> str:
 
 def one_seed(finals: Finals) -> str:
     """Return why a single seed an arm gives no verdict, and what to do about it, as a sentence."""
-    more = 2 + min(row.wanted for row in finals.rows if row.compared)
+    more = 2 + min(row.wanted for row in finals.rows if row.compared and row.arm in PRIMARY)
     way = "more are still to come" if finals.unfinished else f"finalists.seeds={more} and the same command run more"
     return f"One seed cannot tell luck from recipe, whatever p says: {way}."
 

@@ -8,7 +8,8 @@ from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
 from kdsweep.analysis.score import score_text, teacher_score
-from kdsweep.config.arms import ARM_NAMES
+from kdsweep.analysis.secondary import of_arms
+from kdsweep.config.arms import ARM_NAMES, PRIMARY
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
@@ -22,7 +23,7 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
-from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
+from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
 TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
 """Metrics of the test split in the finalists' table, beside the accuracy."""
@@ -82,10 +83,8 @@ def _teacher_test(test: FinalTest | None) -> list[str]:
 
 def verdicts_table(finals: Finals) -> list[list[str]]:
     """Return the primary and the secondary comparisons as a table."""
-    both = "the distilled finalist against the fine-tuned one (primary)"
-    several = "distilled finalists against fine-tuned ones (primary)"
     first = finals.primary
-    asked = [(both if first.of_a_pair else several, first, None)] if first else []
+    asked = [(f"{of_arms(*PRIMARY, first)} (primary)", first, None)] if first else []
     lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         ends = f"{signed(found.low)} to {signed(found.high)}"
@@ -163,7 +162,7 @@ def render_markdown(report: Report) -> str:
     if report.work:
         parts += [
             "## What each arm was given",
-            *_prose(GIVEN_CAPTION),
+            *_prose(work_caption(report.work)),
             markdown_tables(work_table(report.work), keys=1),
         ]
     parts += _markdown_classes(report.by_class) if report.by_class else []
@@ -172,7 +171,7 @@ def render_markdown(report: Report) -> str:
         reasons = [(f"{ARM_NAMES[row.arm]} {row.trial.trial}, {row.status}", row.reason or "") for row in others]
         parts += ["## Pruned, failed and unfinished trials", _listed(reasons)]
     if report.advice:
-        parts += ["## Advice", _listed([(item.short, item.why) for item in report.advice])]
+        parts += ["## What mattered", _listed([(item.short, item.why) for item in report.advice])]
     seen = seen_table(report.records.teacher)
     parts += ["## Teacher", *_prose(memorised(report.records.teacher)), markdown_table(seen)] if seen else []
     parts += ["## Provenance", _listed(report.provenance), "## Next"]

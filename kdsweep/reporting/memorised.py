@@ -67,7 +67,7 @@ def memorised(teacher: TeacherResult | None) -> str:
         )
     elif gap > 0:
         said = (
-            f"{both} (cross-entropy {entropies}): it had memorised what makes up {100 * gap:.1f} of these points. "
+            f"{both} (cross-entropy {entropies}). The difference of {100 * gap:.1f} points is what it has memorised. "
             + (LEARNED_OUT_OF_FOLD if several else LEARNED)
         )
     else:

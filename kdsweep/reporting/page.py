@@ -20,7 +20,7 @@ from kdsweep.reporting.figures import cost, curves, importances, parallel, searc
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
 from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
-from kdsweep.reporting.work import GIVEN_CAPTION, PATIENCE_CAPTION, patience_table, work_table
+from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
 
 def render_html(report: Report) -> str:
@@ -49,7 +49,7 @@ def render_html(report: Report) -> str:
         patience=patience_table(report.patience, found.sweep.study.metric) if report.patience else [],
         patience_caption=PATIENCE_CAPTION,
         work=work_table(report.work) if report.work else [],
-        work_caption=GIVEN_CAPTION,
+        work_caption=work_caption(report.work),
         finalist_runs=_finalist_runs(report.finals),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,

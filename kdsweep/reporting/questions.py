@@ -13,7 +13,7 @@ from kdsweep.analysis.score import difference_text, score
 from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
-from kdsweep.config.arms import ARM_NAMES, Arm
+from kdsweep.config.arms import ARM_NAMES, PRIMARY, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
@@ -149,7 +149,7 @@ def _study_size(finals: Finals, primary: FinalComparison) -> str:
     listed = (
         f"{plural(one, 'finalist')} an arm" if one == other else f"{one} distilled and {other} fine-tuned finalists"
     )
-    seeds = sorted({len(row.runs) for row in finals.rows if row.compared})
+    seeds = sorted({len(row.runs) for row in finals.rows if row.compared and row.arm in PRIMARY})
     on = plural(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     return f"A study of {primary.rows:,} rows and {listed} on {on}"
 

@@ -16,6 +16,7 @@ GIVEN_CAPTION = (
     "The training that each arm was given in all: rows count each time that a step took them; a whole trial's steps are the median of those "
     "that ran to their end; seconds are of training alone."
 )
+LABELLED_CAPTION = "Labelled rows of the pseudo-labeled arm include those that have the teacher's label."
 PATIENCE_CAPTION = (
     "Finalists that were trained longer, beside their trials in the search, on the validation rows: the search's score is of one run, "
     "which was chosen for it, that of the longer training a mean over fresh seeds."
@@ -26,6 +27,12 @@ def work_questions(work: Sequence[Given], patience: Patience | None) -> tuple[tu
     """Return questions about lengths of training and their answers: of equal work between arms, of patience where finalists were trained longer."""
     asked = [("Was the work equal?", said)] if (said := work_said(work)) else []
     return (*asked, *([("Does patience pay?", patience_said(patience))] if patience else []))
+
+
+def work_caption(work: Sequence[Given]) -> str:
+    """Return the caption of `work_table`; of three arms it says which rows count as labelled."""
+    has_third = any(each.arm == "pseudo_labeled" for each in work)
+    return f"{GIVEN_CAPTION} {LABELLED_CAPTION}" if has_third else GIVEN_CAPTION
 
 
 def work_table(work: Sequence[Given]) -> list[list[str]]:

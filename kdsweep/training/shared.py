@@ -98,9 +98,13 @@ class Materials:
         return self.teacher_file(config).sha256 if config.teacher_file else self.teacher(config, watch).weights_sha256
 
     def help_with_folds(self, config: TrialConfig, watch: TeacherWatch) -> None:
-        """Fine-tune the teachers of the folds that no other process fine-tunes, into the cache."""
-        with machine.threads(int(config.teacher_threads)):
-            help_with_folds(config, self.data(config), self._fine_tuning_tokens(config), watch)
+        """Fine-tune the teachers of the folds that no other process fine-tunes, into the cache; once for all configs of one teacher."""
+
+        def help_() -> None:
+            with machine.threads(int(config.teacher_threads)):
+                help_with_folds(config, self.data(config), self._fine_tuning_tokens(config), watch)
+
+        self._once("folds helped with", config, decided_by(Role.TEACHER), help_)
 
     def _fine_tuning_tokens(self, config: TrialConfig) -> dict[str, Tokens]:
         """Return what a teacher's fine-tuning reads: the teacher's tokens of train and validation."""

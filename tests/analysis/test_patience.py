@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import make_finals, page_of
+from makers import make_finalist, make_finals, make_full, page_of
 
 from kdsweep.analysis.patience import mean_gain
+from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.two_arms import compare_finalists
 from kdsweep.analysis.variances import row_variance, seed_variance
+from kdsweep.config.axis import Axis
 from kdsweep.config.lengths import lengthened
 from kdsweep.config.trial_file import trial_yaml
 from kdsweep.records.reading import read_trials
+from kdsweep.records.whole_sweep import read_records
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.markdown import render_markdown, terminal_text
 from kdsweep.reporting.write import write_report
@@ -71,6 +74,18 @@ def test_the_report_has_a_table_of_what_longer_training_gave(longer: Path) -> No
     arms = {row["arm"]: row for row in board["patience"]["arms"]}
     assert arms["distilled"]["low"] <= arms["distilled"]["difference"] <= arms["distilled"]["high"]
     assert {row["finalists"] for row in board["work"]} == {False, True} or len(board["work"]) == 2
+
+
+def test_a_longer_finalist_has_the_searched_values_of_its_trial(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    rate = Axis(low=1e-5, high=1e-3, log=True, when={"epochs": (3,)})
+    sweep = make_full(folder, search={"epochs": Axis(choices=(2, 3)), "learning_rate": rate}, epochs=None)
+    make_finalist(folder, sweep, "distilled", 0, 1, 0.8)
+    (run,) = read_trials(folder, "finalists")
+    (run.folder / "config.yaml").write_text(trial_yaml(lengthened(run.config, 2)), encoding="utf-8")
+    finals = read_finals(read_records(folder))
+    assert finals is not None and finals.rows[0].factor == 2.0
+    assert finals.rows[0].searched == {"epochs": 3, "learning_rate": 2e-4}
 
 
 def test_longer_finalists_say_nothing_of_how_the_search_flatters(longer: Path) -> None:

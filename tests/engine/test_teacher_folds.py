@@ -12,6 +12,7 @@ from commands import processes, started, wait_for
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.events import Event, FoldsBegun, Prepared, TeacherEpoch, TeacherStep
 from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.records.layout import teacher_folder
@@ -70,6 +71,47 @@ def test_the_supervisor_starts_a_helper_for_each_free_place_and_fold(tmp_path: P
         supervisor = Starts(nothing, tmp_path, nothing, silent, workers=workers, devices=[])
         supervisor._take_in(WorkerProcess(place=0, owner="me", process=nothing), FoldsBegun(folds=folds))
         assert started == [(place, True) for place in expected]
+
+
+def test_a_helper_looks_for_free_folds_once_for_all_configs_of_a_teacher(
+    tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helped: list[int] = []
+    monkeypatch.setattr(
+        "kdsweep.training.shared.help_with_folds", lambda config, *_: helped.append(config.teacher_folds)
+    )
+    sweep = load_sweep(tiny_sweep_file(fixed=FOLDED | {"teacher": str(tiny_body)}))
+    folder = start_sweep(tmp_path / "results" / sweep.name, sweep)
+    studies = Studies(sweep, folder, "me", lambda _: None)
+    assert len(TrialConfigs(sweep, folder, studies.agreements).corners()) > 1
+    help_with_folds(sweep, folder, "me", lambda _: None, StopRequest())
+    assert helped == [2]
+
+
+def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_time(tmp_path: Path) -> None:
+    class Ended:
+        def __init__(self, code: int) -> None:
+            self._code = code
+
+        def wait(self) -> int:
+            return self._code
+
+    class Silent:
+        def show(self, event: Event, worker: int = 0) -> None: ...
+        def forget(self, place: int) -> None: ...
+        def settle(self, mine: Any, *, blame: bool) -> list[Any]:
+            return []
+
+    silent: Any = Silent()
+    supervisor = Supervisor(load_sweep(Path("sweeps/T_alpha.yaml")), tmp_path, silent, silent, workers=2, devices=[])
+    found = []
+    for _ in range(3):
+        for place, code in ((0, -9), (1, 0)):
+            ended: Any = Ended(code)
+            found.append(
+                supervisor._ended(WorkerProcess(place=place, owner="me", process=ended, folds_alone=place == 1))
+            )
+    assert [type(each).__name__ for each in found] == ["NoneType"] * 4 + ["ResultsError", "NoneType"]
 
 
 def test_with_folds_a_teacher_gets_a_workers_share_of_the_cores(

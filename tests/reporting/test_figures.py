@@ -273,3 +273,11 @@ def test_figures_have_no_background_and_their_texts_hold_no_markup_from_data() -
             assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
     (student,) = search_map.search_maps(records)
     assert student.plot and "&lt;b&gt;&amp;" in student.plot.data[0].customdata[0]
+
+
+def test_a_slice_counts_the_trials_of_the_arms_that_search_the_field() -> None:
+    sweep = sweep_of({**AXES, "epochs": Axis(choices=(2, 3), arms=("fine_tuned",))}, epochs=None)
+    trials = [row_of(sweep, arm, 0, {**POINT, "epochs": 3}, 0.8) for arm in ("distilled", "fine_tuned")]
+    found = search_map.axis_slice(gathered(sweep, trials), "epochs")
+    assert found.plot is not None and len(found.plot.data) == 1
+    assert found.description.startswith("val_accuracy of 1 complete trial over epochs")

@@ -24,7 +24,7 @@ def test_one_teachers_own_rows_stand_beside_validation() -> None:
         ["validation rows", "88.00\N{NO-BREAK SPACE}%", "0.300", "8.00\N{NO-BREAK SPACE}%"],
     ]
     said = memorised(teacher)
-    assert "(cross-entropy 0.050 against 0.300): it had memorised what makes up 11.0 of these points." in said
+    assert "(cross-entropy 0.050 against 0.300). The difference of 11.0 points is what it has memorised." in said
     assert "with teacher_folds, from those of a teacher that has not seen the row" in said and "passes" not in said
 
 
@@ -36,9 +36,7 @@ def test_folds_stand_between_and_say_what_the_ensemble_costs() -> None:
         "validation rows, all models",
     ]
     said = memorised(teacher)
-    assert (
-        "of the same rows out of fold (cross-entropy 0.050 against 0.400): it had memorised what makes up 12.0" in said
-    )
+    assert "of the same rows out of fold (cross-entropy 0.050 against 0.400). The difference of 12.0 points" in said
     assert "Students learn from the logits out of fold." in said and said.endswith("costs 5 passes.")
     told = seen_json(teacher)
     assert told is not None and list(told) == ["folds", "kept_epochs", "training", "out_of_fold", "validation"]

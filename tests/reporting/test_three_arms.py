@@ -79,9 +79,18 @@ def test_one_configuration_an_arm_is_told_as_a_pair_and_one_seed_cannot_tell(tmp
     assert dict(write_report(tmp_path / "s").questions)[QUESTION].count(": cannot tell.") == 2
     for arm, share in zip(ARMS, (0.86, 0.80, 0.83), strict=True):
         make_finalist(tmp_path / "s", sweep, arm, 0, 2, share)
-    said = dict(write_report(tmp_path / "s").questions)[QUESTION]
+    report = write_report(tmp_path / "s")
+    said = dict(report.questions)[QUESTION]
     assert said.startswith("Of these two configurations alone, the distilled one makes +")
     assert said.count("): better of this pair.") == 2
+    assert report.finals is not None
+    assert [each.what for each in report.finals.secondary] == [
+        "the distilled finalist against the pseudo-labeled one",
+        "the pseudo-labeled finalist against the fine-tuned one",
+        "distilled 0 against the teacher",
+        "fine-tuned 0 against the teacher",
+        "pseudo-labeled 0 against the teacher",
+    ]
 
 
 def test_no_third_arm_shows_in_a_sweep_of_two(two: Report) -> None:

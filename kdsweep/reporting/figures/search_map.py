@@ -141,14 +141,14 @@ def value_at(share: float, axis: Axis) -> float:
 
 
 def axis_slice(records: SweepRecords, name: str) -> Figure:
-    """Draw `study.metric` of every arm's complete trials over one searched field."""
+    """Draw `study.metric` of the complete trials of every arm that searches it, over one field."""
     axis, metric = records.sweep.search[name], records.sweep.study.metric
-    done = searching(complete(records.trials), axis)
+    done = [t for t in searching(complete(records.trials), axis) if name in records.sweep.axes(t.arm)]
     if not done:
         return missing(f"slice-{name}", name, "No trial is complete yet.")
     plot = new_plot(height=300, x_title=name, y_title=score_title(metric))
     for arm in records.sweep.arms:
-        trials = [trial for trial in done if trial.arm == arm and name in records.sweep.axes(arm)]
+        trials = [trial for trial in done if trial.arm == arm]
         if trials:
             plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep, arm))
     plot.update_xaxes(**axis_scale(axis))
