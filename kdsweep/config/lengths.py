@@ -67,9 +67,13 @@ def _count(values: list[int], what: str) -> str:
 
 
 def _values(sweep: SweepConfig, arm: Arm, name: str) -> list[Any]:
-    """Return every value, or the ends of the interval, that trials of `arm` take of the field `name`."""
-    axes = sweep.axes(arm)
-    return list(axes[name].ends() if name in axes else (sweep.fixed.get(name, TRIAL_DEFAULTS[name]),))
+    """Return every value, or the ends of the interval, that trials of `arm` take of the field `name`; its fixed value or default too, where
+    the condition of its axis may not hold."""
+    axes, other = sweep.axes(arm), sweep.fixed.get(name, TRIAL_DEFAULTS[name])
+    if name not in axes:
+        return [other]
+    is_open = any(field in axes for field in axes[name].when)
+    return list(dict.fromkeys((*axes[name].ends(), *((other,) if is_open else ()))))
 
 
 def unread_problems(sweep: SweepConfig) -> list[str]:

@@ -7,10 +7,21 @@ from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ConfigError
 
+FILES = ("train_file", "validation_file", "test_file", "unlabeled_file", "teacher_file")
+"""Fields that may name a csv file."""
+
 
 def sweep_problems(sweep: SweepConfig) -> list[str]:
     """List what is wrong with a sweep whose sections and axes are in order, each problem as a sentence."""
-    return [*_arm_problems(sweep), *_trial_problems(sweep), *_queue_problems(sweep)]
+    return [*_file_problems(sweep), *_arm_problems(sweep), *_trial_problems(sweep), *_queue_problems(sweep)]
+
+
+def _file_problems(sweep: SweepConfig) -> list[str]:
+    """List a delimiter that no trial reads a file with; a trial of the fine-tuned arm may have it beside a dataset, without the texts' file."""
+    read = [name for name in FILES if any(sweep.values(name))]
+    if read or not any(sweep.values("csv_delimiter")):
+        return []
+    return [f"a file ({', '.join(FILES)}) is named beside csv_delimiter must hold, but got csv_delimiter alone"]
 
 
 def _arm_problems(sweep: SweepConfig) -> list[str]:

@@ -258,10 +258,9 @@ class TrialConfig:
         of_a_hub = given("validation_split", "test_split", "dataset_config")
         if self.dataset is None and of_a_hub:
             yield "dataset is named beside its splits", f"only {', '.join(of_a_hub)}"
-        of_files = given("validation_file", "test_file", *(() if self.unlabeled_file else ("csv_delimiter",)))
+        of_files = given("validation_file", "test_file")
         if self.dataset is not None and of_files:
-            rule = "train_file is named beside validation_file, test_file and csv_delimiter"
-            yield rule, f"dataset and {', '.join(of_files)}"
+            yield "train_file is named beside validation_file and test_file", f"dataset and {', '.join(of_files)}"
 
     def _broken_texts(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about texts without labels, and the value given."""

@@ -210,7 +210,8 @@ class TrialResult:
     unlabeled_rows: int = 0
     """Texts without labels that the trial was trained on."""
     unlabeled_dropped: Mapping[str, int] = field(default_factory=dict)
-    """Texts without labels that were left out: `empty`, `duplicates`, `labelled` (of training rows), `held_out` (of validation or test)."""
+    """Texts without labels that were left out: `empty`, `duplicates`, `labelled` (of training rows), `held_out` (of validation or
+    test); with a teacher that is a file, `untaught` too."""
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None

@@ -44,9 +44,11 @@ def check_join(materials: Materials, corners: Sequence[TrialConfig]) -> None:
         mine = [config for config in corners if config.teacher_file == address]
         file, data = materials.teacher_file(mine[0]), materials.data(mine[0])
         known = data.all_ids
-        for texts in (found for config in mine if (found := materials.unlabeled(config)) is not None):
-            file.check_unique([*(data.split(name) for name in data.splits()), texts.split])
-            known |= texts.all_ids
+        for config in mine:
+            if (texts := materials.unlabeled(config)) is not None:
+                own = materials.data(config)  # with train_limit searched, a row of one is a text of another
+                file.check_unique([*(own.split(name) for name in own.splits()), texts.split])
+                known |= texts.all_ids
         file.check_ids(known)
         trained = [materials.rows(config)[0] for config in mine]
         if not any(rows.taught is None or rows.taught.any() for rows in trained):

@@ -76,8 +76,8 @@ def _check_relations(materials: Materials, config: TrialConfig) -> None:
         if not same_tokens(materials.teacher_tokens(config, name), materials.student_tokens(config, name)):
             raise ModelError(
                 f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
-                f"{config.teacher!r} and {config.student!r} cut the training texts otherwise: name a student with the "
-                "teacher's tokenizer (student: from_teacher has it), or say relation_weight: 0"
+                f"{config.teacher!r} and {student_source(config)[0]!r} cut the training texts otherwise: name a student with the "
+                "teacher's tokenizer (student: from_teacher without a student_body has it), or say relation_weight: 0"
             )
 
 

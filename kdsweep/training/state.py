@@ -95,7 +95,9 @@ class Training:
         """Restore the `state` that `state_dict` returned, random number generators included."""
         for name in ("epoch", "step", "micro_batches"):
             setattr(self, name, state[name])
-        self.losses, self.rows_seen = state["losses"].cpu(), state["rows_seen"].cpu()
+        self.losses = state["losses"].cpu()
+        rows_seen = torch.as_tensor(state["rows_seen"], dtype=torch.float64)  # one number in older checkpoints
+        self.rows_seen = rows_seen.cpu().expand_as(self.losses).clone()
         self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
         kept = state.get("kept")  # older checkpoints lack it
         self.kept = Kept(**{**kept, "weights": _on_host(kept["weights"])}) if kept else None

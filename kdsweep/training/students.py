@@ -80,7 +80,7 @@ def chosen_layers(config: Any, layers: int | tuple[int, ...]) -> tuple[int, ...]
     if config.model_type != "bert" or config.layer_norm_eps != 1e-12:
         found = f"{config.model_type} with layer_norm_eps {getattr(config, 'layer_norm_eps', None)}"
         raise ModelError(
-            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher is {found}; name a student: as that, "
+            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher (or student_body) is {found}; name a student: as that, "
             "as for a teacher, any encoder works that transformers has a sequence classifier for"
         )
     chosen = spread_layers(layers, config.num_hidden_layers) if isinstance(layers, int) else layers

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import nn
 
+from kdsweep.config.arms import FINE_TUNED
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import TrialConfig
-from kdsweep.config.trial_fields import ROLES, TEXT_FIELDS, TRIAL_DEFAULTS
+from kdsweep.config.trial_fields import ROLES
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
@@ -20,13 +20,6 @@ TEACHER_RECIPE: dict[str, float] = {"warmup_ratio": 0.1, "weight_decay": 0.01, "
 
 TEACHER_SETTINGS = {name: f"teacher_{name}" for name in ROLES if f"teacher_{name}" in ROLES}
 """For each field of the trial that fine-tunes the teacher, the teacher's field that sets it: `epochs` from `teacher_epochs`, …"""
-
-NO_TEXTS: dict[str, Any] = {
-    **{name: TRIAL_DEFAULTS[name] for name in TEXT_FIELDS},
-    "unlabeled_share": None,
-    "pseudo_labels": False,
-}
-"""Fields of a training without texts that have no label."""
 
 _BY_CONTENT = {"teacher", "teacher_revision", "teacher_file", "teacher_threads"}
 """Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
@@ -116,14 +109,8 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         student=teacher_address(config),
         student_revision=config.teacher_revision,
         student_body=None,
-        alpha=0.0,
-        alpha_end=None,
-        temperature=1.0,
-        **NO_TEXTS,
-        temperature_end=None,
-        soft_loss="kl",
+        **FINE_TUNED,
         label_smoothing=0.0,
-        relation_weight=0.0,
         max_steps=None,
         warmup_ratio=TEACHER_RECIPE["warmup_ratio"],
         weight_decay=TEACHER_RECIPE["weight_decay"],

@@ -106,13 +106,13 @@ def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> Teache
     named: dict[Kind, list[str]] = {}
 
     def wanted(found: Sequence[str]) -> list[str]:
+        if not found:
+            raise DataError(f"{where} must hold the teacher's outputs, but is empty")
         kind, columns = class_columns([name for name in found if name not in joined], label_names, where)
         named[kind] = columns
         return [*joined, *columns]
 
     table = file_table(config, where, wanted)
-    if not named:
-        raise DataError(f"{where} must hold the teacher's outputs, but is empty")
     ((kind, columns),) = named.items()
     numbers = np.stack([_numbers(table, name, where) for name in columns], axis=1)
     rows = _rows_with_numbers(table, numbers, where)

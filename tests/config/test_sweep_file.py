@@ -207,6 +207,12 @@ def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: Wr
     )
     searched = ["fixed.epochs=6", "search.max_steps.choices=[null,80,200]"]
     assert said(*searched) == ("6 epochs or 80 to 200 steps, evaluated 4 times", 6)
+    some = [
+        "fixed.epochs=6",
+        "search.epochs={low: 1, high: 4, when: {soft_loss: [kl]}}",
+        "search.soft_loss.choices=[kl,mse]",
+    ]
+    assert said(*some) == ("distilled: 1 to 6 epochs; fine-tuned: 1 to 4 epochs", 6)
 
 
 def test_a_longer_finalist_is_asked_for_in_whole_multiples(tiny_sweep_file: WriteSweep) -> None:
@@ -252,6 +258,18 @@ def test_both_ends_of_every_axis_must_make_a_trial(tiny_sweep_file: WriteSweep) 
     assert "student_layers rise from 0 must hold, but got [2, 0]" in found
     assert "0 <= warmup_ratio <= 1 must hold, but got -0.5" in found
     assert "0 <= warmup_ratio <= 1 must hold, but got 1.5" in found
+
+
+def test_a_delimiter_goes_with_any_file_beside_a_dataset_of_the_hub_and_with_no_dataset_alone(
+    tiny_sweep_file: WriteSweep,
+) -> None:
+    hub = ("fixed.train_file=null", "fixed.dataset=some/data", "fixed.csv_delimiter=;")
+    assert "csv_delimiter must hold, but got csv_delimiter alone" in problems_of(tiny_sweep_file(), *hub)
+    sweep = load_sweep(tiny_sweep_file(), [*hub, "fixed.unlabeled_file=texts.csv"])
+    assert [sweep.trial(arm, sweep.corners(arm)[0]).csv_delimiter for arm in sweep.arms] == [";"] * 3
+    model = ("fixed.teacher=null", "fixed.teacher_epochs=null", "fixed.student=some/student")
+    of_file = load_sweep(tiny_sweep_file(), [*hub, *model, "fixed.teacher_file=numbers.csv"])
+    assert of_file.fixed["csv_delimiter"] == ";"
 
 
 def test_a_missing_teacher_is_named(tiny_sweep_file: WriteSweep) -> None:

@@ -134,7 +134,7 @@ def test_finalists_runs_are_given_their_rank_where_w_and_b_has_them(tmp_path: Pa
     assert told(write_report(tmp_path / "s"), "online") == []
     amended = [body for body in wandb_server.received if b"UpsertBucket(" in body and b"confirmed_score" in body]
     given = [json.loads(json.loads(body)["variables"]["summaryMetrics"]) for body in amended]
-    assert len(given) == 4 and {values["verdict"] for values in given} == {"better"}
+    assert len(given) == 4 and {values["verdict"] for values in given} == {"better of this pair"}
     assert sorted(values["rank"] for values in given) == [1, 1, 1, 1]  # 200 rows tell nobody apart
     asked = b"".join(wandb_server.received).decode()
     assert all(f'"name":"{run.folder.name}"' in asked for run in read_trials(tmp_path / "s", "finalists"))

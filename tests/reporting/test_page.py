@@ -221,7 +221,7 @@ def test_the_keyboard_sorts_and_skips_to_the_answer(opened: Open) -> None:
 def test_the_leaderboard_is_filtered_by_text_arm_and_status(opened: Open) -> None:
     found = opened("finished")
     total = found.page.locator(".board tbody tr").count()
-    found.page.get_by_label("Arm").select_option("fine-tuned")
+    found.page.locator("select[name=arm]").select_option("fine-tuned")
     assert set(found.column(2)) == {"fine-tuned"}
     found.page.get_by_label("Status").select_option("pruned")
     assert set(found.column(4)) == {"pruned"} and len(found.column(4)) == 10

@@ -171,6 +171,16 @@ def test_weights_after_a_resumed_training_are_those_of_the_checkpointed_one(
     assert started == [0, 0, 5] and hashes[0] == hashes[1]
 
 
+def test_the_rows_of_a_checkpoint_of_the_version_before_count_for_every_loss(
+    tiny_config: Config, materials: Materials
+) -> None:
+    """A teacher's fine-tuning that it had begun goes on: its key is the same."""
+    config, told = tiny_config(epochs=1), {"on_steps": lambda _: None, "on_epoch": lambda _: False}
+    training, _ = distill(materials.student(config), *materials.rows(config), config, **told)
+    training.load_state_dict({**training.state_dict(), "rows_seen": 24})
+    assert training.rows_seen.tolist() == [24.0] * len(training.objective.names)
+
+
 def test_a_training_without_a_folder_keeps_nothing_and_finds_nothing(tmp_path: Path) -> None:
     """Not even where a folder of that name turns up: it would go on from another training's weights."""
     stop = StopRequest()

@@ -156,6 +156,15 @@ def test_a_file_of_other_texts_or_ids_is_refused(
         Materials().teacher_file(dataclasses.replace(by_id, train_file=str(twice), train_limit=None))
 
 
+def test_a_row_of_one_train_limit_may_be_a_text_of_another(
+    exported: list[dict[str, Any]], file_config: Config, tiny_rows: list[tuple[str, str]], write_rows: Write
+) -> None:
+    rows = write_rows("rows.csv", [{"text": t, "label": label, "id": n} for n, (t, label) in enumerate(tiny_rows)])
+    numbered = write_rows("ids.csv", [{**row, "id": number} for number, row in enumerate(exported)])
+    sources = {"train_file": str(rows), "id_column": "id", "unlabeled_rest": True}
+    check_join(Materials(), [file_config(numbered, **sources, train_limit=limit) for limit in (40, 20)])
+
+
 def test_the_training_file_may_hold_the_numbers_itself(
     exported: list[dict[str, Any]], file_config: Config, tiny_rows: list[tuple[str, str]], write_rows: Write
 ) -> None:

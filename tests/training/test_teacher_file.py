@@ -97,6 +97,13 @@ def test_bad_numbers_are_refused(rows: list[dict[str, Any]], message: str, write
         read(write_rows("n.csv", rows))
 
 
+@pytest.mark.parametrize("name", ["n.csv", "n.jsonl"])
+def test_an_empty_file_is_refused_as_such(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="must hold the teacher's outputs, but is empty"):
+        read(tmp_path / name)
+
+
 def test_a_doubled_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("text,prob_no,prob_yes,prob_yes\na,0.5,0.5,0.5\n")
     with pytest.raises(DataError, match=r"\['yes'\] doubled"):
