@@ -24,8 +24,8 @@ yield
 """What may begin a docstring; add a verb where none of these fits."""
 
 
-def docstrings() -> Iterator[tuple[str, str, type[ast.AST]]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
+def docstrings(room: str) -> Iterator[tuple[str, str, type[ast.AST]]]:
+    for path in sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name == room):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 where = f"{path.relative_to(PACKAGE)}: {getattr(node, 'name', 'module')}"
@@ -43,12 +43,11 @@ def about(verb: str) -> str:
 
 @pytest.mark.parametrize("room", sorted({path.parent.name for path in PACKAGE.rglob("*.py")}))
 def test_a_docstring_begins_with_a_verb(room: str) -> None:
-    there = [each for each in docstrings() if (PACKAGE / each[0].split(":")[0]).parent.name == room]
     allowed = {ast.ClassDef: {about(verb).capitalize() for verb in VERBS.split()}}
     commands = {verb.capitalize() for verb in VERBS.split()}
     others = [
         f"{where}: {text.splitlines()[0]}"
-        for where, text, kind in there
+        for where, text, kind in docstrings(room)
         if text.split()[0].rstrip(",:;") not in allowed.get(kind, commands)
     ]
     assert others == []

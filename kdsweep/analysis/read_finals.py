@@ -200,8 +200,9 @@ def _secondary(
     """Add to the comparisons `of_arms` those of the best finalists of the two primary arms, the two best of all, and the best of
     each arm with the teacher.
 
-    The second pair of finalists is left out where it is the first one, and each where it is one of the `pairs_of_arms`, so that
-    no question counts twice in the correction.
+    The second pair of finalists is left out where it is the first one, and each where it is one of the `pairs_of_arms`, so that no
+    question is asked twice. Comparisons of arms, which were planned before the search, are corrected among themselves, as those of
+    single finalists are.
     """
     known = [(row, right[row.arm, row.trial]) for row in best_first if (row.arm, row.trial) in right]
     best = [each for arm in ARMS for each in known if each[0] is _first(known, arm)]
@@ -211,17 +212,14 @@ def _secondary(
         pairs = pairs[:1]
     pairs = [pair for pair in pairs if frozenset((row.arm, row.trial) for row, _ in pair) not in pairs_of_arms]
     asked = [
-        *of_arms,
-        *(
-            Asked(f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
-            for one, other in pairs
-        ),
+        Asked(f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+        for one, other in pairs
     ]
     for mine in best:
         if teacher is not None:
             compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
             asked.append(Asked(f"{titled(mine[0])} against the teacher", compared))
-    return adjusted(asked)
+    return (*adjusted(of_arms), *adjusted(asked))
 
 
 def _first(known: Sequence[tuple[Finalist, np.ndarray]], arm: Arm) -> Finalist | None:

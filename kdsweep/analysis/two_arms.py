@@ -36,7 +36,6 @@ a difference, `better` at a gain of 2 points, coverage of the gain:
       3 finalists of three seeds                1.3, 1.7 %    36.6, 30.8 %  97.4, 96.4 %
     a pair, three seeds each                    21 %          (second model: so its word is about this pair alone)
     a third arm, Holm over its two comparisons  4.0-4.6 % have a word where there is no difference; 92.2, 87.6 % find 2 points
-                                                (a report has more secondary ones: fewer false words, and less is found)
     rows alone, three seeds; one seed           cover 81, 72 % (first model, seed effects of 0.5 points)
 
 A pair of one seed each is compared with `run_variance`: its interval is rather too wide (it covers 99 to 100 %), and `better`

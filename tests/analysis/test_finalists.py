@@ -108,6 +108,7 @@ def test_the_command_that_loads_the_student_is_at_the_end_or_is_not_promised(cop
         assert text.rstrip().rstrip("`").rstrip().endswith("/student')")
 
 
+@pytest.mark.slow
 def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.70, tested=False)
     report = write_report(tmp_path / "s")
@@ -170,6 +171,7 @@ def test_one_seed_an_arm_says_cannot_tell_everywhere_and_why(tmp_path: Path, see
     assert '<span class="pill">cannot tell</span>' in page and ">Distilling beat" not in page
 
 
+@pytest.mark.slow
 def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(tmp_path: Path) -> None:
     """finalists.top is 1; the search went on after the first finalists and found a better distilled trial."""
     folder = tmp_path / "s"

@@ -53,6 +53,7 @@ def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_has_a_table_of_what_longer_training_gave(longer: Path) -> None:
     report = build_report(longer)
     assert report.patience is not None and {row.finalist.factor for row in report.patience.rows} == {3.0}

@@ -36,6 +36,7 @@ def test_the_schema_is_one_and_the_committed_file_is_up_to_date() -> None:
     assert (SWEEPS / "schema.json").read_text(encoding="utf-8") == schema_text(), said
 
 
+@pytest.mark.slow
 def test_the_command_prints_it_from_anywhere_and_brings_neither_torch_nor_optuna(tmp_path: Path) -> None:
     code = "import sys; from kdsweep.schema import main; main([]); sys.exit(bool({'torch', 'optuna'} & {*sys.modules}))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -34,6 +34,7 @@ def prepared(path: Path, folder: Path, **options: Any) -> list[Event]:
     return events
 
 
+@pytest.mark.slow
 def test_the_first_worker_asks_for_help_once_and_only_while_it_fine_tunes(
     tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path
 ) -> None:

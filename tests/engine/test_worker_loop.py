@@ -100,6 +100,7 @@ def test_a_worker_that_is_asked_to_stop_does_not_complain_of_the_client_that_is_
     assert events == ([] if stopping else [Offline("W&B is in trouble")])
 
 
+@pytest.mark.slow
 def test_finalists_train_longer_as_their_records_say(tiny_sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     length = {"epochs": None, "max_steps": 8, "evaluations": 1}
     finalists = {"top": 1, "seeds": 1, "epochs_factor": 3}
@@ -119,6 +120,7 @@ def test_finalists_train_longer_as_their_records_say(tiny_sweep_file: Callable[.
     assert [event.evaluations for event in events if isinstance(event, TrialStarted)] == [1, 3]
 
 
+@pytest.mark.slow
 def test_runs_that_w_and_b_cannot_open_are_said_recorded_and_gaps_of_the_audit(
     tiny_sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -267,6 +269,7 @@ def test_the_teachers_run_has_the_config_that_stands_in_its_folder(
         assert (written.alpha, written.epochs, written.learning_rate, written.batch_size) == (0.0, 6, 3e-3, 8)
 
 
+@pytest.mark.slow
 def test_texts_without_labels_are_prepared_said_and_recorded(
     tiny_sweep_file: Callable[..., Path],
     tmp_path: Path,

@@ -31,6 +31,7 @@ def report_of(folder: Path, teacher: TeacherResult, *, tested: bool = False) -> 
     return build_report(folder)
 
 
+@pytest.mark.slow
 def test_before_the_finalists_the_answer_says_what_is_not_known(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     report = report_of(tmp_path / "s", file_teacher())

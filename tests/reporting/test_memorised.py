@@ -59,6 +59,7 @@ def test_an_older_record_says_nothing() -> None:
         assert (seen_table(teacher), seen_json(teacher), seen_line(teacher), memorised(teacher)) == ([], None, "", "")
 
 
+@pytest.mark.slow
 def test_every_format_shows_it(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     before = render_markdown(build_report(tmp_path / "s"))

@@ -8,6 +8,7 @@ import pytest
 from makers import make_finalist, make_finals, make_full, make_teacher_tested, page_of
 
 from kdsweep.analysis.finalists import third_arm_json
+from kdsweep.analysis.ranking import holm
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.config.arms import ARMS, PRIMARY, THIRD
 from kdsweep.engine.publish import verdict_summary
@@ -18,6 +19,7 @@ from kdsweep.reporting.markdown import render_markdown, terminal_text
 from kdsweep.reporting.write import write_report
 from kdsweep.results import Results
 
+pytestmark = pytest.mark.slow
 QUESTION = "Is it the soft targets, or only more text?"
 
 
@@ -35,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return write_report(folder)
 
 
-def test_the_third_arm_is_compared_with_both_others_and_corrected_with_all_secondary_comparisons(three: Report) -> None:
+def test_the_third_arm_is_compared_with_both_others_and_corrected_by_these_two_alone(three: Report) -> None:
     finals = three.finals
     assert (
         finals is not None and finals.primary is not None and finals.primary.difference == pytest.approx(0.06, abs=0.01)
@@ -45,8 +47,11 @@ def test_the_third_arm_is_compared_with_both_others_and_corrected_with_all_secon
         found = finals.between(arm, baseline)
         assert found is not None and found.word == "better" and found.comparison.finalists == 2
         assert found.comparison.difference == pytest.approx(share, abs=0.01)
-        assert found.adjusted_p >= found.comparison.p_value
     assert finals.between("fine_tuned", "pseudo_labeled") is None
+    of_arms, others = finals.secondary[:2], finals.secondary[2:]
+    for family in (of_arms, others):
+        corrected = holm([each.comparison.p_value for each in family])
+        assert [each.adjusted_p for each in family] == pytest.approx(corrected)
     whats = [each.what for each in finals.secondary]
     assert whats[:3] == [
         "distilled finalists against pseudo-labeled ones",

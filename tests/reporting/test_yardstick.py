@@ -179,6 +179,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return Folder(tmp_path / "s", request.param)
 
 
+@pytest.mark.slow
 def test_the_whole_page_and_its_texts_name_what_ranks(folder: Folder) -> None:
     report = write_report(folder.path)
     best = score_text(folder.metric, 0.613).replace("\N{NO-BREAK SPACE}", " ")

@@ -130,6 +130,7 @@ def test_a_finalist_that_was_cut_off_goes_back_under_its_own_number(memory: Path
     assert again is not None and (again.storage_id, again.attempt, again.id) == (cut_off.storage_id, 2, cut_off.id)
 
 
+@pytest.mark.slow
 def test_finalists_of_two_lengths_are_never_mixed(memory: Path) -> None:
     def longer(sweep: SweepConfig, factor: int) -> SweepConfig:
         return replace(sweep, finalists=replace(sweep.finalists, epochs_factor=factor))
@@ -144,6 +145,7 @@ def test_finalists_of_two_lengths_are_never_mixed(memory: Path) -> None:
     assert Studies(sweep_of(top=0, seeds=1), memory).is_done()
 
 
+@pytest.mark.slow
 def test_a_report_of_several_hosts_refuses_finalists_of_two_lengths(tmp_path: Path) -> None:
     for name, factor in (("a", 1), ("b", 3)):
         folder = tmp_path / name / "s"
@@ -275,6 +277,7 @@ def of_three(**study: Any) -> SweepConfig:
     return replace(sweep, fixed={**sweep.fixed, "unlabeled_file": "more.csv"})
 
 
+@pytest.mark.slow
 def test_three_arms_take_turns_and_the_best_of_each_runs_again(memory: Path) -> None:
     sweep = of_three(trials=2, pseudo_labeled=1)
     told = run_out(Studies(sweep, memory))
@@ -285,6 +288,7 @@ def test_three_arms_take_turns_and_the_best_of_each_runs_again(memory: Path) -> 
     assert more == [("pseudo_labeled", 1, None, None), ("pseudo_labeled", 1, 6, 2)]
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_given_up_is_searched_and_confirmed_no_more(memory: Path) -> None:
     first = Studies(of_three(trials=1, controls=1), memory)
     for arm in ARMS:

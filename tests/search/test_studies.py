@@ -287,6 +287,7 @@ SOFT = {**AXES, "temperature": replace(AXES["temperature"], when={"soft_loss": (
 SOFT |= {"soft_loss": Axis(choices=("kl", "mse"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_field_with_a_condition_is_proposed_where_it_holds_alone_reopened_or_not(
     sampler: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

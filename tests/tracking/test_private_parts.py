@@ -93,6 +93,7 @@ def test_a_setting_that_w_and_b_has_lost_keeps_runs_on_this_disk_and_is_said(
         assert (run.run_id, run.missing, said) == ("d0-a1", None, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [("leet", "look", "--json"), ("leet", "inspect", "--jason"), ("--version",)])
 def test_the_audit_says_that_this_w_and_b_cannot_read_runs(
     reader: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

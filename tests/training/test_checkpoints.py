@@ -68,6 +68,7 @@ def test_a_trial_stopped_after_every_few_steps_ends_with_the_bits_of_one_never_s
     assert not (folder / "checkpoints").exists() and not (folder / "owner").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_from_the_newest_checkpoint_that_is_whole(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config(epochs=4)
     run(config, tmp_path / "whole" / "trials" / "0000", StopRequest())

@@ -130,6 +130,7 @@ def test_the_mean_of_probabilities_is_finite_where_the_probabilities_are_not(tin
     assert far.isfinite().all() and far.dtype == torch.float32 and float(far[0, 1]) == -3000.0
 
 
+@pytest.mark.slow
 def test_seen_rows_are_each_members_own_and_unseen_ones_the_others(folded: Config) -> None:
     materials, config = Materials(), folded()
     teacher, train = materials.teacher(config), materials.teacher_rows(config)[0]
@@ -152,6 +153,7 @@ def test_one_teachers_seen_rows_are_its_training_rows(tiny_config: Config) -> No
 # Once, and side by side ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_folds_teacher_and_its_logits_are_cached_and_found_again(
     folded: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +190,7 @@ def interrupted_after(steps: int, config: TrialConfig) -> None:
         Materials().teacher(config, dataclasses.replace(watch, on_fold=lambda fold, rows: watch))
 
 
+@pytest.mark.slow
 def test_a_fold_goes_on_where_it_was_cut_off_with_the_same_bits(
     folded: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +204,7 @@ def test_a_fold_goes_on_where_it_was_cut_off_with_the_same_bits(
     assert [epoch.val_loss for epoch in again.epochs] == [epoch.val_loss for epoch in whole.epochs]
 
 
+@pytest.mark.slow
 def test_the_epoch_with_the_lowest_loss_is_kept_with_its_weights(tiny_config: Config, tiny_body: Path) -> None:
     fields: dict[str, Any] = {
         "teacher": str(tiny_body),
@@ -269,6 +273,7 @@ def test_two_workers_fine_tune_different_folds_at_the_same_time_and_none_twice(t
     assert [sorted(found) for found in made] == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
+@pytest.mark.slow
 def test_a_fold_that_another_process_holds_is_left_to_the_end_and_taken_over_where_that_dies(
     folded: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,6 +233,7 @@ def test_in_bfloat16_it_is_near_float32_and_repeats_to_the_bit(related: Config, 
     assert all(parameter.dtype == torch.float32 for parameter in first.parameters())
 
 
+@pytest.mark.slow
 def test_a_trial_cut_off_between_steps_ends_with_the_same_bits(
     related: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,6 +298,7 @@ def test_a_teacher_has_the_threads_of_the_trials_where_they_alone_are_named(tiny
     assert threads(threads=2, teacher_threads=4) == (2, 4)
 
 
+@pytest.mark.slow
 def test_other_rows_or_another_recipe_make_another_teacher(tiny_config: Config, tiny_body: Path) -> None:
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=1, teacher_batch_size=32)
     hashes = {Materials().teacher(config).weights_sha256}

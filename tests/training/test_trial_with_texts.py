@@ -50,6 +50,7 @@ def outcome(folder: Path) -> Any:
     return [epoch.measured() for epoch in row.epochs], read_steps(folder), row.measured()
 
 
+@pytest.mark.slow
 def test_a_trial_stopped_and_continued_on_rows_of_a_file_ends_with_the_bits_of_one_in_memory(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_other_texts_than_those_of_the_record_are_refused_before_training(
         rerun(read_trial(folder), again, lambda _: None, same_content=True)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_trial_beside_texts_equals_one_of_a_sweep_without_them(
     tiny_config: Config, tmp_path: Path
 ) -> None:
