@@ -214,6 +214,9 @@ class TrialConfig:
         if self.teacher_folds > 1 and self.teacher_epochs == 0 and self.teacher_file is None:
             rule = "teacher_folds > 1 goes with teachers that are fine-tuned here (teacher_epochs > 0)"
             yield rule, f"teacher_folds: {self.teacher_folds} with teacher_epochs: 0"
+        if self.teacher_keep != "last" and self.teacher_epochs == 0 and self.teacher_file is None:
+            rule = "teacher_keep: lowest_loss goes with a teacher that is fine-tuned here (teacher_epochs > 0)"
+            yield rule, f"teacher_keep: {self.teacher_keep} with teacher_epochs: 0"
         yield from self._broken_sources()
         yield from self._broken_texts()
 

@@ -155,10 +155,6 @@ class Materials:
         """Return the teacher's rows of train and validation: its own tokens and logits."""
         return self._teacher_rows(config, "train"), self._teacher_rows(config, "validation")
 
-    def teacher_test_rows(self, config: TrialConfig) -> Rows | None:
-        """Return the teacher's rows of the test split, its own tokens and logits; None where there is no test split."""
-        return None if self.data(config).test is None else self._teacher_rows(config, "test")
-
     def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
         """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut.
 

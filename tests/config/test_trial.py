@@ -306,6 +306,14 @@ def test_a_name_that_resembles_nothing_gets_the_whole_list() -> None:
     assert did_you_mean("zzz", ["alpha", "beta"]) == "; known: alpha, beta"
 
 
+@pytest.mark.parametrize("changes", [{"teacher_folds": 3}, {"teacher_keep": "lowest_loss"}])
+def test_what_only_a_fine_tuning_here_can_do_is_refused_without_one(changes: dict[str, Any]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"fine-tuned here \(teacher_epochs > 0\) must hold, but got .* with teacher_epochs: 0"
+    ):
+        TrialConfig(**{**BASE, "teacher_epochs": 0, "student_init": "finetuned", **changes})
+
+
 FILE: dict[str, Any] = {"train_file": "rows.csv", "teacher_file": "numbers.csv", "student_body": "bert"}
 
 
