@@ -39,7 +39,7 @@ def export_onnx(student_folder: Path, to: Path) -> None:
         student_folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
     ).eval()
     sample = {name: torch.ones(SAMPLE, dtype=torch.int64) for name in inputs_of(model.config)}
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     config = OnnxConfig(dynamic=True, dynamic_shapes=dict.fromkeys(sample, free), opset_version=OPSET)
     try:
         with _quiet():
@@ -64,8 +64,13 @@ def inputs_of(config: Any) -> tuple[str, ...]:
 
 
 def _plain(model: Any) -> Any:
-    """Return an ONNX model without what the exporter notes of this machine: names of its files, lines of its code."""
-    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+    """Return an ONNX model with its free sizes named, and without what the exporter notes of this machine: its files, lines of code."""
+    for value in (*model.graph.input, *model.graph.output):
+        for size, name in zip(value.type.tensor_type.shape.dim, ("batch", "length"), strict=True):
+            if not size.HasField("dim_value"):
+                size.dim_param = name
+    del model.graph.value_info[:]
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
         del part.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
@@ -85,7 +90,6 @@ def quantize(
     from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 
     graph = onnx.load(model)
-    del graph.graph.value_info[:]  # stale once weights are transposed
     with _quiet():
         if how == "dynamic":
             quantize_dynamic(graph, to, op_types_to_quantize=list(QUANTIZED), per_channel=True)
@@ -103,7 +107,7 @@ def quantize(
 
 
 class _Rows:
-    """Hands calibration rows to ONNX Runtime, one call each."""
+    """Gives calibration rows to ONNX Runtime, one call each."""
 
     def __init__(self, rows: Sequence[Mapping[str, np.ndarray]]) -> None:
         self._left = iter(rows)
