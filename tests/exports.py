@@ -34,6 +34,9 @@ def an_export(**changes: Any) -> Export:
         "arm": "distilled",
         "trial": 7,
         "seed": 1,
+        "max_length": 128,
+        "text_column": "text",
+        "text_pair_column": None,
         "student_sha256": "ab" * 32,
         "margin": 0.005,
         "forms": (

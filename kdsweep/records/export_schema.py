@@ -8,6 +8,8 @@ Form = Literal["pytorch", "fp32", "int8"]
 """A form of one student: as the trial saved it (float32), as ONNX in float32, as ONNX with weights of 8 bits."""
 Word = Literal["no worse", "worse", "cannot tell"]
 """What a form is beside the float32 student, by non-inferiority with the margin of its `Export`."""
+RECIPE = 1
+"""The version of how students are exported and judged: an export of a lower one is made again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,10 @@ class FormSpeed:
 
 @dataclass(frozen=True, kw_only=True)
 class FormQuality:
-    """Holds what a form is worth on one split, T = 1: shares in [0, 1], loss (cross-entropy) in nats per row."""
+    """Holds what a form is worth on one split, each row alone, T = 1: shares in [0, 1], loss (cross-entropy) in nats per row.
+
+    The float32 PyTorch student's own numbers are those of its record, from batches.
+    """
 
     rows: int
     accuracy: float
@@ -54,7 +59,8 @@ class FormRecord:
     size_mb: float
     """Megabytes (10⁶ bytes) of `file`."""
     resident_mb: float | None
-    """Megabytes (10⁶ bytes) of memory that loading the form and answering one row adds to a process of its own; None where not measured."""
+    """Megabytes (10⁶ bytes) of resident memory of a process that has this form alone, libraries included, and has answered one row; None
+    where the system does not tell."""
     quantization: str | None
     """How weights became 8 bits, such as `dynamic per channel`; None for a form in float32."""
     validation: FormQuality
@@ -79,6 +85,11 @@ class Export:
     arm: str
     trial: int
     seed: int | None
+    max_length: int
+    """The most tokens of a row, the same as in training: what is longer is cut."""
+    text_column: str
+    text_pair_column: str | None
+    """The columns of its texts in the data that it was trained on; no pair column for a student of single texts."""
     student_sha256: str
     """SHA-256 of model.safetensors, by which an export is made again or not."""
     margin: float
@@ -104,7 +115,7 @@ class Export:
     """What was tried and not kept, with its numbers, a sentence each."""
     made_at: str
     recipe: int
-    """The version of how exports are made and judged; a higher one makes them again."""
+    """The `RECIPE` that made and judged it."""
 
     def form(self, name: str) -> FormRecord | None:
         """Return the record of one form; None where the export lacks it."""
