@@ -79,7 +79,9 @@ def _not_shipped(export: Export, form: FormRecord) -> str:
     would += f" ({times:.1f} times)" if times else ""
     if quality.word is None or quality.difference is None or quality.low is None or quality.high is None:
         return f"{would}, but was not compared."
-    numbers = f"{signed(quality.difference, 2)} points, 95 % interval {signed(quality.low, 2)} to {signed(quality.high, 2)}"
+    numbers = (
+        f"{signed(quality.difference, 2)} points, 95 % interval {signed(quality.low, 2)} to {signed(quality.high, 2)}"
+    )
     if quality.word == "worse":
         return f"{would}, but is worse ({numbers})."
     rows = f"{quality.rows:,} {judged_split(export)} rows"

@@ -19,7 +19,7 @@ from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import headline, initial, verdict_of
 from kdsweep.reporting.markdown import verdicts_table
-from kdsweep.reporting.tables import markdown_prose, markdown_table, markdown_tables
+from kdsweep.reporting.tables import markdown_prose, markdown_table
 
 SCORES = ("macro_f1", "mcc", "loss", "ece", "agreement")
 """Columns of the table beside the accuracy."""
@@ -38,7 +38,7 @@ def results(found: SweepRecords, run: TrialRow) -> list[str]:
     """Return the card's paragraphs and tables on what the student of `run` is worth."""
     finals = read_finals(found)
     split: SplitName = "test" if reading.read_test(run.folder) else "validation"
-    parts = [*_prose(_counted(found, split)), markdown_tables(_table(found, run, finals, split), keys=1)]
+    parts = [*_prose(_counted(found, split)), markdown_table(_table(found, run, finals, split))]
     parts += _prose(_verdict(found, finals))
     compared = verdicts_table(finals) if finals else []
     if len(compared) > 1:
@@ -64,8 +64,9 @@ def _counted(found: SweepRecords, split: SplitName) -> str:
         else "The student was chosen on these rows, which flatters it; there is no test result."
     )
     return (
-        f"The float32 student on the {rows}{split} rows. {chosen} Intervals are 95 %, those of differences paired; they count rows alone as random: "
-        "another training seed gives another student. Loss in nats, ece is the expected calibration error, agreement is with the teacher's labels."
+        f"The float32 student on the {rows}{split} rows. {chosen} Intervals are 95 % and count rows alone as random: another training seed gives "
+        "another student. Loss in nats; ece: expected calibration error; agreement: rows with the teacher's label; ahead by: points of accuracy "
+        "on the same rows (paired)."
     )
 
 
@@ -85,18 +86,22 @@ def _verdict(found: SweepRecords, finals: Finals | None) -> str:
 
 
 def _table(found: SweepRecords, run: TrialRow, finals: Finals | None, split: SplitName) -> list[list[str]]:
-    lines = [["model", "accuracy", "95 % interval", *SCORES, "this student is ahead by, points"]]
+    lines = [["model", "accuracy", *SCORES, "this student is ahead by"]]
     labels, mine = _labels(found, split), _predictions(run.folder, split)
     for model in _models(found, run, finals, split):
-        accuracy = model.scores["accuracy"]
-        known = accuracy is not None and labels is not None
-        ends = wilson_interval(accuracy, len(labels)) if known else None  # type: ignore[arg-type]
-        cells = [model.name, percent(accuracy, 2), f"{percent(ends[0])} to {percent(ends[1])}" if ends else "–"]
-        cells += [number(model.scores.get(name), 3) for name in SCORES]
-        lines.append(
-            [*cells, "–" if model.folder == run.folder else _ahead(mine, _predictions(model.folder, split), labels)]
-        )
+        ahead = "–" if model.folder == run.folder else _ahead(mine, _predictions(model.folder, split), labels)
+        scores = [number(model.scores.get(name), 3) for name in SCORES]
+        lines.append([model.name, _accuracy(model, labels), *scores, ahead])
     return lines
+
+
+def _accuracy(model: Model, labels: np.ndarray | None) -> str:
+    """Return a model's accuracy with its interval over the rows."""
+    accuracy = model.scores["accuracy"]
+    if accuracy is None or labels is None:
+        return percent(accuracy, 2)
+    low, high = wilson_interval(accuracy, len(labels))
+    return f"{percent(accuracy, 2)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _ahead(mine: np.ndarray | None, other: np.ndarray | None, labels: np.ndarray | None) -> str:

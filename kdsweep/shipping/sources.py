@@ -40,7 +40,7 @@ def shown_place(config: TrialConfig, field: str) -> str:
         return f"`{value}`"
     if value.startswith(PREFIX):
         package, _, path = value.removeprefix(PREFIX).partition("#")[0].partition("/")
-        return f"`{Path(path).name}` of the package `{package}`"
+        return f"`{path}` of the package `{package}`"
     return "a local file" if field in FILE_FIELDS else "a local model"
 
 
@@ -48,7 +48,8 @@ def shown_config(config: TrialConfig) -> dict[str, Any]:
     """Return the fields of `config` that differ from their defaults, as YAML holds them; local places are left out, and said to be."""
     values = plain_values(dataclasses.asdict(config))
     defaults = plain_values(TRIAL_DEFAULTS)
-    kept = {name: value for name, value in values.items() if value != defaults.get(name)}
+    commits = {name for name in REVISIONS.values() if values[name] is None}  # of what is not on the hub
+    kept = {name: value for name, value in values.items() if value != defaults[name] and name not in commits}
     return {name: _hidden(config, name) if name in PATH_FIELDS else value for name, value in kept.items()}
 
 

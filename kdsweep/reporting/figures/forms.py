@@ -89,7 +89,9 @@ def _told(exported: Exported, form: FormRecord) -> str:
     lines = [f"<b>{exported_name(exported.export)}: {FORM_NAMES[form.form]}</b>", f"{number(form.size_mb)} MB"]
     if speed:
         ends = (milliseconds(speed.latency_ms_p50), milliseconds(speed.latency_ms_p95))
-        lines.append(f"{ends[0]} ms a row (p95 {ends[1]})" + (f", {times:.1f} times the teacher's speed" if times else ""))
+        lines.append(
+            f"{ends[0]} ms a row (p95 {ends[1]})" + (f", {times:.1f} times the teacher's speed" if times else "")
+        )
     lines.append(f"accuracy {percent(quality.accuracy, 2)}, {percent(quality.agreement, 2)} the same label")
     lines += [quality.word] if quality.word else []
     lines += ["not the student to ship now"] if exported.role == "other" else []
@@ -103,7 +105,9 @@ def _teachers(exports: Sequence[Exported], accuracy: float | None, name: str) ->
         speed = at_one_thread(each.export.teacher_speed)
         x = each.export.teacher_size_mb if name == "size" else speed.latency_ms_p50 if speed else None
         if x is not None and accuracy is not None:
-            beside = f"{milliseconds(speed.latency_ms_p50)} ms a row, beside {exported_name(each.export)}" if speed else ""
+            beside = (
+                f"{milliseconds(speed.latency_ms_p50)} ms a row, beside {exported_name(each.export)}" if speed else ""
+            )
             told = f"<b>teacher</b><br>{number(each.export.teacher_size_mb)} MB<br>{beside}<br>accuracy {percent(accuracy, 2)}"
             marks.append(Mark(x=short(x), y=short(100 * accuracy), text=told))
     return list({(mark.x, mark.y): mark for mark in reversed(marks)}.values())[::-1]
@@ -129,7 +133,15 @@ def _mark(mark: Mark, arm: Arm, opacity: float) -> go.Scatter:
     marker = {**shape, "color": COLOURS[arm]}
     hover = "%{text}<extra></extra>"
     return go.Scatter(
-        x=[mark.x], y=[mark.y], text=[mark.text], mode="markers", marker=marker, meta=arm, opacity=opacity, hovertemplate=hover, **whiskers
+        x=[mark.x],
+        y=[mark.y],
+        text=[mark.text],
+        mode="markers",
+        marker=marker,
+        meta=arm,
+        opacity=opacity,
+        hovertemplate=hover,
+        **whiskers,
     )
 
 
