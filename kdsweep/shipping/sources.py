@@ -28,7 +28,8 @@ def hub_name(config: TrialConfig, field: str) -> str | None:
     A name has a commit beside it: the trial resolved it, and a local path has none.
     """
     value = getattr(config, field)
-    if not value or value == FROM_TEACHER or field not in REVISIONS or getattr(config, REVISIONS[field]) is None:
+    commit = getattr(config, REVISIONS[field]) if field in REVISIONS else None
+    if not value or value == FROM_TEACHER or commit in (None, "auto"):
         return None
     return str(value) if _HUB_NAME.fullmatch(value) else None
 
