@@ -153,9 +153,9 @@ class Results:
         Trials without rank (infeasible, pruned, failed, duplicate, unfinished) follow, with their reason. The columns are those of
         leaderboard.csv, which `kdsweep.analysis.leaderboard` explains.
         """
-        from kdsweep.analysis.leaderboard import column_names, columns
+        from kdsweep.analysis.leaderboard import column_names, table
 
-        frame = _frame(map(columns, self._read.rows), column_names(self._read.searched))
+        frame = _frame(table(self._read.rows), column_names(self._read.searched, self._read.rows))
         return frame.astype({"rank": "Int64"})
 
     def steps(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":

@@ -85,9 +85,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 1) -> str:
     """Write a difference of shares in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+.{digits}f}".replace("-", "−")
 
 
 def points(value: float) -> str:

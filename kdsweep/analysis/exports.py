@@ -1,0 +1,58 @@
+"""Place a sweep's exports beside the run that it ships now, which more trials or finalists may have changed since."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from kdsweep.analysis.leaderboard import ranked
+from kdsweep.analysis.shipped import best_run, confirmed, shipped
+from kdsweep.analysis.shipped_form import shipped_form
+from kdsweep.records.export_schema import Export, FormRecord
+from kdsweep.records.layout import run_name
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+
+Role = Literal["to ship", "best fine-tuned", "other"]
+"""What an export is to its sweep now: of the run to ship; of the best fine-tuned run, beside it; of neither, or of neither any more."""
+ROLES: tuple[Role, ...] = ("to ship", "best fine-tuned", "other")
+"""The order in which exports are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """Holds an export with its place in the sweep as it is now."""
+
+    export: Export
+    role: Role
+    form: FormRecord
+    """The form to ship of this student."""
+
+
+def placed_exports(found: SweepRecords) -> tuple[Exported, ...]:
+    """Return the sweep's exports: that of the run to ship first, then that of the best fine-tuned run, then the others by name."""
+    ship, beside = shipped(found), best_fine_tuned(found)
+    roles: dict[str, Role] = {run_name(beside.id): "best fine-tuned"} if beside else {}
+    roles |= {run_name(ship.id): "to ship"} if ship else {}
+    placed = [
+        Exported(export=export, role=roles.get(export.run, "other"), form=shipped_form(export))
+        for export in found.exports
+    ]
+    return tuple(sorted(placed, key=lambda each: (ROLES.index(each.role), each.export.run)))
+
+
+def best_fine_tuned(found: SweepRecords) -> TrialRow | None:
+    """Return the best run of the fine-tuned arm, beside which the shipped student is judged; None before one is complete."""
+    runs = next((runs for (arm, _), runs in confirmed(found).items() if arm == "fine_tuned"), None)
+    if runs:
+        return best_run(runs, found.sweep)
+    return next((trial for trial in ranked(found.trials, found.sweep) if trial.arm == "fine_tuned"), None)
+
+
+def to_ship(exports: Sequence[Exported]) -> Exported | None:
+    """Return the export of the run to ship; None where there is none."""
+    return next((each for each in exports if each.role == "to ship"), None)
+
+
+def exports_json(exports: Sequence[Exported]) -> list[dict[str, Any]]:
+    """Return the exports as leaderboard.json holds them: what was recorded, with `role`, and `ships`, the form to ship."""
+    return [{"role": each.role, "ships": each.form.form, **asdict(each.export)} for each in exports]
