@@ -43,10 +43,20 @@ def _of_export(
     """Return the command that tries the exported student; without an export the one that makes it, once `run` is confirmed."""
     if to_ship(exports):
         there = next(there for folder in found.folders if (there := layout.export_folder(folder, run.id)).is_dir())
-        return [("Try the exported student on a file of texts, a line each", f"python -m kdsweep.predict {_quoted(there)} texts.txt")]
+        return [
+            (
+                "Try the exported student on a file of texts, a line each",
+                f"python -m kdsweep.predict {_quoted(there)} texts.txt",
+            )
+        ]
     if run.finalist_seed is None or finals is None or finals.unfinished or not run.has_student():
         return []
-    return [("Export the student to ship, and judge each of its forms", f"python -m kdsweep.export {_quoted(run.folder.parent.parent)}")]
+    return [
+        (
+            "Export the student to ship, and judge each of its forms",
+            f"python -m kdsweep.export {_quoted(run.folder.parent.parent)}",
+        )
+    ]
 
 
 def _quoted(folder: Path) -> str:
