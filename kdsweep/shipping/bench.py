@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdsweep.records.export_schema import FormQuality, FormSpeed
-from kdsweep.shipping.quality import Classify, answers, batch_cause, form_quality
+from kdsweep.shipping.quality import Classify, answers, batch_cause, form_quality, near_answers
 from kdsweep.shipping.session import OnnxClassifier
 from kdsweep.shipping.speed import Pass, middle_rows, timed
 from kdsweep.shipping.student import JudgedSplit, Student, check_tokens
@@ -51,8 +51,9 @@ class Bench:
 
     def _judged(self, split: JudgedSplit, name: str, margin: float) -> Judged:
         classify = self._classify(split, name)
-        found = answers(classify, len(split), lambda rows: self._tell_rows(split, name, rows))
+        told = lambda rows: self._tell_rows(split, name, rows)
         mine = name == PYTORCH
+        found = near_answers(classify, split.reference, told) if mine else answers(classify, len(split), told)
         quality = form_quality(
             split.reference if mine else found.alone,
             split.reference,
@@ -71,7 +72,7 @@ class Bench:
 
     def _tell_rows(self, split: JudgedSplit, name: str, rows: int) -> None:
         if rows % TOLD_ROWS < 32 or rows == len(split):
-            self._tell(f"{split.name}, {name}: {rows:,} of {len(split):,} rows, alone and in batches")
+            self._tell(f"{split.name}, {name}: {rows:,} of {len(split):,} rows")
 
     def speed(
         self, split: JudgedSplit, teacher: "TeacherModel | None"

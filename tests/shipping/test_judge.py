@@ -173,3 +173,22 @@ def test_a_teacher_that_is_a_file_has_no_speed(
     monkeypatch.setattr(judge, "teacher_model", lambda student, materials: None)
     export = judged(finished, unfinished(finished, tmp_path / "draft"))
     assert export.teacher_speed == () and export.teacher_size_mb is None
+
+
+def test_pairs_of_texts_reach_a_model_that_tells_them_apart(tiny_classifier: Path, tmp_path: Path) -> None:
+    from conftest import MACHINE, tiny_fields
+    from tiny import sentences, write_table
+
+    rows = [{"text": text, "second": text[::2], "label": label} for text, label in sentences()]
+    write_table(tmp_path / "pairs.csv", rows)
+    fields = {**tiny_fields(tiny_classifier, tmp_path / "pairs.csv"), **MACHINE, "student": str(tiny_classifier)}
+    config = TrialConfig(**{**fields, "text_pair_column": "second"})
+    run = TrialRow(id=TrialId("distilled", 0), folder=tmp_path, config=config, result=None, epochs=())
+    folder = tmp_path / "draft"
+    shutil.copytree(tiny_classifier, folder)
+    pieces = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
+    write_onnx(folder / "onnx" / "model.onnx", np.random.default_rng(0).normal(size=(pieces, 2)), segments=True)
+    export = judged(run, folder)
+    fp32 = export.form("fp32")
+    assert fp32 is not None and fp32.validation.rows == 24 and export.text_pair_column == "second"
+    assert fp32.validation.largest_logit_difference > 100, "the second texts were marked"

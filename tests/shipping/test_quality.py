@@ -9,7 +9,7 @@ import pytest
 from exports import quality, speeds
 
 from kdsweep.shipping.int8 import CANDIDATES, Candidate, keep_file, kept_int8
-from kdsweep.shipping.quality import Answers, answers, batch_cause, form_quality
+from kdsweep.shipping.quality import Answers, answers, batch_cause, form_quality, near_answers
 
 
 def by_neighbours(rows: np.ndarray) -> np.ndarray:
@@ -53,6 +53,21 @@ def test_why_rows_depend_on_their_batch_is_found_by_copies(
     cause = batch_cause(classify, found, dynamic=dynamic)
     assert cause is not None
     assert re.search(said, cause), cause
+
+
+def test_a_float32_form_answers_alone_where_rounding_can_count() -> None:
+    reference = np.zeros((40, 2))
+    reference[:, 1] = np.where(np.arange(40) < 3, 1e-4, 5.0)
+    alone: list[int] = []
+
+    def classify(rows: np.ndarray) -> np.ndarray:
+        if len(rows) == 1:
+            alone.append(int(rows[0]))
+            return np.array([[0.0, -1.0]]) if rows[0] == 1 else reference[rows]
+        return reference[rows] + 1e-6
+
+    found = near_answers(classify, reference, lambda _: None)
+    assert alone == [0, 1, 2] and found.dependent().tolist() == [1]
 
 
 def test_a_forms_numbers_stand_beside_the_float32_students() -> None:
