@@ -1,13 +1,14 @@
 """Place a sweep's exports beside the run that it ships now, which more trials or finalists may have changed since."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.shipped import best_run, confirmed, shipped
-from kdsweep.analysis.shipped_form import shipped_form
-from kdsweep.records.export_schema import Export, FormRecord
+from kdsweep.analysis.shipped_form import at_one_thread, judged, judged_split, shipped_form, times_teacher
+from kdsweep.config.arms import ARM_NAMES
+from kdsweep.records.export_schema import Export, FormQuality, FormRecord
 from kdsweep.records.layout import run_name
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -53,6 +54,37 @@ def to_ship(exports: Sequence[Exported]) -> Exported | None:
     return next((each for each in exports if each.role == "to ship"), None)
 
 
+def exported_name(export: Export) -> str:
+    """Name an export by its run: `distilled 7, seed 1`; a trial of the search has no seed."""
+    return f"{ARM_NAMES[export.arm]} {export.trial}" + ("" if export.seed is None else f", seed {export.seed}")
+
+
 def exports_json(exports: Sequence[Exported]) -> list[dict[str, Any]]:
     """Return the exports as leaderboard.json holds them: what was recorded, with `role`, and `ships`, the form to ship."""
     return [{"role": each.role, "ships": each.form.form, **asdict(each.export)} for each in exports]
+
+
+RECORD_NAMES = (
+    *("run", "arm", "trial", "seed", "form", "to_ship", "role", "size_mb", "resident_mb", "quantization"),
+    *("latency_ms_p50", "latency_ms_p95", "rows_per_second", "times_teacher"),
+    *("threads_all", "latency_ms_p50_all", "latency_ms_p95_all", "rows_per_second_all"),
+    *("split", *(field.name for field in fields(FormQuality))),
+)
+"""Columns of `form_records`, in their order."""
+
+
+def form_records(exports: Sequence[Exported]) -> list[dict[str, Any]]:
+    """Return every form of every export as one flat record, in the order of `placed_exports`."""
+    return [_record(each, form) for each in exports for form in each.export.forms]
+
+
+def _record(exported: Exported, form: FormRecord) -> dict[str, Any]:
+    export, speed = exported.export, at_one_thread(form.speed)
+    every = form.at(export.threads_all)
+    ships = exported.role == "to ship" and form is exported.form
+    known = {name: getattr(export, name) for name in ("run", "arm", "trial", "seed", "threads_all")}
+    known |= {name: getattr(form, name) for name in ("form", "size_mb", "resident_mb", "quantization")}
+    for name in ("latency_ms_p50", "latency_ms_p95", "rows_per_second"):
+        known |= {name: getattr(speed, name, None), f"{name}_all": getattr(every, name, None)}
+    known |= {"to_ship": ships, "role": exported.role, "times_teacher": times_teacher(export, form)}
+    return {**known, "split": judged_split(export), **vars(judged(form))}

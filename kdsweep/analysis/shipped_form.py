@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from kdsweep.records.export_schema import Export, FormQuality, FormRecord, FormSpeed
+from kdsweep.records.export_schema import Export, Form, FormQuality, FormRecord, FormSpeed
 
+FORM_NAMES: dict[Form, str] = {"pytorch": "PyTorch float32", "fp32": "ONNX float32", "int8": "ONNX int8"}
 FORM_COLUMNS = (
     *("export", "form", "form_size_mb", "form_latency_ms_p50", "form_rows_per_second", "form_times_teacher"),
     *("form_accuracy", "form_difference"),

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kdsweep.config.arms import Arm
+
 Form = Literal["pytorch", "fp32", "int8"]
 """A form of one student: as the trial saved it (float32), as ONNX in float32, as ONNX with weights of 8 bits."""
 Word = Literal["no worse", "worse", "cannot tell"]
@@ -82,7 +84,7 @@ class Export:
 
     run: str
     """The name of its folder: `distilled-0007`, or `distilled-0007-seed1` for a finalist."""
-    arm: str
+    arm: Arm
     trial: int
     seed: int | None
     max_length: int

@@ -2,15 +2,21 @@
 
 from collections.abc import Sequence
 
-from kdsweep.analysis.exports import Exported, Role
-from kdsweep.analysis.formats import enumerated, number, percent, plural, signed
-from kdsweep.analysis.shipped_form import at_one_thread, judged, judged_split, may_ship, one_row_ms, times_teacher
-from kdsweep.config.arms import ARM_NAMES
-from kdsweep.records.export_schema import Export, Form, FormRecord, FormSpeed
+from kdsweep.analysis.exports import Exported, Role, exported_name
+from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, plural, signed
+from kdsweep.analysis.shipped_form import (
+    FORM_NAMES,
+    at_one_thread,
+    judged,
+    judged_split,
+    may_ship,
+    one_row_ms,
+    times_teacher,
+)
+from kdsweep.records.export_schema import Export, FormRecord, FormSpeed
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.teacher_schema import TeacherResult
 
-FORM_NAMES: dict[Form, str] = {"pytorch": "PyTorch float32", "fp32": "ONNX float32", "int8": "ONNX int8"}
 ROLES_SAID: dict[Role, str] = {
     "to ship": "the student to ship",
     "best fine-tuned": "the best fine-tuned student, beside it",
@@ -22,17 +28,6 @@ CAPTION = (
     "from the float32 student on the same rows; a form is no worse where the interval ends above the margin. Same label: the share of rows with "
     "the float32 student's label. Batch-dependent: rows whose label in a batch of 32 is another than alone."
 )
-
-
-def exported_name(export: Export) -> str:
-    """Name an export by its run: `distilled 7, seed 1`; a trial of the search has no seed."""
-    name = next((ARM_NAMES[arm] for arm in ARM_NAMES if arm == export.arm), export.arm)
-    return f"{name} {export.trial}" + ("" if export.seed is None else f", seed {export.seed}")
-
-
-def milliseconds(value: float) -> str:
-    """Write milliseconds with two significant digits at least."""
-    return number(value, 1 if value >= 1 else 2)
 
 
 def teacher_accuracy(export: Export, teacher: TeacherResult | None, test: FinalTest | None) -> float | None:
@@ -52,7 +47,7 @@ def form_said(exported: Exported, models: int = 1) -> str:
     said = [f"{number(form.size_mb)} MB"]
     if speed:
         ends = (milliseconds(speed.latency_ms_p50), milliseconds(speed.latency_ms_p95))
-        said.append(f"{ends[0]} ms a row at the median, {ends[1]} at the 95th percentile, on one thread")
+        said.append(f"{ends[0]} ms a row on one thread ({ends[1]} at the 95th percentile)")
     if times:
         whose = "the teacher's speed" if models == 1 else f"the speed of one of the teacher's {models} models"
         said.append(f"{times:.1f} times {whose}")
@@ -103,40 +98,55 @@ def forms_table(exported: Exported, teacher_accuracy: float | None) -> list[list
     """Return an export's forms as a table, the teacher first; `teacher_accuracy` is the teacher's on the export's split."""
     export = exported.export
     split, threads = judged_split(export), export.threads_all
-    several = [f"ms, {threads} threads", f"rows a second, {threads} threads"] if threads > 1 else []
-    lines = [["form", "MB", "in memory", "ms a row", "p95", "times the teacher", "rows a second", *several]]
-    lines[0] += [f"{split} accuracy", "points", "95 % interval", "same label", "batch-dependent", "verdict"]
+    lines = [["form", "verdict", "points", "95 % interval", "MB", "ms a row", "p95", "× teacher", "rows a second"]]
+    lines[0] += [f"{split} accuracy", "same label", "batch-dependent", "MB in memory"]
+    lines[0] += [f"ms, {threads} threads", f"rows a second, {threads} threads"] if threads > 1 else []
     if export.teacher_speed:
-        accuracy = [percent(teacher_accuracy, 2), *["–"] * 5]
-        size = [number(export.teacher_size_mb), "–"]
-        lines.append(["teacher, PyTorch", *size, *_speed(export.teacher_speed, 1.0, threads), *accuracy])
+        speed = [number(export.teacher_size_mb), *_speed(export.teacher_speed, 1.0)]
+        lines.append(["teacher, PyTorch", *["–"] * 3, *speed, percent(teacher_accuracy, 2), *["–"] * 3])
+        lines[-1] += _every(export.teacher_speed, threads)
     for form in export.forms:
-        ships = ", to ship" * (form is exported.form and exported.role == "to ship")
-        size = [number(form.size_mb), number(form.resident_mb, 0)]
-        lines.append([FORM_NAMES[form.form] + ships, *size, *_speed(form.speed, times_teacher(export, form), threads)])
-        lines[-1] += _quality(form)
+        speed = [number(form.size_mb), *_speed(form.speed, times_teacher(export, form))]
+        lines.append([FORM_NAMES[form.form] + ", to ship" * ships(exported, form), *_difference(form), *speed])
+        lines[-1] += [*_quality(form), number(form.resident_mb, 0), *_every(form.speed, threads)]
     return lines
 
 
-def _speed(speeds: Sequence[FormSpeed], times: float | None, threads: int) -> list[str]:
-    """Return the cells of a speed at one thread, and where there are more threads, at all."""
-    one, every = at_one_thread(speeds), next((each for each in speeds if each.threads == threads), None)
-    cells = [milliseconds(one.latency_ms_p50), milliseconds(one.latency_ms_p95)] if one else ["–", "–"]
-    cells += [f"{times:.1f}" if times else "–", number(one.rows_per_second, 0) if one else "–"]
-    if threads > 1:
-        cells += [milliseconds(every.latency_ms_p50), number(every.rows_per_second, 0)] if every else ["–", "–"]
-    return cells
+def ships(exported: Exported, form: FormRecord) -> bool:
+    """Return whether this form of this student is the one to ship."""
+    return exported.role == "to ship" and form is exported.form
+
+
+def _speed(speeds: Sequence[FormSpeed], times: float | None) -> list[str]:
+    """Return the cells of a speed at one thread: median, 95th percentile, times the teacher's speed, rows a second."""
+    one = at_one_thread(speeds)
+    if one is None:
+        return ["–"] * 4
+    ends = [milliseconds(one.latency_ms_p50), milliseconds(one.latency_ms_p95)]
+    return [*ends, f"{times:.1f}" if times else "–", number(one.rows_per_second, 0)]
+
+
+def _every(speeds: Sequence[FormSpeed], threads: int) -> list[str]:
+    """Return the cells of a speed at all threads; none where that is one."""
+    if threads == 1:
+        return []
+    found = next((each for each in speeds if each.threads == threads), None)
+    return [milliseconds(found.latency_ms_p50), number(found.rows_per_second, 0)] if found else ["–", "–"]
+
+
+def _difference(form: FormRecord) -> list[str]:
+    """Return the cells of a form's verdict, its difference from the float32 student and the interval of it."""
+    found = judged(form)
+    word = found.word or ("reference" if form.form == "pytorch" else "not compared")
+    ends = [signed(end, 2) for end in (found.low, found.high) if end is not None]
+    return [word, "–" if found.difference is None else signed(found.difference, 2), " to ".join(ends) or "–"]
 
 
 def _quality(form: FormRecord) -> list[str]:
+    """Return the cells of a form's accuracy, the share of the float32 student's labels, and the rows that depend on their batch."""
     found = judged(form)
-    cells = [percent(found.accuracy, 2)]
-    if form.form == "pytorch":
-        return [*cells, "–", "–", "–", str(found.batch_dependent), "what it is compared with"]
-    cells.append("–" if found.difference is None else signed(found.difference, 2))
-    known = found.low is not None and found.high is not None
-    cells.append(f"{signed(found.low or 0, 2)} to {signed(found.high or 0, 2)}" if known else "–")
-    return [*cells, percent(found.agreement, 2), str(found.batch_dependent), found.word or "not compared"]
+    agreement = "–" if form.form == "pytorch" else percent(found.agreement, 2)
+    return [percent(found.accuracy, 2), agreement, str(found.batch_dependent)]
 
 
 def forms_title(exported: Exported) -> str:

@@ -225,7 +225,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [f"Note: {doubt}" for doubt in report.doubts]
     parts += [line] if (line := seen_line(report.records.teacher)) else []
-    parts += [f"{title}\n{terminal_tables(table, keys=1)}" for title, table, _ in export_tables(report)]
+    parts += [f"{title}\n{_fitting_table(table)}" for title, table, _ in export_tables(report)]
     if report.finals:
         verdicts = verdicts_table(report.finals)
         parts.append(terminal_tables(finalists_table(report, report.finals), keys=2))
@@ -243,8 +243,13 @@ def _terminal_board(table: list[list[str]]) -> list[str]:
     """Return the best rows with the columns that fit, and where the other columns are; empty without rows."""
     if len(table) == 1:
         return []
+    return [_fitting_table(table)]
+
+
+def _fitting_table(table: list[list[str]]) -> str:
+    """Return a table with the columns that fit a terminal, and below it the names of the others."""
     fitting, left_out = first_columns(table, keys=4)
     if not left_out:
-        return [terminal_table(fitting)]
+        return terminal_table(fitting)
     said = f"No room here for {', '.join(left_out)}: see report.html."
-    return [f"{terminal_table(fitting)}\n{textwrap.fill(said, TERMINAL_WIDTH)}"]
+    return f"{terminal_table(fitting)}\n{textwrap.fill(said, TERMINAL_WIDTH)}"

@@ -9,11 +9,11 @@ import jinja2
 
 from kdsweep.analysis.exports import to_ship
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import clipped, compact, number, percent
+from kdsweep.analysis.formats import clipped, compact, milliseconds, number, percent
 from kdsweep.analysis.leaderboard import Row
 from kdsweep.analysis.score import majority_score, score_text, teacher_score
 from kdsweep.analysis.shipped import best_run
-from kdsweep.analysis.shipped_form import at_one_thread, times_teacher
+from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, times_teacher
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
@@ -21,7 +21,7 @@ from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.figures.forms import form_fronts
-from kdsweep.reporting.forms import CAPTION, FORM_NAMES, milliseconds, teacher_accuracy
+from kdsweep.reporting.forms import CAPTION, teacher_accuracy
 from kdsweep.reporting.markdown import (
     confused_said,
     confused_table,

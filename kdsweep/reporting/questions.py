@@ -12,6 +12,7 @@ from kdsweep.analysis.formats import number, p_text, plural, points, signed
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, score
 from kdsweep.analysis.secondary import Secondary
+from kdsweep.analysis.shipped_form import FORM_NAMES
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
 from kdsweep.config.arms import ARM_NAMES, PRIMARY, Arm
@@ -19,7 +20,7 @@ from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
-from kdsweep.reporting.forms import FORM_NAMES, form_said, passed_over, stale_said
+from kdsweep.reporting.forms import form_said, passed_over, stale_said
 
 WHICH = "Which student to ship?"
 WHICH_FORM = "Which student to ship, and in which form?"

@@ -6,14 +6,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from kdsweep.analysis.exports import Exported
-from kdsweep.analysis.formats import enumerated, number, percent
-from kdsweep.analysis.shipped_form import at_one_thread, judged, judged_split, times_teacher
-from kdsweep.config.arms import ARMS, Arm
+from kdsweep.analysis.exports import Exported, exported_name
+from kdsweep.analysis.formats import enumerated, milliseconds, number, percent
+from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, judged, judged_split, times_teacher
+from kdsweep.config.arms import Arm
 from kdsweep.records.export_schema import Form, FormRecord
 from kdsweep.reporting.figures.cost import pareto_front
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, new_plot, short
-from kdsweep.reporting.forms import FORM_NAMES, exported_name, milliseconds
 
 SHAPES: dict[Form, dict[str, Any]] = {
     "pytorch": {"symbol": "circle-open", "size": 17, "line": {"width": 2}},
@@ -21,6 +20,7 @@ SHAPES: dict[Form, dict[str, Any]] = {
     "int8": {"symbol": "square", "size": 11},
 }
 """The ring of PyTorch is wide, so that ONNX in float32, which weighs as much and answers the same, stands inside it."""
+PLAIN: dict[str, Any] = {"showarrow": False, "font": {"size": 12}}
 LABELS: dict[Form, str] = {"pytorch": "PyTorch", "fp32": "ONNX", "int8": "int8"}
 """The forms as they are written beside the marks of the student to ship."""
 
@@ -41,8 +41,8 @@ class Mark:
 def form_fronts(exports: Sequence[Exported], teacher_accuracy: float | None) -> tuple[Figure, ...]:
     """Draw accuracy over one row's median milliseconds at one thread, and over megabytes; `teacher_accuracy` is on the same rows.
 
-    The arm is the colour, the form the shape; whiskers are the interval of the difference from the float32 student, and the dashed line
-    is the margin of the student to ship, or else of the first. Exports judged on another split than the first are left out.
+    The arm is the colour, the form the shape; whiskers are the interval of the difference from the float32 student; a line shows the
+    margin of the student to ship, or else of the first. Exports judged on another split than the first are left out.
     """
     alike = [each for each in exports if judged_split(each.export) == judged_split(exports[0].export)]
     return tuple(_front(alike, teacher_accuracy, name) for name in ("latency", "size"))
@@ -57,17 +57,21 @@ def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: st
     front = pareto_front([(mark.x, mark.y) for mark in every])
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(_line([x for x, _ in front], [y for _, y in front], steps))
-    plot.add_trace(_margin(exports[0], max(mark.x for mark in every)))
+    floor = _margin(exports[0], max(mark.x for mark in every))
+    plot.add_trace(floor)
     for each, marks in students:
-        for trace in _student(each, marks, labelled=each is exports[0]):
+        for trace in _student(each, marks):
             plot.add_trace(trace)
     if teachers:
         plot.add_trace(_stars(teachers))
+    under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "top", **PLAIN}
+    plot.update_layout(annotations=[*_labels(students[0][1]), *_labels(teachers[-1:]), under])
     plot.update_xaxes(rangemode="tozero")
     ends = " to ".join(f"{y:.1f} % at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
+    listed = enumerated([exported_name(each.export) for each in exports]) + " and the teacher" * bool(teachers)
     described = (
-        f"The forms of {enumerated([exported_name(each.export) for each in exports])}{' and the teacher' if teachers else ''}; the Pareto "
-        f"front goes from {ends} {unit.partition(',')[0]}. Below the dashed line, a form has lost more than the margin."
+        f"The forms of {listed}; the Pareto front goes from {ends} {unit.partition(',')[0]}. "
+        f"Below the line named margin, a form has lost more than {100 * exports[0].export.margin:g} points."
     )
     return Figure(name=f"forms-{name}", title=f"accuracy, over {unit}", description=described, plot=plot)
 
@@ -113,21 +117,25 @@ def _teachers(exports: Sequence[Exported], accuracy: float | None, name: str) ->
     return list({(mark.x, mark.y): mark for mark in reversed(marks)}.values())[::-1]
 
 
-def _student(exported: Exported, marks: Sequence[Mark], *, labelled: bool) -> list[go.Scatter]:
-    """Draw a student's forms: a line that joins them, marks with whiskers, and their names where `labelled`."""
-    arm = next((arm for arm in ARMS if arm == exported.export.arm), ARMS[0])
+def _student(exported: Exported, marks: Sequence[Mark]) -> list[go.Scatter]:
+    """Draw a student's forms: a line that joins them, and marks with whiskers."""
+    arm: Arm = exported.export.arm
     opacity = 0.4 if exported.role == "other" else 1.0
     joined = {"width": 1, "color": COLOURS[arm], "dash": DASHES[arm]}
-    traces = [_line([m.x for m in marks], [m.y for m in marks], joined, meta=arm, opacity=0.5 * opacity)]
-    traces += [_mark(mark, arm, opacity) for mark in marks]
-    return traces + (_labels(marks) if labelled else [])
+    line = _line([m.x for m in marks], [m.y for m in marks], joined, meta=arm, opacity=0.5 * opacity)
+    return [line, *(_mark(mark, arm, opacity) for mark in marks)]
 
 
 def _mark(mark: Mark, arm: Arm, opacity: float) -> go.Scatter:
     assert mark.form is not None
     shape, quality = SHAPES[mark.form.form], judged(mark.form)
     whiskers = {}
-    if quality.difference is not None and quality.low is not None and quality.high is not None:
+    if (
+        quality.difference is not None
+        and quality.low is not None
+        and quality.high is not None
+        and quality.low < quality.high
+    ):
         above, below = (short(100 * abs(end - quality.difference)) for end in (quality.high, quality.low))
         whiskers = {"error_y": {"array": [above], "arrayminus": [below], "thickness": 1.2, "width": 5}}
     marker = {**shape, "color": COLOURS[arm]}
@@ -145,21 +153,33 @@ def _mark(mark: Mark, arm: Arm, opacity: float) -> go.Scatter:
     )
 
 
-def _labels(marks: Sequence[Mark]) -> list[go.Scatter]:
-    """Write the forms' names beside their marks; forms at one place share a text."""
-    places: dict[tuple[float, float], list[str]] = {}
+def _labels(marks: Sequence[Mark]) -> list[dict[str, Any]]:
+    """Write the forms' names above their marks and whiskers, as Plotly's annotations; forms at one place share a text."""
+    places: dict[float, list[Mark]] = {}
     for mark in marks:
-        assert mark.form is not None
-        near = next((place for place in places if _near(place, mark, marks)), (mark.x, mark.y))
-        places.setdefault(near, []).append(LABELS[mark.form.form])
-    x, y = [place[0] for place in places], [place[1] for place in places]
-    texts = [", ".join(names) for names in places.values()]
-    return [go.Scatter(x=x, y=y, text=texts, mode="text", textposition="middle right", hoverinfo="skip")]
+        places.setdefault(next((x for x in places if _near(x, mark, marks)), mark.x), []).append(mark)
+    above = {"yanchor": "bottom", "yshift": 8, **PLAIN}
+    return [
+        {
+            "x": x,
+            "y": max(map(_top, near)),
+            "text": ", ".join(LABELS[m.form.form] if m.form else "teacher" for m in near),
+            **above,
+        }
+        for x, near in places.items()
+    ]
 
 
-def _near(place: tuple[float, float], mark: Mark, marks: Sequence[Mark]) -> bool:
-    """Return whether a mark stands so near to a place that their names would overlap: within a fiftieth of the widest."""
-    return abs(place[0] - mark.x) <= 0.02 * max(each.x for each in marks)
+def _top(mark: Mark) -> float:
+    """Return where a mark ends with its whisker."""
+    quality = judged(mark.form) if mark.form else None
+    known = quality and quality.high is not None and quality.difference is not None
+    return mark.y + (100 * (quality.high - quality.difference) if known else 0.0)
+
+
+def _near(x: float, mark: Mark, marks: Sequence[Mark]) -> bool:
+    """Return whether a mark stands so near that the names would overlap: within a fiftieth of the widest."""
+    return abs(x - mark.x) <= 0.02 * max(each.x for each in marks)
 
 
 def _stars(teachers: Sequence[Mark]) -> go.Scatter:
@@ -173,7 +193,8 @@ def _margin(exported: Exported, widest: float) -> go.Scatter:
     """Draw the accuracy below which a form of this student has lost more than the margin."""
     reference = exported.export.form("pytorch") or exported.export.forms[0]
     floor = short(100 * (judged(reference).accuracy - exported.export.margin))
-    return _line([0, 1.05 * widest], [floor, floor], {"width": 1, "dash": "dash", "color": NEUTRAL})
+    arm: Arm = exported.export.arm
+    return _line([0, 1.05 * widest], [floor, floor], {"width": 1, "dash": "4px,6px", "color": COLOURS[arm]}, meta=arm)
 
 
 def _line(x: Sequence[float], y: Sequence[float], line: dict[str, Any], **style: Any) -> go.Scatter:
