@@ -78,7 +78,8 @@ def _prose(*paragraphs: str) -> list[str]:
 
 def _what(export: Export, found: SweepRecords, run: TrialRow) -> str:
     names = found.teacher.label_names if found.teacher else ()
-    shown = ", ".join(f"`{name}`" for name in names[:CLASSES_SHOWN])
+    plain = [name.replace("`", "'") for name in names[:CLASSES_SHOWN]]
+    shown = ", ".join(f"`{name}`" for name in plain)
     more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
     what = "pairs of texts" if export.text_pair_column else "texts"
     parameters = f" of {run.result.parameters:,} parameters" if run.result and run.result.parameters else ""
@@ -88,8 +89,8 @@ def _what(export: Export, found: SweepRecords, run: TrialRow) -> str:
         "pseudo_labeled": "trained on a teacher's labels too",
     }
     return (
-        f"A classifier{parameters} that sorts {what} into {len(names)} classes ({shown}{more}), {made[run.arm]}. It is one run of the sweep "
-        f"{markdown_text(found.sweep.name)} of kdsweep {__version__}, and reads at most {export.max_length} tokens: what is longer is cut."
+        f"A classifier{parameters} that sorts {what} into {len(names)} classes ({shown}{more}), {made[run.arm]}. It is one run of the "
+        f"sweep {markdown_text(found.sweep.name)} of kdsweep, and reads at most {export.max_length} tokens: what is longer is cut."
     )
 
 
