@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdsweep import __version__
-from kdsweep.analysis.exports import Exported, placed_exports
-from kdsweep.analysis.shipped_form import judged_split
+from kdsweep.analysis.exports import Exported, exported_name, placed_exports
+from kdsweep.analysis.shipped_form import FORM_NAMES, judged_split
 from kdsweep.config.yaml import to_yaml
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import teacher_folder
@@ -17,8 +17,6 @@ from kdsweep.records.reading import TrialRow, read_test
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.forms import (
-    FORM_NAMES,
-    exported_name,
     form_said,
     forms_table,
     forms_title,
