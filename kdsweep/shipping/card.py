@@ -103,10 +103,10 @@ def _ships(exported: Exported, found: SweepRecords) -> str:
 
 
 def _forms(exported: Exported, found: SweepRecords) -> list[str]:
-    """Return the card's tables of forms, quality first, what they count, and where they were measured."""
+    """Return the card's table of forms, what it counts, and where they were measured."""
     export = exported.export
     table = forms_table(exported, teacher_accuracy(export, found.teacher, _teacher_test(found)))
-    first = table[0].index(f"{judged_split(export)} accuracy")
+    half = table[0].index("rows a second") + 1
     opened = (
         f" The test split was opened for them on {export.tested_at[:10]}, after the finalists."
         if export.tested_at
@@ -117,8 +117,8 @@ def _forms(exported: Exported, found: SweepRecords) -> list[str]:
     made = f" Made with {versions}." if versions else ""
     return [
         *_prose(f"{files}. {forms_title(exported)}{opened}"),
-        markdown_table([[line[0], *line[first:]] for line in table]),
-        markdown_table([line[:first] for line in table]),
+        markdown_table([line[:half] for line in table]),
+        markdown_table([[line[0], *line[half:]] for line in table]),
         *_prose(COUNTED, f"{markdown_text(measured_said(export))} Another machine has other times.{made}"),
     ]
 
