@@ -12,7 +12,8 @@ from kdsweep.config.sweep import SweepConfig, identity_changes, sweep_yaml
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_file import read_trial_config, trial_yaml
 from kdsweep.errors import ConfigError, ResultsError, Superseded
-from kdsweep.records.layout import FOLDERS
+from kdsweep.records.export_schema import Export
+from kdsweep.records.layout import EXPORT_FILE, FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key
 from kdsweep.records.schema import Attempt, EpochMetrics, FinalTest, StepMetrics, ToldVerdict, TrialResult
 from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
@@ -190,6 +191,11 @@ def _lengths(folder: Path, before: SweepConfig, sweep: SweepConfig) -> list[str]
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
     """Write the verdict that was sent to W&B."""
     write_json(sweep_folder / "verdict.json", dataclasses.asdict(told))
+
+
+def write_export(folder: Path, export: Export) -> None:
+    """Write the record of an exported student to its folder, which it makes a finished one."""
+    write_json(folder / EXPORT_FILE, dataclasses.asdict(export))
 
 
 def drop_students(folders: Iterable[Path]) -> None:
