@@ -173,8 +173,9 @@ def _labels(marks: Sequence[Mark]) -> list[dict[str, Any]]:
 def _top(mark: Mark) -> float:
     """Return where a mark ends with its whisker."""
     quality = judged(mark.form) if mark.form else None
-    known = quality and quality.high is not None and quality.difference is not None
-    return mark.y + (100 * (quality.high - quality.difference) if known else 0.0)
+    if quality is None or quality.high is None or quality.difference is None:
+        return mark.y
+    return mark.y + 100 * (quality.high - quality.difference)
 
 
 def _near(x: float, mark: Mark, marks: Sequence[Mark]) -> bool:
