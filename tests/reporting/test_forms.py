@@ -172,6 +172,8 @@ def test_the_answer_the_page_markdown_and_terminal_have_the_forms(written: Path)
     for text in (render_markdown(report), terminal_text(report)):
         assert "ONNX int8, to ship" in text and "no worse" in text
         assert "the best fine-tuned student, beside it" in " ".join(text.split())
+    assert all(len(line) <= 100 for line in terminal_text(report).splitlines() if line[:1] == "|")
+    assert all(len(line) <= 120 for line in render_markdown(report).splitlines() if line[:1] == "|")
 
 
 def test_the_files_and_the_data_frame_have_every_form(written: Path) -> None:
