@@ -239,3 +239,12 @@ def test_exports_of_several_folders_are_gathered_once_each(written: Path, tmp_pa
     other = shutil.copytree(written, tmp_path / "s")
     found = read_records(written, other)
     assert len(found.exports) == 2 == len(placed_exports(found))
+
+
+def test_names_of_near_marks_stand_one_above_the_other() -> None:
+    pytorch, fp32, int8 = an_export().forms
+    close = an_export(forms=(pytorch, replace(fp32, speed=speeds(4.0)), int8))
+    (latency, _) = form_fronts((placed(close),), 0.9)
+    assert latency.plot is not None
+    lifts = {note.text: note.yshift for note in latency.plot.layout.annotations}
+    assert lifts["int8"] == lifts["PyTorch"] == 8 and lifts["ONNX"] == 22
