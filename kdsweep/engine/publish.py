@@ -17,6 +17,7 @@ from kdsweep.records import layout, reading, writing
 from kdsweep.records.schema import ToldVerdict
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.build import Report
+from kdsweep.tracking.artifacts import trained_model
 from kdsweep.tracking.names import verdict_label
 from kdsweep.tracking.open import open_tracker, resolved_mode
 from kdsweep.tracking.tracker import Run
@@ -136,13 +137,12 @@ def as_column(values: Sequence[Any]) -> list[Any]:
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:
     """Send the student that the report recommends to W&B, if it is on this disk."""
-    best, name = report.shipped, report.records.sweep.name
+    best, sweep = report.shipped, report.records.sweep
     assert best is not None and best.result is not None, "a finalist is complete"
     if not best.has_student():
         say(f"tracking.log_model: the student of {best.folder.name} is not on this disk, so W&B does not get it")
         return
-    files = {"student": best.folder / "student", "config.yaml": best.folder / "config.yaml"}
-    run.log_model(f"{name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
+    run.log_model(trained_model(sweep, best.folder, best.result.summary()))
 
 
 def _predictions(found: SweepRecords, finals: Finals, run: reading.TrialRow | None) -> np.ndarray | None:

@@ -16,6 +16,7 @@
         test.json                `FinalTest`, the student on the test split
         test_predictions.npy     the class of every test row, int64 [N]
       verdict.json               `ToldVerdict`, once the finalists were sent to W&B
+      workspace.json             `Pages`, once W&B has the sweep's view and report
       study.db                   the embedded Optuna storage
       sweep_key                  the end of the ids of its W&B runs; the study holds it too
       worker.log                 what the worker processes printed
