@@ -7,7 +7,8 @@
     ├── ModelError          a teacher or student that cannot be used
     ├── PreflightError      a check that failed before any trial ran
     ├── LibraryError        an installed library that lacks a private part without public substitute
-    └── ResultsError        a results folder: another sweep's, unfinished, not writable
+    ├── ResultsError        a results folder: another sweep's, unfinished, not writable
+    └── ShippingError       a student that cannot be exported, or an exported folder that cannot be used
     TrialFailed             one trial fails, the sweep continues
     ├── NonFiniteLoss       the loss became nan or inf; names the step
     └── DoesNotFit          one row alone is too large for the memory
@@ -64,6 +65,10 @@ class LibraryError(KDSweepError):
 
 class ResultsError(KDSweepError):
     """Reports a results folder that is another sweep's, unfinished or not writable."""
+
+
+class ShippingError(KDSweepError):
+    """Reports a student that cannot be exported, or an exported folder that cannot be used."""
 
 
 class TrialFailed(Exception):

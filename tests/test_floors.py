@@ -18,7 +18,7 @@ TESTS = ROOT / "tests"
 
 FLOORS = (
     {"commands"},
-    {"engine"},
+    {"engine", "shipping"},
     {"reporting", "training"},
     {"reporting.figures", "training.fast"},
     {"training.data"},
@@ -31,8 +31,10 @@ FLOORS = (
 
 STANDARD = {*sys.stdlib_module_names, "kdsweep"}
 THIRD_PARTIES: dict[str, set[str]] = {
-    **dict.fromkeys(("torch", "transformers", "datasets", "safetensors", "accelerate"), {"training", "engine"}),
-    "huggingface_hub": {"training"},
+    **dict.fromkeys(("torch", "transformers"), {"training", "engine", "shipping"}),
+    **dict.fromkeys(("datasets", "safetensors", "accelerate"), {"training", "engine"}),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "tokenizers"), {"shipping"}),
+    "huggingface_hub": {"training", "shipping"},
     "pyarrow": {"training"},
     **dict.fromkeys(("optuna", "sqlalchemy"), {"search", "reporting.figures.importances"}),
     "wandb": {"tracking"},
@@ -44,7 +46,17 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "rich": {"commands", "engine", "tracking.audit"},
     "IPython": {"engine.notebook"},
     "pandas": {"results"},
-    "numpy": {"commands", "engine", "reporting", "training", "analysis", "search", "records", "system.files"},
+    "numpy": {
+        "commands",
+        "engine",
+        "shipping",
+        "reporting",
+        "training",
+        "analysis",
+        "search",
+        "records",
+        "system.files",
+    },
 }
 """Rooms (with the rooms inside them) or single files; a library that is not listed belongs nowhere yet."""
 

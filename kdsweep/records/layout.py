@@ -15,6 +15,11 @@
       finalists/distilled-0007-seed1/   a trial's configuration once more on a fresh seed, likewise, and:
         test.json                `FinalTest`, the student on the test split
         test_predictions.npy     the class of every test row, int64 [N]
+      exports/distilled-0007-seed1/   the student as it is shipped; of a trial of the search: distilled-0007
+        config.json model.safetensors   and the tokenizer's files, as transformers loads them
+        onnx/model.onnx onnx/model_int8.onnx
+        README.md                the model card
+        export.json              `Export`, written last: a folder without it is unfinished
       verdict.json               `ToldVerdict`, once the finalists were sent to W&B
       workspace.json             `Pages`, once W&B has the sweep's view and report
       study.db                   the embedded Optuna storage
@@ -46,6 +51,8 @@ FOLDERS: dict[Stage, str] = {
     "finalists": "finalists",
 }
 KEY_LENGTH = 6
+EXPORT_FILE = "export.json"
+"""The record in an exported student's folder."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,29 @@ def results_root() -> Path:
 
 def trial_folder(sweep_folder: Path, trial: TrialId) -> Path:
     """Return the folder of one trial, or of its run as a finalist."""
-    number = f"{trial.number:04d}"
-    name = number if trial.seed is None else f"{trial.arm}-{number}-seed{trial.seed}"
+    name = f"{trial.number:04d}" if trial.seed is None else run_name(trial)
     return sweep_folder / FOLDERS[trial.stage] / name
 
 
 def teacher_folder(sweep_folder: Path) -> Path:
     """Return the folder of the sweep's teacher."""
     return sweep_folder / "teacher"
+
+
+def run_name(trial: TrialId) -> str:
+    """Return the name of a run's exported folder: `distilled-0007`, with `-seed1` for a finalist."""
+    name = f"{trial.arm}-{trial.number:04d}"
+    return name if trial.seed is None else f"{name}-seed{trial.seed}"
+
+
+def exports_folder(sweep_folder: Path) -> Path:
+    """Return the folder of the students that were exported, one folder each."""
+    return sweep_folder / "exports"
+
+
+def export_folder(sweep_folder: Path, trial: TrialId) -> Path:
+    """Return the folder of one run's exported student."""
+    return exports_folder(sweep_folder) / run_name(trial)
 
 
 def study_path(sweep_folder: Path) -> Path:

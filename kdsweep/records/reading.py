@@ -18,7 +18,8 @@ from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.config.trial_file import read_trial_config
 from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ResultsError
-from kdsweep.records.layout import FOLDERS, TrialId, teacher_folder, trial_in
+from kdsweep.records.export_schema import Export, revived_export
+from kdsweep.records.layout import EXPORT_FILE, FOLDERS, TrialId, exports_folder, teacher_folder, trial_in
 from kdsweep.records.schema import (
     REPEATABLE,
     EpochMetrics,
@@ -205,6 +206,25 @@ def read_test_labels(*sweep_folders: Path) -> np.ndarray | None:
     """Read the true class of every test row, int64 [N], from the first folder that has it; None without a test split."""
     found = (read_array(teacher_folder(folder) / "test_labels.npy") for folder in sweep_folders)
     return next((labels for labels in found if labels is not None), None)
+
+
+def read_exports(sweep_folder: Path) -> tuple[Export, ...]:
+    """Read the records of the sweep's exported students, by the name of their folders; unfinished folders are left out."""
+    folders = sorted(exports_folder(sweep_folder).glob("[!.]*"))
+    return tuple(found for folder in folders if (found := read_export(folder)))
+
+
+def read_export(folder: Path) -> Export | None:
+    """Read the record of an exported student from its folder; None for a folder without one. Raises ResultsError for a torn record."""
+    path = folder / EXPORT_FILE
+    if not path.exists():
+        return None
+    try:
+        return revived_export(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ResultsError(
+            f"{path} must be an export that this version wrote, but: {error}; remove its folder to export again"
+        ) from error
 
 
 def _read_json(path: Path, kind: type[Record]) -> Record | None:

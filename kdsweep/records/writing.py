@@ -12,7 +12,8 @@ from kdsweep.config.sweep import SweepConfig, identity_changes, sweep_yaml
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_file import read_trial_config, trial_yaml
 from kdsweep.errors import ConfigError, ResultsError, Superseded
-from kdsweep.records.layout import FOLDERS
+from kdsweep.records.export_schema import Export
+from kdsweep.records.layout import EXPORT_FILE, FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key
 from kdsweep.records.schema import Attempt, EpochMetrics, FinalTest, Pages, StepMetrics, ToldVerdict, TrialResult
 from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
@@ -195,6 +196,11 @@ def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
 def write_pages(sweep_folder: Path, pages: Pages) -> None:
     """Write where W&B has the sweep's view and report."""
     write_json(sweep_folder / "workspace.json", dataclasses.asdict(pages))
+
+
+def write_export(folder: Path, export: Export) -> None:
+    """Write the record of an exported student to its folder, which it makes a finished one."""
+    write_json(folder / EXPORT_FILE, dataclasses.asdict(export))
 
 
 def drop_students(folders: Iterable[Path]) -> None:
