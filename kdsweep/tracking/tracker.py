@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdsweep.config.sweep import Resolved
 from kdsweep.records.schema import EpochMetrics, Pages, StepMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.tracking.names import RunLabel
@@ -52,6 +53,10 @@ class Run(Protocol):
 class Tracker(Protocol):
     """Opens the runs of a sweep."""
 
+    @property
+    def mode(self) -> Resolved:
+        """Return how W&B is reached now: after its first error, `offline`."""
+
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Any:
         """Return a context manager that opens a `Run` and closes it however the block ends."""
 
@@ -88,6 +93,8 @@ class NullRun:
 
 class NullTracker:
     """Opens runs that drop all metrics: tracking is off."""
+
+    mode: Resolved = "off"
 
     @contextmanager
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:

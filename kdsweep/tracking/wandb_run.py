@@ -69,9 +69,9 @@ class WandbRun:
                         artifact.add_file(str(path), name=inside)
                 self._run.log_artifact(artifact, aliases=["latest", *model.aliases])
                 if model.collection:
-                    self._link(artifact, model.collection)
+                    self._link(artifact, model.collection, model.aliases)
 
-    def _link(self, artifact: Any, collection: str) -> None:
+    def _link(self, artifact: Any, collection: str, aliases: Sequence[str]) -> None:
         """Add a logged artifact to a collection of a registry; a failure is said and costs nothing else, as the run has the artifact."""
         if self.url is None:
             self._say(
@@ -79,7 +79,7 @@ class WandbRun:
             )
             return
         try:
-            self._run.link_artifact(artifact.wait(timeout=UPLOAD_SECONDS), collection)
+            self._run.link_artifact(artifact.wait(timeout=UPLOAD_SECONDS), collection, list(aliases))
         except Exception as error:  # of W&B's client, of its answers, or a registry that does not exist
             self._say(
                 f"tracking.registry: W&B did not link the model to {collection} ({one_line(error)}); its run has it"

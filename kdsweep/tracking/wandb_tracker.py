@@ -46,6 +46,8 @@ SETTINGS: Mapping[str, Any] = dict(
 )
 """W&B prints nothing and stores nothing about the machine: no command line, no git remote, no host statistics, no console. Settings that
 begin with x_ are W&B's private ones, which it may rename."""
+SYSTEM_METRICS_OFF = ("x_disable_stats", "x_disable_machine_info")
+"""Those of `SETTINGS` that must be off for system metrics, both; a command line, a host's name and its parts stay out all the same."""
 
 
 class WandbTracker:
@@ -198,7 +200,7 @@ def _teardown() -> None:
 
 def _settings(*, system_metrics: bool) -> wandb.Settings:
     """Return those of `SETTINGS` that this W&B has, with system metrics where they are wanted; `reach` reports the others."""
-    wanted = {**SETTINGS, "x_disable_stats": not system_metrics}
+    wanted = dict(SETTINGS) | dict.fromkeys(SYSTEM_METRICS_OFF, not system_metrics)
     return wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
 
 
