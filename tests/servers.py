@@ -2,7 +2,7 @@
 
     postgres             a fresh database on a real PostgreSQL server (`Postgres`, with `url`, `stop`, `start`, `restart`)
     small_disk           `small_disk(megabytes)`: a real file system of that size (`SmallDisk`, with `path`, `fill`, `free`)
-    wandb_server         a W&B server that takes runs, until it is told to `break_down` or to `stop` (`WandbServer`)
+    wandb_server         a W&B server that takes runs, artifacts, views and reports, until it is told to `break_down` or to `stop` (`WandbServer`)
     broken_wandb_server  the same, answering 500 to everything from the start
 
 `Proxy(port)` and `running_postgres(password=...)` are context managers, for a test that wants its own.

@@ -11,8 +11,8 @@ from kdsweep.records.writing import write_pages
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.markdown import render_markdown
 
-NOT_SENT = ("Provenance", "Next")
-"""Parts of the report that tell of this machine, or name its files."""
+NOT_SENT = ("Provenance",)
+"""Parts of the report that tell of this machine."""
 INSTALL = "pip install 'kdsweep[workspace]'"
 
 

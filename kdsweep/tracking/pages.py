@@ -13,7 +13,7 @@ from urllib.parse import quote
 import wandb
 
 from kdsweep.records.schema import Pages
-from kdsweep.tracking.workspace import Shown, build_report, build_view, execute_graphql, internal
+from kdsweep.tracking.workspace import Shown, build_report, build_view, internal
 
 VIEW_ID = "kdsweepview"
 """What W&B's address of the view ends with, `?nw=kdsweepview`; W&B stores it under the name `nw-kdsweepview-v`."""
@@ -44,7 +44,7 @@ def _save_view(api: Any, workspace: Any) -> str:
     view = grouped_in_the_table_alone(workspace)
     view.name = f"nw-{VIEW_ID}-v"
     asked = {"entity": view.entity, "project": view.project, "view": view.name}
-    project = execute_graphql(api, FIND_VIEW, asked).get("project") or {}
+    project = internal.execute_graphql(api, FIND_VIEW, asked).get("project") or {}
     edges = (project.get("allViews") or {}).get("edges") or []
     view.id = edges[0]["node"]["id"] if edges else ""
     workspace._internal_name = internal.upsert_view2(view)["upsertView"]["view"]["name"]
@@ -62,7 +62,7 @@ def grouped_in_the_table_alone(workspace: Any) -> Any:
 
 def _has_report(api: Any, report_id: str) -> bool:
     """Return whether W&B still has a report: somebody may have deleted it."""
-    return bool(execute_graphql(api, FIND_REPORT, {"id": report_id}).get("view"))
+    return bool(internal.execute_graphql(api, FIND_REPORT, {"id": report_id}).get("view"))
 
 
 def _address(url: str) -> str:

@@ -13,7 +13,6 @@ with warnings.catch_warnings():
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces import expr
-    from wandb_workspaces._graphql import execute_graphql as execute_graphql
     from wandb_workspaces.workspaces import internal as internal
 
 from kdsweep.config.arms import PRIMARY
