@@ -90,6 +90,8 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("enqueue=[{epochs: 2}]", "enqueue: 'epochs' is no searched field"),
         ("enqueue=[{alpha: high}]", "enqueue: alpha must be a finite number, but got 'high'"),
         ("enqueue=[{temperature: 9}]", "enqueue: temperature must lie in [1, 8] log, but got 9"),
+        ("tracking.registry=model", "say tracking.log_model=true too"),
+        ("tracking.registry=a/b/c", "tracking.registry is the name of a registry, or NAME/COLLECTION"),
         ("study.sampler=grid", "search.temperature: grid needs choices, or low, high and step, but got [1, 8] log"),
     ],
 )
