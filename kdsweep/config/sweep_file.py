@@ -11,7 +11,7 @@ from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import When, condition_problems
 from kdsweep.config.forms import Constraints, ExportConfig, export_problems
-from kdsweep.config.lengths import unread_problems
+from kdsweep.config.lengths import few_steps_problems, unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import LONGEST_TAG, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_problems import sweep_problems
@@ -61,7 +61,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking, "export": export}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*sweep_problems(sweep), *unread_problems(sweep)]
+    problems += unbuildable or [*sweep_problems(sweep), *few_steps_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:

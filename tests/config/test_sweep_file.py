@@ -193,6 +193,15 @@ def test_a_length_of_a_trial_that_is_given_but_not_read_is_refused(tiny_sweep_fi
     )
 
 
+def test_steps_and_evaluations_that_are_searched_must_go_together_whichever_are_sampled(
+    tiny_sweep_file: WriteSweep,
+) -> None:
+    path = tiny_sweep_file(fixed={"epochs": None})
+    descending = ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[4,20]"]
+    assert "but a distilled one may get max_steps 10 with evaluations 20" in problems_of(path, *descending)
+    assert load_sweep(path, ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[10,4]"]).search
+
+
 def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: WriteSweep) -> None:
     def said(*overrides: str) -> tuple[str, int]:
         sweep = load_sweep(tiny_sweep_file(fixed={"epochs": 1}), overrides)
