@@ -10,7 +10,8 @@ from kdsweep.analysis.exports import Exported, exported_name
 from kdsweep.analysis.formats import enumerated, milliseconds, number, percent
 from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, judged, judged_split, times_teacher
 from kdsweep.config.arms import Arm
-from kdsweep.records.export_schema import Form, FormRecord
+from kdsweep.config.forms import Form
+from kdsweep.records.export_schema import FormRecord
 from kdsweep.reporting.figures.cost import pareto_front
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, new_plot, short
 
