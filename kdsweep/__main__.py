@@ -12,6 +12,7 @@ from kdsweep.system.process import ends_with_its_reader
 COMMANDS = {
     "run": ("SWEEP", "run a sweep, or continue it where it stopped"),
     "report": ("FOLDER", "rank a sweep's trials again, from its records alone"),
+    "publish": ("FOLDER", "show a sweep in W&B: its view and its report"),
     "reproduce": ("FOLDER", "run a trial again from its saved config, and compare"),
     "export": ("FOLDER", "export the student to ship as ONNX and int8, and judge each form"),
     "predict": ("FOLDER", "ask an exported student for the classes of texts"),

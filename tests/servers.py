@@ -2,7 +2,7 @@
 
     postgres             a fresh database on a real PostgreSQL server (`Postgres`, with `url`, `stop`, `start`, `restart`)
     small_disk           `small_disk(megabytes)`: a real file system of that size (`SmallDisk`, with `path`, `fill`, `free`)
-    wandb_server         a W&B server that takes runs, until it is told to `break_down` or to `stop` (`WandbServer`)
+    wandb_server         a W&B server that takes runs, artifacts, views and reports, until it is told to `break_down` or to `stop` (`WandbServer`)
     broken_wandb_server  the same, answering 500 to everything from the start
 
 `Proxy(port)` and `running_postgres(password=...)` are context managers, for a test that wants its own.
@@ -332,16 +332,70 @@ _RUN = {
     "tags": [],
     "historyLineCount": 0,
     "historyKeys": None,
+    "notes": "What it is.",
+    "description": None,
+    "group": "group",
+    "jobType": "finalist",
     "user": {"name": "n", "username": "somebody"},
 }
 _LATEST = {"id": "a", "versionIndex": 0}
 _ARTIFACT = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": _LATEST}}
+_LAST_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+_LISTED = {
+    **_PROJECT,
+    "__typename": "Project",
+    "entityName": "entity",
+    "createdAt": "2026",
+    "isBenchmark": False,
+    "user": None,
+}
+
+
+def _collection(kind: str, name: str, project: str, owner: str) -> dict[str, Any]:
+    where = {"id": "p", "internalId": "1", "name": project, "entity": {"name": owner}}
+    return {"__typename": kind, "name": name, "project": where}
+
+
+_LOGGED = {
+    "id": "a",
+    "artifactSequence": _collection("ArtifactSequence", "student", "project", "entity"),
+    "versionIndex": 0,
+    "artifactType": {"name": "model"},
+    "description": None,
+    "metadata": "{}",
+    "ttlDurationSeconds": -2,
+    "ttlIsInherited": False,
+    "tags": [],
+    "historyStep": None,
+    "state": "COMMITTED",
+    "size": 1,
+    "digest": "d",
+    "commitHash": None,
+    "fileCount": 1,
+    "createdAt": "2026",
+    "updatedAt": None,
+    "aliases": [],
+}
+_LINKED = {
+    "id": "m",
+    "versionIndex": 0,
+    "createdAt": "2026",
+    "aliases": [],
+    "artifactCollection": _collection("ArtifactPortfolio", "student", "wandb-registry-model", "org_entity"),
+    "artifact": _LOGGED,
+}
+_ORGANISATION = {"organization": {"name": "org", "orgEntity": {"name": "org_entity"}}, "user": None}
 _ANSWERS: dict[str, dict[str, Any]] = {
     "createRunFiles": {"createRunFiles": {"runID": "x", "uploadHeaders": [], "files": []}},
     "viewer": {"viewer": _VIEWER},
     "ArtifactType": {"project": None},
     "createArtifact(": {"createArtifact": {"artifact": _ARTIFACT}},
     "RunFragment": {"project": {"run": _RUN}},
+    "ArtifactByID": {"artifact": _LOGGED},
+    "FetchOrgInfoFromEntity": {"entity": _ORGANISATION},
+    "LinkArtifact": {"result": {"versionIndex": 0, "artifactMembership": _LINKED}},
+    "GetProjects": {"models": {"pageInfo": _LAST_PAGE, "edges": [{"node": _LISTED}]}},
+    "ProjectInternalId": {"project": {"id": "p", "internalId": "1"}},
 }
 
 
@@ -352,6 +406,10 @@ class WandbServer:
         self.broken, self.requests = broken, 0
         self.received: list[bytes] = []
         """The bodies of the requests that were answered well."""
+        self.refused: str | None = None
+        """Requests with this text get an answer that has nothing of what they ask for."""
+        self.views: dict[str, dict[str, Any]] = {}
+        """Saved views and reports by their id, as they were last sent."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -359,7 +417,7 @@ class WandbServer:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.requests += 1
                 server.received += [] if server.broken else [body]
-                content = b"" if server.broken else json.dumps({"data": _answer(body)}).encode()
+                content = b"" if server.broken else json.dumps({"data": server.answer(body)}).encode()
                 self.send_response(500 if server.broken else 200)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -375,6 +433,36 @@ class WandbServer:
         self._thread: threading.Thread | None = threading.Thread(target=self._http.serve_forever, args=(0.05,))
         self._thread.start()
 
+    def answer(self, body: bytes) -> dict[str, Any]:
+        """What a GraphQL request is answered; {} where the client needs nothing."""
+        text = body.decode("utf-8", errors="replace")
+        asked = json.loads(text).get("variables") or {} if text.startswith('{"query"') or '"variables"' in text else {}
+        if self.refused and self.refused in text:
+            return {}
+        if "upsertBucket" in text:
+            return _upserted(asked)
+        if "upsertView(" in text:
+            return {"upsertView": {"view": self._saved(asked), "inserted": not asked.get("id")}}
+        if "KdsweepView" in text:
+            found = [
+                view
+                for view in self.views.values()
+                if (view["name"], view["project"]["name"]) == (asked["view"], asked["project"])
+            ]
+            return {"project": {"allViews": {"edges": [{"node": {"id": view["id"]}} for view in found]}}}
+        if "KdsweepReport" in text:
+            return {"view": self.views.get(asked["id"])}
+        return next((answer for name, answer in _ANSWERS.items() if name in text), {})
+
+    def _saved(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """A view or report as it is kept: a new one unless its id is known, as W&B's server refuses an id that it does not know."""
+        assert not asked.get("id") or asked["id"] in self.views, asked
+        project = {"id": "p", "name": asked["projectName"], "entityName": asked["entityName"]}
+        kept = {name: asked.get(name) for name in ("type", "name", "displayName", "description", "spec")}
+        number = asked.get("id") or f"view-{self.requests}"
+        self.views[number] = {**kept, "id": number, "project": project, "updatedAt": "2026-01-02T03:04:05"}
+        return self.views[number]
+
     def break_down(self) -> None:
         """From here on, every answer is 500."""
         self.broken = True
@@ -386,13 +474,6 @@ class WandbServer:
             self._http.shutdown()
             self._http.server_close()
             thread.join()
-
-
-def _answer(body: bytes) -> dict[str, Any]:
-    text = body.decode("utf-8", errors="replace")
-    if "upsertBucket" in text:
-        return _upserted(json.loads(text)["variables"])
-    return next((answer for name, answer in _ANSWERS.items() if name in text), {})
 
 
 def _upserted(asked: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
     "huggingface_hub": {"training", "shipping"},
     "pyarrow": {"training"},
     **dict.fromkeys(("optuna", "sqlalchemy"), {"search", "reporting.figures.importances"}),
-    "wandb": {"tracking"},
+    **dict.fromkeys(("wandb", "wandb_workspaces"), {"tracking"}),
     "plotly": {"reporting"},
     "jinja2": {"reporting"},
     "scipy": {"analysis"},
@@ -247,7 +247,7 @@ check("writing a report")
 """
 
 
-@pytest.mark.parametrize("command", ["run", "worker", "api", "predict", "__main__"])
+@pytest.mark.parametrize("command", ["run", "worker", "api", "export", "predict", "publish", "__main__"])
 def test_a_commands_module_imports_no_large_library(command: str) -> None:
     large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb", "pandas"}
     asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-PROVIDES = {"pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
+PROVIDES = {"wandb-workspaces": "wandb_workspaces", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
 """What a distribution is imported as, where that is not its name."""
 
 BROUGHT = {"IPython"}

@@ -108,6 +108,12 @@ class TrackingConfig:
     """Whether the best student goes to W&B as an artifact, weights and config, when the finalists are done."""
     log_texts: bool = False
     """Whether the texts on which teacher and finalists disagree go to W&B as a table, when the finalists are done."""
+    workspace: bool = False
+    """Whether W&B gets a saved view of the project and a report in words, when the finalists are done and W&B is online."""
+    registry: str | None = None
+    """W&B's registry that the model artifact is linked to, as `NAME` or `NAME/COLLECTION`; it needs log_model. null: no registry."""
+    system_metrics: bool = False
+    """Whether every run holds W&B's system metrics: use of CPU, memory, disk, network and GPU, and nothing else of the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import When, condition_problems
 from kdsweep.config.forms import Constraints, ExportConfig, export_problems
-from kdsweep.config.lengths import unread_problems
+from kdsweep.config.lengths import few_steps_problems, unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import LONGEST_TAG, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_problems import sweep_problems
@@ -61,7 +61,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking, "export": export}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*sweep_problems(sweep), *unread_problems(sweep)]
+    problems += unbuildable or [*sweep_problems(sweep), *few_steps_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -134,10 +134,29 @@ def _tracking_problems(tracking: TrackingConfig) -> list[str]:
             if key == "project" and "/" in name:
                 way_out = f"; the team or user goes into tracking.entity={name.split('/')[0] or 'TEAM'}"
             problems.append(f"tracking.{key} has {rule} (W&B's rules), but got {name!r}{way_out}")
+    problems += _registry_problems(tracking)
     long = [tag for tag in tracking.tags if len(tag) > LONGEST_TAG]
     return problems + [
         f"tracking.tags have 1 to {LONGEST_TAG} characters (W&B's rule), but got {tag!r}" for tag in long
     ]
+
+
+def _registry_problems(tracking: TrackingConfig) -> list[str]:
+    """List why the model artifact could not be linked to `tracking.registry`."""
+    if tracking.registry is None:
+        return []
+    problems = []
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", tracking.registry):
+        problems.append(
+            "tracking.registry is the name of a registry, or NAME/COLLECTION, of letters, digits, '.', '_' and '-', but got "
+            f"{tracking.registry!r}"
+        )
+    if not tracking.log_model:
+        problems.append(
+            f"tracking.registry links the model artifact, which tracking.log_model sends, but got registry {tracking.registry!r} "
+            "without it; say tracking.log_model=true too"
+        )
+    return problems
 
 
 def _storage_problems(storage: str) -> list[str]:

@@ -13,13 +13,15 @@ import numpy as np
 from kdsweep.analysis.finalists import Finalist, Finals, finals_json, third_arm_json
 from kdsweep.analysis.shipped import best_run
 from kdsweep.config.sweep import Resolved
+from kdsweep.engine.pages import show_pages
 from kdsweep.records import layout, reading, writing
 from kdsweep.records.schema import ToldVerdict
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.build import Report
-from kdsweep.tracking.names import verdict_label
+from kdsweep.tracking.artifacts import exported_model, trained_model
+from kdsweep.tracking.names import RunLabel, verdict_label
 from kdsweep.tracking.open import open_tracker, resolved_mode
-from kdsweep.tracking.tracker import Run
+from kdsweep.tracking.tracker import Run, Tracker
 from kdsweep.training.data.splits import Split, load_data
 
 MOST_TEXTS = 10_000
@@ -27,21 +29,57 @@ MOST_TEXTS = 10_000
 DISAGREEMENTS = ("finalist", "seed", "row", "text", "class", "teacher", "student")
 
 
-def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say: Callable[[str], None]) -> None:
-    """Send the verdict of a finished sweep to W&B, unless W&B has it already; a verdict that changed gets another run.
+def publish(
+    report: Report,
+    finals: Finals,
+    key: str,
+    mode: Resolved | None,
+    say: Callable[[str], None],
+    *,
+    again: bool = False,
+) -> bool:
+    """Send the verdict of a finished sweep to W&B, unless W&B has it already, and with `tracking.workspace` update view and report.
 
-    `key` is the sweep's key, with which the ids of its runs end; `mode` is how W&B is reached (None: not known, its server is asked);
-    `say` shows the user a message.
+    A verdict that changed gets another run. `key` is the sweep's key, with which the ids of its runs end; `mode` is how W&B is reached
+    (None: not known, its server is asked); `say` shows the user a message. With `again`, what runs and pages lack is added even where
+    the verdict was sent before, as for runs that were synced since. Returns whether W&B has everything that the sweep file asks for.
     """
     found, summary = report.records, _as_json(verdict_summary(report, finals))
     told, tracking = reading.read_verdict(found.folder), found.sweep.tracking
-    if told and told.summary == summary:
-        return
-    number = told.number + 1 if told else 1
-    label = verdict_label(found.sweep, key, number)
+    is_new = told is None or told.summary != summary
+    wants_pages = tracking.workspace and (is_new or again or reading.read_pages(found.folder) is None)
+    if not (is_new or wants_pages or again):
+        return True
     tracker = open_tracker(found.folder, found.sweep.name, tracking, mode or resolved_mode(tracking)[0], say)
+    number = told.number if told else 0
+    if is_new:
+        number += 1
+        if not _send_verdict(tracker, report, finals, verdict_label(found.sweep, key, number), say):
+            return False
+    is_online = tracker.mode == "online"
+    if wants_pages and not is_online:
+        say(
+            f"tracking.workspace: W&B is not online; after wandb sync, python -m kdsweep.publish {report.folder} does it"
+        )
+    pages = show_pages(report, finals, say) if wants_pages and is_online else None
+    for row in finals.rows:
+        for ran in row.runs:
+            if ran.result and ran.result.run_id:
+                tracker.amend(ran.result.run_id, finalist_summary(finals, row), pages)
+    if pages:
+        tracker.amend(verdict_label(found.sweep, key, number).run_id, {}, pages)
+    if is_new:
+        writing.write_verdict(found.folder, ToldVerdict(number=number, summary=summary))
+    return tracker.mode == "online" and (pages is not None or not wants_pages)
+
+
+def _send_verdict(
+    tracker: Tracker, report: Report, finals: Finals, label: RunLabel, say: Callable[[str], None]
+) -> bool:
+    """Send the verdict in a run of its own; return False where W&B could open none, so that the next call sends it."""
+    found, tracking = report.records, report.records.sweep.tracking
     with tracker.run(label, _as_json(found.sweep.identity())) as run:
-        run.summarise(summary)
+        run.summarise(_as_json(verdict_summary(report, finals)))
         run.log_table("finalists", *_finalists(finals))
         if tracking.log_model:
             _log_student(run, report, say)
@@ -51,17 +89,9 @@ def publish(report: Report, finals: Finals, key: str, mode: Resolved | None, say
             )
         elif tracking.log_texts:
             run.log_table("disagreements", DISAGREEMENTS, disagreements(found, finals))
-    if run.run_id is None:  # no run was opened: the next call sends the verdict
-        if run.missing:
-            say(
-                f"W&B has no run of the verdict ({run.missing}): the report has it, and the same command tells it again"
-            )
-        return
-    for row in finals.rows:
-        for ran in row.runs:
-            if ran.result and ran.result.run_id:
-                tracker.amend(ran.result.run_id, finalist_summary(finals, row))
-    writing.write_verdict(found.folder, ToldVerdict(number=number, summary=summary))
+    if run.missing:
+        say(f"W&B has no run of the verdict ({run.missing}): the report has it, and the same command tells it again")
+    return run.run_id is not None
 
 
 def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
@@ -136,13 +166,16 @@ def as_column(values: Sequence[Any]) -> list[Any]:
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:
     """Send the student that the report recommends to W&B, if it is on this disk."""
-    best, name = report.shipped, report.records.sweep.name
+    best, sweep = report.shipped, report.records.sweep
     assert best is not None and best.result is not None, "a finalist is complete"
+    exports = {export.run: export for export in reading.read_exports(report.records.folder)}
+    if export := exports.get(layout.run_name(best.id)):
+        run.log_model(exported_model(sweep, layout.exports_folder(report.records.folder) / export.run, export))
+        return
     if not best.has_student():
         say(f"tracking.log_model: the student of {best.folder.name} is not on this disk, so W&B does not get it")
         return
-    files = {"student": best.folder / "student", "config.yaml": best.folder / "config.yaml"}
-    run.log_model(f"{name}-student", files, {**_as_json(best.result.summary()), "run": best.folder.name})
+    run.log_model(trained_model(sweep, best.folder, best.result.summary()))
 
 
 def _predictions(found: SweepRecords, finals: Finals, run: reading.TrialRow | None) -> np.ndarray | None:

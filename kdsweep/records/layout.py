@@ -21,6 +21,7 @@
         README.md                the model card
         export.json              `Export`, written last: a folder without it is unfinished
       verdict.json               `ToldVerdict`, once the finalists were sent to W&B
+      workspace.json             `Pages`, once W&B has the sweep's view and report
       study.db                   the embedded Optuna storage
       sweep_key                  the end of the ids of its W&B runs; the study holds it too
       worker.log                 what the worker processes printed

@@ -20,11 +20,20 @@ from kdsweep.config.yaml import plain_values
 from kdsweep.errors import ResultsError
 from kdsweep.records.export_schema import Export, revived_export
 from kdsweep.records.layout import EXPORT_FILE, FOLDERS, TrialId, exports_folder, teacher_folder, trial_in
-from kdsweep.records.schema import REPEATABLE, EpochMetrics, Finalist, FinalTest, StepMetrics, ToldVerdict, TrialResult
+from kdsweep.records.schema import (
+    REPEATABLE,
+    EpochMetrics,
+    Finalist,
+    FinalTest,
+    Pages,
+    StepMetrics,
+    ToldVerdict,
+    TrialResult,
+)
 from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.system.files import read_array, read_lines, sifted_lines
 
-Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict)
+Record = TypeVar("Record", TrialResult, TeacherResult, FinalTest, ToldVerdict, Pages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +118,11 @@ def read_sweep(folder: Path) -> SweepConfig | None:
 def read_verdict(sweep_folder: Path) -> ToldVerdict | None:
     """Read the verdict last sent to W&B; None before the first one."""
     return _read_json(sweep_folder / "verdict.json", ToldVerdict)
+
+
+def read_pages(sweep_folder: Path) -> Pages | None:
+    """Read where W&B has the sweep's view and report; None before they were made."""
+    return _read_json(sweep_folder / "workspace.json", Pages)
 
 
 def read_trials(sweep_folder: Path, stage: Stage) -> list[TrialRow]:

@@ -234,6 +234,17 @@ class ToldVerdict:
     """The summary of its W&B run."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pages:
+    """Records where W&B has the view and the report of a sweep, so that both are updated and never made twice."""
+
+    view_url: str
+    """The saved view of the project, which all its sweeps share."""
+    report_url: str
+    report_id: str
+    """W&B's id of the report, by which it is written again."""
+
+
 def finalist_of(trial: TrialId, round_: int) -> Finalist | None:
     """Return the seed and round that the record holds of a finalist; None for a trial of the search."""
     return None if trial.seed is None else Finalist(seed=trial.seed, round=round_)

@@ -15,7 +15,7 @@ from kdsweep.errors import ConfigError, ResultsError, Superseded
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import EXPORT_FILE, FOLDERS
 from kdsweep.records.reading import read_sweep, read_sweep_key
-from kdsweep.records.schema import Attempt, EpochMetrics, FinalTest, StepMetrics, ToldVerdict, TrialResult
+from kdsweep.records.schema import Attempt, EpochMetrics, FinalTest, Pages, StepMetrics, ToldVerdict, TrialResult
 from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
 from kdsweep.system.files import (
     append_lines,
@@ -191,6 +191,11 @@ def _lengths(folder: Path, before: SweepConfig, sweep: SweepConfig) -> list[str]
 def write_verdict(sweep_folder: Path, told: ToldVerdict) -> None:
     """Write the verdict that was sent to W&B."""
     write_json(sweep_folder / "verdict.json", dataclasses.asdict(told))
+
+
+def write_pages(sweep_folder: Path, pages: Pages) -> None:
+    """Write where W&B has the sweep's view and report."""
+    write_json(sweep_folder / "workspace.json", dataclasses.asdict(pages))
 
 
 def write_export(folder: Path, export: Export) -> None:

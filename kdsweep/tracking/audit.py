@@ -33,6 +33,7 @@ from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.tracking.gaps import Record, nowhere, row_gaps, run_gaps
 from kdsweep.tracking.names import (
     attempt_of,
+    export_number,
     is_teacher,
     key_in,
     sweep_facts,
@@ -81,6 +82,8 @@ def audit(folder: Path, *others: Path) -> Audit:
     runs = {there: [read[path] for name, path in listed[there] if key_in(name) in keys] for there in listed}
     findings = [*_teachers(found, runs), *_verdicts(found, runs)]
     findings += _trials(found, [run for there in runs.values() for run in there])
+    exported = {run.run_id for run in read.values() if export_number(run.run_id)}
+    findings += [_noted(run_id, "export", "the exported student's files, not compared") for run_id in sorted(exported)]
     known = {finding.run_id for finding in findings}
     findings += [
         Finding(

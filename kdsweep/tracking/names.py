@@ -16,6 +16,7 @@ from kdsweep.config.arms import ARM_NAMES, Arm, Stage
 from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.layout import KEY_LENGTH, TrialId
+from kdsweep.tracking.in_words import last_parts, run_name, teacher_notes, trial_notes, verdict_notes
 
 JOB_TYPES: dict[Stage, str] = {
     "distilled": "trial",
@@ -25,8 +26,6 @@ JOB_TYPES: dict[Stage, str] = {
 }
 """W&B's job type for a run of each stage."""
 LETTERS: dict[Arm, str] = {"distilled": "d", "fine_tuned": "f", "pseudo_labeled": "p"}
-RUN_NAMES: dict[Arm, str] = {**ARM_NAMES, "pseudo_labeled": "pseudo-label"}
-"""An arm in the name of a run, short enough for trial and attempt to fit within 20 letters."""
 _KEY = f"-(?P<key>[a-z0-9]{{{KEY_LENGTH}}})"
 
 
@@ -41,21 +40,23 @@ class RunLabel:
     facts: Mapping[str, Any]
     """Values for its config, beside the fields of `TrialConfig`."""
     tags: tuple[str, ...] = ()
+    notes: str = ""
+    """What its page says of it, in Markdown."""
 
 
 def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int) -> RunLabel:
     """Return the label of an attempt's run, at a trial of the search or at a finalist."""
+    seed = "" if trial.seed is None else f" s{trial.seed}"
     again = f" a{attempt}" if attempt > 1 else ""
-    of_search = _short_name(TrialId(trial.arm, trial.number))
-    arm = ARM_NAMES[trial.arm]
-    name = f"{RUN_NAMES[trial.arm]} {trial.number}" if trial.seed is None else f"finalist {of_search} s{trial.seed}"
+    arm, of_search = ARM_NAMES[trial.arm], _short_name(TrialId(trial.arm, trial.number))
     facts = trial_facts(sweep, key, config, trial)
     return RunLabel(
         run_id=trial_run_id(trial, attempt, key),
-        name=name + again,
+        name=run_name(of_search + seed + again, sweep, config, trial),
         job_type=JOB_TYPES[trial.stage],
         facts=facts,
         tags=_tags(sweep.name, arm, f"trial {trial.number}", facts["student_name"], facts["data_name"]),
+        notes=trial_notes(sweep, config, trial, attempt),
     )
 
 
@@ -63,7 +64,8 @@ def teacher_label(sweep: SweepConfig, key: str) -> RunLabel:
     """Return the label of the teacher's run."""
     facts = sweep_facts(sweep, key)
     tags = _tags(sweep.name, facts["data_name"])
-    return RunLabel(run_id=f"teacher-{key}", name="teacher", job_type="teacher", facts=facts, tags=tags)
+    notes = teacher_notes(sweep)
+    return RunLabel(run_id=f"teacher-{key}", name="teacher", job_type="teacher", facts=facts, tags=tags, notes=notes)
 
 
 def verdict_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
@@ -75,6 +77,20 @@ def verdict_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
         job_type="verdict",
         facts=facts,
         tags=_tags(sweep.name, facts["data_name"]),
+        notes=verdict_notes(sweep),
+    )
+
+
+def export_label(sweep: SweepConfig, key: str, number: int) -> RunLabel:
+    """Return the label of the run that holds the sweep's `number`-th exported student."""
+    facts, again = sweep_facts(sweep, key), number > 1
+    return RunLabel(
+        run_id=f"export{f'-{number}' if again else ''}-{key}",
+        name=f"export{f' {number}' if again else ''}",
+        job_type="export",
+        facts=facts,
+        tags=_tags(sweep.name, facts["data_name"]),
+        notes=f"The student to ship of the sweep {sweep.name}, in the forms in which it was judged.",
     )
 
 
@@ -94,22 +110,16 @@ def trial_facts(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialI
 
 def data_name(dataset: str | None, subset: str | None, train_file: str | None) -> str:
     """Return the name of a data set in a few words: `nyu-mll/glue sst2`, `reviews/train.csv`."""
-    return f"{dataset} {subset}" if dataset and subset else _short(dataset or train_file or "-")
+    return f"{dataset} {subset}" if dataset and subset else last_parts(dataset or train_file or "-")
 
 
 def student_name(config: TrialConfig) -> str:
     """Return the name of a student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
     if config.student != FROM_TEACHER:
-        return _short(config.student)
+        return last_parts(config.student)
     layers = config.student_layers
     said = f"{layers} layers" if isinstance(layers, int) else f"layers {','.join(map(str, layers))}"
     return f"{FROM_TEACHER} {said}"
-
-
-def _short(address: str) -> str:
-    """Shorten a path or `wheel:` address to its last two parts; a hub name stays as it is."""
-    path = address.split("#")[0].removeprefix("wheel:").rstrip("/")
-    return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
 def _tags(*texts: str) -> tuple[str, ...]:
@@ -153,9 +163,15 @@ def verdict_number(run_id: str, sweep: str) -> int | None:
     return int(found["number"] or 1) if found else None
 
 
+def export_number(run_id: str) -> int | None:
+    """Return the number of the exported student that a run of this id holds, from 1; None where it holds none."""
+    found = re.fullmatch(rf"export(-(?P<number>\d{{1,4}}))?{_KEY}", run_id)
+    return int(found["number"] or 1) if found else None
+
+
 def key_in(run_id: str) -> str | None:
     """Return the sweep's key at the end of a run id; None where the id has none, as those of older sweeps."""
-    found = re.fullmatch(rf"(teacher|verdict(-\d{{1,4}})?|[dfp]\d+(s\d+)?-a\d+){_KEY}", run_id)
+    found = re.fullmatch(rf"(teacher|(verdict|export)(-\d{{1,4}})?|[dfp]\d+(s\d+)?-a\d+){_KEY}", run_id)
     return found["key"] if found else None
 
 

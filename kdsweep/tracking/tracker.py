@@ -2,12 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdsweep.records.schema import EpochMetrics, StepMetrics
+from kdsweep.config.sweep import Resolved
+from kdsweep.records.schema import EpochMetrics, Pages, StepMetrics
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.tracking.names import RunLabel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Holds what becomes a version of a model artifact."""
+
+    name: str
+    files: Mapping[str, Path]
+    """Files and folders by their names in the artifact; the name `.` stands for a folder whose content lies at the top."""
+    metadata: Mapping[str, Any]
+    aliases: tuple[str, ...] = ()
+    collection: str | None = None
+    """Where it is linked, as `wandb-registry-NAME/COLLECTION`; None: nowhere."""
 
 
 class Run(Protocol):
@@ -31,18 +46,23 @@ class Run(Protocol):
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table under `name`."""
 
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Log files and folders as one artifact of type `model`; the keys of `files` are their names in it."""
+    def log_model(self, model: Model) -> None:
+        """Log a model as a new version of an artifact, and link that to a registry where the model names one."""
 
 
 class Tracker(Protocol):
     """Opens the runs of a sweep."""
 
+    @property
+    def mode(self) -> Resolved:
+        """Return how W&B is reached now: after its first error, `offline`."""
+
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Any:
         """Return a context manager that opens a `Run` and closes it however the block ends."""
 
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Add values to the summary of a run that has ended and is on the server; an ended offline run cannot be changed."""
+    def amend(self, run_id: str, values: Mapping[str, Any], pages: Pages | None = None) -> None:
+        """Add values to the summary, and links to `pages` to the notes, of a run that has ended and is on the server; an ended offline run
+        cannot be changed."""
 
 
 class NullRun:
@@ -67,17 +87,19 @@ class NullRun:
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Do nothing."""
 
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+    def log_model(self, model: Model) -> None:
         """Do nothing."""
 
 
 class NullTracker:
     """Opens runs that drop all metrics: tracking is off."""
 
+    mode: Resolved = "off"
+
     @contextmanager
     def run(self, label: RunLabel, config: Mapping[str, Any]) -> Iterator[Run]:
         """Run the block with a run that drops all metrics."""
         yield NullRun()
 
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
+    def amend(self, run_id: str, values: Mapping[str, Any], pages: Pages | None = None) -> None:
         """Do nothing."""

@@ -10,17 +10,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import wandb
 
 from kdsweep.config.sweep import TrackingConfig
 from kdsweep.errors import ConfigError
-from kdsweep.records.schema import STEP_METRICS, EpochMetrics, StepMetrics, logged_epoch
-from kdsweep.records.teacher_schema import TeacherEpoch
+from kdsweep.records.reading import read_pages
+from kdsweep.records.schema import STEP_METRICS, Pages
 from kdsweep.system.libraries import TESTED
+from kdsweep.tracking.in_words import links, report_links
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.tracker import NullRun, Run
+from kdsweep.tracking.wandb_run import WandbRun, is_trouble, one_line
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
@@ -44,73 +46,8 @@ SETTINGS: Mapping[str, Any] = dict(
 )
 """W&B prints nothing and stores nothing about the machine: no command line, no git remote, no host statistics, no console. Settings that
 begin with x_ are W&B's private ones, which it may rename."""
-
-
-def is_trouble(error: BaseException) -> TypeGuard[Exception]:
-    """Return whether W&B caused an error: an OSError (a full disk, a client that is gone, and the TimeoutError of finish), or one whose class
-    W&B defines. Most of W&B's classes are private and no wandb.errors.Error, so they are recognised by the module that defines them."""
-    its_own = any(kind.__module__.split(".")[0] == "wandb" for kind in type(error).__mro__)
-    return isinstance(error, OSError) or (its_own and isinstance(error, Exception))
-
-
-class WandbRun:
-    """Sends metrics to one open W&B run. After W&B's first error, which is passed to `trouble`, no more metrics are sent."""
-
-    missing: str | None = None
-
-    def __init__(self, run: Any, trouble: Callable[[Exception], None], *, online: bool) -> None:
-        self._run, self._trouble, self.is_whole = run, trouble, True
-        self.run_id: str | None = run.id
-        self.url: str | None = run.url if online else None
-
-    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
-        """Log one row a step, of what it has."""
-        with self._sending():
-            for step in steps if self.is_whole else ():
-                self._run.log(step.logged(), step=step.step)
-
-    def log_epoch(self, epoch: EpochMetrics | TeacherEpoch) -> None:
-        """Log an epoch's metrics into the row of its last step."""
-        with self._sending():
-            if self.is_whole:
-                self._run.log(logged_epoch(epoch), step=epoch.step)
-
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Add the values that are not None to the run's summary."""
-        with self._sending():
-            if self.is_whole:
-                self._run.summary.update({name: value for name, value in values.items() if value is not None})
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Log a wandb.Table under `name`."""
-        with self._sending():
-            if self.is_whole:
-                self._run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        """Log a wandb.Artifact of type `model`; its files are copied to W&B's staging folder first."""
-        with self._sending():
-            if self.is_whole:
-                artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
-                for inside, path in files.items():
-                    add = artifact.add_dir if path.is_dir() else artifact.add_file
-                    add(str(path), name=inside)
-                self._run.log_artifact(artifact)
-
-    def finish(self, *, exit_code: int) -> None:
-        """Close the run, also after an error of W&B."""
-        with self._sending():
-            self._run.finish(exit_code=exit_code)
-
-    @contextmanager
-    def _sending(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not is_trouble(error):
-                raise
-            self.is_whole = False
-            self._trouble(error)
+SYSTEM_METRICS_OFF = ("x_disable_stats", "x_disable_machine_info")
+"""Those of `SETTINGS` that must be off for system metrics, both; a command line, a host's name and its parts stay out all the same."""
 
 
 class WandbTracker:
@@ -139,21 +76,25 @@ class WandbTracker:
             raise
         self._close(opened, made, exit_code=0)
 
-    def amend(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Add values to the summary of an ended run by W&B's public API. After a failure, which is reported, nothing more is tried: each try may
-        wait in vain for a server."""
+    def amend(self, run_id: str, values: Mapping[str, Any], pages: Pages | None = None) -> None:
+        """Add values to the summary, and links to `pages` to the notes, of an ended run by W&B's public API. After a failure, which is reported,
+        nothing more is tried: each try may wait in vain for a server."""
         if self.mode == "offline":
             return
         owner = f"{self._tracking.entity}/" if self._tracking.entity else ""
         try:
             run: Any = wandb.Api(timeout=INIT_SECONDS).run(f"{owner}{self._tracking.project}/{run_id}")
-            run.summary.update(dict(values))
+            if pages and pages.report_url not in (run.notes or ""):
+                run.notes = "\n\n".join([*([run.notes] if run.notes else []), *report_links(pages)])
+                run.update()
+            if values:
+                run.summary.update(dict(values))
         except Exception as error:
             if not (is_trouble(error) or isinstance(error, ValueError)):  # ValueError: no key
                 raise
             self.mode = "offline"
             self._say(
-                f"W&B did not take what is new for {run_id} ({_one_line(error)}), nor the runs after it; the report has it"
+                f"W&B did not take what is new for {run_id} ({one_line(error)}), nor the runs after it; the report has it"
             )
 
     def _open(self, label: RunLabel, config: Mapping[str, Any]) -> WandbRun | NullRun:
@@ -167,7 +108,7 @@ class WandbTracker:
                 if not is_trouble(error):  # such as a request to stop: the exit must not wait for a server
                     stop_client()
                     raise
-                missing = _one_line(error)
+                missing = one_line(error)
                 self._went_offline, self.mode = self._went_offline or (error if mode == "online" else None), OFFLINE
             else:
                 if self._went_offline:
@@ -208,11 +149,12 @@ class WandbTracker:
         if not self._has_said:
             self._has_said = True
             self._say(
-                f"W&B is in trouble ({_one_line(error)}); training goes on, the records have every number, runs are kept "
+                f"W&B is in trouble ({one_line(error)}); training goes on, the records have every number, runs are kept "
                 "offline from here on and wandb sync sends them later"
             )
 
     def _init(self, label: RunLabel, config: Mapping[str, Any], mode: Mode) -> WandbRun:
+        pages = read_pages(self._folder)
         run: Any = wandb.init(
             mode=mode,
             entity=self._tracking.entity,
@@ -224,14 +166,17 @@ class WandbTracker:
             job_type=label.job_type,
             tags=list(dict.fromkeys((*self._tracking.tags, *label.tags))),
             config={**config, **label.facts},
+            notes="\n\n".join([label.notes, *links(pages, None, self._group)]).strip() or None,
             reinit="finish_previous",  # the default returns the run that is open
-            settings=_settings(),
+            settings=_settings(system_metrics=self._tracking.system_metrics),
         )
+        if label.notes and mode == "online":  # its project's address is known only now
+            run.notes = "\n\n".join([label.notes, *links(pages, run.project_url, self._group)])
         for name in STEP_METRICS:
             run.define_metric(name, step_metric="step")
         run.define_metric("val_*", step_metric="epoch")
         run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
-        return WandbRun(run, self._trouble, online=mode == "online")
+        return WandbRun(run, self._trouble, self._say, online=mode == "online")
 
 
 def stop_client() -> None:
@@ -253,13 +198,10 @@ def _teardown() -> None:
             raise
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _settings() -> wandb.Settings:
-    """Return those of `SETTINGS` that this W&B has; `reach` reports the others."""
-    return wandb.Settings(**{name: value for name, value in SETTINGS.items() if name in wandb.Settings.model_fields})
+def _settings(*, system_metrics: bool) -> wandb.Settings:
+    """Return those of `SETTINGS` that this W&B has, with system metrics where they are wanted; `reach` reports the others."""
+    wanted = dict(SETTINGS) | dict.fromkeys(SYSTEM_METRICS_OFF, not system_metrics)
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in wandb.Settings.model_fields})
 
 
 def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
@@ -281,7 +223,7 @@ def reach(mode: Literal["auto", "online", "offline"]) -> tuple[Mode, str]:
     except Exception as error:
         if not is_trouble(error):
             raise
-        return "offline", f"W&B did not let us in: {_one_line(error)}"
+        return "offline", f"W&B did not let us in: {one_line(error)}"
 
 
 def _lacks(settings: Sequence[str]) -> str:
@@ -294,6 +236,6 @@ def _check_settings() -> None:
         wandb.setup()
     except (ValueError, wandb.errors.UsageError) as error:  # in the environment or W&B's settings file
         raise ConfigError(
-            f"W&B's settings must be valid, but got: {_one_line(error)}; mend the variable WANDB_… that it names, or say "
+            f"W&B's settings must be valid, but got: {one_line(error)}; mend the variable WANDB_… that it names, or say "
             "tracking.mode=off"
         ) from error

@@ -90,6 +90,8 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("enqueue=[{epochs: 2}]", "enqueue: 'epochs' is no searched field"),
         ("enqueue=[{alpha: high}]", "enqueue: alpha must be a finite number, but got 'high'"),
         ("enqueue=[{temperature: 9}]", "enqueue: temperature must lie in [1, 8] log, but got 9"),
+        ("tracking.registry=model", "say tracking.log_model=true too"),
+        ("tracking.registry=a/b/c", "tracking.registry is the name of a registry, or NAME/COLLECTION"),
         ("study.sampler=grid", "search.temperature: grid needs choices, or low, high and step, but got [1, 8] log"),
     ],
 )
@@ -189,6 +191,15 @@ def test_a_length_of_a_trial_that_is_given_but_not_read_is_refused(tiny_sweep_fi
     assert "max_steps >= evaluations (one at most follows a step) must hold" in problems_of(
         path, "fixed.epochs=null", "fixed.max_steps=3"
     )
+
+
+def test_steps_and_evaluations_that_are_searched_must_go_together_whichever_are_sampled(
+    tiny_sweep_file: WriteSweep,
+) -> None:
+    path = tiny_sweep_file(fixed={"epochs": None})
+    descending = ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[4,20]"]
+    assert "but a distilled one may get max_steps 10 with evaluations 20" in problems_of(path, *descending)
+    assert load_sweep(path, ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[10,4]"]).search
 
 
 def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: WriteSweep) -> None:

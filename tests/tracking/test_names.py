@@ -13,6 +13,8 @@ from kdsweep.records.layout import TrialId, new_sweep_key
 from kdsweep.tracking.names import (
     RunLabel,
     attempt_of,
+    export_label,
+    export_number,
     is_teacher,
     key_in,
     student_name,
@@ -61,10 +63,10 @@ def test_names_read_well(sweep: SweepConfig, tiny_config: Config) -> None:
     named += [trial_label(sweep, KEY, tiny_config(), finalist, 1) for finalist in confirming]
     named.append(verdict_label(sweep, KEY, 2))
     assert [label.name for label in named] == [
-        "distilled 7",
-        "distilled 7 a2",
-        "finalist d7 s12",
-        "finalist f3 s12",
+        "d7 · T 2 · α 0.5 · lr 1e-3",
+        "d7 a2 · T 2 · α 0.5 · lr 1e-3",
+        "d7 s12 · T 2 · α 0.5 · lr 1e-3",
+        "f3 s12 · lr 1e-3",
         "verdict 2",
     ]
     assert [label.job_type for label in named] == ["trial", "trial", "finalist", "finalist", "verdict"]
@@ -104,6 +106,9 @@ def test_the_ids_of_teacher_and_verdict_are_known_with_and_without_key(sweep: Sw
     for number in (1, 2, 12):
         label = verdict_label(sweep, KEY, number)
         assert verdict_number(label.run_id, "tiny") == number and key_in(label.run_id) == KEY
+        exported = export_label(sweep, KEY, number).run_id
+        assert export_number(exported) == number and key_in(exported) == KEY
+        assert export_number(label.run_id) is None and verdict_number(exported, "tiny") is None
     assert [verdict_number(name, "tiny") for name in ("tiny-verdict", "tiny-verdict-3", "other-verdict")] == [
         1,
         3,

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,9 +25,9 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_steps, read_sweep_key
-from kdsweep.records.schema import STEP_METRICS, EpochMetrics, StepMetrics
+from kdsweep.records.schema import STEP_METRICS, EpochMetrics, Pages, StepMetrics
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder
+from kdsweep.records.writing import TrialFolder, write_pages
 from kdsweep.tracking import wandb_tracker
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
@@ -87,7 +88,10 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
 
 def test_a_run_has_its_name_its_facts_its_tags_and_its_owner(tmp_path: Path) -> None:
     tracking = TrackingConfig(entity="team", project="proj", tags=("mine", "trial 7"))
-    label = RunLabel(run_id="d7-a1", name="distilled 7", job_type="trial", facts={"trial": 7}, tags=("s", "trial 7"))
+    pages = Pages(view_url="https://w/view", report_url="https://w/report", report_id="x")
+    write_pages(tmp_path, pages)
+    facts: dict[str, Any] = {"facts": {"trial": 7}, "tags": ("s", "trial 7"), "notes": "What it is."}
+    label = RunLabel(run_id="d7-a1", name="d7 · T 2.5 · α 0.2", job_type="trial", **facts)
     with open_tracker(tmp_path, "s", tracking, "offline").run(label, {"alpha": 0.5}) as run:
         assert (run.run_id, run.url, run.missing) == ("d7-a1", None, None)
     (found,) = [record["run"] for record in inspected(run_file(tmp_path)) if record["type"] == "run"]
@@ -95,8 +99,31 @@ def test_a_run_has_its_name_its_facts_its_tags_and_its_owner(tmp_path: Path) -> 
     assert (config["alpha"], config["trial"]) == (0.5, 7)
     assert found["tags"] == ["mine", "trial 7", "s"]
     named = {name: found[name] for name in ("run_id", "display_name", "entity", "project", "run_group", "job_type")}
-    wanted = {"run_id": "d7-a1", "display_name": "distilled 7", "entity": "team", "project": "proj"}
+    wanted = {"run_id": "d7-a1", "display_name": "d7 · T 2.5 · α 0.2", "entity": "team", "project": "proj"}
     assert named == wanted | {"run_group": "s", "job_type": "trial"}
+    assert found["notes"] == "What it is.\n\n[Report](https://w/report)\n\n[View](https://w/view)"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_system_metrics_are_off_unless_they_are_wanted_and_nothing_else_of_the_machine_is_ever_on(wanted: bool) -> None:
+    settings = wandb_tracker._settings(system_metrics=wanted)
+    assert settings.x_disable_stats is settings.x_disable_machine_info is (not wanted)
+    assert settings.x_disable_meta and settings.disable_git and settings.console == "off"
+    assert TrackingConfig().system_metrics is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_run_holds_system_metrics_only_where_they_are_wanted(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(wandb_tracker.SETTINGS, "x_stats_sampling_interval", 0.5)  # type: ignore[arg-type]
+    tracking = TrackingConfig(system_metrics=wanted)
+    with open_tracker(tmp_path, "s", tracking, "offline").run(labelled("d7-a1"), {}) as run:
+        run.log_steps([STEP])
+        time.sleep(2)
+    kinds = {record["type"] for record in inspected(run_file(tmp_path))}
+    assert ("stats" in kinds) is wanted and "environment" not in kinds
 
 
 @pytest.mark.parametrize("name", [*(f"a{bad}b" for bad in NOT_IN_NAMES), "p" * 129])
