@@ -15,7 +15,7 @@ from kdsweep.errors import KDSweepError
 from kdsweep.records.layout import export_folder, run_name
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.reporting.commands import shown_path
+from kdsweep.system.files import shown_path
 from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import ends_with_its_reader, for_good
 
