@@ -13,6 +13,7 @@ COMMANDS = {
     "run": ("SWEEP", "run a sweep, or continue it where it stopped"),
     "report": ("FOLDER", "rank a sweep's trials again, from its records alone"),
     "reproduce": ("FOLDER", "run a trial again from its saved config, and compare"),
+    "export": ("FOLDER", "export the student to ship as ONNX and int8, and judge each form"),
     "predict": ("FOLDER", "ask an exported student for the classes of texts"),
     "worker": ("SWEEP", "join a sweep that several hosts share"),
     "schema": ("", "print the JSON Schema of a sweep file, for editors"),

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from kdsweep.records.export_schema import Export, Form, FormQuality, FormRecord, FormSpeed
+from kdsweep.config.forms import Form
+from kdsweep.records.export_schema import Export, FormQuality, FormRecord, FormSpeed
 
 FORM_NAMES: dict[Form, str] = {"pytorch": "PyTorch float32", "fp32": "ONNX float32", "int8": "ONNX int8"}
 FORM_COLUMNS = (

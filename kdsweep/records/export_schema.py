@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdsweep.config.arms import Arm
+from kdsweep.config.forms import Form
 
-Form = Literal["pytorch", "fp32", "int8"]
-"""A form of one student: as the trial saved it (float32), as ONNX in float32, as ONNX with weights of 8 bits."""
 Word = Literal["no worse", "worse", "cannot tell"]
 """What a form is beside the float32 student, by non-inferiority with the margin of its `Export`."""
 RECIPE = 1
@@ -118,6 +117,8 @@ class Export:
     made_at: str
     recipe: int
     """The `RECIPE` that made and judged it."""
+    busy_note: str | None = None
+    """That other processes slowed the speeds, as a sentence; None where they did not."""
 
     def form(self, name: str) -> FormRecord | None:
         """Return the record of one form; None where the export lacks it."""

@@ -24,9 +24,10 @@ ROLES_SAID: dict[Role, str] = {
 }
 CAPTION = (
     "Teacher and forms were measured in turns in one run, so that times compare within a table, and with no other time of this report: "
-    "one row, then rows a second in batches of 32, at one thread unless a column says otherwise. Points and their 95 % interval are of accuracy, "
-    "from the float32 student on the same rows; a form is no worse where the interval ends above the margin. Same label: the share of rows with "
-    "the float32 student's label. Batch-dependent: rows whose label in a batch of 32 is another than alone."
+    "one row, and rows a second in batches of 32, at one thread unless a column says otherwise. Accuracy is of rows answered alone; points "
+    "and their 95 % interval are from the float32 student on the same rows, and a form is no worse where the interval ends above the margin. "
+    "Same label: the share of rows with the float32 student's label. Batch-dependent: rows whose label is another in a batch of 32. "
+    "Memory is of a process with that form alone, libraries included."
 )
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from kdsweep.records.export_schema import FormQuality, FormSpeed
-from kdsweep.shipping.quality import Classify, answers, batch_cause, form_quality
+from kdsweep.shipping.quality import Classify, answers, batch_cause, form_quality, near_answers
 from kdsweep.shipping.session import OnnxClassifier
-from kdsweep.shipping.speed import Pass, middle_rows, speeds
+from kdsweep.shipping.speed import Pass, middle_rows, timed
 from kdsweep.shipping.student import JudgedSplit, Student, check_tokens
 from kdsweep.system.hardware import available_cores
 from kdsweep.training.data.tokens import Tokens, padded
@@ -51,8 +51,9 @@ class Bench:
 
     def _judged(self, split: JudgedSplit, name: str, margin: float) -> Judged:
         classify = self._classify(split, name)
-        found = answers(classify, len(split), lambda rows: self._tell_rows(split, name, rows))
+        told = lambda rows: self._tell_rows(split, name, rows)
         mine = name == PYTORCH
+        found = near_answers(classify, split.reference, told) if mine else answers(classify, len(split), told)
         quality = form_quality(
             split.reference if mine else found.alone,
             split.reference,
@@ -71,22 +72,26 @@ class Bench:
 
     def _tell_rows(self, split: JudgedSplit, name: str, rows: int) -> None:
         if rows % TOLD_ROWS < 32 or rows == len(split):
-            self._tell(f"{split.name}, {name}: {rows:,} of {len(split):,} rows, alone and in batches")
+            self._tell(f"{split.name}, {name}: {rows:,} of {len(split):,} rows")
 
-    def speed(self, split: JudgedSplit, teacher: "TeacherModel | None") -> dict[str, tuple[FormSpeed, ...]]:
+    def speed(
+        self, split: JudgedSplit, teacher: "TeacherModel | None"
+    ) -> tuple[dict[str, tuple[FormSpeed, ...]], float]:
         """Return the speed of every form, and of the teacher where it is a model, at one thread and at all cores, measured in turns on the
-        same rows of the split: those of median length to the student."""
+        same rows of the split: those of median length to the student. Return too the share of the core that others took meanwhile."""
         one, many = middle_rows(split.tokens.lengths)
         found: dict[str, list[FormSpeed]] = {}
+        taken = 0.0
         for threads in sorted({1, available_cores()}):
             models = {PYTORCH: _torch_passes(self._student.model, split.tokens, one, many)}
             models |= {name: _onnx_passes(self._loaded(name, threads), split, one, many) for name in self._files}
             models |= {TEACHER: _torch_passes(teacher.model, teacher.tokens, one, many)} if teacher else {}
             with machine.threads(threads):
-                timed = speeds(models, threads=threads, batch_rows=len(many), on_round=self._on_round(models, threads))
-            for name, each in timed.items():
+                times = timed(models, threads=threads, batch_rows=len(many), on_round=self._on_round(models, threads))
+            taken = max(taken, times.taken)
+            for name, each in times.speeds.items():
                 found.setdefault(name, []).append(each)
-        return {name: tuple(each) for name, each in found.items()}
+        return {name: tuple(each) for name, each in found.items()}, taken
 
     def _on_round(self, names: Collection[str], threads: int) -> Callable[[int, int], None]:
         what = f"speed of {', '.join(names)}, in turns, threads: {threads}"

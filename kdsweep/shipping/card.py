@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdsweep import __version__
-from kdsweep.analysis.exports import Exported, placed_exports
-from kdsweep.analysis.shipped_form import judged_split
+from kdsweep.analysis.exports import Exported, exported_name, placed_exports
+from kdsweep.analysis.shipped_form import FORM_NAMES, judged_split
 from kdsweep.config.yaml import to_yaml
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import teacher_folder
@@ -17,8 +17,6 @@ from kdsweep.records.reading import TrialRow, read_test
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.forms import (
-    FORM_NAMES,
-    exported_name,
     form_said,
     forms_table,
     forms_title,
@@ -78,7 +76,8 @@ def _prose(*paragraphs: str) -> list[str]:
 
 def _what(export: Export, found: SweepRecords, run: TrialRow) -> str:
     names = found.teacher.label_names if found.teacher else ()
-    shown = ", ".join(f"`{name}`" for name in names[:CLASSES_SHOWN])
+    plain = [name.replace("`", "'") for name in names[:CLASSES_SHOWN]]
+    shown = ", ".join(f"`{name}`" for name in plain)
     more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
     what = "pairs of texts" if export.text_pair_column else "texts"
     parameters = f" of {run.result.parameters:,} parameters" if run.result and run.result.parameters else ""
@@ -88,8 +87,8 @@ def _what(export: Export, found: SweepRecords, run: TrialRow) -> str:
         "pseudo_labeled": "trained on a teacher's labels too",
     }
     return (
-        f"A classifier{parameters} that sorts {what} into {len(names)} classes ({shown}{more}), {made[run.arm]}. It is one run of the sweep "
-        f"{markdown_text(found.sweep.name)} of kdsweep {__version__}, and reads at most {export.max_length} tokens: what is longer is cut."
+        f"A classifier{parameters} that sorts {what} into {len(names)} classes ({shown}{more}), {made[run.arm]}. It is one run of the "
+        f"sweep {markdown_text(found.sweep.name)} of kdsweep, and reads at most {export.max_length} tokens: what is longer is cut."
     )
 
 
@@ -104,10 +103,10 @@ def _ships(exported: Exported, found: SweepRecords) -> str:
 
 
 def _forms(exported: Exported, found: SweepRecords) -> list[str]:
-    """Return the card's tables of forms, quality first, what they count, and where they were measured."""
+    """Return the card's table of forms, what it counts, and where they were measured."""
     export = exported.export
     table = forms_table(exported, teacher_accuracy(export, found.teacher, _teacher_test(found)))
-    first = table[0].index(f"{judged_split(export)} accuracy")
+    half = table[0].index("rows a second") + 1
     opened = (
         f" The test split was opened for them on {export.tested_at[:10]}, after the finalists."
         if export.tested_at
@@ -118,8 +117,8 @@ def _forms(exported: Exported, found: SweepRecords) -> list[str]:
     made = f" Made with {versions}." if versions else ""
     return [
         *_prose(f"{files}. {forms_title(exported)}{opened}"),
-        markdown_table([[line[0], *line[first:]] for line in table]),
-        markdown_table([line[:first] for line in table]),
+        markdown_table([line[:half] for line in table]),
+        markdown_table([[line[0], *line[half:]] for line in table]),
         *_prose(COUNTED, f"{markdown_text(measured_said(export))} Another machine has other times.{made}"),
     ]
 

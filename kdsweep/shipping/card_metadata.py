@@ -12,13 +12,14 @@ TASK = "text-classification"
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
 """The metrics in the card's metadata: by our name, that of the Hub."""
 TO_FILL = """\
-# kdsweep cannot know these two; fill them in before you publish, by the licence of the data and of the base model:
+# kdsweep cannot know these; fill them in before you publish, the licence by those of the data and of the base model:
 # license: apache-2.0
 # language: en"""
+BASE_TO_FILL = "# base_model: its name on the Hub, if it is there"
 
 
 def metadata(export: Export, found: SweepRecords, run: TrialRow) -> str:
-    """Return the metadata as YAML between two lines of dashes; licence and language are comments, to be filled in."""
+    """Return the metadata as YAML between two lines of dashes; what is to be filled in is a comment: licence, language, an unknown base model."""
     base, data = hub_name(run.config, body_field(run.config)), hub_name(run.config, "dataset")
     known = ModelCardData(
         base_model=base,
@@ -30,7 +31,8 @@ def metadata(export: Export, found: SweepRecords, run: TrialRow) -> str:
         model_name=f"{found.sweep.name}-{export.run}",
         eval_results=_results(export, run),
     )
-    return f"---\n{known.to_yaml()}\n{TO_FILL}\n---"
+    to_fill = [TO_FILL] if base else [TO_FILL, BASE_TO_FILL]
+    return "\n".join(["---", known.to_yaml(), *to_fill, "---"])
 
 
 def _tags(export: Export) -> list[str]:

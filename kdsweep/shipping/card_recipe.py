@@ -70,10 +70,9 @@ def _loss(run: TrialRow) -> str:
         if config.relation_weight
         else ""
     )
-    values = [
-        _course("alpha", config.alpha, config.alpha_end),
-        _course("T", config.temperature, config.temperature_end),
-    ]
+    values = [_course("alpha", config.alpha, config.alpha_end)]
+    if config.soft_loss == "kl":  # T has no effect on mse
+        values.append(_course("T", config.temperature, config.temperature_end))
     return (
         f"**Loss**: L = alpha · L_soft + (1 − alpha) · L_hard{relation} with {' and '.join(values)}. {L_SOFT[config.soft_loss]}; L_hard = "
         f"cross-entropy of the labels{smoothed}{named}. In kdsweep {ALPHA}"

@@ -4,8 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
-from kdsweep.analysis.leaderboard import ranked
-from kdsweep.analysis.shipped import best_run, confirmed, shipped
+from kdsweep.analysis.exports import best_fine_tuned
+from kdsweep.analysis.shipped import shipped
 from kdsweep.config.arms import ARMS
 from kdsweep.errors import ShippingError
 from kdsweep.records.layout import TrialId, trial_in
@@ -18,16 +18,8 @@ def to_export(found: SweepRecords) -> tuple[TrialRow, ...]:
     ship = shipped(found)
     if ship is None:
         raise ShippingError(f"a sweep must have a complete trial to be exported, but {found.folder} has none")
-    twin = _best_fine_tuned(found)
+    twin = best_fine_tuned(found)
     return (ship,) if twin is None or twin.id == ship.id else (ship, twin)
-
-
-def _best_fine_tuned(found: SweepRecords) -> TrialRow | None:
-    """Return the best run of arm fine_tuned: of its best confirmed configuration or, before one is confirmed, of the search."""
-    runs = next((runs for (arm, _), runs in confirmed(found).items() if arm == "fine_tuned"), None)
-    if runs is not None:
-        return best_run(runs, found.sweep)
-    return next(iter(ranked((row for row in found.trials if row.arm == "fine_tuned"), found.sweep)), None)
 
 
 def named(found: SweepRecords, name: str) -> TrialRow:

@@ -14,12 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from kdsweep.errors import ShippingError
-from kdsweep.shipping.extra import EXPORTING, need
+from kdsweep.shipping.extra import EXPORTING, INSTALL, need
 
 OPSET = 20
 """The version of ONNX's operators, fixed so that another release of torch or onnxscript writes the same graph."""
 SAMPLE = (2, 7)
 """Rows and tokens of the example that is traced; both are free in the exported graph."""
+How = Literal["dynamic", "static"]
+"""How activations get their scales."""
+QUANTIZATIONS: dict[How, str] = {"dynamic": "dynamic per channel", "static": "static per channel, {rows} rows"}
+"""The ways to weights of 8 bits, of which validation chooses one, and what the record calls them."""
 QUANTIZED = ("MatMul", "Gemm", "Gather")
 """The operators whose weights become 8 bits: dense layers and tables of embeddings, which hold all but all of a classifier's numbers."""
 
@@ -33,8 +37,11 @@ def export_onnx(student_folder: Path, to: Path) -> None:
     import onnx
     import torch
     from transformers import AutoModelForSequenceClassification
-    from transformers.exporters import OnnxConfig, OnnxExporter
 
+    try:
+        from transformers.exporters import OnnxConfig, OnnxExporter
+    except ImportError as error:  # transformers below 5.24
+        raise ShippingError(f"exported students need transformers.exporters: {INSTALL}") from error
     with _quiet():
         model = AutoModelForSequenceClassification.from_pretrained(
             student_folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
@@ -47,6 +54,8 @@ def export_onnx(student_folder: Path, to: Path) -> None:
             OnnxExporter.save_program(OnnxExporter().export(model, sample, config=config).program, to)
     except OSError:
         raise
+    except ImportError as error:  # a release that the exporter does not take
+        raise ShippingError(f"exported students need other releases: {_said(error)}; {INSTALL}") from error
     except Exception as error:  # whatever torch.export meets in a model's code
         raise ShippingError(
             f"{student_folder} must be of a family of models that transformers.exporters can write as ONNX, but is a "
@@ -81,9 +90,7 @@ def _plain(model: Any) -> Any:
     return model
 
 
-def quantize(
-    model: Path, to: Path, how: Literal["dynamic", "static"], calibration: Sequence[Mapping[str, np.ndarray]]
-) -> None:
+def quantize(model: Path, to: Path, how: How, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
     """Write `model` with weights of 8 bits, an own scale for each output channel.
 
     `dynamic` finds the scale of activations anew for every batch; `static` takes those that `calibration` showed, a model's inputs

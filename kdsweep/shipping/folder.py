@@ -48,21 +48,22 @@ def replacing(folder: Path) -> Iterator[Path]:
     """
     draft, old = _beside(folder, "draft"), _beside(folder, "old")
     with naming(folder):
-        _settle(folder, draft, old)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            draft.mkdir()
-            yield draft
+        _settle(folder, draft, old)
+        draft.mkdir()
+    try:
+        yield draft
+        with naming(folder):
             _to_disk(draft)
             if not folder.exists():
                 draft.rename(folder)
             elif not exchanged(draft, folder):
                 folder.rename(old)
                 draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            if folder.exists():
-                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -122,7 +123,7 @@ def copy_export(export: Path, to: Path) -> Path:
         raise ShippingError(
             f"--to names a new folder, an empty one, or one with an exported student to replace, but {to} holds something else"
         )
-    with replacing(to) as draft:
+    with replacing(to) as draft, naming(to):
         shutil.copytree(export, draft, dirs_exist_ok=True)
     return to
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kdsweep.records.export_schema import RECIPE, Export, Form, FormRecord, FormSpeed
+from kdsweep.config.forms import Form
+from kdsweep.records.export_schema import RECIPE, Export, FormRecord, FormSpeed
 from kdsweep.records.layout import run_name
 from kdsweep.records.reading import TrialRow, read_test
 from kdsweep.shipping.bench import PYTORCH, TEACHER, Bench, Judged, Tell, teacher_model
@@ -12,6 +13,7 @@ from kdsweep.shipping.int8 import CANDIDATES, Candidate, keep_file, kept_int8
 from kdsweep.shipping.processor import cpu_flags, without_vnni
 from kdsweep.shipping.resident import resident_mb
 from kdsweep.shipping.session import FILES
+from kdsweep.shipping.speed import busy_note
 from kdsweep.shipping.student import Student, check_recorded
 from kdsweep.system.hardware import available_cores
 from kdsweep.system.libraries import version
@@ -47,7 +49,7 @@ def judge(
     check_recorded(validation, run)
     on_validation = bench.judged(validation, (PYTORCH, "fp32", *candidates), margin=margin)
     teacher = teacher_model(student, materials)
-    fast = bench.speed(validation, teacher)
+    fast, taken = bench.speed(validation, teacher)
     best, lost = kept_int8(
         [
             Candidate(how=how, words=words, validation=on_validation[how].quality, speed=fast[how])
@@ -80,6 +82,7 @@ def judge(
         hardware=machine.processor(),
         cpu_flags=cpu_flags(),
         cpu_note=_cpu_note(forms),
+        busy_note=busy_note(taken),
         threads_all=available_cores(),
         versions={library: version(library) for library in LIBRARIES},
         rejected=(*rejected, *lost),

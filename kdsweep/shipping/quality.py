@@ -14,6 +14,8 @@ from kdsweep.shipping.speed import BATCH_ROWS
 Classify = Callable[[np.ndarray], np.ndarray]
 """Returns the logits [B, C] of the rows with these numbers [B], as one batch."""
 
+NEAR = 1000
+"""How many times the rounding seen so far is looked for, where a row's class could be another one."""
 COPIED = 64
 """Most rows whose dependence on their batch is looked into."""
 
@@ -40,6 +42,22 @@ def answers(classify: Classify, rows: int, on_rows: Callable[[int], None]) -> An
         together.append(classify(batch).argmax(axis=1))
         on_rows(int(batch[-1]) + 1)
     return Answers(alone=np.concatenate(alone), in_batches=np.concatenate(together))
+
+
+def near_answers(classify: Classify, reference: np.ndarray, on_rows: Callable[[int], None]) -> Answers:
+    """Let a form in float32 answer all rows in batches, and alone those that can have another class there: it gave the logits `reference`
+    [N, C] in other batches, and a row's two largest must be nearer than `NEAR` times what the largest logit moved by between the two."""
+    batches = np.split(np.arange(len(reference)), range(BATCH_ROWS, len(reference), BATCH_ROWS))
+    together = []
+    for batch in batches:
+        together.append(classify(batch))
+        on_rows(int(batch[-1]) + 1)
+    moved = float(np.abs(np.concatenate(together) - reference).max())
+    alone = reference.copy()
+    ordered = np.sort(reference, axis=1)
+    for row in np.flatnonzero(ordered[:, -1] - ordered[:, -2] <= NEAR * moved):
+        alone[row] = classify(np.array([row]))[0]
+    return Answers(alone=alone, in_batches=np.concatenate(together).argmax(axis=1))
 
 
 def form_quality(

@@ -132,19 +132,14 @@ def test_what_was_measured_and_not_kept_is_said() -> None:
     assert forms_title(placed(an_export(), "other")).startswith("Distilled 7, seed 1: not the student to ship now.")
 
 
-def test_a_confirmed_sweep_without_export_is_as_before_but_for_the_suggested_command(
-    plain: Path, tmp_path: Path
-) -> None:
+def test_a_confirmed_sweep_without_export_is_as_before_but_for_the_suggested_command(plain: Path) -> None:
     report = build_report(plain)
     assert report.commands[0][1] == f"python -m kdsweep.export {plain}"
     said = dict(report.questions)
     assert WHICH_FORM not in said and "64.0 MB, 4.0 ms a row" in said[WHICH] and "export" not in said[WHICH]
-    folder = shutil.copytree(plain, tmp_path / "s")
-    write_report(folder)
-    assert "In which form?" not in page_of(folder).headings and "In which form?" not in render_markdown(report)
-    board = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
-    assert board["exports"] == [] and "form" not in board["trials"][0]
-    assert Results(folder).exports().empty and Results(folder)._repr_html_().count("<table") == 1
+    assert "In which form?" not in render_markdown(report) and ", to ship" not in terminal_text(report)
+    results = Results(plain)
+    assert "form" not in results.trials() and results.exports().empty and results._repr_html_().count("<table") == 1
 
 
 def test_no_export_is_suggested_before_the_finalists_are_done_or_without_the_student(
@@ -177,6 +172,8 @@ def test_the_answer_the_page_markdown_and_terminal_have_the_forms(written: Path)
     for text in (render_markdown(report), terminal_text(report)):
         assert "ONNX int8, to ship" in text and "no worse" in text
         assert "the best fine-tuned student, beside it" in " ".join(text.split())
+    assert all(len(line) <= 100 for line in terminal_text(report).splitlines() if line[:1] == "|")
+    assert all(len(line) <= 120 for line in render_markdown(report).splitlines() if line[:1] == "|")
 
 
 def test_the_files_and_the_data_frame_have_every_form(written: Path) -> None:
@@ -201,13 +198,13 @@ def test_an_export_of_another_run_is_shown_as_such_and_the_next_command_makes_th
 ) -> None:
     folder = shutil.copytree(plain, tmp_path / "s")
     plant(folder, TrialId("distilled", 1, 3))
-    report = write_report(folder)
+    report = build_report(folder)
     said = dict(report.questions)[WHICH]
     assert (
         "64.0 MB, 4.0 ms a row" in said and "It has not been exported: what is exported is distilled 1, seed 3." in said
     )
     assert report.commands[0][1] == f"python -m kdsweep.export {folder}"
-    text = page_of(folder).text
+    text = " ".join(render_markdown(report).split())
     assert "Distilled 1, seed 3: not the student to ship now." in text and "ONNX int8, to ship" not in text
 
 
@@ -242,3 +239,12 @@ def test_exports_of_several_folders_are_gathered_once_each(written: Path, tmp_pa
     other = shutil.copytree(written, tmp_path / "s")
     found = read_records(written, other)
     assert len(found.exports) == 2 == len(placed_exports(found))
+
+
+def test_names_of_near_marks_stand_one_above_the_other() -> None:
+    pytorch, fp32, int8 = an_export().forms
+    close = an_export(forms=(pytorch, replace(fp32, speed=speeds(4.0)), int8))
+    (latency, _) = form_fronts((placed(close),), 0.9)
+    assert latency.plot is not None
+    lifts = {note.text: note.yshift for note in latency.plot.layout.annotations}
+    assert lifts["int8"] == lifts["PyTorch"] == 8 and lifts["ONNX"] == 22

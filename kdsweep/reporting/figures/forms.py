@@ -10,7 +10,8 @@ from kdsweep.analysis.exports import Exported, exported_name
 from kdsweep.analysis.formats import enumerated, milliseconds, number, percent
 from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, judged, judged_split, times_teacher
 from kdsweep.config.arms import Arm
-from kdsweep.records.export_schema import Form, FormRecord
+from kdsweep.config.forms import Form
+from kdsweep.records.export_schema import FormRecord
 from kdsweep.reporting.figures.cost import pareto_front
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, new_plot, short
 
@@ -20,6 +21,8 @@ SHAPES: dict[Form, dict[str, Any]] = {
     "int8": {"symbol": "square", "size": 11},
 }
 """The ring of PyTorch is wide, so that ONNX in float32, which weighs as much and answers the same, stands inside it."""
+SAME, NEAR = 0.02, 0.15
+"""Shares of the widest mark's place: within the first, two marks share a name; within the second, their names stand one above the other."""
 PLAIN: dict[str, Any] = {"showarrow": False, "font": {"size": 12}}
 LABELS: dict[Form, str] = {"pytorch": "PyTorch", "fp32": "ONNX", "int8": "int8"}
 """The forms as they are written beside the marks of the student to ship."""
@@ -57,7 +60,8 @@ def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: st
     front = pareto_front([(mark.x, mark.y) for mark in every])
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(_line([x for x, _ in front], [y for _, y in front], steps))
-    floor = _margin(exports[0], max(mark.x for mark in every))
+    widest = max(mark.x for mark in every)
+    floor = _margin(exports[0], widest)
     plot.add_trace(floor)
     for each, marks in students:
         for trace in _student(each, marks):
@@ -65,8 +69,8 @@ def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: st
     if teachers:
         plot.add_trace(_stars(teachers))
     under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "top", **PLAIN}
-    plot.update_layout(annotations=[*_labels(students[0][1]), *_labels(teachers[-1:]), under])
-    plot.update_xaxes(rangemode="tozero")
+    plot.update_layout(annotations=[*_labels(students[0][1], widest), *_labels(teachers[:1], widest), under])
+    plot.update_xaxes(range=[0, 1.08 * widest], tick0=0)
     ends = " to ".join(f"{y:.1f} % at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
     listed = enumerated([exported_name(each.export) for each in exports]) + " and the teacher" * bool(teachers)
     described = (
@@ -153,33 +157,33 @@ def _mark(mark: Mark, arm: Arm, opacity: float) -> go.Scatter:
     )
 
 
-def _labels(marks: Sequence[Mark]) -> list[dict[str, Any]]:
-    """Write the forms' names above their marks and whiskers, as Plotly's annotations; forms at one place share a text."""
-    places: dict[float, list[Mark]] = {}
-    for mark in marks:
-        places.setdefault(next((x for x in places if _near(x, mark, marks)), mark.x), []).append(mark)
-    above = {"yanchor": "bottom", "yshift": 8, **PLAIN}
-    return [
-        {
-            "x": x,
-            "y": max(map(_top, near)),
-            "text": ", ".join(LABELS[m.form.form] if m.form else "teacher" for m in near),
-            **above,
-        }
-        for x, near in places.items()
-    ]
+def _labels(marks: Sequence[Mark], widest: float) -> list[dict[str, Any]]:
+    """Write the forms' names above their marks and whiskers, as Plotly's annotations; forms at one place share a text.
+
+    A name whose neighbour on the left is so near that a phone would write one over the other stands a line higher.
+    """
+    places: list[list[Mark]] = []
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        if places and mark.x - places[-1][0].x <= SAME * widest:
+            places[-1].append(mark)
+        else:
+            places.append([mark])
+    notes: list[dict[str, Any]] = []
+    lifted = 0
+    for place, before in zip(places, [None, *places], strict=False):
+        lifted = lifted + 1 if before and place[0].x - before[0].x < NEAR * widest else 0
+        text = ", ".join(LABELS[mark.form.form] if mark.form else "teacher" for mark in place)
+        at = {"x": place[0].x, "y": max(map(_top, place)), "yshift": 8 + 14 * lifted}
+        notes.append({**at, "text": text, "yanchor": "bottom", **PLAIN})
+    return notes
 
 
 def _top(mark: Mark) -> float:
     """Return where a mark ends with its whisker."""
     quality = judged(mark.form) if mark.form else None
-    known = quality and quality.high is not None and quality.difference is not None
-    return mark.y + (100 * (quality.high - quality.difference) if known else 0.0)
-
-
-def _near(x: float, mark: Mark, marks: Sequence[Mark]) -> bool:
-    """Return whether a mark stands so near that the names would overlap: within a fiftieth of the widest."""
-    return abs(x - mark.x) <= 0.02 * max(each.x for each in marks)
+    if quality is None or quality.high is None or quality.difference is None:
+        return mark.y
+    return mark.y + 100 * (quality.high - quality.difference)
 
 
 def _stars(teachers: Sequence[Mark]) -> go.Scatter:
