@@ -24,7 +24,7 @@ def kill_once(folder: Path, holds: Callable[[Path], bool], *arguments: object) -
     """Export, and kill -9 the process once `holds` is true of its unfinished folder."""
     draft = folder.with_name(f".{folder.name}.draft")
     with started("export", *arguments) as process:
-        wait_for(lambda: holds(draft), 300)
+        wait_for(lambda: holds(draft), 600)
         os.kill(process.pid, 9)
         process.communicate()
 
@@ -49,7 +49,7 @@ def test_an_export_is_whole_however_often_its_process_is_killed(
     assert not any(folder.exists() for folder in folders)
 
     with started("export", sweep, "--to", copy) as process:
-        wait_for(lambda: any((sweep / "exports").glob(".*.draft")), 120)
+        wait_for(lambda: any((sweep / "exports").glob(".*.draft")), 300)
         second = command("export", sweep)
         assert second.returncode == 2 and "one export of a sweep runs at a time" in second.stderr
         said = process.communicate()[0]
