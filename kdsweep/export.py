@@ -20,7 +20,7 @@ from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import ends_with_its_reader, for_good
 
 if TYPE_CHECKING:
-    from kdsweep.shipping.export import Wanted
+    from kdsweep.shipping.wanted import Wanted
 
 DESCRIPTION = """\
 Export a student for production: the folder that the trial saved, ONNX in float32 and ONNX with weights in 8-bit integers, each

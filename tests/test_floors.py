@@ -31,8 +31,8 @@ FLOORS = (
 
 STANDARD = {*sys.stdlib_module_names, "kdsweep"}
 THIRD_PARTIES: dict[str, set[str]] = {
-    **dict.fromkeys(("torch", "transformers"), {"training", "engine", "shipping"}),
-    **dict.fromkeys(("datasets", "safetensors", "accelerate"), {"training", "engine"}),
+    **dict.fromkeys(("torch", "transformers", "safetensors"), {"training", "engine", "shipping"}),
+    **dict.fromkeys(("datasets", "accelerate"), {"training", "engine"}),
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime", "tokenizers"), {"shipping"}),
     "huggingface_hub": {"training", "shipping"},
     "pyarrow": {"training"},

@@ -36,17 +36,25 @@ def export_onnx(student_folder: Path, to: Path) -> None:
     need(*EXPORTING)
     import onnx
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     try:
-        from transformers.exporters import OnnxConfig, OnnxExporter
+        from transformers.exporters.configs import OnnxConfig
+        from transformers.exporters.exporter_onnx import OnnxExporter
     except ImportError as error:  # transformers below 5.24
         raise ShippingError(f"exported students need transformers.exporters: {INSTALL}") from error
-    with _quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            student_folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        ).eval()
-    sample = {name: torch.ones(SAMPLE, dtype=torch.int64) for name in inputs_of(model.config)}
+    try:
+        with _quiet():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                student_folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            ).eval()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ShippingError(
+            f"{student_folder} must be a student as its trial saved it, but: {_said(error)}; run the trial again with "
+            "python -m kdsweep.reproduce, which keeps it with --keep-student"
+        ) from error
+    sample: dict[str, Any] = {name: torch.ones(SAMPLE, dtype=torch.int64) for name in inputs_of(model.config)}
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     config = OnnxConfig(dynamic=True, dynamic_shapes=dict.fromkeys(sample, free), opset_version=OPSET)
     try:
@@ -130,7 +138,7 @@ class _Rows:
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next row; None after the last one."""
         row = next(self._left, None)
-        return row and {name: row.get(name, np.zeros_like(row["input_ids"])) for name in self._inputs}
+        return None if row is None else {name: row.get(name, np.zeros_like(row["input_ids"])) for name in self._inputs}
 
 
 def _said(error: Exception) -> str:
