@@ -1,5 +1,6 @@
 """View and report are saved once the verdict is there, updated and never made twice; a failure is one warning and costs nothing."""
 
+import io
 import json
 import sys
 from dataclasses import replace
@@ -8,15 +9,19 @@ from typing import Any
 
 import pytest
 from makers import make_finals
+from rich.console import Console
 from servers import WandbServer
 
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.engine.pages import sections, show_pages
 from kdsweep.engine.publish import publish
+from kdsweep.engine.sweep import _publish
 from kdsweep.publish import main
 from kdsweep.records.reading import read_pages, read_trials
 from kdsweep.records.schema import Pages
 from kdsweep.records.writing import TrialFolder, keep_sweep_key, write_sweep
 from kdsweep.reporting.build import build_report
+from kdsweep.tracking.open import lacks_package
 
 KEY = "k3x9qz"
 
@@ -25,6 +30,17 @@ KEY = "k3x9qz"
 def folder(tmp_path: Path) -> Path:
     """Of a tracked sweep with `tracking.workspace`, whose finalists are done."""
     return tracked(tmp_path / "s")
+
+
+class FakeStudies:
+    """The studies of a sweep whose key is drawn."""
+
+    @property
+    def agreements(self) -> "FakeStudies":
+        return self
+
+    def sweep_key(self) -> str:
+        return KEY
 
 
 def tracked(folder: Path) -> Path:
@@ -73,6 +89,13 @@ def test_without_the_package_one_line_says_how_to_install_it(folder: Path, monke
     pages, (said,) = shown(folder)
     assert pages is None and read_pages(folder) is None
     assert "pip install 'kdsweep[workspace]'" in said and f"python -m kdsweep.publish {folder}" in said
+
+
+def test_a_missing_package_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lacks_package(TrackingConfig(workspace=True)) is None
+    monkeypatch.setattr("kdsweep.tracking.open.find_spec", lambda name: None)
+    assert "pip install 'kdsweep[workspace]'" in str(lacks_package(TrackingConfig(workspace=True)))
+    assert lacks_package(TrackingConfig()) is lacks_package(TrackingConfig(workspace=True, mode="off")) is None
 
 
 def test_any_failure_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +148,9 @@ def test_a_sweep_that_ends_online_has_its_pages_and_its_runs_lead_to_them(
     updates = [json.loads(body)["variables"] for body in wandb_server.received if b"UpsertBucket(" in body]
     notes = [asked["notes"] for asked in updates if pages.report_url in (asked.get("notes") or "")]
     assert len(notes) == 12 + 1 and all(text.startswith("What it is.\n\n[Report](") for text in notes)
-    asked = wandb_server.requests
+    asked, shown = wandb_server.requests, io.StringIO()
+    _publish(build_report(folder), FakeStudies(), "online", Console(file=shown, width=200))  # type: ignore[arg-type]
+    assert pages.report_url in shown.getvalue() and pages.view_url in shown.getvalue()
     assert told(folder, "online") == (True, []) and wandb_server.requests == asked
     assert told(folder, "online", again=True) == (True, []) and len(wandb_server.views) == 2
 
