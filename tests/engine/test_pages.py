@@ -43,6 +43,12 @@ class FakeStudies:
         return KEY
 
 
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, for tests that save nothing."""
+    return tracked(tmp_path_factory.mktemp("shown") / "s")
+
+
 def tracked(folder: Path) -> Path:
     sweep = make_finals(folder, 0.85, 0.80)
     write_sweep(folder, replace(sweep, tracking=replace(sweep.tracking, workspace=True)))
@@ -74,21 +80,21 @@ def spec_of(server: WandbServer, kind: str) -> dict[str, Any]:
     return spec
 
 
-def test_the_report_in_words_has_all_but_what_tells_of_this_machine(folder: Path) -> None:
-    told = dict(sections(build_report(folder)))
+def test_the_report_in_words_has_all_but_what_tells_of_this_machine(read_only: Path) -> None:
+    told = dict(sections(build_report(read_only)))
     assert list(told)[:3] == ["Verdict", "Finalists", "Leaderboard"]
     assert told["Verdict"].startswith("**Distilling beat plain fine-tuning") and "| rank |" in told["Finalists"]
     text = "\n".join(told.values())
     assert list(told)[-1] == "Next" and "a processor" not in text and "device name" not in text
 
 
-def test_without_the_package_one_line_says_how_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_line_says_how_to_install_it(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("kdsweep.tracking.pages", "kdsweep.tracking.workspace"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    pages, (said,) = shown(folder)
-    assert pages is None and read_pages(folder) is None
-    assert "pip install 'kdsweep[workspace]'" in said and f"python -m kdsweep.publish {folder}" in said
+    pages, (said,) = shown(read_only)
+    assert pages is None and read_pages(read_only) is None
+    assert "pip install 'kdsweep[workspace]'" in said and f"python -m kdsweep.publish {read_only}" in said
 
 
 def test_a_missing_package_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,12 +104,12 @@ def test_a_missing_package_is_said_before_anything_runs(monkeypatch: pytest.Monk
     assert lacks_package(TrackingConfig()) is lacks_package(TrackingConfig(workspace=True, mode="off")) is None
 
 
-def test_any_failure_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_failure_is_one_line(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Pages:
         raise KeyError("a name that the package no longer has\n" * 9)
 
     monkeypatch.setattr("kdsweep.tracking.pages.save_pages", fail)
-    pages, (said,) = shown(folder)
+    pages, (said,) = shown(read_only)
     assert pages is None and "KeyError" in said and "tries again" in said and "\n" not in said
 
 
