@@ -14,6 +14,8 @@ COMMANDS = {
     "report": ("FOLDER", "rank a sweep's trials again, from its records alone"),
     "publish": ("FOLDER", "show a sweep in W&B: its view and its report"),
     "reproduce": ("FOLDER", "run a trial again from its saved config, and compare"),
+    "export": ("FOLDER", "export the student to ship as ONNX and int8, and judge each form"),
+    "predict": ("FOLDER", "ask an exported student for the classes of texts"),
     "worker": ("SWEEP", "join a sweep that several hosts share"),
     "schema": ("", "print the JSON Schema of a sweep file, for editors"),
 }

@@ -146,7 +146,7 @@ def print_receipt(console: Console, found: Receipt) -> None:
         for name, value in old.measured().items():
             if name not in ("epoch", "step") and old.epoch in ran:
                 now = ran[old.epoch].get(name)
-                table.add_row(f"epoch {old.epoch}", name, repr(value), repr(now), _sign(now == value))
+                table.add_row(f"{found.unit} {old.epoch}", name, repr(value), repr(now), _sign(now == value))
     for each in found.compared:
         sides = [side[:19] if each.what == "weights" else side for side in (each.recorded, each.again)]
         if each.same is not None:
@@ -219,7 +219,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         _announce(console, trial, here.config)
         with tempfile.TemporaryDirectory() as scratch:
             folder = TrialFolder(Path(scratch) / trial.folder.parent.name / trial.folder.name)
-            shown = lambda epoch: console.print(f"epoch {epoch.epoch}: val_accuracy {epoch.val_accuracy:.4f}")
+            unit = unit_of(here.config)
+            shown = lambda epoch: console.print(f"{unit} {epoch.epoch}: val_accuracy {epoch.val_accuracy:.4f}")
             found = receipt(trial, rerun(here, folder, shown, same_content=bool(options.set)))
         write_json(trial.folder / "receipt.json", asdict(found))
     except KDSweepError as error:

@@ -153,9 +153,9 @@ class Results:
         Trials without rank (infeasible, pruned, failed, duplicate, unfinished) follow, with their reason. The columns are those of
         leaderboard.csv, which `kdsweep.analysis.leaderboard` explains.
         """
-        from kdsweep.analysis.leaderboard import column_names, columns
+        from kdsweep.analysis.leaderboard import column_names, table
 
-        frame = _frame(map(columns, self._read.rows), column_names(self._read.searched))
+        frame = _frame(table(self._read.rows), column_names(self._read.searched, self._read.rows))
         return frame.astype({"rank": "Int64"})
 
     def steps(self, number: int, arm: Arm = "distilled", *, seed: int | None = None) -> "pandas.DataFrame":
@@ -215,6 +215,17 @@ class Results:
         ]
         return _frame(records, ["comparison", "primary", "word", *names, "adjusted_p"])
 
+    def exports(self) -> "pandas.DataFrame":
+        """Return the forms of the exported students, a row each, the student to ship first: run, form, to_ship, sizes, speeds, quality.
+
+        Speeds are of one thread, and with `_all` of all of them; times_teacher is the teacher's median time of a row over the form's, both from
+        the one run that measured all of a student's forms. accuracy and the like are on `split`; difference, low and high (95 % interval) are of
+        accuracy from the float32 student, and missing for that student itself. Empty before `kdsweep export`.
+        """
+        from kdsweep.analysis.exports import RECORD_NAMES, form_records
+
+        return _frame(form_records(self._read.exports), RECORD_NAMES)
+
     def write_report(self) -> Path:
         """Write page, Markdown, CSV and JSON of the current records into the folder, as `kdsweep report` does; return the page's path."""
         from kdsweep.reporting.write import write_report
@@ -227,14 +238,34 @@ class Results:
         return f"Results({str(self._folder)!r}): {progress}. {self.headline}"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the headline, the progress, the best trials."""
+        """Return what a notebook shows: the headline, the progress, the best trials, the exported forms."""
         metric, shown = self.sweep.study.metric, self.trials()
         names = ["rank", "arm", "trial", "status", metric, *(n for n in self._read.searched if n != metric)]
         table = shown[names].head(ROWS_SHOWN).to_html(index=False, border=0, na_rep="")
         more = len(shown) - ROWS_SHOWN
         progress = "; ".join(arm.text() for arm in self._read.arms)
         tail = f"<p>… and {more} more in results.trials()</p>" if more > 0 else ""
-        return f"<p><b>{html.escape(self.headline)}</b><br>{html.escape(progress)}</p>{table}{tail}"
+        return (
+            f"<p><b>{html.escape(self.headline)}</b><br>{html.escape(progress)}</p>{table}{tail}{self._exports_html()}"
+        )
+
+    def _exports_html(self) -> str:
+        """Return the forms of the exported students as a notebook shows them; empty without any."""
+        shown = self.exports()
+        if shown.empty:
+            return ""
+        names = [
+            "run",
+            "form",
+            "to_ship",
+            "size_mb",
+            "latency_ms_p50",
+            "times_teacher",
+            "accuracy",
+            "difference",
+            "word",
+        ]
+        return str(shown[names].to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format))
 
 
 def _trial(row: TrialRow) -> Trial:

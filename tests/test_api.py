@@ -39,6 +39,7 @@ SIGNATURES = {
     "Results.epochs": "(self, number, arm='distilled', *, seed=None)",
     "Results.finalists": "(self)",
     "Results.comparisons": "(self)",
+    "Results.exports": "(self)",
     "Results.write_report": "(self)",
     "Trial.steps": "(self)",
     "Trial.epochs": "(self)",

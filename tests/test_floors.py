@@ -247,7 +247,7 @@ check("writing a report")
 """
 
 
-@pytest.mark.parametrize("command", ["run", "worker", "api", "publish", "__main__"])
+@pytest.mark.parametrize("command", ["run", "worker", "api", "export", "predict", "publish", "__main__"])
 def test_a_commands_module_imports_no_large_library(command: str) -> None:
     large = {"torch", "transformers", "datasets", "scipy", "optuna", "wandb", "pandas"}
     asked = f"import sys, kdsweep.{command}; print({large} & {{*sys.modules}})"

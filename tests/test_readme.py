@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from kdsweep import api
+from kdsweep.config.forms import ExportConfig
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
@@ -31,6 +32,7 @@ NEW_FILE = "seconds.py"
 SECTIONS = {"study": StudyConfig, "fixed": TrialConfig, "search": TrialConfig} | {
     "finalists": FinalistsConfig,
     "tracking": TrackingConfig,
+    "export": ExportConfig,
 }
 
 

@@ -25,6 +25,11 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def milliseconds(value: float) -> str:
+    """Write milliseconds with two significant digits at least."""
+    return number(value, 1 if value >= 1 else 2)
+
+
 def small(p_value: float) -> str:
     """Write a p-value to three digits; `< 0.001` below that."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
@@ -85,9 +90,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 1) -> str:
     """Write a difference of shares in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+.{digits}f}".replace("-", "−")
 
 
 def points(value: float) -> str:

@@ -33,7 +33,11 @@ leaderboard.json, schema 2, is one object:
               classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never predicted
               confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
                            classes that is confused, the most rows first
-    trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv
+    exports   the exported students, that of the run to ship first, each as its export.json holds it (`records/export_schema.Export`), with
+              role         to ship, best fine-tuned (beside it), or other: of a run that is neither, or no longer
+              ships        the form to ship of this student: pytorch, fp32 or int8
+    trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv. Where a student was
+              exported, all have `shipped_form.FORM_COLUMNS`, at one thread and on the split of the form's verdict
 """
 
 import csv
@@ -48,11 +52,13 @@ from typing import Any, Literal
 
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.score import best_epoch, score
+from kdsweep.analysis.shipped_form import FORM_COLUMNS, form_columns
 from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.config.lengths import evaluations_of, unit_of
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.export_schema import Export
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import VALIDATED
 from kdsweep.records.whole_sweep import SweepRecords
@@ -93,6 +99,8 @@ class Row:
     folder: str
     """The trial's folder, relative to the results folder; `../…` for a trial in another host's."""
     trial: TrialRow
+    export: Export | None = None
+    """The export of its student, or of one of its finalists': the latest."""
 
     @property
     def arm(self) -> Arm:
@@ -124,9 +132,10 @@ class ArmProgress:
 def leaderboard(records: SweepRecords) -> tuple[Row, ...]:
     """Return all arms' trials as rows: the ranked ones, then the others."""
     rows = records.teacher.validation_rows if records.teacher else 0
+    latest = {(each.arm, each.trial): each for each in sorted(records.exports, key=lambda each: each.made_at)}
     others = [trial for kind in UNRANKED for trial in records.trials if status(trial) == kind]
     placed = [*enumerate(ranked(records.trials, records.sweep), start=1), *((None, trial) for trial in others)]
-    return tuple(_row(rank, trial, records, rows) for rank, trial in placed)
+    return tuple(_row(rank, trial, records, rows, latest.get((trial.arm, trial.trial))) for rank, trial in placed)
 
 
 def ranked(trials: Iterable[TrialRow], sweep: SweepConfig) -> list[TrialRow]:
@@ -151,7 +160,7 @@ def parameters(trial: TrialRow) -> int:
     return trial.result.parameters or 0 if trial.result else 0
 
 
-def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) -> Row:
+def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int, export: Export | None) -> Row:
     measured = trial.result.val_accuracy if trial.result else None
     return Row(
         rank=rank,
@@ -164,6 +173,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int) ->
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
         folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
         trial=trial,
+        export=export,
     )
 
 
@@ -193,26 +203,32 @@ def columns(row: Row) -> dict[str, Any]:
     }
 
 
-def column_names(searched: Sequence[str]) -> list[str]:
-    """Return the names of the leaderboard's columns in their order, also where there are no rows."""
+def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Convert all rows to flat records, by `columns`; where a student was exported, all have `FORM_COLUMNS` too."""
+    forms = any(row.export for row in rows)
+    return [columns(row) | (form_columns(row.export) if forms else {}) for row in rows]
+
+
+def column_names(searched: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the names of the columns of `table` in their order, also where there are no rows."""
     names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
     names += [name for name in MEASURED if name not in searched]
-    return [*names, "val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+    names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+    return [*names, *FORM_COLUMNS] if any(row.export for row in rows) else names
 
 
 def leaderboard_json(name: str, rows: Sequence[Row], verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of leaderboard.json without `finals`, `work`, `patience` and `classes`, as this module's docstring describes it."""
-    return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": [columns(row) for row in rows]}
+    """Return the content of leaderboard.json without what is added to it later, as this module's docstring describes it."""
+    return {"schema": SCHEMA, "sweep": name, "verdict": verdict, "trials": table(rows)}
 
 
 def leaderboard_csv(rows: Sequence[Row], searched: Sequence[str]) -> str:
     """Write the rows as CSV text with a header, also where there is no row; lists as JSON."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, column_names(searched), lineterminator="\n")
+    writer = csv.DictWriter(text, column_names(searched, rows), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        record = columns(row).items()
-        writer.writerow({k: json.dumps(list(v)) if isinstance(v, tuple) else v for k, v in record})
+    for record in table(rows):
+        writer.writerow({k: json.dumps(list(v)) if isinstance(v, tuple) else v for k, v in record.items()})
     return text.getvalue()
 
 

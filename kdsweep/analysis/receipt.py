@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdsweep.config.lengths import unit_of
 from kdsweep.config.sweep import identity_changes
 from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_test_predictions, torn_lines
 from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
@@ -41,6 +42,8 @@ class Receipt:
     trial: str
     verdict: Verdict
     rule: str
+    unit: str
+    """What the record calls the part of a training that ends with an evaluation: `epoch` or `evaluation`."""
     recorded: tuple[EpochMetrics, ...]
     again: tuple[EpochMetrics, ...]
     compared: tuple[Compared, ...]
@@ -73,6 +76,7 @@ def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
         trial=f"{trial.arm} {trial.trial}" + f", seed {trial.finalist_seed}" * (trial.finalist_seed is not None),
         verdict=verdict,
         rule="equal to the last bit" if exact else rule,
+        unit=unit_of(trial.config),
         recorded=trial.epochs,
         again=again.epochs,
         compared=compared,
@@ -86,12 +90,12 @@ def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> 
 
     Epochs are matched by their number, as a torn line of the record leaves one out.
     """
-    ran = {epoch.epoch: epoch.measured() for epoch in again.epochs}
+    ran, unit = {epoch.epoch: epoch.measured() for epoch in again.epochs}, unit_of(trial.config)
     for old in trial.epochs:
         if old.epoch not in ran:
-            return f"epoch {old.epoch} was recorded, and did not run again"
+            return f"{unit} {old.epoch} was recorded, and did not run again"
         if name := _first_differing(old.measured(), ran[old.epoch], tolerance=tolerance):
-            return f"epoch {old.epoch}: {name} was {old.measured()[name]!r} and is {ran[old.epoch].get(name)!r}"
+            return f"{unit} {old.epoch}: {name} was {old.measured()[name]!r} and is {ran[old.epoch].get(name)!r}"
     return None
 
 

@@ -76,6 +76,22 @@ def _values(sweep: SweepConfig, arm: Arm, name: str) -> list[Any]:
     return list(dict.fromkeys((*axes[name].ends(), *((other,) if is_open else ()))))
 
 
+def few_steps_problems(sweep: SweepConfig) -> list[str]:
+    """List the arms in which a trial may be sampled with fewer `max_steps` than `evaluations`, where both are searched."""
+    problems = []
+    for arm in sweep.arms:
+        if not {"max_steps", "evaluations"} <= set(sweep.axes(arm)):
+            continue
+        fewest = min(steps for steps in _values(sweep, arm, "max_steps") if steps is not None)
+        most = max(_values(sweep, arm, "evaluations"))
+        if fewest < most:
+            problems.append(
+                f"search.max_steps and search.evaluations: every trial has max_steps >= evaluations, but a {ARM_NAMES[arm]} one may get "
+                f"max_steps {fewest} with evaluations {most}; search fewer evaluations, or more steps"
+            )
+    return problems
+
+
 def unread_problems(sweep: SweepConfig) -> list[str]:
     """List the lengths of a trial that are given but not read: `epochs` beside `max_steps`, and `evaluations` without it."""
     steps = {arm: set(_values(sweep, arm, "max_steps")) for arm in sweep.arms}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
+from kdsweep.config.forms import ExportConfig
 from kdsweep.config.roles import Pattern, Range, beside
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_file import LONGEST_NAME
@@ -50,6 +51,7 @@ def sweep_schema() -> Schema:
         "enqueue": {"type": ["array", "null"], "items": _mapping(point), "default": []},
         "finalists": _section(FinalistsConfig),
         "tracking": _section(TrackingConfig),
+        "export": _section(ExportConfig),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

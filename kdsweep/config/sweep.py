@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from kdsweep.config import conditions
 from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
 from kdsweep.config.axis import Axis
+from kdsweep.config.forms import Constraints, ExportConfig
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.trial_fields import TRIAL_DEFAULTS
@@ -19,20 +20,6 @@ Resolved = Literal["online", "offline", "off"]
 AT_LEAST_ONE = Range(least=1)
 UNLABELED_SOURCES = ("unlabeled_file", "unlabeled_split", "unlabeled_rest")
 """Fields that bring texts without labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraints:
-    """Limits what a student may need to be ranked; a trial above a limit is run (or pruned) all the same, so that the search learns from it."""
-
-    latency_ms_p50: Annotated[float | None, POSITIVE] = None
-    """Median milliseconds for one row, batch 1, measured once for each size of student; null: no limit."""
-    size_mb: Annotated[float | None, POSITIVE] = None
-    """Megabytes of the student's weights; null: no limit."""
-
-    def limits(self) -> dict[str, float]:
-        """Return the limits that are set, by name."""
-        return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +131,7 @@ class SweepConfig:
     """Points that the distilled arm tries first; fields that a point does not name are sampled."""
     finalists: FinalistsConfig = field(default_factory=FinalistsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -290,8 +278,10 @@ def sweep_yaml(sweep: SweepConfig) -> str:
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
     tracking["tags"] = list(tracking["tags"])
+    export = plain_values(dataclasses.asdict(sweep.export))
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
-    return to_yaml({"name": sweep.name, "study": study, **search, "finalists": finalists, "tracking": tracking})
+    rest = {"finalists": finalists, "tracking": tracking, "export": export}
+    return to_yaml({"name": sweep.name, "study": study, **search, **rest})
 
 
 def _listed(values: tuple[Any, ...]) -> list[Any]:

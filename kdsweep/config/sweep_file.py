@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import When, condition_problems
-from kdsweep.config.lengths import unread_problems
+from kdsweep.config.forms import Constraints, ExportConfig, export_problems
+from kdsweep.config.lengths import few_steps_problems, unread_problems
 from kdsweep.config.roles import broken_rules
-from kdsweep.config.sweep import LONGEST_TAG, Constraints, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
+from kdsweep.config.sweep import LONGEST_TAG, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_problems import sweep_problems
 from kdsweep.config.trial import FIELD_TYPES
 from kdsweep.config.trial_fields import NUMBERS, PATH_FIELDS, TRIAL_DEFAULTS, UNSEARCHABLE
@@ -42,6 +43,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     problems += _study_problems(study)
     problems += [] if recorded else _tracking_problems(tracking)
     problems += _range_problems(finalists, "finalists.")
+    export = _section(ExportConfig, "export", content.get("export"), problems)
+    problems += [*_range_problems(export, "export."), *export_problems(export)]
     unbuildable: list[str] = []
     fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable, recorded=recorded)
     search = _search(content.get("search"), fixed, unbuildable)
@@ -56,9 +59,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
         else set()
     )
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
-    parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking}
+    parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking, "export": export}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*sweep_problems(sweep), *unread_problems(sweep)]
+    problems += unbuildable or [*sweep_problems(sweep), *few_steps_problems(sweep), *unread_problems(sweep)]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -81,7 +84,7 @@ def _name(value: object, path: Path, overrides: Sequence[str], problems: list[st
     return str(name)
 
 
-Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig)
+Section = TypeVar("Section", StudyConfig, Constraints, FinalistsConfig, TrackingConfig, ExportConfig)
 
 
 def _optional(off: Section, name: str, content: Mapping[str, Any], problems: list[str]) -> Section:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Form = Literal["pytorch", "fp32", "int8"]
-"""A form of one student: as the trial saved it (float32), as ONNX in float32, as ONNX with weights of 8 bits."""
+from kdsweep.config.arms import Arm
+from kdsweep.config.forms import Form
+
 Word = Literal["no worse", "worse", "cannot tell"]
 """What a form is beside the float32 student, by non-inferiority with the margin of its `Export`."""
 RECIPE = 1
@@ -82,7 +83,7 @@ class Export:
 
     run: str
     """The name of its folder: `distilled-0007`, or `distilled-0007-seed1` for a finalist."""
-    arm: str
+    arm: Arm
     trial: int
     seed: int | None
     max_length: int
@@ -116,6 +117,8 @@ class Export:
     made_at: str
     recipe: int
     """The `RECIPE` that made and judged it."""
+    busy_note: str | None = None
+    """That other processes slowed the speeds, as a sentence; None where they did not."""
 
     def form(self, name: str) -> FormRecord | None:
         """Return the record of one form; None where the export lacks it."""

@@ -9,8 +9,9 @@ from kdsweep.config.arms import ARMS
 from kdsweep.config.lengths import length_of
 from kdsweep.config.sweep import SweepConfig, identity_changes
 from kdsweep.errors import ResultsError
+from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, teacher_folder
-from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
+from kdsweep.records.reading import TrialRow, read_exports, read_sweep, read_teacher, read_trials
 from kdsweep.records.teacher_schema import TeacherResult
 
 
@@ -27,6 +28,8 @@ class SweepRecords:
     """Folders of the same sweep on other hosts, gathered here."""
     spares: tuple[Path, ...] = ()
     """Trials' folders with another result than the one that counts: a second host finished the trial too."""
+    exports: tuple[Export, ...] = ()
+    """Exported students, one a run."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -48,7 +51,9 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
     confirmed = {there: read_trials(there, "finalists") for there in folders}
     _check_one_length(trials, confirmed)
     finalists, more = _gathered(row for rows in confirmed.values() for row in rows if row.arm in sweep.arms)
+    exports = {export.run: export for there in reversed(folders) for export in read_exports(there)}
     facts: dict[str, Any] = {"teacher": _common_teacher(folders), "others": others, "spares": (*spares, *more)}
+    facts["exports"] = tuple(exports[run] for run in sorted(exports))
     return SweepRecords(folder=folder, sweep=sweep, trials=trials, finalists=finalists, **facts)
 
 

@@ -1,6 +1,5 @@
 """Build a sweep's report as plain data from its results folders: what every format shows."""
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
+from kdsweep.analysis.exports import Exported, placed_exports
 from kdsweep.analysis.finalists import Finals
 from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
@@ -27,9 +27,9 @@ from kdsweep.records.schema import FinalTest, TrialResult
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.reporting.commands import next_commands, shown_path
 from kdsweep.reporting.questions import questions
 from kdsweep.reporting.work import work_questions
-from kdsweep.tracking import names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ class Report:
     """What each arm's search was given, then what each arm's finalists were."""
     shipped: TrialRow | None
     """The run whose student is the one to ship; None before the first complete trial."""
+    exports: tuple[Exported, ...]
+    """The exported students, that of `shipped` first; empty without any."""
     verdict: Verdict | None
     """The verdict that every format repeats, on the split that it names; None where no test is possible."""
     weak_teacher: WeakTeacher | None
@@ -90,9 +92,9 @@ def build_report(folder: Path, *others: Path) -> Report:
     finals, advised = read_finals(found), advice(found)
     verdict, ship = verdict_of(first, second, comparison, finals), shipped(found)
     work, patience = given_work(found), read_patience(found, finals)
-    weak = weak_teacher(found.sweep, found.folders, found.trials)
+    weak, exports = weak_teacher(found.sweep, found.folders, found.trials), placed_exports(found)
     return Report(
-        folder=_shown_path(folder),
+        folder=shown_path(folder),
         records=found,
         rows=rows,
         searched=tuple(found.sweep.search),
@@ -103,6 +105,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         patience=patience,
         work=work,
         shipped=ship,
+        exports=exports,
         verdict=verdict,
         weak_teacher=weak,
         teacher_test=_teacher_test(found),
@@ -111,12 +114,12 @@ def build_report(folder: Path, *others: Path) -> Report:
         answer=final_answer(finals, found.sweep.study.metric, found.teacher)
         if finals
         else answer(found, bests, comparison, arms),
-        questions=(*questions(found, finals, ship, advised), *work_questions(work, patience)),
+        questions=(*questions(found, finals, ship, advised, exports), *work_questions(work, patience)),
         conventions=conventions(found),
         doubts=_doubts(found),
         advice=advised,
         provenance=_provenance(found),
-        commands=_commands(found, ship),
+        commands=next_commands(found, ship, finals, exports),
     )
 
 
@@ -136,18 +139,12 @@ def _teacher_test(found: SweepRecords) -> FinalTest | None:
     return next((test for test in tests if test is not None), None)
 
 
-def _shown_path(folder: Path) -> str:
-    """Return `folder` relative to the working directory if it is below it, so that a shared report names no home directory."""
-    resolved = folder.resolve()
-    return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
-
-
 def _doubts(found: SweepRecords) -> tuple[str, ...]:
     """Return a line about edited configs and a line about torn records, each only where there are any."""
     rows = (*found.trials, *found.finalists)
-    edited = [f"{_shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
+    edited = [f"{shown_path(row.folder)} ({'; '.join(edits)})" for row in rows if (edits := row.edits())]
     folders = [*(layout.teacher_folder(there) for there in found.folders), *(row.folder for row in rows)]
-    torn = [f"{_shown_path(folder)}/{line}" for folder in folders for line in reading.torn_lines(folder)]
+    torn = [f"{shown_path(folder)}/{line}" for folder in folders for line in reading.torn_lines(folder)]
     lines = []
     if edited:
         what = "config.yaml was edited after the run: tables show what it says now, scores are of what ran"
@@ -163,7 +160,7 @@ def _listed(items: list[str], most: int = 5) -> str:
     return "; ".join(items[:most]) + more
 
 
-# Provenance and next commands ----------------------------------------------------------------------------------------
+# Provenance ----------------------------------------------------------------------------------------------------------
 
 
 def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
@@ -259,41 +256,10 @@ def _reads_otherwise(result: TrialResult, teacher: TeacherResult) -> bool:
 def _folders(found: SweepRecords) -> list[tuple[str, str]]:
     """Return how many trials each of the other hosts' folders holds, and which results are not counted."""
     lines = [
-        (f"trials in {_shown_path(other)}", str(sum(trial.folder.is_relative_to(other) for trial in found.trials)))
+        (f"trials in {shown_path(other)}", str(sum(trial.folder.is_relative_to(other) for trial in found.trials)))
         for other in found.others
     ]
     if found.spares:
-        listed = ", ".join(_shown_path(folder) for folder in found.spares)
+        listed = ", ".join(shown_path(folder) for folder in found.spares)
         lines.append(("spare results, not counted", f"{listed}: finished twice, with another result"))
     return lines
-
-
-def _commands(found: SweepRecords, run: TrialRow | None) -> tuple[tuple[str, str], ...]:
-    """Return the next commands, ready to paste, the one that loads the student last; commands about `run` only where there is one."""
-    commands = []
-    folders = [shlex.quote(_shown_path(folder)) for folder in found.folders]
-    if run:
-        path, what = shlex.quote(_shown_path(run.folder)), f"trial {run.trial}"
-        what += "" if run.finalist_seed is None else f" with seed {run.finalist_seed}"
-        commands.append((f"Run {what} again and compare", f"python -m kdsweep.reproduce {path}"))
-    commands.append(("Write this report again", f"python -m kdsweep.report {' '.join(folders)}"))
-    if found.sweep.study.storage is None:
-        address = f"sqlite:///{shlex.quote(layout.study_path(Path(_shown_path(found.folder))).as_posix())}"
-        commands.append(("Look at the search (pip install optuna-dashboard)", f"optuna-dashboard {address}"))
-    runs = {shown: names.tracked_runs(folder) for shown, folder in zip(folders, found.folders, strict=True)}
-    commands += [("Browse the runs in a terminal", f"wandb leet {shown}/wandb") for shown in folders if runs[shown]]
-    offline = [shown for shown in folders if any(path.parent.name.startswith("offline-") for _, path in runs[shown])]
-    if offline:
-        listed = " ".join(f"{shown}/wandb/offline-run-*" for shown in offline)
-        commands.append(("Send offline runs to W&B", f"wandb sync {listed}"))
-    if run and run.has_student():
-        commands.append(("Load the student, without kdsweep", _load_snippet(_shown_path(run.folder / "student"))))
-    return tuple(commands)
-
-
-def _load_snippet(student: str) -> str:
-    return (
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-        f"student = AutoModelForSequenceClassification.from_pretrained({student!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({student!r})"
-    )

@@ -12,6 +12,7 @@ from kdsweep.analysis.secondary import of_arms
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
 from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
+from kdsweep.reporting.forms import CAPTION, forms_table, forms_title, measured_said, teacher_accuracy
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
@@ -94,6 +95,15 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
     return lines
 
 
+def export_tables(report: Report) -> list[tuple[str, list[list[str]], str]]:
+    """Return a title, a table of forms and what else was measured, for each export."""
+    known = report.records.teacher, report.teacher_test
+    return [
+        (forms_title(each), forms_table(each, teacher_accuracy(each.export, *known)), measured_said(each.export))
+        for each in report.exports
+    ]
+
+
 NO_VERDICT = "No comparison is possible yet."
 
 # Classes -------------------------------------------------------------------------------------------------------------
@@ -150,6 +160,7 @@ def render_markdown(report: Report) -> str:
             "; ".join(arm.text() for arm in report.arms) + ".",
         ),
     ]
+    parts += _markdown_forms(report) if report.exports else []
     if report.finals:
         verdicts = verdicts_table(report.finals)
         parts += ["## Finalists", markdown_tables(finalists_table(report, report.finals), keys=2)]
@@ -177,6 +188,13 @@ def render_markdown(report: Report) -> str:
     parts += ["## Provenance", _listed(report.provenance), "## Next"]
     parts += [f"{purpose}:\n\n```\n{text}\n```" for purpose, text in report.commands]
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_forms(report: Report) -> list[str]:
+    parts = ["## In which form?", *_prose(CAPTION)]
+    for title, table, measured in export_tables(report):
+        parts += [*_prose(markdown_text(title)), markdown_tables(table, keys=1), *_prose(markdown_text(measured))]
+    return parts
 
 
 def _markdown_classes(by: ByClass) -> list[str]:
@@ -207,6 +225,7 @@ def terminal_text(report: Report, most: int = 10) -> str:
     parts += ["\n".join(f"{question} {text}" for question, text in report.questions)]
     parts += [f"Note: {doubt}" for doubt in report.doubts]
     parts += [line] if (line := seen_line(report.records.teacher)) else []
+    parts += [f"{title}\n{_fitting_table(table)}" for title, table, _ in export_tables(report)]
     if report.finals:
         verdicts = verdicts_table(report.finals)
         parts.append(terminal_tables(finalists_table(report, report.finals), keys=2))
@@ -224,8 +243,13 @@ def _terminal_board(table: list[list[str]]) -> list[str]:
     """Return the best rows with the columns that fit, and where the other columns are; empty without rows."""
     if len(table) == 1:
         return []
+    return [_fitting_table(table)]
+
+
+def _fitting_table(table: list[list[str]]) -> str:
+    """Return a table with the columns that fit a terminal, and below it the names of the others."""
     fitting, left_out = first_columns(table, keys=4)
     if not left_out:
-        return [terminal_table(fitting)]
+        return terminal_table(fitting)
     said = f"No room here for {', '.join(left_out)}: see report.html."
-    return [f"{terminal_table(fitting)}\n{textwrap.fill(said, TERMINAL_WIDTH)}"]
+    return f"{terminal_table(fitting)}\n{textwrap.fill(said, TERMINAL_WIDTH)}"

@@ -7,18 +7,29 @@ from typing import Any
 
 import jinja2
 
+from kdsweep.analysis.exports import to_ship
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import clipped, compact, number, percent
+from kdsweep.analysis.formats import clipped, compact, milliseconds, number, percent
 from kdsweep.analysis.leaderboard import Row
 from kdsweep.analysis.score import majority_score, score_text, teacher_score
 from kdsweep.analysis.shipped import best_run
+from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, times_teacher
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import TrialResult
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
-from kdsweep.reporting.markdown import confused_said, confused_table, finalists_table, in_percent, verdicts_table
+from kdsweep.reporting.figures.forms import form_fronts
+from kdsweep.reporting.forms import CAPTION, teacher_accuracy
+from kdsweep.reporting.markdown import (
+    confused_said,
+    confused_table,
+    export_tables,
+    finalists_table,
+    in_percent,
+    verdicts_table,
+)
 from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
@@ -35,6 +46,7 @@ def render_html(report: Report) -> str:
         "confusion": confusion_matrices(report.by_class),
         "importances": (importances.parameter_importances(found),),
         "parallel": (parallel.parallel_coordinates(found),),
+        "forms": _form_fronts(report),
     }
     ranked = [row for row in report.rows if row.rank is not None]
     return _template().render(
@@ -51,6 +63,11 @@ def render_html(report: Report) -> str:
         work=work_table(report.work) if report.work else [],
         work_caption=work_caption(report.work),
         finalist_runs=_finalist_runs(report.finals),
+        forms=export_tables(report),
+        forms_caption=CAPTION,
+        form_names=FORM_NAMES,
+        exported_arms={each.export.arm: ARM_NAMES[each.export.arm] for each in report.exports},
+        export=_shipped_export(report),
         statuses=dict.fromkeys(row.status for row in report.rows),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         seen=seen_table(found.teacher),
@@ -74,6 +91,31 @@ def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...
     runs = [(row, best_run(row.runs, report.records.sweep)) for row in best if row]
     tested = [(row, test) for row, run in runs if (test := read_test(run.folder))]
     return {titled(row): test.reliability for row, test in tested}
+
+
+def _form_fronts(report: Report) -> tuple[style.Figure, ...]:
+    if not report.exports:
+        return ()
+    known = report.records.teacher, report.teacher_test
+    return form_fronts(report.exports, teacher_accuracy(report.exports[0].export, *known))
+
+
+def _shipped_export(report: Report) -> dict[str, Any] | None:
+    """Return what the cards say of the form to ship: its name, and its speed and size beside the teacher's; None without an export."""
+    exported = to_ship(report.exports)
+    if exported is None:
+        return None
+    export, form = exported.export, exported.form
+    own, teachers = at_one_thread(form.speed), at_one_thread(export.teacher_speed)
+    ms = [milliseconds(each.latency_ms_p50) if each else None for each in (own, teachers)]
+    return {
+        "form": FORM_NAMES[form.form],
+        "times": times_teacher(export, form),
+        "ms": ms[0],
+        "teacher_ms": ms[1],
+        "mb": form.size_mb,
+        "teacher_mb": export.teacher_size_mb,
+    }
 
 
 def _finalist_runs(finals: Finals | None) -> list[tuple[str, TrialResult]]:

@@ -6,18 +6,24 @@ from kdsweep.analysis import two_arms as statistics
 from kdsweep.analysis.advice import FEWEST_TRIALS, Advice
 from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
+from kdsweep.analysis.exports import Exported, to_ship
 from kdsweep.analysis.finalists import Finals, titled
 from kdsweep.analysis.formats import number, p_text, plural, points, signed
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, score
 from kdsweep.analysis.secondary import Secondary
+from kdsweep.analysis.shipped_form import FORM_NAMES
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
 from kdsweep.config.arms import ARM_NAMES, PRIMARY, Arm
 from kdsweep.records.reading import TrialRow
+from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
+from kdsweep.reporting.forms import form_said, passed_over, stale_said
 
+WHICH = "Which student to ship?"
+WHICH_FORM = "Which student to ship, and in which form?"
 PROVISIONAL = (
     "Provisional: chosen and compared on the same validation rows, and the best of many trials flatters itself."
 )
@@ -38,14 +44,18 @@ THIRD_OPENINGS: dict[tuple[Arm, Arm], dict[Word, str]] = {
 
 
 def questions(
-    found: SweepRecords, finals: Finals | None, shipped: TrialRow | None, advice: Sequence[Advice]
+    found: SweepRecords,
+    finals: Finals | None,
+    shipped: TrialRow | None,
+    advice: Sequence[Advice],
+    exports: Sequence[Exported] = (),
 ) -> tuple[tuple[str, str], ...]:
     """Return questions and their answers, in the order in which the report shows them."""
     third = (
         [("Is it the soft targets, or only more text?", _third(finals))] if "pseudo_labeled" in found.sweep.arms else []
     )
     return (
-        ("Which student to ship?", _which(found, finals, shipped)),
+        (WHICH_FORM if to_ship(exports) else WHICH, _which(found, finals, shipped, exports)),
         ("How sure is that?", _how_sure(found, finals)),
         *third,
         ("Which settings matter?", _what_matters(found, advice)),
@@ -53,26 +63,39 @@ def questions(
     )
 
 
-def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None) -> str:
+def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None, exports: Sequence[Exported]) -> str:
+    """Return which run to ship, and in which form where it was exported: then all its numbers are those of the export."""
     if run is None or run.result is None:
         return "None yet: no trial is complete."
-    size, teacher = f"{number(run.result.size_mb)} MB, {number(run.result.latency_ms_p50)} ms a row", found.teacher
-    if run.result.latency_ms_p95 is not None:
-        size += f" at the median, {number(run.result.latency_ms_p95)} at the 95th percentile"
-    if teacher and not teacher.is_file:
-        whose = "the teacher" if teacher.folds == 1 else f"each of the teacher's {teacher.folds} models"
-        size += f" ({whose}: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+    exported = to_ship(exports)
+    size = form_said(exported, found.teacher.folds if found.teacher else 1) if exported else _size(run.result, found)
+    form = f", as {FORM_NAMES[exported.form.form]}" if exported else ""
+    others = passed_over(exported) if exported else stale_said(exports)
     limits = found.sweep.study.constraints.limits()
     kept = (
         f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""
     )
     if not finals:
         what = f"{ARM_NAMES[run.arm]} trial {run.trial}"
-        return f"By the search alone {what}, the best on validation{kept}: {size}. Its score flatters it."
+        said = f"By the search alone {what}, the best on validation{kept}{form}: {size}. Its score flatters it."
+        return f"{said} {others}".rstrip()
     chosen = finals.chosen
     seeds = f"the best on validation over {plural(len(chosen.runs), 'fresh seed')}{kept}"
     load = "The command that loads it stands at the end." if run.has_student() else "Its student is not on this disk."
-    return f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}: {size}. {load}"
+    load = "The command that tries it stands at the end." if exported else load
+    said = f"{titled(chosen).capitalize()}, {seeds}, with seed {run.finalist_seed}{form}: {size}."
+    return " ".join(filter(None, (said, others, load)))
+
+
+def _size(result: TrialResult, found: SweepRecords) -> str:
+    """Return size and latency of a student as its trial measured them, beside the teacher's."""
+    size, teacher = f"{number(result.size_mb)} MB, {number(result.latency_ms_p50)} ms a row", found.teacher
+    if result.latency_ms_p95 is not None:
+        size += f" at the median, {number(result.latency_ms_p95)} at the 95th percentile"
+    if teacher and not teacher.is_file:
+        whose = "the teacher" if teacher.folds == 1 else f"each of the teacher's {teacher.folds} models"
+        size += f" ({whose}: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+    return size
 
 
 def _how_sure(found: SweepRecords, finals: Finals | None) -> str:

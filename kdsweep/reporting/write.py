@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.by_class import by_class_json
+from kdsweep.analysis.exports import exports_json
 from kdsweep.analysis.finalists import finals_json, third_arm_json
 from kdsweep.analysis.patience import patience_json
 from kdsweep.analysis.work import work_json
@@ -26,6 +27,7 @@ def write_report(folder: Path, *others: Path) -> Report:
     board["work"] = work_json(report.work)
     board["patience"] = patience_json(report.patience) if report.patience else None
     board["classes"] = by_class_json(report.by_class) if report.by_class else None
+    board["exports"] = exports_json(report.exports)
     write_json(folder / "leaderboard.json", board)
     write_atomically(folder / "leaderboard.csv", leaderboard.leaderboard_csv(report.rows, report.searched))
     write_atomically(folder / "report.md", render_markdown(report))

@@ -35,6 +35,7 @@ from kdsweep.system.process import StopRequest, for_good
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from makers import make_predictions, make_sweep, make_teacher, make_trial  # noqa: E402
+from onnx_students import make_exported  # noqa: E402
 from tiny import write_tiny_teacher  # noqa: E402
 
 PARTS = ("commands", "trials", "study", "report")
@@ -88,6 +89,9 @@ def time_commands(scratch: Path, repeats: int) -> dict[str, list[float]]:
     lines |= {
         f"{name} --help": ("-m", f"kdsweep.{name}", "--help") for name in ("run", "report", "reproduce", "worker")
     }
+    make_exported(scratch / "exported")
+    (scratch / "texts.txt").write_text("a fine film\n", encoding="utf-8")
+    lines["predict of one text"] = ("-m", "kdsweep.predict", scratch / "exported", scratch / "texts.txt")
     lines["run T_alpha.yaml --dry-run"] = ("-m", "kdsweep.run", SWEEP, "--dry-run")
     lines["run of three tiny trials"] = ("-m", "kdsweep.run", scratch / "sweep.yaml", "--workers", "1")
     taken: dict[str, list[float]] = {name: [] for name in lines}

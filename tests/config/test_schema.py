@@ -11,9 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from kdsweep.config.axis import Axis
+from kdsweep.config.forms import Constraints, ExportConfig
 from kdsweep.config.schema import docs, schema_text, sweep_schema, trial_properties
 from kdsweep.config.shipped_sweeps import shipped_sweeps
-from kdsweep.config.sweep import Constraints, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, sweep_yaml
+from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.config.trial_fields import UNSEARCHABLE
@@ -183,7 +184,7 @@ def test_references_stand_for_any_value_and_resolvers_for_none(tiny_sweep_file: 
 
 
 def test_every_key_has_a_description_and_every_field_its_default() -> None:
-    for kind in (TrialConfig, StudyConfig, FinalistsConfig, TrackingConfig, Constraints, Axis):
+    for kind in (TrialConfig, StudyConfig, FinalistsConfig, TrackingConfig, ExportConfig, Constraints, Axis):
         assert set(docs(kind)) == set(kind.__dataclass_fields__), f"{kind.__name__}: a docstring under each field"
     properties = sweep_schema()["properties"]
     assert set(properties) == set(SweepConfig.__dataclass_fields__)

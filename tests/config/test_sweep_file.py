@@ -10,6 +10,7 @@ import pytest
 
 from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY
 from kdsweep.config.axis import Axis
+from kdsweep.config.forms import ExportConfig
 from kdsweep.config.lengths import length_text, most_evaluations
 from kdsweep.config.sweep import FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig, identity_changes, sweep_yaml
 from kdsweep.config.sweep_file import load_sweep
@@ -190,6 +191,15 @@ def test_a_length_of_a_trial_that_is_given_but_not_read_is_refused(tiny_sweep_fi
     assert "max_steps >= evaluations (one at most follows a step) must hold" in problems_of(
         path, "fixed.epochs=null", "fixed.max_steps=3"
     )
+
+
+def test_steps_and_evaluations_that_are_searched_must_go_together_whichever_are_sampled(
+    tiny_sweep_file: WriteSweep,
+) -> None:
+    path = tiny_sweep_file(fixed={"epochs": None})
+    descending = ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[4,20]"]
+    assert "but a distilled one may get max_steps 10 with evaluations 20" in problems_of(path, *descending)
+    assert load_sweep(path, ["search.max_steps.choices=[40,10]", "search.evaluations.choices=[10,4]"]).search
 
 
 def test_a_trials_length_is_said_in_words_and_in_evaluations(tiny_sweep_file: WriteSweep) -> None:
@@ -446,6 +456,31 @@ def test_null_switches_tracking_off_leaves_the_studys_defaults_and_is_no_search(
     assert "search must name at least one axis" in problems_of(path, "search=null")
 
 
+def test_the_forms_to_export_and_their_margin_in_points_may_be_named(tiny_sweep_file: WriteSweep) -> None:
+    path = tiny_sweep_file(export={"margin": 1, "forms": ["int8"]})
+    export = load_sweep(path).export
+    assert (export.margin, export.margin_share, export.forms) == (1.0, 0.01, ("int8",))
+    for default in (load_sweep(path, ["export=null"]), load_sweep(tiny_sweep_file("without"))):
+        assert default.export == ExportConfig(margin=0.5, forms=("fp32", "int8"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("export.margin=0", "0 < export.margin <= 100 must hold, but got 0"),
+        ("export.margin=101", "0 < export.margin <= 100 must hold"),
+        ("export.margin=little", "export.margin must be a finite number"),
+        ("export.forms=[]", "export.forms names at least one form, and none twice, but got []"),
+        ("export.forms=[int8,int8]", "none twice, but got ['int8', 'int8']"),
+        ("export.forms=[int4]", "fp32 or int8"),
+        ("export.froms=[int8]", "did you mean 'forms'?"),
+        ("export=0.5", "export must be a mapping"),
+    ],
+)
+def test_a_margin_or_a_form_that_cannot_be_is_refused(tiny_sweep_file: WriteSweep, override: str, said: str) -> None:
+    assert said in problems_of(tiny_sweep_file(), override)
+
+
 # Round trip and identity
 
 
@@ -470,7 +505,9 @@ def random_sweep(rng: random.Random) -> SweepConfig:
         fixed["weight_decay"] = rng.random() * 10 ** rng.uniform(-12, 0)
     study = StudyConfig(trials=rng.randrange(1, 99), controls=rng.choice([None, 3]), seed=rng.randrange(2**40))
     tracking = TrackingConfig(mode=rng.choice(["off", "auto"]), tags=("a", "off"))  # type: ignore[arg-type]
-    return SweepConfig(name="n0", fixed=fixed, search=chosen, study=study, enqueue=queue, tracking=tracking)
+    export = ExportConfig(margin=rng.uniform(0.01, 5), forms=rng.choice([("int8",), ("int8", "fp32")]))
+    parts: dict[str, Any] = {"study": study, "tracking": tracking, "export": export}
+    return SweepConfig(name="n0", fixed=fixed, search=chosen, enqueue=queue, **parts)
 
 
 def test_random_sweeps_come_back_from_yaml_bit_for_bit(tmp_path: Path) -> None:
@@ -493,6 +530,8 @@ def test_the_identity_holds_all_that_decides_a_result_and_no_budget() -> None:
     assert identity_changes(sweep.identity(), moved.identity()) == []
     tracked = dataclasses.replace(sweep, tracking=TrackingConfig(mode="off"))
     assert identity_changes(sweep.identity(), tracked.identity()) == []
+    exported = dataclasses.replace(sweep, export=ExportConfig(margin=2.0, forms=("fp32",)))
+    assert identity_changes(sweep.identity(), exported.identity()) == []
 
 
 def test_what_changed_is_told_a_line_each() -> None:

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from exports import an_export
 
 from kdsweep.errors import ResultsError
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, export_folder, exports_folder, run_name
 from kdsweep.records.reading import read_export, read_exports
 from kdsweep.records.writing import write_export
-from tests.exports import an_export
 
 
 def test_an_export_is_read_back_as_it_was_written(tmp_path: Path) -> None:

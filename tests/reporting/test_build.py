@@ -283,7 +283,8 @@ def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searc
 def test_json_has_a_schema_number_and_the_verdict(written: Path) -> None:
     board = json.loads((written / "leaderboard.json").read_text(encoding="utf-8"))
     assert (
-        list(board) == ["schema", "sweep", "verdict", "trials", "finals", "teacher", "work", "patience", "classes"]
+        list(board)
+        == ["schema", "sweep", "verdict", "trials", "finals", "teacher", "work", "patience", "classes", "exports"]
         and board["schema"] == 2
         and board["sweep"] == "s"
     )

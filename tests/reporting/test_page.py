@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from makers import ROWS, make_full, make_predictions, make_sweep, make_teacher, make_trial
+from exports import an_export
+from makers import ROWS, make_finals, make_full, make_predictions, make_sweep, make_teacher, make_trial
 
+from kdsweep.analysis.shipped import shipped
 from kdsweep.config.arms import PRIMARY
+from kdsweep.records.layout import TrialId, export_folder
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import write_export
 from kdsweep.reporting.write import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: kdsweep[test]")
@@ -90,12 +95,24 @@ def thousand(folder: Path) -> None:
     finished(folder, trials=500)
 
 
+def exported(folder: Path) -> None:
+    """Few trials, finalists, and the exports of the run to ship and of a fine-tuned one."""
+    make_finals(folder, 0.8, 0.79)
+    run = shipped(read_records(folder))
+    assert run is not None
+    for trial in (run.id, TrialId("fine_tuned", 0, 1)):
+        there = export_folder(folder, trial)
+        there.mkdir(parents=True)
+        write_export(there, an_export(run=there.name, arm=trial.arm, trial=trial.number, seed=trial.seed))
+
+
 CASES: dict[str, Callable[[Path], None]] = {
     "finished": finished,
     "only_one": only_one,
     "all_failed": all_failed,
     "running": running,
     "thousand": thousand,
+    "exported": exported,
 }
 
 
@@ -245,6 +262,35 @@ def test_hovering_a_figure_tells_the_trial(opened: Open) -> None:
     page.wait_for_selector(".plot[data-figure=data-map] .hoverlayer .hovertext")
     text = page.locator(".plot[data-figure=data-map] .hoverlayer").text_content()
     assert "trial" in text and "temperature" in text and "val_accuracy" in text
+
+
+FORMS = """width => {
+  const plots = [...document.querySelectorAll("section[aria-labelledby=forms] .plot")];
+  const inside = box => box.left >= 0 && box.right <= width + 1;
+  return plots.map(plot => ({
+    marks: plot.querySelectorAll(".scatterlayer .point").length,
+    colours: new Set([...plot.querySelectorAll(".scatterlayer .point")].map(p => getComputedStyle(p).fill + getComputedStyle(p).stroke)).size,
+    names: [...plot.querySelectorAll(".annotation-text")].map(text => text.textContent),
+    inside: [...plot.querySelectorAll(".annotation-text, .point")].every(each => inside(each.getBoundingClientRect())),
+  }));
+}"""
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1320, "light"), (390, "dark")])
+def test_forms_are_drawn_named_and_told_on_a_desk_a_phone_and_paper(opened: Open, width: int, colours: str) -> None:
+    page = opened("exported", viewport={"width": width, "height": 800}, color_scheme=colours).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    latency, size = page.evaluate(FORMS, width)
+    assert latency["marks"] == size["marks"] == 7 and latency["colours"] >= 3
+    assert {*latency["names"]} == {"int8", "ONNX", "PyTorch", "teacher", "margin"}
+    assert latency["inside"] and size["inside"]
+    page.locator(".plot[data-figure=data-forms-size] .point").last.hover(force=True)
+    page.wait_for_selector(".plot[data-figure=data-forms-size] .hoverlayer .hovertext")
+    assert "teacher" in page.locator(".plot[data-figure=data-forms-size] .hoverlayer").text_content()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.set_viewport_size({"width": 690, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 690
 
 
 LOOK = """() => ({

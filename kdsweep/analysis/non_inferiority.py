@@ -1,0 +1,162 @@
+"""Test whether an exported form of a student is no worse than the float32 student by more than a margin, on the same rows.
+
+Every function is pure. Rows alone are random: both forms are fixed functions of the same weights, so there is no seed. A row is
+a gain (only the form is right), a loss (only the float32 student is right) or neither, independently of other rows; so gains and
+losses among N rows are trinomial whatever makes a form differ, and how often a word is false can be computed exactly.
+
+Each limit of the interval carries a word, and each is the one that finds most while its word stays true:
+
+    low   Tango's (1998) score limit, Stat. Med. 17, 891: the d from which on a test, whose variance is estimated under d itself, does
+          not reject. Forms differ on few rows, where limits from the variance found are false: with `row_variance`, they call a
+          form `no worse` at a loss of the margin in up to 7.1 %. Those of `compare_counts` are never false, but find less (below).
+    high  that of `compare_counts`, which agrees with McNemar's exact test. Tango's would be false in up to 4.4 % where losses are
+          few, and call a form with 4 losses and no gain worse; it takes 6.
+
+The word: `no worse` where low > -margin, whether or not a smaller loss is shown: that is what a margin means. Else `worse` where
+high < 0: a loss is shown, and it may be larger than the margin, so such a form is not to be shipped on these rows. Asking that
+high < -margin would call it `cannot tell` although a loss is certain. Else `cannot tell`; rows_to_settle says what it takes.
+
+Computed exactly (tests/test_forms_truth.py), where only one of both is right on 1, 2, 5, 10 % of rows (from 500 to 10,000 rows and with
+margins of 0.5 to 2 points, `no worse` is false in 2.5 % at most; with a margin of 0.25 points, in 2.6 % at 500 rows):
+
+                                                    500 rows                      3,000 rows
+    a loss of the margin, 0.5 points
+      called `no worse`, which is false             1.2, 2.0, 2.3, 2.4 %          2.2, 2.4, 2.5, 2.5 %
+      called `worse`                                6.5, 6.5, 4.7, 4.1 %          74, 45, 21, 13 %
+      covered                                       98.6, 97.3, 96.3, 95.8 %      96.7, 95.9, 95.5, 95.4 %
+    equal forms
+      called `no worse`                             12, 9.7, 6.6, 5.3 %           74, 48, 23, 14 %
+        by the lower limit of `compare_counts`      8.5, 6.2, 4.7, 4.0 %          71, 44, 21, 13 %
+        with a margin of 1 point                    42, 29, 15, 10 %              99.9, 96, 68, 41 %
+      called `worse`, which is false                0.4, 1.1, 1.5, 1.8 %          1.5, 1.9, 2.1, 2.2 %
+    a loss of 1 point, called `worse`               38, 24, 12, 8.3 %             100, 97, 66, 39 %
+
+So a margin of 0.5 points asks for 3,000 rows and a form that seldom differs; with fewer than 765 rows, not even equal predictions
+are `no worse`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from kdsweep.analysis.two_arms import POWER
+from kdsweep.analysis.two_students import CONFIDENCE, compare_counts
+from kdsweep.errors import DataError
+
+FormWord = Literal["no worse", "worse", "cannot tell"]
+"""What is said of an exported form beside the float32 student."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonInferiority:
+    """Holds the comparison of an exported form with the float32 student, on the same rows."""
+
+    rows: int
+    gains: int
+    """Rows that the form has right and the float32 student wrong."""
+    losses: int
+    """Rows that the float32 student has right and the form wrong."""
+    difference: float
+    """Accuracy minus the float32 student's, (gains - losses) / rows, in [-1, 1]."""
+    low: float
+    """Lower end of the difference's 95 % interval: what `no worse` rests on."""
+    high: float
+    """Upper end of the difference's 95 % interval: what `worse` rests on."""
+    margin: float
+    """The loss of accuracy that is accepted, in (0, 1]."""
+    word: FormWord
+    """`no worse`: low > -margin; `worse`: else, and high < 0; else `cannot tell`."""
+    rows_to_settle: int | None
+    """How many rows say `no worse`, or `worse` where the difference is -margin or below, with a chance of 80 %, if the form differs
+    as it does here; None if the word is not `cannot tell`."""
+
+
+def compare_forms(right: np.ndarray, reference: np.ndarray, *, margin: float) -> NonInferiority:
+    """Compare an exported form with the float32 student: whether each is right on the same rows, bool [N] each.
+
+    `margin` is the accepted loss of accuracy as a share, in (0, 1]. Raises DataError for other shapes, values or margins.
+    """
+    if not (right.shape == reference.shape and right.ndim == 1 and right.size):
+        raise DataError(
+            f"forms are compared on the same rows, right or wrong on each, but got {right.shape} and {reference.shape}; "
+            "predict the same rows with both"
+        )
+    if not right.dtype == reference.dtype == np.bool_:
+        raise DataError(
+            f"whether each row is right is true or false, but got {right.dtype} and {reference.dtype}; pass predictions == labels"
+        )
+    return compare_form_counts(
+        gains=int((right & ~reference).sum()),
+        losses=int((~right & reference).sum()),
+        rows=right.size,
+        margin=margin,
+    )
+
+
+def compare_form_counts(*, gains: int, losses: int, rows: int, margin: float) -> NonInferiority:
+    """Compare an exported form with the float32 student by the rows that only one has right. Raises DataError for impossible counts."""
+    if not 0 < margin <= 1:
+        raise DataError(f"0 < margin <= 1 must hold (0.005 is half a point of accuracy), but got {margin}")
+    exact = compare_counts(gains=gains, losses=losses, rows=rows)
+    low = _score_limit(gains, losses, rows)
+    word: FormWord = "cannot tell"
+    if low > -margin:
+        word = "no worse"
+    elif exact.high < 0:
+        word = "worse"
+    return NonInferiority(
+        rows=rows,
+        gains=gains,
+        losses=losses,
+        difference=exact.difference,
+        low=low,
+        high=exact.high,
+        margin=margin,
+        word=word,
+        rows_to_settle=_rows_to_settle(gains, losses, rows, margin) if word == "cannot tell" else None,
+    )
+
+
+def _score_limit(gains: int, losses: int, rows: int) -> float:
+    """Compute Tango's lower 2.5 % limit: the d that lies below the difference found by as many of its own standard errors."""
+    gain, loss = gains / rows, losses / rows
+    found, limit = gain - loss, _quantile((1 + CONFIDENCE) / 2)
+
+    def excess(d: float) -> float:
+        return found - d - limit * math.sqrt(_variance(gain, loss, d) / rows)
+
+    nearest = found - 1e-9  # where no variance was found, the difference itself is a root too
+    return float(brentq(excess, -1.0, nearest, xtol=1e-12)) if losses < rows else -1.0
+
+
+def _variance(gain: float, loss: float, d: float) -> float:
+    """Return the variance of a row's difference where the true one is d, as shares `gain` and `loss` of rows make most likely.
+
+    With q the share of losses, gains are q + d, and the likelihood is largest at the positive root of
+    2 q^2 - ((gain + loss) (1 - d) - 2 d (1 - gain)) q - loss d (1 - d) = 0.
+    """
+    half = ((gain + loss) * (1 - d) - 2 * d * (1 - gain)) / 4
+    q = half + math.sqrt(max(0.0, half * half + loss * d * (1 - d) / 2))
+    return max(0.0, 2 * q + d - d * d)
+
+
+def _rows_to_settle(gains: int, losses: int, rows: int, margin: float) -> int:
+    """Return how many rows would give a word with a chance of `POWER`, if all rows were like these.
+
+    Above a loss of the margin the word is `no worse`, else `worse`. As if one row more differed, half a row each way
+    (`row_variance`), so that equal predictions do not promise that none ever differs.
+    """
+    gain, loss = (gains + 0.5) / (rows + 1), (losses + 0.5) / (rows + 1)
+    found = (gains - losses) / rows
+    bound = -margin if found > -margin else 0.0
+    by_test = _quantile((1 + CONFIDENCE) / 2) * math.sqrt(_variance(gain, loss, bound))
+    by_chance = _quantile(POWER) * math.sqrt(gain + loss - found**2)
+    return max(rows + 1, math.ceil(((by_test + by_chance) / (found - bound)) ** 2))
+
+
+def _quantile(probability: float) -> float:
+    return float(norm.ppf(probability))

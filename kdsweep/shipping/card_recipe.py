@@ -1,0 +1,93 @@
+"""Write how an exported student was trained, for its model card: rows, teacher, student, loss and training in words."""
+
+from kdsweep.analysis.formats import compact, enumerated, percent, plural
+from kdsweep.config.trial import FROM_TEACHER, TrialConfig
+from kdsweep.records.reading import TrialRow
+from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.answers import ALPHA
+from kdsweep.shipping.sources import body_field, rows_field, shown_place
+
+L_SOFT = {
+    "kl": "L_soft = T² · KL(p_T ‖ q_T), of the teacher's and the student's softmax at temperature T, summed over classes, mean over rows",
+    "mse": "L_soft = half the squared difference of centred logits, mean over classes and rows, which is KL's limit for large T",
+}
+
+
+def recipe(found: SweepRecords, run: TrialRow) -> tuple[str, ...]:
+    """Return the recipe of a run, a paragraph each for rows, teacher (where it had a part), student, loss and training."""
+    teacher = () if run.arm == "fine_tuned" and not _starts_from_teacher(run.config) else (_teacher(found, run.config),)
+    return (_rows(found, run), *teacher, _student(run.config), _loss(run), _training(run.config))
+
+
+def _rows(found: SweepRecords, run: TrialRow) -> str:
+    sizes = found.teacher.sizes() if found.teacher else {}
+    counted = enumerated([f"{rows:,} for {name}" for name, rows in sizes.items() if rows])
+    texts = run.result.unlabeled_rows if run.result else 0
+    more = f", and {texts:,} texts without labels for training" if texts else ""
+    place = shown_place(run.config, rows_field(run.config))
+    return f"**Rows**: {place}, {counted}{more}. The same text is never in two splits."
+
+
+def _starts_from_teacher(config: TrialConfig) -> bool:
+    return body_field(config) == "teacher"
+
+
+def _teacher(found: SweepRecords, config: TrialConfig) -> str:
+    if config.teacher_file is not None:
+        return f"**Teacher**: a file of its outputs, {shown_place(config, 'teacher_file')}."
+    size = f", {found.teacher.parameters:,} parameters" if found.teacher and found.teacher.parameters else ""
+    tuned = (
+        f", fine-tuned on the training rows for {plural(config.teacher_epochs, 'epoch')}"
+        if config.teacher_epochs
+        else ""
+    )
+    folds = f", {config.teacher_folds} models, each without a fold of them" if config.teacher_folds > 1 else ""
+    return f"**Teacher**: {shown_place(config, 'teacher')}{size}{tuned}{folds}."
+
+
+def _student(config: TrialConfig) -> str:
+    source = shown_place(config, body_field(config))
+    if config.student != FROM_TEACHER:
+        return f"**Student**: it started from {source}."
+    layers = config.student_layers
+    which = f"{layers} layers" if isinstance(layers, int) else f"layers {', '.join(map(str, layers))} (from 0)"
+    when = "before" if config.student_init == "pretrained" else "after"
+    of_teacher = f", the teacher as it was {when} its fine-tuning" if _starts_from_teacher(config) else ""
+    return f"**Student**: a DistilBERT that started from {which} of {source}{of_teacher}."
+
+
+def _loss(run: TrialRow) -> str:
+    config = run.config
+    smoothed = f" with label_smoothing {config.label_smoothing:g}" if config.label_smoothing else ""
+    if run.arm == "fine_tuned":
+        return f"**Loss**: cross-entropy of the labels{smoothed}, without any teacher. In kdsweep {ALPHA}"
+    if run.arm == "pseudo_labeled":
+        labelled = "where the label of a text without one is the class that the teacher predicts"
+        return f"**Loss**: cross-entropy{smoothed}, {labelled}. In kdsweep {ALPHA}"
+    relation = f" + {config.relation_weight:g} · L_relation" if config.relation_weight else ""
+    named = (
+        "; L_relation is MiniLMv2's, on the self-attention relations of the last layers"
+        if config.relation_weight
+        else ""
+    )
+    values = [_course("alpha", config.alpha, config.alpha_end)]
+    if config.soft_loss == "kl":  # T has no effect on mse
+        values.append(_course("T", config.temperature, config.temperature_end))
+    return (
+        f"**Loss**: L = alpha · L_soft + (1 − alpha) · L_hard{relation} with {' and '.join(values)}. {L_SOFT[config.soft_loss]}; L_hard = "
+        f"cross-entropy of the labels{smoothed}{named}. In kdsweep {ALPHA}"
+    )
+
+
+def _course(name: str, start: float, end: float | None) -> str:
+    """Return the value of alpha or T, or its course from the first step to the last."""
+    return f"{name} = {compact(start)}" + ("" if end is None else f", at the last step {compact(end)}")
+
+
+def _training(config: TrialConfig) -> str:
+    length = plural(config.epochs, "epoch") if config.max_steps is None else f"{config.max_steps:,} steps"
+    return (
+        f"**Training**: {length}, {config.batch_size} rows a step, AdamW with a peak learning rate of {compact(config.learning_rate)} (warm-up "
+        f"for {percent(config.warmup_ratio, 0)} of the steps, then linear to zero), {config.precision}, seed {config.seed}; the last weights, "
+        "not the best."
+    )

@@ -1,0 +1,186 @@
+"""The model card: metadata that the Hub takes, numbers of the records, nothing of this machine, and snippets that run as they stand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from exports import an_export
+from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
+from makers import POINT, make_finals, row_of, sweep_of, teacher_of
+
+from kdsweep.analysis.shipped import shipped
+from kdsweep.records.export_schema import Export
+from kdsweep.records.layout import TrialId, run_name, trial_folder
+from kdsweep.records.reading import TrialRow, read_test_labels, read_test_predictions, read_trial
+from kdsweep.records.whole_sweep import SweepRecords, read_records
+from kdsweep.records.writing import write_export
+from kdsweep.shipping.card import model_card, upload_command
+from kdsweep.shipping.snippets import loading
+from kdsweep.shipping.sources import shown_config
+
+
+def export_of(run: TrialRow, **changes: Any) -> Export:
+    """The export of a run; a trial of the search has not opened the test split."""
+    place = {"run": run_name(run.id), "arm": run.arm, "trial": run.trial, "seed": run.finalist_seed}
+    export = an_export(**{**place, **changes})
+    if run.finalist_seed is None:
+        export = replace(export, tested_at=None, forms=tuple(replace(form, test=None) for form in export.forms))
+    return export
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepRecords:
+    """A sweep of three arms with finalists, of which the distilled ones are best."""
+    folder = tmp_path_factory.mktemp("results") / "s"
+    make_finals(folder, 0.85, 0.8, 0.82)
+    return read_records(folder)
+
+
+@pytest.fixture(scope="module")
+def card(sweep: SweepRecords) -> str:
+    """The card of the run that it ships."""
+    run = shipped(sweep)
+    assert run is not None and run.arm == "distilled"
+    return model_card(export_of(run), sweep, run)
+
+
+def in_memory(folder: Path, **fixed: Any) -> tuple[SweepRecords, TrialRow]:
+    """A sweep of one trial, of which nothing is on disk."""
+    sweep = sweep_of(**fixed)
+    run = row_of(sweep, "distilled", 0, POINT, 0.9)
+    return SweepRecords(folder=folder, sweep=sweep, teacher=teacher_of(), trials=(run,)), run
+
+
+def line_of(card: str, start: str) -> str:
+    return next(line for line in card.splitlines() if line.startswith(start))
+
+
+def test_the_hubs_library_reads_its_metadata_and_every_result(card: str) -> None:
+    read = ModelCard(card)
+    data = read.data.to_dict()
+    assert data["tags"] == ["kdsweep", "knowledge-distillation", "onnx"]
+    assert data["pipeline_tag"] == "text-classification" and data["library_name"] == "transformers"
+    assert "license" not in data and "# license: " in card.split("---")[1], "left to fill"
+    assert not {"base_model", "datasets"} & set(data), "local files have no name on the Hub"
+    assert read.data.eval_results is not None
+    found = {(each.dataset_split, each.metric_name): each for each in read.data.eval_results}
+    names = {"accuracy", "macro F1", "mcc", "accuracy, ONNX fp32", "accuracy, ONNX int8"}
+    assert set(found) == {(split, name) for split in ("validation", "test") for name in names}
+    assert found["test", "accuracy, ONNX int8"].metric_value == 0.869
+    assert (found["test", "macro F1"].metric_type, found["test", "macro F1"].dataset_type) == ("f1", "csv")
+    assert ModelCard(str(read)).data.to_dict() == data
+
+
+def test_hub_names_become_base_model_and_dataset(tmp_path: Path) -> None:
+    hub = {"train_file": None, "dataset": "nyu-mll/glue", "dataset_config": "sst2", "dataset_revision": "c0ffee"}
+    hub |= {"teacher": "google-bert/bert-base-uncased", "teacher_revision": "beef", "validation_split": "dev"}
+    found, run = in_memory(tmp_path, **hub)
+    text = model_card(export_of(run), found, run)
+    card = ModelCard(text).data.to_dict()
+    assert (card["base_model"], card["datasets"]) == ("google-bert/bert-base-uncased", ["nyu-mll/glue"])
+    validate_repo_id(card["base_model"])
+    named = {"name": "nyu-mll/glue", "type": "nyu-mll/glue", "config": "sst2", "split": "dev", "revision": "c0ffee"}
+    assert card["model-index"][0]["results"][0]["dataset"] == named
+    words = " ".join(text.split())
+    assert "which flatters it; there is no test result" in words and "a test split" not in words
+    assert "Whether distilling helped has not been confirmed on fresh seeds." in words
+
+
+def test_it_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    places = {"train_file": "/home/eve/private/rows.csv", "teacher": "/models/eve/bert", "unlabeled_file": "~/more.csv"}
+    found, run = in_memory(tmp_path, **places)
+    card = model_card(export_of(run), found, run)
+    assert not [word for word in ("/home", "/models", "eve/", "private", "more.csv", str(tmp_path)) if word in card]
+    config = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert config["train_file"] == "(a local file)" and config["teacher"] == "(a local model)"
+    assert config["temperature"] == 4.0 and "seed" not in config, "the default"
+
+
+def test_it_stands_beside_the_fine_tuned_twin_and_the_teacher(sweep: SweepRecords, card: str) -> None:
+    run, words = shipped(sweep), " ".join(card.split())
+    assert run is not None
+    mine, twin, teacher = (line_of(card, f"| {name}") for name in ("this student", "best fine-tuned", "teacher  "))
+    right = read_test_predictions(run.folder) == read_test_labels(sweep.folder)
+    share = float(np.mean(right))
+    assert f"{100 * share:.2f}" in mine and "trial 0, seed " in twin
+    assert f"| {100 * (share - 0.9):+.1f} (".replace("-", "−") in teacher, "paired, on the same rows"
+    assert "**Distilling beat plain fine-tuning on the test rows** (+" in words
+    assert "distilled finalists against fine-tuned ones (primary)" in card
+    assert "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard" in words
+    assert "**The form to ship is `onnx/model_int8.onnx`**: 17.8 MB" in words
+    assert "Not kept: static quantisation" in words and "a processor (avx512, vnni)" in words
+
+
+LOSSES = {
+    "fine_tuned": "cross-entropy of the labels, without any teacher",
+    "pseudo_labeled": "is the class that the teacher predicts",
+}
+
+
+@pytest.mark.parametrize("arm", LOSSES)
+def test_every_arm_has_a_card(sweep: SweepRecords, arm: Any) -> None:
+    run = read_trial(trial_folder(sweep.folder, TrialId(arm, 0, 1)))
+    words = " ".join(model_card(export_of(run), sweep, run).split())
+    assert LOSSES[arm] in words and "| best distilled (trial 0, seed " in words
+
+
+def test_without_an_onnx_form_it_loads_by_transformers_alone() -> None:
+    export = an_export()
+    assert len([part for part in loading(export) if part.startswith("```")]) == 3
+    alone = loading(replace(export, forms=export.forms[:1]))
+    assert [part for part in alone if "onnx" in part.lower()] == [] and "pipeline(" in alone[-1]
+
+
+def test_a_field_left_at_its_default_is_not_listed() -> None:
+    run = row_of(sweep_of(), "fine_tuned", 0, {"learning_rate": 1e-4, "batch_size": 64}, 0.9)
+    assert {"learning_rate", "batch_size", "alpha"} <= set(shown_config(run.config))
+    assert not {"weight_decay", "max_grad_norm"} & set(shown_config(run.config))
+
+
+def test_the_upload_stays_private_and_the_users_own() -> None:
+    assert (
+        upload_command(Path("/a b/distilled-0007")) == "hf upload USER/distilled-0007 '/a b/distilled-0007' . --private"
+    )
+
+
+# The snippets, each in a process of its own --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path) -> Path:
+    """A real export of a tiny student."""
+    from kdsweep.shipping.exporter import export_onnx, quantize
+
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copytree(tiny_classifier, folder, dirs_exist_ok=True)
+    (folder / "onnx").mkdir()
+    export_onnx(folder, folder / "onnx/model.onnx")
+    quantize(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", "dynamic", [])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", [None, "other"])
+def test_each_snippet_runs_as_it_stands_and_says_the_same_label(exported: Path, pair: str | None) -> None:
+    export = an_export(max_length=16, text_pair_column=pair)
+    write_export(exported, export)
+    codes = re.findall(r"```(python|bash)\n(.*?)```", "\n\n".join(loading(export)), re.S)
+    assert [language for language, _ in codes] == ["python", "python", "bash"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
+    said = []
+    for language, code in codes:
+        line = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
+        done = subprocess.run(line, cwd=exported, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        said += re.findall(r"\b(?:negative|positive)\b.*?\d", done.stdout)
+    assert len(said) == 3 and len({each.split()[0].strip("',") for each in said}) == 1, said

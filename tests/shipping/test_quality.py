@@ -1,0 +1,111 @@
+"""What a form is worth: numbers beside the float32 student's, rows that depend on their batch, and why."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import quality, speeds
+
+from kdsweep.shipping.int8 import CANDIDATES, Candidate, keep_file, kept_int8
+from kdsweep.shipping.quality import Answers, answers, batch_cause, form_quality, near_answers
+
+
+def by_neighbours(rows: np.ndarray) -> np.ndarray:
+    """Row 40 alone is of class 1; of class 0 where a row below 40 is in its batch."""
+    logits = np.zeros((len(rows), 2))
+    logits[:, 1] = np.where(rows == 40, 1.0, -1.0)
+    return logits - [[0, 5]] if rows.min() < 40 else logits
+
+
+def by_size(rows: np.ndarray) -> np.ndarray:
+    """Every row is of class 1 alone, and of class 0 in company."""
+    return np.tile([0.0, 1.0 if len(rows) == 1 else -1.0], (len(rows), 1))
+
+
+def test_rows_are_answered_alone_and_in_batches_of_their_order() -> None:
+    sizes: list[int] = []
+
+    def classify(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return np.stack([rows, np.full(len(rows), 50)], axis=1).astype(float)
+
+    done: list[int] = []
+    found = answers(classify, 70, done.append)
+    assert sizes == [*[1] * 32, 32, *[1] * 32, 32, *[1] * 6, 6] and done == [32, 64, 70]
+    assert found.alone[:, 0].tolist() == list(range(70)) and found.in_batches.tolist() == [1] * 50 + [0] * 20
+    assert len(found.dependent()) == 0 and batch_cause(classify, found, dynamic=True) is None
+
+
+@pytest.mark.parametrize(
+    ("classify", "dynamic", "said"),
+    [
+        (by_neighbours, True, "one scale for all activations of a batch.*32 copies of themselves 1 of 1 such rows"),
+        (by_size, False, "another order in a batch.*32 copies of themselves 0 of 64 such rows"),
+    ],
+)
+def test_why_rows_depend_on_their_batch_is_found_by_copies(
+    classify: Callable[[np.ndarray], np.ndarray], dynamic: bool, said: str
+) -> None:
+    found = answers(classify, 96, lambda _: None)
+    found = Answers(alone=found.alone, in_batches=found.in_batches)
+    cause = batch_cause(classify, found, dynamic=dynamic)
+    assert cause is not None
+    assert re.search(said, cause), cause
+
+
+def test_a_float32_form_answers_alone_where_rounding_can_count() -> None:
+    reference = np.zeros((40, 2))
+    reference[:, 1] = np.where(np.arange(40) < 3, 1e-4, 5.0)
+    alone: list[int] = []
+
+    def classify(rows: np.ndarray) -> np.ndarray:
+        if len(rows) == 1:
+            alone.append(int(rows[0]))
+            return np.array([[0.0, -1.0]]) if rows[0] == 1 else reference[rows]
+        return reference[rows] + 1e-6
+
+    found = near_answers(classify, reference, lambda _: None)
+    assert alone == [0, 1, 2] and found.dependent().tolist() == [1]
+
+
+def test_a_forms_numbers_stand_beside_the_float32_students() -> None:
+    labels = np.array([0, 1] * 500)
+    reference = np.eye(2)[labels] * 2
+    reference[:100] = reference[:100, ::-1]
+    logits = reference.copy()
+    logits[:4] = reference[:4, ::-1] + 0.5
+    mine = form_quality(logits, reference, labels, batch_dependent=3, margin=0.01)
+    assert (mine.rows, mine.accuracy, mine.agreement, mine.batch_dependent) == (1000, 0.904, 0.996, 3)
+    assert mine.largest_logit_difference == 2.5 and mine.difference == pytest.approx(0.004)
+    assert mine.word == "no worse" and mine.low is not None and -0.01 < mine.low < 0.004
+    itself = form_quality(reference, reference, labels, batch_dependent=0, margin=None)
+    assert (itself.accuracy, itself.difference, itself.low, itself.high, itself.word) == (0.9, None, None, None, None)
+
+
+def candidate(how: str, agreement: float, dependent: int) -> Candidate:
+    facts = quality(0.87, agreement=agreement, batch_dependent=dependent)
+    return Candidate(how=how, words=f"{how} per channel", validation=facts, speed=speeds(2.0))
+
+
+def test_the_quantised_model_that_answers_more_rows_alike_is_kept() -> None:
+    dynamic, static = candidate("dynamic", 0.99, 12), candidate("static", 0.98, 0)
+    best, lost = kept_int8([static, dynamic])
+    assert best == dynamic and lost == [
+        "int8, static per channel: 98.00% of the validation rows with the float32 student's label, accuracy 87.00%, 0 labels that "
+        "depend on the batch, 2.00 ms a row; kept was dynamic per channel: 99.00% of the validation rows with the float32 student's "
+        "label, accuracy 87.00%, 12 labels that depend on the batch, 2.00 ms a row"
+    ]
+    even = candidate("static", 0.99, 0)
+    assert kept_int8([dynamic, even])[0] == even, "the one whose labels depend on no batch"
+    assert kept_int8([dynamic]) == (dynamic, []) and kept_int8([]) == (None, [])
+
+
+def test_the_kept_model_gets_the_forms_name_and_the_other_goes(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    for how, file in CANDIDATES.items():
+        (tmp_path / file).write_text(how, "utf-8")
+    keep_file(tmp_path, candidate("static", 0.9, 0), CANDIDATES, "onnx/model_int8.onnx")
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["model_int8.onnx"]
+    assert (tmp_path / "onnx" / "model_int8.onnx").read_text("utf-8") == "static"
