@@ -13,6 +13,7 @@ from kdsweep.analysis.shipped_form import (
     one_row_ms,
     times_teacher,
 )
+from kdsweep.config.forms import Constraints
 from kdsweep.records.export_schema import Export, FormRecord, FormSpeed
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.teacher_schema import TeacherResult
@@ -69,6 +70,15 @@ def passed_over(exported: Exported) -> str:
     faster = [form for form in exported.export.forms if one_row_ms(form) < limit and not may_ship(form)]
     sentences = [_not_shipped(exported.export, form) for form in faster]
     return " ".join([*sentences, BUSY] if exported.export.busy_note else sentences)
+
+
+def limits_said(exported: Exported, constraints: Constraints) -> str:
+    """Return that study.constraints means another form than the one that ships, as a sentence; empty where it does not."""
+    meant, form = constraints.onnx_form, exported.form
+    if meant is None or form.form == meant:
+        return ""
+    size = f"{number(form.size_mb)} MB and {milliseconds(one_row_ms(form))} ms"
+    return f"study.constraints means {FORM_NAMES[meant]}, which does not ship: hold {size} against its limits."
 
 
 def _not_shipped(export: Export, form: FormRecord) -> str:
