@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdsweep.analysis.exports import Exported, Role, exported_name
-from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, plural, signed
+from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, signed
 from kdsweep.analysis.shipped_form import (
     FORM_NAMES,
     at_one_thread,
@@ -173,7 +173,7 @@ def forms_title(exported: Exported) -> str:
 def measured_said(export: Export) -> str:
     """Return on which machine an export was measured, what it means for int8, and what was tried and not kept."""
     flags = f" ({', '.join(export.cpu_flags)})" if export.cpu_flags else ""
-    sentences = [f"Measured on {export.hardware}{flags}, {plural(export.threads_all, 'thread')} in all."]
+    sentences = [f"Measured on {export.hardware}{flags}."]
     sentences += [_sentence(note) for note in (export.cpu_note, export.busy_note) if note]
     sentences += [
         f"{FORM_NAMES[form.form]} is quantised {form.quantization}." for form in export.forms if form.quantization
