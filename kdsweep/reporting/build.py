@@ -27,9 +27,10 @@ from kdsweep.records.schema import FinalTest, TrialResult
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
-from kdsweep.reporting.commands import next_commands, shown_path
+from kdsweep.reporting.commands import next_commands
 from kdsweep.reporting.questions import questions
 from kdsweep.reporting.work import work_questions
+from kdsweep.system.files import shown_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from kdsweep.analysis.finalists import Finals
 from kdsweep.records import layout
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.system.files import shown_path
 from kdsweep.tracking import names
 
 
@@ -61,12 +62,6 @@ def _of_export(
 
 def _quoted(folder: Path) -> str:
     return shlex.quote(shown_path(folder))
-
-
-def shown_path(folder: Path) -> str:
-    """Return `folder` relative to the working directory if it is below it, so that a shared report names no home directory."""
-    resolved = folder.resolve()
-    return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
 
 
 def _load_snippet(student: str) -> str:

@@ -22,6 +22,7 @@ ROLES_SAID: dict[Role, str] = {
     "best fine-tuned": "the best fine-tuned student, beside it",
     "other": "not the student to ship now",
 }
+BUSY = "The machine was busy while speeds were measured: kdsweep export with --again on an idle one gives ratios that hold."
 CAPTION = (
     "Teacher and forms were measured in turns in one run, so that times compare within a table, and with no other time of this report: "
     "one row, and rows a second in batches of 32, at one thread unless a column says otherwise. Accuracy is of rows answered alone; points "
@@ -63,10 +64,11 @@ def _quality_said(export: Export, form: FormRecord) -> str:
 
 
 def passed_over(exported: Exported) -> str:
-    """Return why faster forms than the one to ship do not ship, a sentence each; empty where none is faster."""
+    """Return why faster forms than the one to ship do not ship, a sentence each, and that times are doubtful where the machine was busy."""
     limit = one_row_ms(exported.form)
     faster = [form for form in exported.export.forms if one_row_ms(form) < limit and not may_ship(form)]
-    return " ".join(_not_shipped(exported.export, form) for form in faster)
+    sentences = [_not_shipped(exported.export, form) for form in faster]
+    return " ".join([*sentences, BUSY] if exported.export.busy_note else sentences)
 
 
 def _not_shipped(export: Export, form: FormRecord) -> str:
@@ -162,7 +164,7 @@ def measured_said(export: Export) -> str:
     """Return on which machine an export was measured, what it means for int8, and what was tried and not kept."""
     flags = f" ({', '.join(export.cpu_flags)})" if export.cpu_flags else ""
     sentences = [f"Measured on {export.hardware}{flags}, {plural(export.threads_all, 'thread')} in all."]
-    sentences += [_sentence(export.cpu_note)] if export.cpu_note else []
+    sentences += [_sentence(note) for note in (export.cpu_note, export.busy_note) if note]
     sentences += [
         f"{FORM_NAMES[form.form]} is quantised {form.quantization}." for form in export.forms if form.quantization
     ]

@@ -210,3 +210,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.give_back()
+
+
+def shown_path(folder: Path) -> str:
+    """Return `folder` relative to the working directory if it is below it, so that a shared report names no home directory."""
+    resolved = folder.resolve()
+    return resolved.relative_to(Path.cwd()).as_posix() if resolved.is_relative_to(Path.cwd()) else str(folder)
