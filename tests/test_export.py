@@ -22,7 +22,8 @@ def hashes(folder: Path) -> Hashes:
 def kill_once(holds: Callable[[], bool], *arguments: object) -> None:
     """Export, and kill -9 the process once `holds` is true."""
     with started("export", *arguments) as process:
-        wait_for(holds, 600)
+        wait_for(lambda: holds() or process.poll() is not None, 600)
+        assert process.poll() is None, "the moment was missed"
         os.kill(process.pid, 9)
         process.communicate()
 
@@ -59,7 +60,7 @@ def test_an_export_is_whole_however_often_its_process_is_killed(
     again = command("export", sweep)
     assert again.returncode == 0 and again.stdout.count("exported already") == 2
     folder = sweep / "exports" / first
-    kill_once(lambda: (folder.with_name(f".{first}.draft") / "README.md").exists(), sweep, "--again")
+    kill_once(lambda: (folder.with_name(f".{first}.draft") / "onnx" / "model_int8.onnx").exists(), sweep, "--again")
     assert {run: hashes(sweep / "exports" / run) for run in runs} == before
     assert command("export", sweep, first, "--again", "--forms", "int8").returncode == 0
     after = hashes(folder)
