@@ -28,10 +28,10 @@ form judged on this machine, with a model card. Folders lie in results/NAME/expo
 """
 EPILOG = """\
 examples:
-  python -m kdsweep.export results/T_alpha                     the run to ship and, to judge it fairly, the best fine-tuned one
-  python -m kdsweep.export results/T_alpha 7                   trial 7 of arm distilled; fine_tuned-0003, distilled-0007-seed1 and
-                                                               a trial's folder name others
-  python -m kdsweep.export results/T_alpha --to reviews-model  and a copy of its folder, to hand on or to upload
+  python -m kdsweep.export results/T_alpha                        the run to ship and, to judge it fairly, the best fine-tuned one
+  python -m kdsweep.export results/T_alpha 7                      trial 7 of arm distilled; fine_tuned-0003, distilled-0007-seed1
+                                                                  and a trial's folder name others
+  python -m kdsweep.export results/T_alpha --to reviews-model   and a copy of its folder, to hand on or to upload
   python -m kdsweep.export results/T_alpha --forms int8 --margin 1
 
 int8 is quantised twice, with activations scaled for every batch (dynamic) and once for all from 512 training rows (static); the

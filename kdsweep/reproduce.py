@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from kdsweep.records.reading import TrialRow, read_test, read_trial, torn_lines
 from kdsweep.records.schema import EpochMetrics, TrialResult
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder
-from kdsweep.system.files import write_json
+from kdsweep.system.files import drafting, write_json
 from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import ends_with_its_reader, for_good
 
@@ -133,6 +134,15 @@ def _check_content(config: TrialConfig, recorded: TrialResult, materials: Any) -
             )
 
 
+def keep_student(student: Path, trial: TrialRow, found: Receipt) -> bool:
+    """Put the student trained again where the trial's was, unless it is another one; return whether it is there. Raises ResultsError."""
+    if found.verdict == "different" or not student.is_dir():
+        return False
+    with drafting(trial.folder / "student") as draft:
+        shutil.copytree(student, draft, dirs_exist_ok=True)
+    return True
+
+
 # The command line ----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +215,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="FIELD=PLACE",
         help="where data and models lie on this machine",
     )
+    parser.add_argument(
+        "--keep-student", action="store_true", help="put the student back where study.keep_students deleted it"
+    )
     return parser
 
 
@@ -222,11 +235,15 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
             unit = unit_of(here.config)
             shown = lambda epoch: console.print(f"{unit} {epoch.epoch}: val_accuracy {epoch.val_accuracy:.4f}")
             found = receipt(trial, rerun(here, folder, shown, same_content=bool(options.set)))
-        write_json(trial.folder / "receipt.json", asdict(found))
+            write_json(trial.folder / "receipt.json", asdict(found))
+            kept = options.keep_student and keep_student(folder.student, trial, found)
     except KDSweepError as error:
         print(error, file=sys.stderr)
         return 2
     print_receipt(console, found)
+    if options.keep_student:
+        said = "is on disk again" if kept else "was not kept: it is not the one that the record is of"
+        console.print(f"The student of {trial.folder} {said}", highlight=False, soft_wrap=True)
     return 1 if found.verdict == "different" else 0
 
 

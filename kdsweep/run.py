@@ -15,6 +15,7 @@ from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records.layout import results_root, teacher_folder
 from kdsweep.records.reading import read_teacher
 from kdsweep.system.process import ends_with_its_reader
+from kdsweep.tracking.open import lacks_package
 
 EPILOG = """\
 examples:
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         sweep = load_sweep(find_sweep(options.file), [*options.overrides, *renamed])
         if options.dry_run:
             folder = results_root() / sweep.name
-            where = {"tracking": sweep.tracking.mode, "results": str(folder)}
+            tracking = "; ".join(filter(None, (sweep.tracking.mode, lacks_package(sweep.tracking))))
+            where = {"tracking": tracking, "results": str(folder)}
             print_plan(console, sweep, where, _warning(folder, sweep))
             return 0
         from kdsweep.engine.sweep import run_sweep  # imports Optuna and the report, which a dry run does not need

@@ -12,18 +12,39 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 
+from kdsweep.config.forms import OnnxForm
 from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
+from kdsweep.shipping.extra import EXPORTING, need
 from kdsweep.system.hardware import bound_spinning
 from kdsweep.system.process import StopRequest, ends_with_its_reader, for_good, new_owner, stop_with_parent
+
+if TYPE_CHECKING:
+    from kdsweep.engine.limits import MeasureForm
+    from kdsweep.training.shared import Materials
+
+
+def _measured_form(sweep: SweepConfig) -> "MeasureForm":
+    """Return what measures exported students. Raises ShippingError where the constraints mean them and the extra `export` is missing."""
+    if sweep.study.constraints.onnx_form is not None:
+        need(*EXPORTING)
+
+    def measure(materials: "Materials", config: TrialConfig, form: OnnxForm) -> dict[str, float]:
+        from kdsweep.shipping.form_cost import form_cost
+
+        return form_cost(materials, config, form)
+
+    return measure
+
 
 # Under a supervisor --------------------------------------------------------------------------------------------------
 
@@ -50,9 +71,10 @@ def _supervised(
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, which decides
     threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
+        measure_form = _measured_form(sweep)
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
-        run_worker(sweep, owner, send, stop, mode, folds_alone=folds_alone)
+        run_worker(sweep, owner, send, stop, mode, folds_alone=folds_alone, measure_form=measure_form)
     except Interrupted:
         return 130
     except KDSweepError as error:
@@ -72,11 +94,12 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
             "SQLite file): on one machine, python -m kdsweep.run starts the workers"
         )
     signal(SIGINT, lambda number, frame: stop.ask())
+    measure_form = _measured_form(sweep)
     try:
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(sweep.stages, 0)) as display:
-            run_worker(sweep, owner, display.show, stop)
+            run_worker(sweep, owner, display.show, stop, measure_form=measure_form)
     except Interrupted:
         print("Stopped; the running trial is checkpointed and goes on wherever it is taken next.", file=sys.stderr)
         return 130

@@ -13,7 +13,7 @@ accept add agree allow answer append apply arrange ask assert assign average beg
 check choose clear close collect combine compare compile complete compute connect continue convert copy correct count create cut
 decide decode declare define delete derive describe divide do download draw drop embed encode end enqueue enter estimate evaluate
 exchange exclude execute explain export extend fail fetch fill find fine-tune finish fit fix fold follow forget format forward free gather
-give group guard handle hash have hold identify import include initialise insert inspect interpret join keep leave let limit list
+give group guard handle hash have hold identify import include initialise insert inspect interpret join judge keep leave let limit list
 load lock log look make map mark match measure merge move name note offer open order pack pad parse pass pick place plan plot pool
 predict prepare print project provide prune publish put queue raise rank read record recover reduce refuse release remember remove
 rename render repeat replace report reproduce require reset resolve restore resume return run sample save say search select send

@@ -197,8 +197,11 @@ def test_an_edited_config_is_said_before_it_runs_and_in_the_receipt(
     config.write_text("# my words\n" + config.read_text())
     assert read_trial(folder).edits() == []
     config.write_text(config.read_text().replace("alpha: 0.5", "alpha: 0.75"))
-    assert main([str(folder)]) == 1
+    kept = (folder / "student" / "model.safetensors").read_bytes()
+    assert main([str(folder), "--keep-student"]) == 1
     said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"The student of {folder} was not kept: it is not the one that the record is of"
+    assert (folder / "student" / "model.safetensors").read_bytes() == kept
     assert said[1] == "config.yaml is not what ran, alpha: 0.5, now 0.75"
     assert "differs: config.yaml was edited after the run, alpha: 0.5, now 0.75" in said
     assert any(line.startswith("first difference: epoch 1: ") for line in said)
@@ -224,12 +227,17 @@ def test_a_field_that_came_later_is_no_edit(tiny_config: Config) -> None:
 def test_a_trial_from_another_machine_runs_with_its_rows_and_teacher_elsewhere(
     brought: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.rmtree(brought / "student")
     assert main([str(brought)]) == 2
     assert "'/nowhere/bert' must be" in capsys.readouterr().err
     monkeypatch.chdir(trained)
     places = ["--set", "train_file=rows.csv", f"teacher={trained / 'bert'}"]
-    assert main([str(brought), *places]) == 0
+    assert main([str(brought), *places]) == 0 and not read_trial(brought).has_student()
+    assert main([str(brought), *places, "--keep-student"]) == 0
     said = capsys.readouterr().out
+    assert f"The student of {brought} is on disk again" in said
+    weights = [(folder / "student" / "model.safetensors").read_bytes() for folder in (brought, trained / "trials/0007")]
+    assert weights[0] == weights[1]
     assert "identical (the rule: equal to the last bit)" in said and "not what ran" not in said
     assert f"differs: --set train_file: /nowhere/rows.csv, now {trained / 'rows.csv'}" in said
     assert "/nowhere" in (brought / "config.yaml").read_text()

@@ -36,8 +36,9 @@ leaderboard.json, schema 2, is one object:
     exports   the exported students, that of the run to ship first, each as its export.json holds it (`records/export_schema.Export`), with
               role         to ship, best fine-tuned (beside it), or other: of a run that is neither, or no longer
               ships        the form to ship of this student: pytorch, fp32 or int8
-    trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv. Where a student was
-              exported, all have `shipped_form.FORM_COLUMNS`, at one thread and on the split of the form's verdict
+    trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv. Where
+              `study.constraints` names an exported form, all have `LIMITED`; where a student was exported, all have
+              `shipped_form.FORM_COLUMNS`, at one thread and on the split of the form's verdict
 """
 
 import csv
@@ -67,6 +68,8 @@ SCHEMA = 2
 """Version of the schema of leaderboard.json."""
 
 RowStatus = Literal["complete", "infeasible", "pruned", "failed", "duplicate", "unfinished"]
+LIMITED = ("limited_form", "limited_latency_ms_p50", "limited_size_mb")
+"""Fields of `TrialResult` that the leaderboard has where `study.constraints` names an exported form: what students cost in it."""
 UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")
 """Statuses of the rows below the ranked ones, in this order."""
 
@@ -204,16 +207,26 @@ def columns(row: Row) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Convert all rows to flat records, by `columns`; where a student was exported, all have `FORM_COLUMNS` too."""
-    forms = any(row.export for row in rows)
-    return [columns(row) | (form_columns(row.export) if forms else {}) for row in rows]
+    """Convert all rows to flat records, by `columns`, with those of `_limited` and, where a student was exported, `FORM_COLUMNS`."""
+    forms, limited = any(row.export for row in rows), _limited(rows)
+    return [
+        columns(row)
+        | {name: getattr(row.trial.result, name, None) for name in limited}
+        | (form_columns(row.export) if forms else {})
+        for row in rows
+    ]
+
+
+def _limited(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return `LIMITED` where `study.constraints` meant an exported form in any trial, else nothing."""
+    return LIMITED if any(row.trial.result and row.trial.result.limited_form for row in rows) else ()
 
 
 def column_names(searched: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return the names of the columns of `table` in their order, also where there are no rows."""
     names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
     names += [name for name in MEASURED if name not in searched]
-    names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder"]
+    names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder", *_limited(rows)]
     return [*names, *FORM_COLUMNS] if any(row.export for row in rows) else names
 
 

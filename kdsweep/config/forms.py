@@ -1,6 +1,5 @@
 """Define the forms of a student: what the search may ask of one, and what is exported and judged."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,10 +18,24 @@ class Constraints:
     """Median milliseconds for one row, batch 1, measured once for each size of student; null: no limit."""
     size_mb: Annotated[float | None, POSITIVE] = None
     """Megabytes of the student's weights; null: no limit."""
+    form: Form = "pytorch"
+    """The form that is meant. pytorch: the student as it is trained, on its device; fp32, int8: as exported for ONNX Runtime, on the CPU;
+    then each size of student is exported once before it is trained, which needs the extra `export`."""
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set, by name."""
-        return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
+        limits = {"latency_ms_p50": self.latency_ms_p50, "size_mb": self.size_mb}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    @property
+    def onnx_form(self) -> OnnxForm | None:
+        """Return the form that is meant; None where it is the student as it is trained, and without a limit."""
+        return None if self.form == "pytorch" or not self.limits() else self.form
+
+    def text(self) -> str:
+        """Return the limits in words, such as `latency_ms_p50 <= 5 and size_mb <= 20, as int8`; empty without one."""
+        limits = " and ".join(f"{name} <= {limit:g}" for name, limit in self.limits().items())
+        return f"{limits}, as {self.form}" if self.onnx_form else limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +52,14 @@ class ExportConfig:
     def margin_share(self) -> float:
         """Return the margin as a share of rows, as accuracies are."""
         return self.margin / 100
+
+
+def constraint_problems(constraints: Constraints) -> list[str]:
+    """List what is wrong with the form that constraints mean; ranges are checked with all others."""
+    if constraints.form == "pytorch" or constraints.limits():
+        return []
+    rule = "study.constraints.form says of what latency_ms_p50 and size_mb are limits, so one of them must be set"
+    return [f"{rule} beside it, but got form {constraints.form} alone"]
 
 
 def export_problems(export: ExportConfig) -> list[str]:

@@ -251,6 +251,7 @@ class SweepConfig:
         free = having(StudyConfig, Trait.FREE)
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
+        study |= {"study.constraints.form": form} if (form := self.study.constraints.onnx_form) else {}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
         search = {f"search.{key}": axis.text() for key, axis in self.search.items()}
         search |= {f"search.{key}.arms": ", ".join(axis.arms) for key, axis in self.search.items() if axis.arms}

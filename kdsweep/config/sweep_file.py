@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.conditions import When, condition_problems
-from kdsweep.config.forms import Constraints, ExportConfig, export_problems
+from kdsweep.config.forms import Constraints, ExportConfig, constraint_problems, export_problems
 from kdsweep.config.lengths import few_steps_problems, unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import LONGEST_TAG, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
@@ -120,6 +120,7 @@ def _range_problems(section: object, prefix: str) -> list[str]:
 
 def _study_problems(study: StudyConfig) -> list[str]:
     problems = _range_problems(study, "study.") + _range_problems(study.constraints, "study.constraints.")
+    problems += constraint_problems(study.constraints)
     return problems + (_storage_problems(study.storage) if study.storage else [])
 
 

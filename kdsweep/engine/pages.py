@@ -10,10 +10,10 @@ from kdsweep.records.schema import Pages
 from kdsweep.records.writing import write_pages
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.markdown import render_markdown
+from kdsweep.tracking.open import WORKSPACE_NEEDS
 
 NOT_SENT = ("Provenance",)
 """Parts of the report that tell of this machine."""
-INSTALL = "pip install 'kdsweep[workspace]'"
 
 
 def show_pages(report: Report, finals: Finals, say: Callable[[str], None]) -> Pages | None:
@@ -37,8 +37,8 @@ def show_pages(report: Report, finals: Finals, say: Callable[[str], None]) -> Pa
         )
         pages = save_pages(shown, read_pages(folder))
         write_pages(folder, pages)
-    except ModuleNotFoundError as error:
-        say(f"tracking.workspace needs the package wandb-workspaces ({error}): {INSTALL}, then {again}")
+    except ModuleNotFoundError:
+        say(f"{WORKSPACE_NEEDS}, then {again}")
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         say(

@@ -37,6 +37,8 @@ def print_plan(
     study = sweep.study
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in sweep.arms)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
+    if limits := study.constraints.text():
+        table.add_row("constraints", f"{limits}: students that break one are not ranked")
     table.add_row("length", f"{length_text(sweep)} each")
     if runs := sweep.finalist_runs():
         seeds = ", ".join(map(str, sweep.finalist_seeds()))

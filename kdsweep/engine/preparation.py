@@ -6,6 +6,7 @@ from pathlib import Path
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.limits import Limits
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
@@ -39,6 +40,7 @@ class Preparation:
         materials: Materials,
         messages: Messages,
         tracked: TrackedRuns,
+        limits: Limits,
         *,
         sweep_key: str,
         checkpointing: Checkpointing,
@@ -46,7 +48,7 @@ class Preparation:
     ) -> None:
         self._sweep, self._folder, self._agreements, self._materials = sweep, folder, agreements, materials
         self._messages, self._tracked, self._sweep_key = messages, tracked, sweep_key
-        self._checkpointing, self._is_first = checkpointing, is_first
+        self._limits, self._checkpointing, self._is_first = limits, checkpointing, is_first
 
     def run(self, configs: TrialConfigs) -> None:
         """Prepare all that the sweep's trials can need. Raises KDSweepError where a trial could not run."""
@@ -81,6 +83,7 @@ class Preparation:
             self._materials.rows(corner)
             self._materials.initial_weights_sha256(corner)
         if self._is_first:
+            self._check_forms(corners)
             for corner in {self._materials.teacher_sha256(corner): corner for corner in reversed(corners)}.values():
                 check = file_preflight if corner.teacher_file else preflight
                 for note in check(self._materials, corner, self._sweep.study):
@@ -96,6 +99,13 @@ class Preparation:
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
             self._messages.note(note)
         check_join(self._materials, corners)
+
+    def _check_forms(self, corners: list[TrialConfig]) -> None:
+        """Measure every size of student in the exported form that the constraints mean, so that one that cannot be exported is refused."""
+        if self._limits.form is not None:
+            self._phase(f"exporting the untrained students, to measure them as {self._limits.form}")
+            for corner in corners:
+                self._limits.costs(corner)
 
     def _teacher(self, config: TrialConfig) -> TeacherResult:
         def on_steps(steps: Sequence[StepMetrics]) -> None:

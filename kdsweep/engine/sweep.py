@@ -1,7 +1,6 @@
 """Run a whole sweep: the results folder, its studies, supervised workers, the report at the end. Never imports torch."""
 
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +16,12 @@ from kdsweep.engine.events import Note
 from kdsweep.engine.supervisor import Supervisor
 from kdsweep.errors import ConfigError
 from kdsweep.records.layout import results_root, study_path, teacher_folder, trial_folder
-from kdsweep.records.reading import read_sweep, read_teacher, read_trials
+from kdsweep.records.reading import read_pages, read_sweep, read_teacher, read_trials
 from kdsweep.records.writing import start_sweep, unpack_trial
 from kdsweep.search.studies import Studies
 from kdsweep.system.hardware import default_workers, device_groups
 from kdsweep.system.wheels import PREFIX, local_path
+from kdsweep.tracking.open import lacks_package
 
 if TYPE_CHECKING:
     from kdsweep.reporting.build import Report
@@ -50,13 +50,15 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
                     f"{folder} beside this process"
                 )
             _fetch_assets(sweep)
+            if missing := lacks_package(sweep.tracking):
+                console.print(f"{missing}, before the finalists are done", style="yellow", highlight=False)
             mode = _supervise(sweep, folder, studies, console, workers)
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         report, text = _report(studies, folder)
         if not console.quiet:
             print(text, flush=True)
         if studies.search_is_over() and studies.is_done():
-            _publish(report, studies, mode, lambda text: console.print(text, style="yellow", highlight=False))
+            _publish(report, studies, mode, console)
     return folder
 
 
@@ -157,12 +159,18 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
     )
 
 
-def _publish(report: "Report", studies: Studies, mode: Resolved | None, say: Callable[[str], None]) -> None:
-    """Publish the verdict to W&B, if there are finalists and tracking is not off."""
-    if report.finals and report.records.sweep.tracking.mode != "off":
+def _publish(report: "Report", studies: Studies, mode: Resolved | None, console: Console) -> None:
+    """Publish the verdict to W&B, if there are finalists and tracking is not off, and say where the sweep's pages are."""
+    tracking, folder = report.records.sweep.tracking, report.records.folder
+    if report.finals and tracking.mode != "off":
         from kdsweep.engine.publish import publish  # W&B's client and datasets take seconds to import
 
+        say = lambda text: console.print(text, style="yellow", highlight=False)
         publish(report, report.finals, studies.agreements.sweep_key(), mode, say)
+        if tracking.workspace and (pages := read_pages(folder)):
+            console.print(
+                f"W&B's report: {pages.report_url}\nW&B's view: {pages.view_url}", highlight=False, soft_wrap=True
+            )
 
 
 def _why_over(sweep: SweepConfig, studies: Studies) -> str:

@@ -12,6 +12,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.dead_workers import record_failed
 from kdsweep.engine.duplicates import answered_duplicate
 from kdsweep.engine.events import Epoch, Send, Step, TrialEnded, TrialStarted
+from kdsweep.engine.limits import Limits, MeasureForm, no_exporter
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.preparation import Preparation
 from kdsweep.engine.teacher_folds import help_with_folds
@@ -40,7 +41,8 @@ WAIT_SECONDS = 0.5
 
 
 class Worker:
-    """Runs trials of one sweep, one after the other, in one process; `make_objective` chooses what their students are trained for."""
+    """Runs trials of one sweep, one after the other, in one process; `make_objective` chooses what their students are trained for, and
+    `measure_form` measures exported students where `study.constraints` means them."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Worker:
         mode: Resolved | None = None,
         *,
         make_objective: Callable[[TrialConfig], Objective] = objective_of,
+        measure_form: MeasureForm = no_exporter,
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
@@ -61,6 +64,7 @@ class Worker:
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
         self._sweep_key = self._studies.agreements.sweep_key() if self._tracked.mode != "off" else ""
+        self._limits = Limits(sweep, self._studies.agreements, self._materials, measure_form)
         self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
         self._is_first = mode is None
         """Whether no worker of this run has prepared the sweep before."""
@@ -80,6 +84,7 @@ class Worker:
             self._materials,
             self._messages,
             self._tracked,
+            self._limits,
             sweep_key=self._sweep_key,
             checkpointing=self._checkpointing,
             is_first=self._is_first,
@@ -128,12 +133,16 @@ class Worker:
         trial = assignment.id
         of_search = self._configs.of(trial.arm, assignment.params)
         config = lengthened(of_search, self._sweep.length_factor(trial.stage))
+        costs = self._limits.costs(config)
+        assignment.constrain(costs.excess)
         slot = Slot(
             id=trial,
             round=assignment.round,
             attempt=assignment.attempt,
             owner=self._owner,
-            violates=self._violated(assignment, config),
+            violates=costs.violates,
+            form=costs.form,
+            form_costs=costs.values if costs.form else {},
         )
         asked = [name for name, axis in self._sweep.search.items() if axis.applies(vars(of_search))]
         names = [*asked, *(["seed"] if trial.seed is not None else [])]
@@ -164,20 +173,6 @@ class Worker:
             seconds=result.seconds,
         )
         self._send(ended)
-
-    def _violated(self, assignment: Assignment, config: TrialConfig) -> tuple[str, ...]:
-        """Store by how much the student breaks each constraint, for the search; return the constraints that it breaks, in words."""
-        limits = self._sweep.study.constraints.limits()
-        if not limits:
-            return ()
-        measure = lambda: self._materials.speed(config).latency_ms_p50
-        costs = {"size_mb": self._materials.size_mb(config)}
-        if "latency_ms_p50" in limits:
-            costs["latency_ms_p50"] = self._studies.agreements.agreed_latency(
-                self._materials.architecture(config), measure
-            )
-        assignment.constrain({name: costs[name] - limit for name, limit in limits.items()})
-        return tuple(f"{name} {costs[name]:.3g} > {limit:g}" for name, limit in limits.items() if costs[name] > limit)
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
         """Return the result of an earlier attempt that was killed before the study had it, so that it is not run again; None without one."""
@@ -227,11 +222,12 @@ def run_worker(
     mode: Resolved | None = None,
     *,
     folds_alone: bool = False,
+    measure_form: MeasureForm = no_exporter,
 ) -> None:
     """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
-    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out). Raises KDSweepError for a problem that the
-    user can solve, Interrupted where this process is asked to stop.
+    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out); `measure_form` as in `Worker`. Raises
+    KDSweepError for a problem that the user can solve, Interrupted where this process is asked to stop.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
@@ -239,5 +235,5 @@ def run_worker(
     if folds_alone:
         help_with_folds(sweep, folder, owner, send, stop)
     else:
-        Worker(sweep, folder, owner, send, stop, mode).run()
+        Worker(sweep, folder, owner, send, stop, mode, measure_form=measure_form).run()
     worker_lock(folder, owner).unlink()

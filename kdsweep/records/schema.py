@@ -199,6 +199,12 @@ class TrialResult:
     """95th percentile of the passes of `latency_ms_p50`."""
     violates: tuple[str, ...] = ()
     """Constraints that the student breaks, with value and limit."""
+    limited_form: str | None = None
+    """The form of the student that `study.constraints` means: fp32 or int8; None where it is the student as it is trained."""
+    limited_latency_ms_p50: float | None = None
+    """Median milliseconds of one row in that form, on the CPU and as many threads as trials have; measured once for each size of student."""
+    limited_size_mb: float | None = None
+    """Megabytes of that form's file."""
     weights_sha256: str | None = None
     """Hash of all weights of the trained student; None for a trial that failed, and in older records."""
     config: Mapping[str, Any] | None = None
@@ -221,6 +227,7 @@ class TrialResult:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
         kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows", "unlabeled_dropped"}
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
+        kept |= set() if self.limited_form else {"limited_form", "limited_latency_ms_p50", "limited_size_mb"}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
 
 

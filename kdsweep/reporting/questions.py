@@ -71,10 +71,8 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None, exp
     size = form_said(exported, found.teacher.folds if found.teacher else 1) if exported else _size(run.result, found)
     form = f", as {FORM_NAMES[exported.form.form]}" if exported else ""
     others = passed_over(exported) if exported else stale_said(exports)
-    limits = found.sweep.study.constraints.limits()
-    kept = (
-        f" of those that keep {' and '.join(f'{key} <= {limit:g}' for key, limit in limits.items())}" if limits else ""
-    )
+    limits = found.sweep.study.constraints.text()
+    kept = f" of those that keep {limits}" if limits else ""
     if not finals:
         what = f"{ARM_NAMES[run.arm]} trial {run.trial}"
         said = f"By the search alone {what}, the best on validation{kept}{form}: {size}. Its score flatters it."
@@ -95,6 +93,9 @@ def _size(result: TrialResult, found: SweepRecords) -> str:
     if teacher and not teacher.is_file:
         whose = "the teacher" if teacher.folds == 1 else f"each of the teacher's {teacher.folds} models"
         size += f" ({whose}: {number(teacher.size_mb)} MB, {number(teacher.latency_ms_p50)} ms)"
+    if result.limited_form:
+        limited = f"{number(result.limited_size_mb)} MB and {number(result.limited_latency_ms_p50)} ms"
+        size += f"; {limited} as {result.limited_form}, measured before it was trained"
     return size
 
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from optuna.study import Study
 
+from kdsweep.config.forms import OnnxForm
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import new_sweep_key
@@ -13,7 +14,7 @@ from kdsweep.records.writing import keep_sweep_key
 from kdsweep.search import attributes
 from kdsweep.search.storage import Storage
 
-Value = TypeVar("Value", str, int, float)
+Value = TypeVar("Value", str, int, float, dict[str, float])
 
 
 class Agreements:
@@ -48,6 +49,18 @@ class Agreements:
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
         """Return a student architecture's latency as it was measured first: one number for all trials, so that proposals repeat."""
         return self._agreed(attributes.LATENCIES, architecture, measure)
+
+    def agreed_form_cost(
+        self, form: OnnxForm, architecture: str, measure: Callable[[], dict[str, float]]
+    ) -> dict[str, float]:
+        """Return what a student architecture costs in an exported form, as it was measured first, by the names of the constraints.
+
+        It takes half a minute, during which nobody waits: of workers that measure at once, all take what the first one stored.
+        """
+        key = f"{form} {architecture}"
+        known: dict[str, float] | None = self._study.user_attrs.get(attributes.FORM_COSTS, {}).get(key)
+        found = known or measure()
+        return self._agreed(attributes.FORM_COSTS, key, lambda: found)
 
     def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:
         """Return what `precision: auto` means on a kind of machine, as measured there first: one precision for all its trials."""

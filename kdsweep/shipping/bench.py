@@ -33,6 +33,8 @@ class Judged(NamedTuple):
 
     quality: FormQuality
     cause: str | None
+    alike: float
+    """Share of rows with the float32 student's label both alone and in a batch."""
 
 
 class Bench:
@@ -61,7 +63,8 @@ class Bench:
             batch_dependent=len(found.dependent()),
             margin=None if mine else margin,
         )
-        return Judged(quality, batch_cause(classify, found, dynamic=name == "dynamic"))
+        cause = batch_cause(classify, found, dynamic=name == "dynamic")
+        return Judged(quality, cause, found.alike(split.reference))
 
     def _classify(self, split: JudgedSplit, name: str) -> Classify:
         if name == PYTORCH:

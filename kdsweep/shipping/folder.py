@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdsweep.errors import ResultsError, ShippingError
-from kdsweep.records.layout import EXPORT_FILE, locks_folder
+from kdsweep.records.layout import EXPORT_FILE, exports_folder, locks_folder
 from kdsweep.system.files import Lock, naming
 
 WEIGHTS = "model.safetensors"
@@ -27,7 +27,7 @@ HERE = -100
 
 @contextmanager
 def alone(sweep_folder: Path) -> Iterator[None]:
-    """Run the block as the only export of a sweep. Raises ResultsError where another one runs."""
+    """Run the block as the only export of a sweep, without what a killed one left. Raises ResultsError where another one runs."""
     lock = Lock(locks_folder(sweep_folder) / "export.lock")
     if not lock.take():
         raise ResultsError(
@@ -35,6 +35,8 @@ def alone(sweep_folder: Path) -> Iterator[None]:
             "has made is not made again"
         )
     try:
+        for left in exports_folder(sweep_folder).glob(".*.*"):
+            _settle(left.with_name(left.stem.removeprefix(".")))
         yield
     finally:
         lock.give_back()
@@ -49,7 +51,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     draft, old = _beside(folder, "draft"), _beside(folder, "old")
     with naming(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _settle(folder, draft, old)
+        _settle(folder)
         draft.mkdir()
     try:
         yield draft
@@ -70,8 +72,9 @@ def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
 
 
-def _settle(folder: Path, draft: Path, old: Path) -> None:
+def _settle(folder: Path) -> None:
     """Remove what a killed process left beside `folder`; the old folder comes back where the new one is not there."""
+    draft, old = _beside(folder, "draft"), _beside(folder, "old")
     shutil.rmtree(draft, ignore_errors=True)
     if old.exists() and not folder.exists():
         old.rename(folder)
@@ -119,9 +122,10 @@ def copy_export(export: Path, to: Path) -> Path:
     to = to.expanduser().resolve()
     if to == export.resolve():
         return to
-    if to.exists() and not is_export(to) and not (to.is_dir() and not any(to.iterdir())):
+    is_free = not to.exists() or is_export(to) or (to.is_dir() and not any(to.iterdir()))
+    if not is_free or to.is_relative_to(export.resolve()):
         raise ShippingError(
-            f"--to names a new folder, an empty one, or one with an exported student to replace, but {to} holds something else"
+            f"--to names a new folder, an empty one, or one with an exported student to replace, but got {to}, which is none of them"
         )
     with replacing(to) as draft, naming(to):
         shutil.copytree(export, draft, dirs_exist_ok=True)

@@ -17,6 +17,8 @@ class Candidate:
     how: str
     words: str
     """Its quantisation in words, such as `static per channel, 512 rows`."""
+    alike: float
+    """Share of rows with the float32 student's label both alone and in a batch."""
     validation: FormQuality
     speed: tuple[FormSpeed, ...]
 
@@ -24,18 +26,18 @@ class Candidate:
         """Return its numbers in words."""
         rows = self.validation
         return (
-            f"{rows.agreement:.2%} of the validation rows with the float32 student's label, accuracy {rows.accuracy:.2%}, "
-            f"{rows.batch_dependent:,} labels that depend on the batch, {self.speed[0].latency_ms_p50:.2f} ms a row"
+            f"{self.alike:.2%} of the validation rows have the float32 student's label both alone and in a batch ({rows.agreement:.2%} alone), "
+            f"accuracy {rows.accuracy:.2%}, {self.speed[0].latency_ms_p50:.2f} ms a row"
         )
 
 
 def kept_int8(candidates: Sequence[Candidate]) -> tuple[Candidate | None, list[str]]:
     """Return the candidate to keep, None without any, and a sentence on each of the others.
 
-    Kept is the one that gives most validation rows the float32 student's label; of equals the one with fewer labels that depend on the
-    batch, then the first. Speed does not decide: it is another one in every run.
+    Kept is the one that gives most validation rows the float32 student's label, both alone and in a batch; of equals the one that gives
+    it to more rows alone, then the first. Speed does not decide: it is another one in every run.
     """
-    best = max(candidates, key=lambda each: (each.validation.agreement, -each.validation.batch_dependent), default=None)
+    best = max(candidates, key=lambda each: (each.alike, each.validation.agreement), default=None)
     lost = [each for each in candidates if each is not best]
     return best, [
         f"int8, {each.words}: {each.described()}; kept was {best.words}: {best.described()}" for each in lost if best

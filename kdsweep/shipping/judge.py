@@ -52,8 +52,9 @@ def judge(
     fast, taken = bench.speed(validation, teacher)
     best, lost = kept_int8(
         [
-            Candidate(how=how, words=words, validation=on_validation[how].quality, speed=fast[how])
+            Candidate(how=how, words=words, alike=rows.alike, validation=rows.quality, speed=fast[how])
             for how, words in quantizations.items()
+            for rows in [on_validation[how]]
         ]
     )
     keep_file(folder, best, candidates, FILES["int8"])

@@ -33,6 +33,11 @@ class Answers:
         """Return the numbers of the rows whose class is another one in the batch."""
         return np.flatnonzero(self.alone.argmax(axis=1) != self.in_batches)
 
+    def alike(self, reference: np.ndarray) -> float:
+        """Return the share of rows that have the class of the logits `reference` [N, C] both alone and in a batch."""
+        theirs = reference.argmax(axis=1)
+        return float(np.mean((self.alone.argmax(axis=1) == theirs) & (self.in_batches == theirs)))
+
 
 def answers(classify: Classify, rows: int, on_rows: Callable[[int], None]) -> Answers:
     """Let a form answer all rows, alone and in batches; `on_rows` gets the number of rows done."""

@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
 
 
 class OnnxClassifier:
-    """Classifies texts by one form of an exported student: tokens cut as in training, logits in the order of `label_names`."""
+    """Runs one form of an exported student on texts: tokens cut as in training, logits in the order of `label_names`."""
 
     def __init__(
         self, folder: Path, form: str, threads: int, *, max_length: int | None = None, file: str | None = None

@@ -5,10 +5,13 @@ sweep is tracked.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdsweep.config.sweep import Resolved, TrackingConfig
 from kdsweep.tracking.tracker import NullTracker, Tracker
+
+WORKSPACE_NEEDS = "tracking.workspace needs the package wandb-workspaces: pip install 'kdsweep[workspace]'"
 
 
 def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
@@ -21,6 +24,13 @@ def resolved_mode(tracking: TrackingConfig) -> tuple[Resolved, str]:
     from kdsweep.tracking.wandb_tracker import reach
 
     return reach(tracking.mode)
+
+
+def lacks_package(tracking: TrackingConfig) -> str | None:
+    """Return what to install for `tracking.workspace`, without importing it; None where nothing is missing."""
+    if not tracking.workspace or tracking.mode == "off" or find_spec("wandb_workspaces"):
+        return None
+    return WORKSPACE_NEEDS
 
 
 def open_tracker(

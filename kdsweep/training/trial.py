@@ -54,6 +54,10 @@ class Slot:
     """The process that runs the trial."""
     violates: tuple[str, ...] = ()
     """Constraints of the study that the trial's student breaks."""
+    form: str | None = None
+    """The exported form that these constraints mean; None where it is the student as it is trained."""
+    form_costs: Mapping[str, float] = field(default_factory=dict)
+    """What the student costs in that form, by the names of the constraints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +242,9 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         trial=slot.id.number,
         finalist=finalist_of(slot.id, slot.round),
         violates=slot.violates,
+        limited_form=slot.form,
+        limited_latency_ms_p50=slot.form_costs.get("latency_ms_p50"),
+        limited_size_mb=slot.form_costs.get("size_mb"),
         attempt=slot.attempt,
         status=outcome.status,
         error=outcome.error,

@@ -18,7 +18,7 @@ from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reproduce import find_trial
-from kdsweep.tracking.tracker import NullRun
+from kdsweep.tracking.tracker import Model, NullRun
 
 
 class SentModels(NullRun):
@@ -28,8 +28,8 @@ class SentModels(NullRun):
         super().__init__()
         self.sent: list[Mapping[str, Path]] = []
 
-    def log_model(self, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        self.sent.append(files)
+    def log_model(self, model: Model) -> None:
+        self.sent.append(model.files)
 
 
 @pytest.fixture

@@ -464,6 +464,19 @@ def test_the_forms_to_export_and_their_margin_in_points_may_be_named(tiny_sweep_
         assert default.export == ExportConfig(margin=0.5, forms=("fp32", "int8"))
 
 
+def test_constraints_may_mean_an_exported_form_which_is_part_of_what_a_sweep_is(tiny_sweep_file: WriteSweep) -> None:
+    plain = load_sweep(tiny_sweep_file(), ["study.constraints.size_mb=20"])
+    assert (plain.study.constraints.onnx_form, plain.study.constraints.text()) == (None, "size_mb <= 20")
+    assert "study.constraints.form" not in plain.identity()
+    sweep = load_sweep(tiny_sweep_file(), ["study.constraints={latency_ms_p50: 5, size_mb: 20, form: int8}"])
+    constraints = sweep.study.constraints
+    assert constraints.limits() == {"latency_ms_p50": 5.0, "size_mb": 20.0} and constraints.onnx_form == "int8"
+    assert constraints.text() == "latency_ms_p50 <= 5 and size_mb <= 20, as int8"
+    assert "  study.constraints.form: not set, now int8" in identity_changes(plain.identity(), sweep.identity())
+    said = problems_of(tiny_sweep_file(), "study.constraints.form=int8")
+    assert "so one of them must be set beside it, but got form int8 alone" in said
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -473,6 +486,7 @@ def test_the_forms_to_export_and_their_margin_in_points_may_be_named(tiny_sweep_
         ("export.forms=[]", "export.forms names at least one form, and none twice, but got []"),
         ("export.forms=[int8,int8]", "none twice, but got ['int8', 'int8']"),
         ("export.forms=[int4]", "fp32 or int8"),
+        ("study.constraints.form=int4", "study.constraints.form must be pytorch or fp32 or int8"),
         ("export.froms=[int8]", "did you mean 'forms'?"),
         ("export=0.5", "export must be a mapping"),
     ],

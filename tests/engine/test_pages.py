@@ -1,5 +1,6 @@
 """View and report are saved once the verdict is there, updated and never made twice; a failure is one warning and costs nothing."""
 
+import io
 import json
 import sys
 from dataclasses import replace
@@ -8,15 +9,19 @@ from typing import Any
 
 import pytest
 from makers import make_finals
+from rich.console import Console
 from servers import WandbServer
 
+from kdsweep.config.sweep import TrackingConfig
 from kdsweep.engine.pages import sections, show_pages
 from kdsweep.engine.publish import publish
+from kdsweep.engine.sweep import _publish
 from kdsweep.publish import main
 from kdsweep.records.reading import read_pages, read_trials
 from kdsweep.records.schema import Pages
 from kdsweep.records.writing import TrialFolder, keep_sweep_key, write_sweep
 from kdsweep.reporting.build import build_report
+from kdsweep.tracking.open import lacks_package
 
 KEY = "k3x9qz"
 
@@ -25,6 +30,23 @@ KEY = "k3x9qz"
 def folder(tmp_path: Path) -> Path:
     """Of a tracked sweep with `tracking.workspace`, whose finalists are done."""
     return tracked(tmp_path / "s")
+
+
+class FakeStudies:
+    """The studies of a sweep whose key is drawn."""
+
+    @property
+    def agreements(self) -> "FakeStudies":
+        return self
+
+    def sweep_key(self) -> str:
+        return KEY
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, for tests that save nothing."""
+    return tracked(tmp_path_factory.mktemp("shown") / "s")
 
 
 def tracked(folder: Path) -> Path:
@@ -58,29 +80,36 @@ def spec_of(server: WandbServer, kind: str) -> dict[str, Any]:
     return spec
 
 
-def test_the_report_in_words_has_all_but_what_tells_of_this_machine(folder: Path) -> None:
-    told = dict(sections(build_report(folder)))
+def test_the_report_in_words_has_all_but_what_tells_of_this_machine(read_only: Path) -> None:
+    told = dict(sections(build_report(read_only)))
     assert list(told)[:3] == ["Verdict", "Finalists", "Leaderboard"]
     assert told["Verdict"].startswith("**Distilling beat plain fine-tuning") and "| rank |" in told["Finalists"]
     text = "\n".join(told.values())
     assert list(told)[-1] == "Next" and "a processor" not in text and "device name" not in text
 
 
-def test_without_the_package_one_line_says_how_to_install_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_line_says_how_to_install_it(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("kdsweep.tracking.pages", "kdsweep.tracking.workspace"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    pages, (said,) = shown(folder)
-    assert pages is None and read_pages(folder) is None
-    assert "pip install 'kdsweep[workspace]'" in said and f"python -m kdsweep.publish {folder}" in said
+    pages, (said,) = shown(read_only)
+    assert pages is None and read_pages(read_only) is None
+    assert "pip install 'kdsweep[workspace]'" in said and f"python -m kdsweep.publish {read_only}" in said
 
 
-def test_any_failure_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lacks_package(TrackingConfig(workspace=True)) is None
+    monkeypatch.setattr("kdsweep.tracking.open.find_spec", lambda name: None)
+    assert "pip install 'kdsweep[workspace]'" in str(lacks_package(TrackingConfig(workspace=True)))
+    assert lacks_package(TrackingConfig()) is lacks_package(TrackingConfig(workspace=True, mode="off")) is None
+
+
+def test_any_failure_is_one_line(read_only: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Pages:
         raise KeyError("a name that the package no longer has\n" * 9)
 
     monkeypatch.setattr("kdsweep.tracking.pages.save_pages", fail)
-    pages, (said,) = shown(folder)
+    pages, (said,) = shown(read_only)
     assert pages is None and "KeyError" in said and "tries again" in said and "\n" not in said
 
 
@@ -125,7 +154,9 @@ def test_a_sweep_that_ends_online_has_its_pages_and_its_runs_lead_to_them(
     updates = [json.loads(body)["variables"] for body in wandb_server.received if b"UpsertBucket(" in body]
     notes = [asked["notes"] for asked in updates if pages.report_url in (asked.get("notes") or "")]
     assert len(notes) == 12 + 1 and all(text.startswith("What it is.\n\n[Report](") for text in notes)
-    asked = wandb_server.requests
+    asked, shown = wandb_server.requests, io.StringIO()
+    _publish(build_report(folder), FakeStudies(), "online", Console(file=shown, width=200))  # type: ignore[arg-type]
+    assert pages.report_url in shown.getvalue() and pages.view_url in shown.getvalue()
     assert told(folder, "online") == (True, []) and wandb_server.requests == asked
     assert told(folder, "online", again=True) == (True, []) and len(wandb_server.views) == 2
 
