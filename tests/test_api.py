@@ -97,7 +97,7 @@ import kdsweep
 large = {"torch", "optuna", "pandas", "scipy", "wandb", "transformers", "datasets", "plotly", "omegaconf", "numpy", "rich"}
 print(sorted(large & {*sys.modules}))
 results = kdsweep.Results(sys.argv[1])
-results.trials(), results.finalists(), results.verdict, results.best, repr(results), results._repr_html_()
+results.trials(), results.finalists(), results.exports(), results.verdict, results.best, repr(results), results._repr_html_()
 print(sorted({"torch", "optuna", "wandb", "transformers", "datasets", "plotly"} & {*sys.modules}))
 """
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdsweep.analysis.exports import Exported, Role, exported_name
-from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, plural, signed
+from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, signed
 from kdsweep.analysis.shipped_form import (
     FORM_NAMES,
     at_one_thread,
@@ -13,6 +13,7 @@ from kdsweep.analysis.shipped_form import (
     one_row_ms,
     times_teacher,
 )
+from kdsweep.config.forms import Constraints
 from kdsweep.records.export_schema import Export, FormRecord, FormSpeed
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.teacher_schema import TeacherResult
@@ -69,6 +70,15 @@ def passed_over(exported: Exported) -> str:
     faster = [form for form in exported.export.forms if one_row_ms(form) < limit and not may_ship(form)]
     sentences = [_not_shipped(exported.export, form) for form in faster]
     return " ".join([*sentences, BUSY] if exported.export.busy_note else sentences)
+
+
+def limits_said(exported: Exported, constraints: Constraints) -> str:
+    """Return that study.constraints means another form than the one that ships, as a sentence; empty where it does not."""
+    meant, form = constraints.onnx_form, exported.form
+    if meant is None or form.form == meant:
+        return ""
+    size = f"{number(form.size_mb)} MB and {milliseconds(one_row_ms(form))} ms"
+    return f"study.constraints means {FORM_NAMES[meant]}, which does not ship: hold {size} against its limits."
 
 
 def _not_shipped(export: Export, form: FormRecord) -> str:
@@ -163,7 +173,7 @@ def forms_title(exported: Exported) -> str:
 def measured_said(export: Export) -> str:
     """Return on which machine an export was measured, what it means for int8, and what was tried and not kept."""
     flags = f" ({', '.join(export.cpu_flags)})" if export.cpu_flags else ""
-    sentences = [f"Measured on {export.hardware}{flags}, {plural(export.threads_all, 'thread')} in all."]
+    sentences = [f"Measured on {export.hardware}{flags}."]
     sentences += [_sentence(note) for note in (export.cpu_note, export.busy_note) if note]
     sentences += [
         f"{FORM_NAMES[form.form]} is quantised {form.quantization}." for form in export.forms if form.quantization

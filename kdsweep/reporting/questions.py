@@ -20,7 +20,7 @@ from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
-from kdsweep.reporting.forms import form_said, passed_over, stale_said
+from kdsweep.reporting.forms import form_said, limits_said, passed_over, stale_said
 
 WHICH = "Which student to ship?"
 WHICH_FORM = "Which student to ship, and in which form?"
@@ -70,8 +70,11 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None, exp
     exported = to_ship(exports)
     size = form_said(exported, found.teacher.folds if found.teacher else 1) if exported else _size(run.result, found)
     form = f", as {FORM_NAMES[exported.form.form]}" if exported else ""
-    others = passed_over(exported) if exported else stale_said(exports)
-    limits = found.sweep.study.constraints.text()
+    constraints = found.sweep.study.constraints
+    others = (
+        f"{passed_over(exported)} {limits_said(exported, constraints)}".strip() if exported else stale_said(exports)
+    )
+    limits = constraints.text()
     kept = f" of those that keep {limits}" if limits else ""
     if not finals:
         what = f"{ARM_NAMES[run.arm]} trial {run.trial}"

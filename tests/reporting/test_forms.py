@@ -14,6 +14,7 @@ from makers import make_finals, page_of
 from kdsweep.analysis.exports import Exported, Role
 from kdsweep.analysis.shipped import shipped
 from kdsweep.analysis.shipped_form import shipped_form
+from kdsweep.config.forms import Constraints
 from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, export_folder, run_name
@@ -21,7 +22,7 @@ from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import write_export, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures.forms import form_fronts
-from kdsweep.reporting.forms import form_said, forms_table, forms_title, measured_said, passed_over
+from kdsweep.reporting.forms import form_said, forms_table, forms_title, limits_said, measured_said, passed_over
 from kdsweep.reporting.markdown import render_markdown, terminal_text
 from kdsweep.reporting.write import write_report
 from kdsweep.results import Results
@@ -101,6 +102,18 @@ def test_a_faster_form_that_does_not_ship_is_named_with_its_reason(word: str, sa
     assert said in passed_over(placed(with_word(word)))
     assert (passed_over(placed(with_word(word))) == "") == (word == "no worse")
     assert "The machine was busy" in passed_over(placed(with_word(word, busy_note="others took 40 % of the core")))
+
+
+def test_limits_of_a_form_that_does_not_ship_are_said() -> None:
+    limits = Constraints(size_mb=20.0, form="int8")
+    assert (
+        limits_said(placed(with_word("no worse")), limits)
+        == limits_said(placed(with_word("worse")), Constraints())
+        == ""
+    )
+    assert limits_said(placed(with_word("worse")), limits) == (
+        "study.constraints means ONNX int8, which does not ship: hold 70.1 MB and 6.9 ms against its limits."
+    )
 
 
 def test_the_table_has_the_teacher_and_every_form_with_its_verdict() -> None:

@@ -21,8 +21,9 @@ SHAPES: dict[Form, dict[str, Any]] = {
     "int8": {"symbol": "square", "size": 11},
 }
 """The ring of PyTorch is wide, so that ONNX in float32, which weighs as much and answers the same, stands inside it."""
-SAME, NEAR = 0.02, 0.15
-"""Shares of the widest mark's place: within the first, two marks share a name; within the second, their names stand one above the other."""
+SAME, NEAR, EDGE = 0.02, 0.15, 0.06
+"""Shares of the widest mark's place: within the first, two marks share a name; within the second, their names stand one above the other;
+within the third, a name begins at its mark."""
 PLAIN: dict[str, Any] = {"showarrow": False, "font": {"size": 12}}
 LABELS: dict[Form, str] = {"pytorch": "PyTorch", "fp32": "ONNX", "int8": "int8"}
 """The forms as they are written beside the marks of the student to ship."""
@@ -68,7 +69,7 @@ def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: st
             plot.add_trace(trace)
     if teachers:
         plot.add_trace(_stars(teachers))
-    under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "top", **PLAIN}
+    under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "bottom", **PLAIN}
     plot.update_layout(annotations=[*_labels(students[0][1], widest), *_labels(teachers[:1], widest), under])
     plot.update_xaxes(range=[0, 1.08 * widest], tick0=0)
     ends = " to ".join(f"{y:.1f} % at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
@@ -174,7 +175,8 @@ def _labels(marks: Sequence[Mark], widest: float) -> list[dict[str, Any]]:
         lifted = lifted + 1 if before and place[0].x - before[0].x < NEAR * widest else 0
         text = ", ".join(LABELS[mark.form.form] if mark.form else "teacher" for mark in place)
         at = {"x": place[0].x, "y": max(map(_top, place)), "yshift": 8 + 14 * lifted}
-        notes.append({**at, "text": text, "yanchor": "bottom", **PLAIN})
+        anchor = "left" if place[0].x < EDGE * widest else "center"  # a centred name would cover the axis
+        notes.append({**at, "text": text, "xanchor": anchor, "yanchor": "bottom", **PLAIN})
     return notes
 
 
