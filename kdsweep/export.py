@@ -6,14 +6,14 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsweep.config.forms import ExportConfig
 from kdsweep.errors import KDSweepError
 from kdsweep.records.layout import export_folder, run_name
-from kdsweep.records.reading import TrialRow
+from kdsweep.records.reading import TrialRow, read_export, read_exports
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.system.files import shown_path
 from kdsweep.system.hardware import bound_spinning
@@ -85,11 +85,24 @@ def export(options: argparse.Namespace) -> None:
     need(*EXPORTING)
     found = read_records(options.folder)
     runs = (named(found, options.trial),) if options.trial else to_export(found)
+    before = {each.run: each.made_at for each in read_exports(found.folder)}
     with alone(found.folder):
         done = _all_exported(found, runs, options)
         copied = copy_export(done[0], options.to) if options.to else None
     _print_report(found.folder, done)
+    _send(found, before)
     _print_next(done[0], copied)
+
+
+def _send(found: SweepRecords, before: Mapping[str, str]) -> None:
+    """Send the exported student to ship to W&B, if the sweep has `tracking.log_model`; not one that was made at its time in `before`."""
+    from kdsweep.analysis.shipped import shipped
+    from kdsweep.tracking.artifacts import send_export
+
+    best = shipped(found)
+    record = read_export(export_folder(found.folder, best.id)) if best else None
+    if record and record.made_at != before.get(record.run):
+        send_export(found, record, print)
 
 
 def _all_exported(found: SweepRecords, runs: Sequence[TrialRow], options: argparse.Namespace) -> list[Path]:

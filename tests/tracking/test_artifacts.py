@@ -11,9 +11,11 @@ from exports import an_export
 from makers import make_full, sweep_of
 from servers import WandbServer
 
+from kdsweep.analysis.shipped import shipped
 from kdsweep.config.sweep import SweepConfig, TrackingConfig
 from kdsweep.config.trial_file import trial_yaml
-from kdsweep.records.layout import exports_folder, teacher_folder
+from kdsweep.export import _send
+from kdsweep.records.layout import exports_folder, run_name, teacher_folder
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import keep_sweep_key, write_export, write_sweep
 from kdsweep.tracking.artifacts import export_facts, exported_model, send_export, trained_model
@@ -78,6 +80,25 @@ def test_nothing_is_sent_unless_the_file_says_so(tmp_path: Path) -> None:
     folder = make_exported(tmp_path / "untracked")
     send_export(read_records(folder), an_export(), said.append)
     assert len(said) == 1 and "was not tracked" in said[0]
+
+
+def test_the_export_command_sends_the_run_to_ship_where_it_was_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_exported(tmp_path / "s")
+    found = read_records(folder)
+    best = shipped(found)
+    assert best is not None
+    export = an_export(run=run_name(best.id))
+    _send(found, {})  # another run is exported
+    assert capsys.readouterr().out == ""
+    there = exports_folder(folder) / export.run
+    there.mkdir()
+    write_export(there, export)
+    _send(found, {export.run: export.made_at})
+    assert capsys.readouterr().out == ""
+    _send(found, {export.run: "2026-01-01"})
+    assert "was not tracked" in capsys.readouterr().out
 
 
 @pytest.mark.slow
