@@ -130,7 +130,7 @@ def _teacher_test(found: SweepRecords) -> FinalTest | None:
 
 def _not_measured(export: Export) -> str:
     rows = "labels, texts and languages other than those of the rows above"
-    tested = "" if judged_split(export) == "test" else " There was no test split for its forms."
+    tested = "" if judged_split(export) == "test" else " Its forms were not measured on a test split."
     return (
         f"Anything but these rows: {rows}; fairness between groups of people; resistance to hostile texts; texts longer than {export.max_length} "
         "tokens, which are cut; other processors, GPUs, and services under load. Probabilities are the model's own (T = 1): the calibration error "
