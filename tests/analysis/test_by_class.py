@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from makers import TEST_ROWS, make_finals, make_sweep, make_teacher, make_trial, page_of
 
 from kdsweep.analysis.by_class import WORST
@@ -91,6 +92,7 @@ def test_of_many_classes_the_worst_ones_are_shown_and_no_matrix(tmp_path: Path) 
     assert [len(each["classes"]) for each in listed] == [150, 150] and len(listed[1]["confused"]) == 20
 
 
+@pytest.mark.slow
 def test_finalists_are_judged_on_test_their_seeds_pooled_the_one_to_ship_first(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.80, 0.85)
     report = write_report(tmp_path / "s")

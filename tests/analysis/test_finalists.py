@@ -117,6 +117,7 @@ def test_without_a_test_split_verdicts_are_provisional(tmp_path: Path) -> None:
     assert "Provisional: there is no test split" in render_markdown(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tested", "split", "rows"), [(True, "test", TEST_ROWS), (False, "validation", 200)])
 def test_one_verdict_of_the_split_it_names_is_what_every_format_repeats(
     tmp_path: Path, tested: bool, split: str, rows: int
@@ -143,6 +144,7 @@ def test_one_verdict_of_the_split_it_names_is_what_every_format_repeats(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one seed", "of one arm"])
 def test_one_seed_an_arm_says_cannot_tell_everywhere_and_why(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     folder = tmp_path / "s"

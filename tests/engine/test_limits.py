@@ -78,6 +78,7 @@ def test_a_worker_that_cannot_export_says_so(
         limits.costs(tiny_config())
 
 
+@pytest.mark.slow
 def test_every_size_of_student_is_exported_before_the_first_trial(tiny_sweep_file: WriteSweep, tmp_path: Path) -> None:
     search, fixed = {"student_layers": {"choices": [1, 2]}}, {"student_layers": None}
     path = tiny_sweep_file(search=search, fixed=fixed, study={"constraints": {"size_mb": 1, "form": "int8"}})

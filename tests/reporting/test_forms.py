@@ -249,6 +249,7 @@ def test_each_run_of_measurements_has_its_own_teacher_and_a_teacher_that_is_a_fi
     assert alone.plot is not None and "teacher" not in alone.description
 
 
+@pytest.mark.slow
 def test_exports_of_several_folders_are_gathered_once_each(plain: Path, written: Path) -> None:
     assert [len(read_records(*folders).exports) for folders in ((plain, written), (written, plain))] == [2, 2]
 

@@ -109,6 +109,7 @@ def test_parallel_lines_mark_the_best(records: SweepRecords) -> None:
     assert found.plot and set(found.plot.data[-1].customdata) == {0, None} and found.plot.data[-1].name == "best"
 
 
+@pytest.mark.slow
 def test_importances_are_of_the_metric(records: SweepRecords) -> None:
     mixed = [
         replace(each, config=replace(each.config, alpha=(7 * each.trial % TRIALS) / TRIALS)) for each in records.trials
@@ -203,6 +204,7 @@ def test_the_whole_page_and_its_texts_name_what_ranks(folder: Folder) -> None:
     assert f"reaches {test} of " in report.answer and "points of accuracy" in report.answer
 
 
+@pytest.mark.slow
 def test_calibration_is_of_the_run_that_is_the_best_by_the_metric(folder: Folder) -> None:
     for path in (folder.path / "finalists").glob("*/test.json"):
         seed = int(path.parent.name[-1])

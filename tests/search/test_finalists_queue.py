@@ -88,6 +88,7 @@ def test_no_seed_of_a_finalist_was_used_in_the_search() -> None:
     assert sweep_of(top=1, seeds=2).finalist_seeds() == (6, 7)
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_opens_the_test_split_again_only_for_those_that_are_new(memory: Path) -> None:
     run_out(Studies(sweep_of(top=1, seeds=2), memory))
     again = run_out(Studies(sweep_of(top=1, seeds=2, trials=6), memory))

@@ -81,6 +81,7 @@ def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(sampler: str, tmp_path: Path) -> None:
     sweep = sweep_of(sampler=sampler, trials=10)
@@ -326,6 +327,7 @@ def test_a_grid_under_a_condition_runs_each_point_once(tmp_path: Path) -> None:
 GRID = {"temperature": Axis(low=1.0, high=2.0, step=1.0), "student_layers": Axis(choices=(2, (0, 2)))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "enqueue",
     [

@@ -108,6 +108,7 @@ def test_folds_need_a_teacher_that_is_fine_tuned_here_and_are_refused_before_it_
 # Which teacher gives which row ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_row_gets_logits_from_a_teacher_that_saw_it(folded: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     planted, config, materials = Planted(), folded(), Materials()
     monkeypatch.setattr(fine_tuning, "distill", planted)

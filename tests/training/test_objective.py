@@ -80,6 +80,7 @@ def student_config(request: pytest.FixtureRequest, tiny_config: Config, tiny_bod
     return partial(tiny_config, student=str(tiny_body)) if request.param == "bert" else tiny_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", cuda])
 def test_a_loss_on_hidden_states_gets_those_of_every_token_and_trains_on_them(
     student_config: Config, device: str

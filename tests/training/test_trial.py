@@ -115,6 +115,7 @@ def test_a_pruned_trial_says_where_and_leaves_no_student(tiny_config: Config, fo
     assert not (folder / "student").exists() and result.val_accuracy is not None
 
 
+@pytest.mark.slow
 def test_materials_shared_by_trials_change_no_result(tiny_config: Config, tmp_path: Path) -> None:
     """The second trial of a worker equals the same trial in a process of its own."""
     config, watch = tiny_config(alpha=0.9), Watch(on_steps=lambda _: None, on_epoch=lambda _: False)

@@ -68,6 +68,7 @@ def test_a_trial_stopped_and_continued_on_rows_of_a_file_ends_with_the_bits_of_o
     assert result.truncated_rows == {"train": 0, "validation": 0, "unlabeled": 0}
 
 
+@pytest.mark.slow
 def test_a_trial_with_texts_comes_out_the_same_again(tiny_config: Config, tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "0007"
     run(tiny_config(**TEXTS, alpha=1.0, temperature=1.0), folder)
