@@ -85,6 +85,7 @@ def test_the_teacher_stands_among_the_finalists_with_its_test_score(finals: Path
     assert board["finals"]["teacher"] == expected
 
 
+@pytest.mark.slow
 def test_a_small_p_value_is_escaped_in_html_alone(finals: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finals, tmp_path / "s")
     report = write_report(folder)
@@ -215,6 +216,7 @@ def test_the_latest_choice_is_compared_as_many_an_arm_and_the_words_count_right(
     assert seeds == {"teacher": False, "distilled 7": True, "distilled 0": True, "fine-tuned 0": True}
 
 
+@pytest.mark.slow
 def test_arms_of_unequal_finalists_and_seeds_are_counted_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     sweep = replace(make_full(folder), finalists=FinalistsConfig(top=2, seeds=3))
@@ -247,6 +249,7 @@ def test_the_chosen_one_is_the_best_on_validation_over_fresh_seeds_whatever_test
     assert all(len(row.runs) == 3 for row in found.rows)
 
 
+@pytest.mark.slow
 def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(copied: Path) -> None:
     report = write_report(copied)
     assert report.finals is not None and report.finals.ratio is not None
@@ -291,6 +294,7 @@ def test_a_second_round_is_said(copied: Path) -> None:
     assert "The test split was opened 2 times" in " ".join(render_markdown(report).split())
 
 
+@pytest.mark.slow
 def test_half_of_the_finalists_give_a_report_that_says_what_is_to_come(tmp_path: Path) -> None:
     sweep = make_full(tmp_path / "s")
     make_teacher_tested(tmp_path / "s", 0.9)

@@ -207,6 +207,7 @@ def random_config(rng: random.Random) -> TrialConfig:
     )
 
 
+@pytest.mark.slow
 def test_random_configs_come_back_from_yaml_bit_for_bit(tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(50):

@@ -175,6 +175,7 @@ def test_an_offline_sweep_is_published_once_its_runs_are_synced(
     assert len(ranked) == 2 * 12
 
 
+@pytest.mark.slow
 def test_what_cannot_be_published_is_refused(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

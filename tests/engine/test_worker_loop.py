@@ -59,6 +59,7 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
         assert {corner.precision for corner in worker._configs.corners()} == {"bf16"}
 
 
+@pytest.mark.slow
 def test_what_the_reader_of_the_rows_met_is_said_and_recorded(
     tiny_sweep_file: Callable[..., Path],
     tiny_body: Path,
@@ -227,6 +228,7 @@ def test_what_a_sweep_refuses_is_refused_before_its_teacher_is_fine_tuned(
     assert not (cache_root() / "teachers").exists() and not teacher_folder(folder).exists()
 
 
+@pytest.mark.slow
 def test_a_worker_says_what_it_goes_on_with_all_the_same(
     tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
 ) -> None:

@@ -396,6 +396,7 @@ def test_a_trials_page_in_w_and_b_is_a_link_and_no_other_address_is(tmp_path: Pa
     assert address in (folder / "leaderboard.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_report_over_two_hosts_folders_names_every_trial_by_a_path_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

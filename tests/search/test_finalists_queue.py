@@ -58,6 +58,7 @@ def finalists_of(told: list[Told]) -> list[Told]:
     return [each for each in told if each[2] is not None]
 
 
+@pytest.mark.slow
 def test_the_best_of_both_arms_run_again_on_fresh_seeds_when_the_search_is_over(memory: Path) -> None:
     studies = Studies(sweep_of(top=2, seeds=2), memory)
     told = run_out(studies)

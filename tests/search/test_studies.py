@@ -404,6 +404,7 @@ def test_the_embedded_storage_keeps_a_write_ahead_log_and_locks_when_a_transacti
         other.close()
 
 
+@pytest.mark.slow
 def test_two_writers_never_take_the_same_queued_trial(tmp_path: Path) -> None:
     queue = [{"alpha": number / 16} for number in range(8)]
     sweep = sweep_of({"alpha": AXES["alpha"]}, queue, trials=8, sampler="random", lag=None)

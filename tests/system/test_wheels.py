@@ -11,6 +11,7 @@ from kdsweep.system import wheels
 from kdsweep.system.wheels import cache_root, local_path, parse
 
 
+@pytest.mark.slow
 def test_a_file_and_a_folder_are_fetched_and_the_second_time_without_pip(
     wheel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +44,7 @@ def test_the_folder_it_is_unzipped_in_can_be_entered_by_a_user_who_is_not_root(t
     assert (tmp_path / "unzipped").stat().st_mode & 0o700 == 0o700
 
 
+@pytest.mark.slow
 def test_another_hash_is_refused_and_nothing_is_kept(wheel: str) -> None:
     address = wheel.format(path="some_data/rows.csv")
     wrong = address[:-64] + "0" * 64
@@ -51,6 +53,7 @@ def test_another_hash_is_refused_and_nothing_is_kept(wheel: str) -> None:
     assert [path for path in cache_root().rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_a_wheel_that_nobody_has_is_named_with_its_cache_place_and_the_way_out(wheel: str) -> None:
     address = wheel.format(path="some_data/rows.csv").replace("==1.2", "==9.9")
     with pytest.raises(AssetError) as error:

@@ -70,6 +70,7 @@ def test_a_registry_is_named_with_or_without_a_collection(registry: str, collect
     assert trained_model(tracked(registry=registry), tmp_path, {}).collection == collection
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_unless_the_file_says_so(tmp_path: Path) -> None:
     for options in ({"log_model": False}, {"mode": "off"}):
         said: list[str] = []

@@ -86,6 +86,7 @@ def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_c
     assert rows[10]["val_accuracy"] == result.val_accuracy
 
 
+@pytest.mark.slow
 def test_a_run_has_its_name_its_facts_its_tags_and_its_owner(tmp_path: Path) -> None:
     tracking = TrackingConfig(entity="team", project="proj", tags=("mine", "trial 7"))
     pages = Pages(view_url="https://w/view", report_url="https://w/report", report_id="x")
@@ -221,6 +222,7 @@ def test_off_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_no_command_line_no_host_and_no_git_go_into_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["kdsweep", "--password=planted-0451"])
     monkeypatch.setenv("SOME_TOKEN", "planted-0452")
@@ -384,6 +386,7 @@ def test_a_run_that_the_server_did_not_take_lies_on_disk_and_is_sent_by_wandb_sy
     assert len(rows) == len(ends) == 2  # an end comes with the rows, or in a request of its own
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_costs_no_run(impatient: WandbServer, tmp_path: Path) -> None:
     (said,) = three_runs(tmp_path, inside=lambda: kill_client(impatient))
     assert "W&B is in trouble" in said

@@ -102,6 +102,7 @@ def test_pairs_are_compared_as_pairs(tiny_config: Config, write_rows: Write) -> 
     assert found.dropped["empty"] == 1 and found.dropped["labelled"] + found.dropped["held_out"] == 1
 
 
+@pytest.mark.slow
 def test_files_are_read_like_the_labelled_ones(tiny_config: Config, tmp_path: Path, wheel: str) -> None:
     packed = tmp_path / "texts.tsv.gz"
     packed.write_bytes(gzip.compress(b"id\ttext\n1\tone, new\n2\ttwo\n"))
