@@ -13,6 +13,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -264,6 +265,19 @@ def _hang_up(end: socket.socket) -> None:
 
 
 # Disks ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_more_than(size: int) -> Iterator[None]:
+    """Files of this process cannot grow further: for the tests that may not mount a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 class SmallDisk:

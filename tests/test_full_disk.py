@@ -2,11 +2,8 @@
 
 import json
 import os
-import resource
-import signal
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 import torch
 from commands import command, ranking, started, steps_of, wait_for
 from samples import CSV
-from servers import SmallDisk
+from servers import SmallDisk, no_more_than
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.config.trial import TrialConfig
@@ -37,19 +34,6 @@ Config = Callable[..., TrialConfig]
 @dataclass(frozen=True)
 class Line:
     text: str
-
-
-@contextmanager
-def no_more_than(size: int) -> Iterator[None]:
-    """Files of this process cannot grow further: for the tests that may not mount a disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_an_append_that_does_not_fit_leaves_the_file_as_it_was(tmp_path: Path) -> None:

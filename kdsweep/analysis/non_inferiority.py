@@ -37,7 +37,6 @@ are `no worse`.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import brentq
@@ -46,9 +45,7 @@ from scipy.stats import norm
 from kdsweep.analysis.two_arms import POWER
 from kdsweep.analysis.two_students import CONFIDENCE, compare_counts
 from kdsweep.errors import DataError
-
-FormWord = Literal["no worse", "worse", "cannot tell"]
-"""What is said of an exported form beside the float32 student."""
+from kdsweep.records.export_schema import Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +65,7 @@ class NonInferiority:
     """Upper end of the difference's 95 % interval: what `worse` rests on."""
     margin: float
     """The loss of accuracy that is accepted, in (0, 1]."""
-    word: FormWord
+    word: Word
     """`no worse`: low > -margin; `worse`: else, and high < 0; else `cannot tell`."""
     rows_to_settle: int | None
     """How many rows say `no worse`, or `worse` where the difference is -margin or below, with a chance of 80 %, if the form differs
@@ -103,7 +100,7 @@ def compare_form_counts(*, gains: int, losses: int, rows: int, margin: float) ->
         raise DataError(f"0 < margin <= 1 must hold (0.005 is half a point of accuracy), but got {margin}")
     exact = compare_counts(gains=gains, losses=losses, rows=rows)
     low = _score_limit(gains, losses, rows)
-    word: FormWord = "cannot tell"
+    word: Word = "cannot tell"
     if low > -margin:
         word = "no worse"
     elif exact.high < 0:

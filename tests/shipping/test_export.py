@@ -1,16 +1,13 @@
 """The order of an export: nothing is made for other rows, nothing is left of what failed."""
 
 import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from makers import make_full
+from servers import no_more_than
 
 from kdsweep.errors import ResultsError, ShippingError
 from kdsweep.records.whole_sweep import SweepRecords, read_records
@@ -36,17 +33,6 @@ def materials(sha256: str) -> Any:
     return SimpleNamespace(data=lambda config: SimpleNamespace(sha256=lambda: sha256))
 
 
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_other_rows_than_the_trials_are_refused_first(found: SweepRecords) -> None:
     with pytest.raises(
         ShippingError, match="data_sha256 (da){32}, but got other: the data changed since .*trials/0000"
@@ -56,7 +42,7 @@ def test_other_rows_than_the_trials_are_refused_first(found: SweepRecords) -> No
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(found: SweepRecords) -> None:
-    with no_file_above(4096), pytest.raises(ResultsError, match="exports/distilled-0000 must be writable, but: "):
+    with no_more_than(4096), pytest.raises(ResultsError, match="exports/distilled-0000 must be writable, but: "):
         export(found.trials[0], found, WANTED, materials("da" * 32), print)
     assert os.listdir(found.folder / "exports") == []
 
