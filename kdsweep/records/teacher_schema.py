@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdsweep.config.tasks import TaskName
+
 MEASURED_OF_TEACHER = (
     *("val_ece", "train_accuracy", "train_loss", "train_ece"),
     *("out_of_fold_accuracy", "out_of_fold_loss", "out_of_fold_ece"),
@@ -55,6 +57,8 @@ class TeacherResult:
     environment: Mapping[str, str]
     run_id: str | None
     latency_ms_p95: float | None = None
+    task: TaskName = "single_label"
+    """What the rows' labels ask of a model; older records hold classes."""
     empty_texts_dropped: int = 0
     """Rows left out because one of their texts is empty."""
     conflicting_texts: int = 0

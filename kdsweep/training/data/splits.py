@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.rows import RawRows, in_order, raw_rows, source
@@ -61,6 +62,8 @@ class Data:
     """How many rows were left out because a text of theirs is empty."""
     conflicting_texts: int = 0
     """How many texts (pairs) have two labels or more in the rows as read, before limits and before duplicates are dropped."""
+    task: TaskName = "single_label"
+    """What the rows' labels ask of a model."""
     rest: Split | None = None
     """The training rows that `train_limit` leaves out, with their labels; None where it leaves out none."""
     all_ids: frozenset[str] = frozenset()
