@@ -98,24 +98,10 @@ class Data:
                 digest.update(texts_sha256(split).encode() + split.labels.tobytes())
         return digest.hexdigest()
 
-    def constant_prediction(self) -> np.ndarray:
-        """Return what is best predicted for every row without reading it: the commonest training class, the commonest set of labels
-        (uint8 [C]), or the mean number."""
-        labels = self.train.labels
-        if self.task == "single_label":
-            return np.asarray(np.bincount(labels, minlength=len(self.label_names)).argmax())
-        if self.task == "regression":
-            return np.asarray(labels.mean(dtype=np.float64), dtype=np.float32)
-        sets, counts = np.unique(labels, axis=0, return_counts=True)
-        commonest: np.ndarray = sets[counts.argmax()]
-        return commonest
-
-    def majority_accuracy(self) -> float | None:
-        """Compute the validation accuracy of always predicting the commonest training class or set of labels; None of numbers."""
-        if self.task == "regression":
-            return None
-        right = self.validation.labels == self.constant_prediction()
-        return float((right if right.ndim == 1 else right.all(axis=1)).mean())
+    def majority_accuracy(self) -> float:
+        """Compute the validation accuracy of always predicting the commonest training class."""
+        commonest = np.bincount(self.train.labels, minlength=len(self.label_names)).argmax()
+        return float((self.validation.labels == commonest).mean())
 
 
 def texts_sha256(split: Split) -> str:

@@ -260,20 +260,6 @@ def test_strata_are_classes_rarest_labels_and_bins() -> None:
     assert len(set(strata(np.array([0.0, 0.0, 0.0, 1.0], dtype=np.float32)).tolist())) == 2
 
 
-def test_what_is_predicted_without_reading_a_row(load: Load) -> None:
-    data = load(LISTS, rows=50, validation_fraction=0.2)
-    assert data.constant_prediction().tolist() == [0, 0, 1], "joy alone is the commonest set"
-    assert data.majority_accuracy() == float((data.validation.labels == [0, 0, 1]).all(axis=1).mean())
-    numbers = load([1, 2.5, 4], rows=30)
-    assert (
-        numbers.constant_prediction() == np.float32(numbers.train.labels.mean()) and numbers.majority_accuracy() is None
-    )
-    classes = load(["a", "b", "b"], rows=30)
-    assert int(classes.constant_prediction()) == 1 and classes.majority_accuracy() == float(
-        (classes.validation.labels == 1).mean()
-    )
-
-
 def test_json_and_csv_of_the_same_columns_give_the_same_rows(load: Load, tmp_path: Path) -> None:
     content = [{"a": 1, "b": 0}, {"a": 0, "b": 1}]
     assert load(content, "csv", label_columns=("a", "b")).sha256() == load(content, label_columns=("a", "b")).sha256()
