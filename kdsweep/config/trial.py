@@ -102,7 +102,8 @@ class TrialConfig:
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_file: Annotated[str | None, Role.TEACHER, Trait.PATH] = None
     """In place of teacher, a file like train_file (also that file itself) with its outputs: a column `prob_CLASS` or `logit_CLASS` of each
-    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12). A row without numbers has L_hard alone."""
+    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12), of multi_label log(p / (1 - p)); of regression it
+    is one column `prediction`. A row without numbers has L_hard alone."""
     teacher_epochs: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Epochs of the teacher's fine-tuning before it is distilled; 0: it is fine-tuned already."""
     teacher_learning_rate: Annotated[float, Role.TEACHER, POSITIVE] = 5e-5

@@ -88,7 +88,7 @@ class Materials:
 
         def make() -> TeacherFile:
             data = self.data(config)
-            file = read_teacher_file(config, data.label_names)
+            file = read_teacher_file(config, data.label_names, data.task)
             file.check_unique([split for split in (data.train, data.validation, data.test) if split is not None])
             return file
 
