@@ -46,7 +46,7 @@ def test_decoders_and_encoders_without_a_row_are_of_no_known_family() -> None:
         ("deberta-v2", {"conv_kernel_size": 3}, None),
         (
             "deberta-v2",
-            {"conv_kernel_size": 3, "num_hidden_layers": 1},
+            {"conv_kernel_size": 3, "layers": 1},
             "a convolution reads every token of its only layer",
         ),
         ("xlnet", {}, "its classifier reads the last token"),

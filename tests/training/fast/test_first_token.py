@@ -23,11 +23,11 @@ SHORT = (
     ("deberta-v2", {"share_att_key": False, "position_biased_input": True, "conv_kernel_size": 3}),
     ("deberta-v2", {"pos_att_type": "c2p", "norm_rel_ebd": "none", "position_buckets": -1}),
     ("deberta-v2", {"relative_attention": False, "position_biased_input": True}),
-    ("modernbert", {}),
-    ("modernbert", {"layer_types": ["full_attention"] * 2 + ["sliding_attention"], "attention_bias": True}),
+    ("modernbert", {"classifier_pooling": "cls"}),
+    ("modernbert", {"layer_types": ["full_attention", "sliding_attention"], "attention_bias": True}),
 )
 """Families whose first token is computed alone, with changes of their configuration; BERT and DistilBERT are in test_shortcuts.py."""
-WHOLE = ("convbert", "mobilebert", "xlnet", "albert", "funnel")
+WHOLE = ("convbert", "mobilebert", "xlnet", "albert", "funnel", "squeezebert", "deberta")
 
 
 def without_dropout(model: Any) -> Any:
