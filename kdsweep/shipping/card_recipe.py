@@ -1,6 +1,7 @@
 """Write how an exported student was trained, for its model card: rows, teacher, student, loss and training in words."""
 
 from kdsweep.analysis.formats import compact, enumerated, percent, plural
+from kdsweep.config.layers import Layers, place_and_count
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
@@ -49,11 +50,17 @@ def _student(config: TrialConfig) -> str:
     source = shown_place(config, body_field(config))
     if config.student != FROM_TEACHER:
         return f"**Student**: it started from {source}."
-    layers = config.student_layers
-    which = f"{layers} layers" if isinstance(layers, int) else f"layers {', '.join(map(str, layers))} (from 0)"
     when = "before" if config.student_init == "pretrained" else "after"
     of_teacher = f", the teacher as it was {when} its fine-tuning" if _starts_from_teacher(config) else ""
-    return f"**Student**: a DistilBERT that started from {which} of {source}{of_teacher}."
+    return f"**Student**: it started from the embeddings and {_layers(config.student_layers)} of {source}{of_teacher}."
+
+
+def _layers(layers: Layers) -> str:
+    """Return the layers that were copied, in words."""
+    if isinstance(layers, tuple):
+        return f"layers {', '.join(map(str, layers))} (from 0)"
+    place, count = place_and_count(layers)
+    return plural(count, "layer") if place == "spread" else f"the {place} {plural(count, 'layer')}"
 
 
 def _loss(run: TrialRow) -> str:

@@ -102,6 +102,8 @@ def test_the_schema_is_no_sweep() -> None:
         "search.weight_decay.choices=[-1,0]",
         "search.student.low=1",
         "search.student_layers.choices=[first]",
+        "search.student_layers.choices=[first:0]",
+        "fixed.student_layers=3.5",
         "search.encoding.choices=[utf-8,latin-1]",
         "search.threads.choices=[1,2]",
         "search.temperature.when=kl",
@@ -167,7 +169,8 @@ def test_a_teacher_is_fixed_or_searched(tiny_sweep_file: Callable[..., Path]) ->
         "search.temperature_end={low: 1, high: 4}",
         "search.alpha_end.choices=[null, 1.0]",
         "search.student_init.choices=[pretrained, finetuned]",
-        "search.student_layers.choices=[1, [0]]",
+        "search.student_layers.choices=[1, [0], first:2, last:1]",
+        "fixed.student_layers=last:2",
     ],
 )
 def test_what_load_sweep_takes_the_schema_takes(tiny_sweep_file: Callable[..., Path], override: str) -> None:
