@@ -26,7 +26,7 @@ from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
 from kdsweep.training.fast.families import family_of
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
-from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
+from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary, why_whole_vocabulary
 from kdsweep.training.objective import TOTAL, Inputs, Objective, objective_of
 from kdsweep.training.online import OnlineTeacher, outputs_of
 from kdsweep.training.readout import Readout, Taken
@@ -71,9 +71,9 @@ def distill(
     objective.check(train)
     if objective.teacher_outputs and teacher is None:
         raise ValueError(f"an objective that reads {sorted(objective.teacher_outputs)} of a teacher needs a teacher")
-    vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
-    train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
-    online = teacher.renumbered(vocabulary.pieces) if teacher and objective.teacher_outputs else None
+    splits = [train.tokens, validation.tokens]
+    vocabulary = None if why_whole_vocabulary(student) else compact_vocabulary(student, splits)
+    online = teacher if objective.teacher_outputs else None
     training = _beginning(student, train, config, objective, online, team)
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
@@ -106,7 +106,8 @@ def distill(
         evaluation = evaluation or evaluate(student, validation, team)
     training.graphs = None  # frees their memory
     steps = training.kept.step if training.kept else training.step
-    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(training.schedule, config, steps))
+    if vocabulary:
+        restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(training.schedule, config, steps))
     return training, evaluation
 
 
