@@ -22,8 +22,7 @@ from kdsweep.training.data.order import batches_of_steps
 from kdsweep.training.data.tokens import Batch, Rows, split_batch
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
-from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
-from kdsweep.training.fast.families import family_of
+from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording, why_not_recorded
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary, why_whole_vocabulary
@@ -128,15 +127,17 @@ def _beginning(
         optimizer=optimizer,
         schedule=schedule,
         team=team,
-        graphs=Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None,
+        graphs=None if why_no_graphs(student, config, team) else Graphs(optimizer, config.device),
         teacher=teacher,
         known={name: torch.from_numpy(mask).to(device).float() for name, mask in train.known().items()},
     )
 
 
-def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
-    """Return whether steps can be recorded as CUDA graphs: on a GPU, for a known model family, in a single process."""
-    return config.device.startswith("cuda") and team.size == 1 and family_of(student) is not None
+def why_no_graphs(student: nn.Module, config: TrialConfig, team: Team) -> str | None:
+    """Return why no step of the training is recorded as a CUDA graph; None where each is that can be."""
+    if not config.device.startswith("cuda"):
+        return "it trains on a CPU"
+    return "it trains on several devices" if team.size > 1 else why_not_recorded(student.config)
 
 
 def distill_epoch(
