@@ -146,7 +146,7 @@ class SweepDisplay:
                 self._teacher_step(event)
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
-                self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+                self._console.print(f"teacher{of}, epoch {event.epoch}: {event.metric} {event.score:.4f}")
             case TextsDone():
                 self._texts_done(event)
             case Prepared():
