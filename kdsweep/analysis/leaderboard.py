@@ -61,7 +61,7 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.export_schema import Export
 from kdsweep.records.reading import TrialRow
-from kdsweep.records.schema import VALIDATED
+from kdsweep.records.schema import VALIDATED_IN
 from kdsweep.records.whole_sweep import SweepRecords
 
 SCHEMA = 2
@@ -75,7 +75,7 @@ UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate"
 
 MEASURED = (
     *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
-    *(name for name in VALIDATED if name != "val_accuracy"),
+    *(name for name in VALIDATED_IN["single_label"] if name != "val_accuracy"),
     *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
 )
 """Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""

@@ -29,7 +29,8 @@ def predicted(logits: np.ndarray, task: TaskName) -> np.ndarray:
     if task == "single_label":
         classes: np.ndarray = logits.argmax(axis=1)
         return classes
-    return (logits > 0).astype(np.uint8) if task == "multi_label" else logits[:, 0].astype(np.float32)
+    found: np.ndarray = (logits > 0).astype(np.uint8) if task == "multi_label" else logits[:, 0].astype(np.float32)
+    return found
 
 
 def row_scores(predictions: np.ndarray, labels: np.ndarray, task: TaskName) -> np.ndarray:

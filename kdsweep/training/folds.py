@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -121,20 +122,22 @@ def _load(tuning: FineTuning, made: Made) -> nn.Module:
     return freeze(cached[0].to(tuning.config.device))
 
 
-def _mean_epochs(members: Sequence[Sequence[Mapping[str, float]]]) -> tuple[TeacherEpoch, ...]:
+def _mean_epochs(members: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[TeacherEpoch, ...]:
     """Return the means over the members of each epoch's losses and metrics, with the first member's steps and the sum of the seconds."""
+    return tuple(_mean_epoch([TeacherEpoch(**epoch) for epoch in epochs]) for epochs in zip(*members, strict=True))
 
-    def mean(epochs: Sequence[Mapping[str, float]], name: str) -> float:
-        return float(np.mean([epoch[name] for epoch in epochs]))
 
-    return tuple(
-        TeacherEpoch(
-            epoch=int(epochs[0]["epoch"]),
-            step=int(epochs[0]["step"]),
-            L_hard=mean(epochs, "L_hard"),
-            val_accuracy=mean(epochs, "val_accuracy"),
-            val_loss=mean(epochs, "val_loss"),
-            train_seconds=sum(epoch["train_seconds"] for epoch in epochs),
-        )
-        for epochs in zip(*members, strict=True)
+def _mean_epoch(epochs: Sequence[TeacherEpoch]) -> TeacherEpoch:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]  # all or none: they are of one task
+        return float(np.mean(known)) if known else None
+
+    return dataclasses.replace(
+        epochs[0],
+        L_hard=float(np.mean([epoch.L_hard for epoch in epochs])),
+        val_accuracy=mean([epoch.val_accuracy for epoch in epochs]),
+        val_loss=float(np.mean([epoch.val_loss for epoch in epochs])),
+        train_seconds=sum(epoch.train_seconds for epoch in epochs),
+        val_example_f1=mean([epoch.val_example_f1 for epoch in epochs]),
+        val_pearson=mean([epoch.val_pearson for epoch in epochs]),
     )

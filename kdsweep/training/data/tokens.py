@@ -17,6 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ModelError
 from kdsweep.system.wheels import local_path
 from kdsweep.training.data.splits import Split
@@ -251,14 +252,14 @@ def split_batch(batch: Batch, pieces: int) -> list[Batch]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Holds one split as a model takes it, on the device: tokens, classes [N], and the teacher's outputs for each row.
+    """Holds one split as a model takes it, on the device: tokens, labels, and the teacher's outputs for each row.
 
     The rows for training may end with texts that have no label.
     """
 
     tokens: Tokens
     labels: Tensor
-    """int64 [N]; -1 where there is none."""
+    """Classes, int64 [N], -1 where there is none; those of the other tasks are in `training/tasks.py`."""
     targets: Mapping[str, Tensor]
     """The teacher's outputs by name, each [N, …]; 0 where `taught` is false."""
     extra: int = 0
@@ -267,6 +268,8 @@ class Rows:
     """Which rows have a label, bool [N], on the host; None: all."""
     taught: np.ndarray | None = None
     """Which rows have the teacher's outputs, bool [N], on the host; None: all."""
+    task: TaskName = "single_label"
+    """What the labels ask of a model."""
 
     @property
     def teacher_logits(self) -> Tensor:
@@ -284,6 +287,7 @@ class Rows:
             extra=int((rows >= len(self.labels) - self.extra).sum()),
             labeled=None if self.labeled is None else self.labeled[rows],
             taught=None if self.taught is None else self.taught[rows],
+            task=self.task,
         )
 
     def known(self) -> dict[str, np.ndarray]:
