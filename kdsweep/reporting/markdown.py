@@ -79,7 +79,9 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
     asked = [(f"{of_arms(*PRIMARY, first)} (primary)", first, None)] if first else []
     lines = [["comparison", heading(ROW_SCORES[finals.task]), "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
-        difference, low, high = (row_number(found.score, value, sign=True) for value in (found.difference, found.low, found.high))
+        difference, low, high = (
+            row_number(found.score, value, sign=True) for value in (found.difference, found.low, found.high)
+        )
         p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
         word = found.word if corrected is None else corrected.word
         lines.append([what, difference, f"{low} to {high}", p_value, word])

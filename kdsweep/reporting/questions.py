@@ -55,7 +55,9 @@ def questions(
 ) -> tuple[tuple[str, str], ...]:
     """Return questions and their answers, in the order in which the report shows them."""
     third = (
-        [("Is it the soft targets, or only more text?", _third(finals, found.task))] if "pseudo_labeled" in found.sweep.arms else []
+        [("Is it the soft targets, or only more text?", _third(finals, found.task))]
+        if "pseudo_labeled" in found.sweep.arms
+        else []
     )
     return (
         (WHICH_FORM if to_ship(exports) else WHICH, _which(found, finals, shipped, exports)),

@@ -100,6 +100,10 @@ BY_CLASS: Final[dict[TaskName, str]] = {
 }
 """The heading of what is said of single classes, labels or rows."""
 CLASS: Final[dict[TaskName, str]] = {"single_label": "class", "multi_label": "label", "regression": "label"}
+LABELS_SAID: Final[dict[TaskName, str]] = {"single_label": "classes", "multi_label": "labels", "regression": "label"}
+"""What the names of a task's labels are called; a regression has one, that of the number."""
+SECTION: Final[dict[TaskName, str]] = {"single_label": "Classes", "multi_label": "Labels", "regression": "Predictions"}
+"""The word for that part in the page's navigation."""
 
 
 # Tables --------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,9 @@ def _marks(by: ByClass, each: Judged, places: list[int]) -> go.Scatter:
     return go.Scatter(
         x=[short(100 * f1) for _, _, f1 in known],
         y=[line for line, _, _ in known],
-        text=[f"{html.escape(by.names[place])}, {by.rows[place]:,} rows<br>F1 {100 * f1:.1f} %" for _, place, f1 in known],
+        text=[
+            f"{html.escape(by.names[place])}, {by.rows[place]:,} rows<br>F1 {100 * f1:.1f} %" for _, place, f1 in known
+        ],
         meta=each.arm,
         mode="markers",
         marker=marker,

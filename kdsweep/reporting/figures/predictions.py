@@ -40,7 +40,9 @@ def _scatter(numbers: Numbers, each: Predicted, drawn: np.ndarray) -> Figure:
     marker |= {"color": COLOURS[each.arm], "symbol": SYMBOLS[each.arm]} if each.arm else {"symbol": "star"}
     hover = f"<b>{each.name}</b><br>row %{{customdata}}<br>label %{{x}}, predicted %{{y}}<extra></extra>"
     plot.add_trace(
-        go.Scatter(x=x, y=y, customdata=drawn.tolist(), meta=each.arm, mode="markers", marker=marker, hovertemplate=hover)
+        go.Scatter(
+            x=x, y=y, customdata=drawn.tolist(), meta=each.arm, mode="markers", marker=marker, hovertemplate=hover
+        )
     )
     plot.update_xaxes(range=ends)
     plot.update_yaxes(range=ends)
