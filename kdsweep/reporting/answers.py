@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName
-from kdsweep.analysis.formats import compact, number, p_text, percent, plural, signed, taught
+from kdsweep.analysis.formats import compact, number, p_text, percent, plural, taught
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.ranking import Estimate
-from kdsweep.analysis.score import difference_text, majority_score, named_score, score, teacher_score
+from kdsweep.analysis.score import majority_score, named_score, row_difference_text, row_number, row_unit, score, teacher_score
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
@@ -17,7 +17,7 @@ from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.task_words import ONE_ANSWER, ends, made, share_of
+from kdsweep.reporting.task_words import ONE_ANSWER, correlation, ends, made, share_of
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 OPENINGS: dict[Word, str] = {
@@ -173,12 +173,24 @@ def _reached(found: SweepRecords, row: Row) -> str:
 
 def _difference(comparison: Comparison, finalist_runs: int) -> str:
     way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
+    test = "exact McNemar" if comparison.score == "accuracy" else "paired t test"
     return (
-        f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
-        f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
-        f"{signed(comparison.high)}, exact McNemar {p_text(comparison.p_value)}, counting rows alone as random). "
+        f"Of {comparison.rows:,} rows, {_gains(comparison)} (95 % interval {ends(comparison)}, {test} {p_text(comparison.p_value)}, "
+        "counting rows alone as random). "
         f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
+
+
+def _gains(found: Comparison) -> str:
+    """Return on how many rows each of two runs is better, and the difference of their mean scores."""
+    if found.score == "accuracy":
+        better = f"{found.gains} are right with distilling alone and {found.losses} with fine-tuning alone"
+    else:
+        what = "a smaller error" if found.score == "minus_squared_error" else "a higher F1"
+        better = f"{found.gains} have {what} with distilling and {found.losses} with fine-tuning"
+    if found.score == "minus_squared_error":
+        return f"{better}: a {row_difference_text(found.score, found.difference, baseline=found.baseline_score)}"
+    return f"{better}: {row_number(found.score, found.difference, sign=True)} {row_unit(found.score)}"
 
 
 # Finalists -----------------------------------------------------------------------------------------------------------
@@ -244,10 +256,9 @@ def _correlation(finals: Finals) -> list[str]:
     """Return the difference of Pearson's correlations, which is no mean over rows and is therefore resampled, as a sentence; none without it."""
     if finals.pearson is None:
         return []
-    found, way = finals.pearson, "higher" if finals.pearson.value >= 0 else "lower"
-    low, high = (found.low, found.high) if found.value >= 0 else (-found.high, -found.low)
-    numbers = (difference_text("pearson", value) for value in (abs(found.value), low, high))
-    return ["Pearson's r is {} by {} (95 % interval {} to {}, bootstrap over rows).".format(way, *numbers)]
+    found = finals.pearson
+    difference, low, high = (correlation(value, sign=True) for value in (found.difference, found.low, found.high))
+    return [f"Pearson's r changes by {difference} (95 % interval {low} to {high}, {found.counted})."]
 
 
 def only_a_pair(finals: Finals) -> str:

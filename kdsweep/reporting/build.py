@@ -18,7 +18,7 @@ from kdsweep.analysis.patience import Patience, read_patience
 from kdsweep.analysis.predicted_numbers import Numbers, read_numbers
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
-from kdsweep.analysis.two_students import Comparison, compare_predictions
+from kdsweep.analysis.two_students import Comparison, compare_by_task
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
 from kdsweep.analysis.work import Given, given_work
 from kdsweep.config.arms import PRIMARY, Arm
@@ -143,7 +143,7 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     both = [reading.read_predictions(row.trial.folder) for row in (first, second)]
     if labels is None or both[0] is None or both[1] is None:
         return None
-    return compare_predictions(both[0], both[1], np.asarray(labels))
+    return compare_by_task(both[0], both[1], np.asarray(labels), found.task)
 
 
 def _teacher_test(found: SweepRecords) -> FinalTest | None:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdsweep.analysis.by_class import WORST, ByClass, Judged
-from kdsweep.analysis.finalists import Finals, titled
+from kdsweep.analysis.finalists import TEST_MEANS, Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, small
 from kdsweep.analysis.score import row_number, score_text, teacher_score
 from kdsweep.analysis.secondary import of_arms
-from kdsweep.analysis.tasks import ROW_SCORES
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
+from kdsweep.config.tasks import TaskName
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.forms import CAPTION, forms_table, forms_title, measured_said, teacher_accuracy
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
@@ -24,7 +24,7 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
-from kdsweep.reporting.task_words import SHOWN, board_metrics, heading, test_cells, test_heading
+from kdsweep.reporting.task_words import BY_CLASS, CLASS, board_metrics, compared_by, correlation, test_cells, test_heading
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
 
@@ -59,7 +59,7 @@ def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
     """Return the finalists as a table: the score in the search, then means over the fresh seeds; the last row is the teacher's."""
     task = report.task
     lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds"]]
-    lines[0] += [test_heading(task, name) for name in SHOWN[task]]
+    lines[0] += [test_heading(task, name) for name in TEST_MEANS[task]]
     metric = report.records.sweep.study.metric
     for row in finals.rows:
         scores = [score_text(metric, value, 2) for value in (row.search_score, row.confirmed_score)]
@@ -77,14 +77,19 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
     """Return the primary and the secondary comparisons as a table."""
     first = finals.primary
     asked = [(f"{of_arms(*PRIMARY, first)} (primary)", first, None)] if first else []
-    lines = [["comparison", heading(ROW_SCORES[finals.task]), "95 % interval", "p", "verdict"]]
+    unit = "better by" if finals.task == "regression" else "points"
+    lines = [["comparison", unit, "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
         difference, low, high = (
             row_number(found.score, value, sign=True) for value in (found.difference, found.low, found.high)
         )
         p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
         word = found.word if corrected is None else corrected.word
-        lines.append([what, difference, f"{low} to {high}", p_value, word])
+        lines.append([what + compared_by(found.score), difference, f"{low} to {high}", p_value, word])
+    if first and finals.pearson:
+        numbers = [correlation(value, sign=True) for value in (finals.pearson.difference, finals.pearson.low, finals.pearson.high)]
+        interval = f"{numbers[1]} to {numbers[2]}"
+        lines.insert(2, [f"{of_arms(*PRIMARY, first)}, by Pearson's r", numbers[0], interval, "–", finals.pearson.counted])
     return lines
 
 
@@ -102,10 +107,10 @@ NO_VERDICT = "No comparison is possible yet."
 # Classes -------------------------------------------------------------------------------------------------------------
 
 
-def classes_table(by: ByClass) -> list[list[str]]:
+def classes_table(by: ByClass, task: TaskName) -> list[list[str]]:
     """Return a table with a line for each class: its rows, then each model's precision, recall and F1 in one cell."""
     scores = [each.scores() for each in by.judged]
-    lines = [[CLASS[by.task], "rows", *(each.name for each in by.judged)]]
+    lines = [[CLASS[task], "rows", *(each.name for each in by.judged)]]
     for place in by.shown():
         cells = [" / ".join(in_percent(v) for v in (s.precision, s.recall, s.f1)) for s in (s[place] for s in scores)]
         lines.append([clipped(by.names[place]), f"{by.rows[place]:,}", *cells])
@@ -169,7 +174,7 @@ def render_markdown(report: Report) -> str:
             *_prose(work_caption(report.work)),
             markdown_tables(work_table(report.work), keys=1),
         ]
-    parts += _markdown_classes(report.by_class) if report.by_class else []
+    parts += _markdown_classes(report.by_class, report.task) if report.by_class else []
     others = [row for row in report.rows if row.rank is None]
     if others:
         reasons = [(f"{ARM_NAMES[row.arm]} {row.trial.trial}, {row.status}", row.reason or "") for row in others]
@@ -190,9 +195,10 @@ def _markdown_forms(report: Report) -> list[str]:
     return parts
 
 
-def _markdown_classes(by: ByClass) -> list[str]:
-    parts = [f"## {BY_CLASS[by.task]}", *_prose(markdown_text(by.said())), markdown_tables(classes_table(by), keys=2)]
-    confused = confused_table(by)
+def _markdown_classes(by: ByClass, task: TaskName) -> list[str]:
+    table = markdown_tables(classes_table(by, task), keys=2)
+    parts = [f"## {BY_CLASS[task]}", *_prose(markdown_text(by.said())), table]
+    confused = confused_table(by) if task == "single_label" else []
     if len(confused) > 1:
         parts += [*_prose(markdown_text(confused_said(by))), markdown_tables(confused, keys=3)]
     return parts

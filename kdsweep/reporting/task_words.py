@@ -2,19 +2,13 @@
 
 from typing import Final, Protocol
 
-from kdsweep.analysis.finalists import Finalist
+from kdsweep.analysis.finalists import TEST_MEANS, Finalist
 from kdsweep.analysis.formats import number, percent
 from kdsweep.analysis.score import is_share, row_number, row_unit
 from kdsweep.analysis.tasks import RowScore
 from kdsweep.config.tasks import TaskName
 from kdsweep.records.schema import FinalTest
 
-SHOWN: Final[dict[TaskName, tuple[str, ...]]] = {
-    "single_label": ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl"),
-    "multi_label": ("example_f1", "micro_f1", "macro_f1", "map", "accuracy", "loss", "ece", "agreement", "kl"),
-    "regression": ("pearson", "spearman", "rmse", "loss"),
-}
-"""Metrics of the test split in the finalists' table, by task; the first is shown with more digits."""
 OF_THE_TEACHER: Final = ("agreement", "kl")
 """Metrics that compare with the teacher, which therefore has none."""
 BOARD: Final[dict[TaskName, tuple[str, ...]]] = {
@@ -89,8 +83,13 @@ def share_of(found: Difference, baseline: float) -> str:
 
 
 def heading(score: RowScore) -> str:
-    """Return the heading of a table's column of differences."""
+    """Return the heading of a table's column of differences of one kind."""
     return "lower squared error" if score == "minus_squared_error" else row_unit(score)
+
+
+def compared_by(score: RowScore) -> str:
+    """Return by what a comparison is, where its table has several kinds: `, by F1`; empty for accuracies, which stand alone, and where it is said."""
+    return {"example_f1": ", by F1", "minus_squared_error": ", by squared error"}.get(score, "")
 
 
 BY_CLASS: Final[dict[TaskName, str]] = {
@@ -104,6 +103,11 @@ LABELS_SAID: Final[dict[TaskName, str]] = {"single_label": "classes", "multi_lab
 """What the names of a task's labels are called; a regression has one, that of the number."""
 SECTION: Final[dict[TaskName, str]] = {"single_label": "Classes", "multi_label": "Labels", "regression": "Predictions"}
 """The word for that part in the page's navigation."""
+
+
+def correlation(value: float, *, sign: bool = False) -> str:
+    """Write a correlation, or a difference of two, to three digits."""
+    return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -120,8 +124,8 @@ def test_heading(task: TaskName, name: str) -> str:
 
 
 def test_cells(task: TaskName, of: Finalist | FinalTest | None) -> list[str]:
-    """Return a finalist's means on the test split, or the teacher's test, as the cells of `SHOWN`; dashes for what is not known."""
-    first, *others = SHOWN[task]
+    """Return a finalist's means on the test split, or the teacher's test, as the cells of `finalists.TEST_MEANS`; dashes for what is not known."""
+    first, *others = TEST_MEANS[task]
     digits = 2 if is_share(first) else 3
     known = [_value(of, name) for name in others]
     said = percent(_value(of, first), digits) if is_share(first) else number(_value(of, first), digits)
