@@ -79,7 +79,7 @@ def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
             f"0 <= gains + losses <= rows and rows >= 1 must hold, but got {gains} + {losses} of {rows} rows"
         )
     p_value = float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
-    low, high = _lower_limit(gains, losses, rows), -_lower_limit(losses, gains, rows)
+    low, high = lower_limit(gains, losses, rows), -lower_limit(losses, gains, rows)
     word: Word = "cannot tell"
     if p_value < 1 - CONFIDENCE and gains > losses:
         word = "better"
@@ -91,7 +91,7 @@ def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
     )
 
 
-def _lower_limit(gains: int, losses: int, rows: int) -> float:
+def lower_limit(gains: float, losses: float, rows: int) -> float:
     """Compute the lower 2.5 % limit of d = t (2 s - 1), t the share of discordant rows and s that of gains among them.
 
     Both follow the confidence distributions behind Clopper and Pearson's (1934) exact limits: s its lower one, t the
