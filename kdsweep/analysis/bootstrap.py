@@ -23,7 +23,7 @@ AT_ONCE: Final = 2**21
 class Bootstrapped:
     """Holds a difference of two correlations with its 95 % interval."""
 
-    difference: float
+    value: float
     """Mean Pearson's r minus the baseline's."""
     low: float
     """Lower end of the 95 % interval: the 2.5th percentile over the draws."""
@@ -55,7 +55,7 @@ def pearson_difference(
     low, high = np.quantile(
         _correlations(_drawn_sums(sums), labels.size) @ weights, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     )
-    return Bootstrapped(difference=float(once[0]), low=float(low), high=float(high), rows=labels.size)
+    return Bootstrapped(value=float(once[0]), low=float(low), high=float(high), rows=labels.size)
 
 
 def _weights(arm: Sequence[np.ndarray]) -> np.ndarray:
