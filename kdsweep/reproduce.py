@@ -251,7 +251,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
 def first_metric(epoch: EpochMetrics) -> str:
     """Return the first metric of the task that an epoch measured, with its value: `val_accuracy 0.8750`."""
     values = {name: getattr(epoch, name) for name, *_ in METRICS.values()}
-    name, value = [(name, value) for name, value in values.items() if value is not None][-1]  # others have val_accuracy too
+    name, value = [(name, value) for name, value in values.items() if value is not None][
+        -1
+    ]  # others have val_accuracy too
     return f"{name} {value:.4f}"
 
 

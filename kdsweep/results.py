@@ -117,7 +117,8 @@ class Results:
 
         Its fields: `word` (better, not better or cannot tell; with one configuration an arm, where `pair` is True, better of this pair
         or not better of this pair), `difference` of the accuracies in [-1, 1] (of several labels, of the F1 of a row's labels; of numbers, how
-        far the squared error is lower) with `low` and `high` of its 95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
+        far the squared error is lower) with `low` and `high` of its 95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where
+        students were chosen on the rows that compare them.
         """
         return self._read.verdict
 

@@ -32,7 +32,7 @@ def what_they_find(sweep: SweepConfig, rows: int | None = None, task: TaskName |
         return f"finds {_points(little, unit)} {where} with a chance of 80 % between these two configurations alone; {alone}"
     return (
         f"finds a true difference of {_points(little, unit)} {where} with a chance of 80 % where finalists of an arm differ little "
-        f"({100 * ALIKE:.2g} points), {_points(much, "points")} where they differ much ({100 * UNLIKE:.2g})"
+        f"({100 * ALIKE:.2g} points), {_points(much, 'points')} where they differ much ({100 * UNLIKE:.2g})"
     )
 
 

@@ -104,7 +104,7 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
     said = {
         "headline": report.headline,
         "score": ROW_SCORES[finals.task] if finals.task != "single_label" else None,
-        "pearson_difference": finals.pearson and finals.pearson.difference,
+        "pearson_difference": finals.pearson and finals.pearson.value,
         "verdict": verdict and verdict.word,
         "split": verdict and verdict.split,
         "provisional": verdict and verdict.provisional,

@@ -9,7 +9,15 @@ from kdsweep.analysis.finalists import Finalist, Finals, SplitName
 from kdsweep.analysis.formats import compact, number, p_text, percent, plural, taught
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.ranking import Estimate
-from kdsweep.analysis.score import majority_score, named_score, row_difference_text, row_number, row_unit, score, teacher_score
+from kdsweep.analysis.score import (
+    majority_score,
+    named_score,
+    row_difference_text,
+    row_number,
+    row_unit,
+    score,
+    teacher_score,
+)
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
@@ -257,7 +265,7 @@ def _correlation(finals: Finals) -> list[str]:
     if finals.pearson is None:
         return []
     found = finals.pearson
-    difference, low, high = (correlation(value, sign=True) for value in (found.difference, found.low, found.high))
+    difference, low, high = (correlation(value, sign=True) for value in (found.value, found.low, found.high))
     return [f"Pearson's r changes by {difference} (95 % interval {low} to {high}, {found.counted})."]
 
 

@@ -12,7 +12,7 @@ from kdsweep.analysis.secondary import of_arms
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
 from kdsweep.config.tasks import TaskName
 from kdsweep.reporting.build import Report
-from kdsweep.reporting.forms import CAPTION, forms_table, forms_title, measured_said, teacher_accuracy
+from kdsweep.reporting.forms import caption, forms_table, forms_title, measured_said, teacher_accuracy
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
@@ -24,7 +24,15 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
-from kdsweep.reporting.task_words import BY_CLASS, CLASS, board_metrics, compared_by, correlation, test_cells, test_heading
+from kdsweep.reporting.task_words import (
+    BY_CLASS,
+    CLASS,
+    board_metrics,
+    compared_by,
+    correlation,
+    test_cells,
+    test_heading,
+)
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
 
@@ -87,9 +95,13 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
         word = found.word if corrected is None else corrected.word
         lines.append([what + compared_by(found.score), difference, f"{low} to {high}", p_value, word])
     if first and finals.pearson:
-        numbers = [correlation(value, sign=True) for value in (finals.pearson.difference, finals.pearson.low, finals.pearson.high)]
+        numbers = [
+            correlation(value, sign=True) for value in (finals.pearson.value, finals.pearson.low, finals.pearson.high)
+        ]
         interval = f"{numbers[1]} to {numbers[2]}"
-        lines.insert(2, [f"{of_arms(*PRIMARY, first)}, by Pearson's r", numbers[0], interval, "–", finals.pearson.counted])
+        lines.insert(
+            2, [f"{of_arms(*PRIMARY, first)}, by Pearson's r", numbers[0], interval, "–", finals.pearson.counted]
+        )
     return lines
 
 
@@ -189,7 +201,7 @@ def render_markdown(report: Report) -> str:
 
 
 def _markdown_forms(report: Report) -> list[str]:
-    parts = ["## In which form?", *_prose(CAPTION)]
+    parts = ["## In which form?", *_prose(caption(report.task))]
     for title, table, measured in export_tables(report):
         parts += [*_prose(markdown_text(title)), markdown_tables(table, keys=1), *_prose(markdown_text(measured))]
     return parts

@@ -23,7 +23,7 @@ from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.figures.forms import form_fronts
 from kdsweep.reporting.figures.labels import f1_by_label
 from kdsweep.reporting.figures.predictions import predicted_against_label
-from kdsweep.reporting.forms import CAPTION, teacher_accuracy
+from kdsweep.reporting.forms import caption, teacher_accuracy
 from kdsweep.reporting.markdown import (
     confused_said,
     confused_table,
@@ -69,7 +69,7 @@ def render_html(report: Report) -> str:
         work_caption=work_caption(report.work),
         finalist_runs=_finalist_runs(report.finals),
         forms=export_tables(report),
-        forms_caption=CAPTION,
+        forms_caption=caption(task),
         form_names=FORM_NAMES,
         exported_arms={each.export.arm: ARM_NAMES[each.export.arm] for each in report.exports},
         export=_shipped_export(report),
@@ -82,7 +82,12 @@ def render_html(report: Report) -> str:
         metric=found.sweep.study.metric,
         task=task,
         board=board_metrics(task, found.sweep.study.metric),
-        words={"by_class": BY_CLASS[task], "class": CLASS[task], "section": SECTION[task], "one_answer": ONE_ANSWER_CARD[task]},
+        words={
+            "by_class": BY_CLASS[task],
+            "class": CLASS[task],
+            "section": SECTION[task],
+            "one_answer": ONE_ANSWER_CARD[task],
+        },
         teacher_score=teacher_score(found),
         majority_score=majority_score(found),
         arm_names={arm: ARM_NAMES[arm] for arm in found.sweep.arms},

@@ -117,9 +117,10 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         sentences.append(f"{_study_size(finals, finals.primary)} gives no verdict. {one_seed(finals)}")
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
+        found = f"{row_number(primary.score, finals.detectable)} {row_unit(primary.score)}"
         sentences.append(
-            f"{_study_size(finals, primary)} finds a true difference of "
-            f"{row_number(primary.score, finals.detectable)} {row_unit(primary.score)} with a chance of {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
+            f"{_study_size(finals, primary)} finds a true difference of {found} with a chance of {100 * statistics.POWER:.0f} %; "
+            f"{primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
         ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []

@@ -131,8 +131,8 @@ def patience_said(patience: Patience) -> str:
         return f"Finalists were trained {times} times as long, but predictions that would show the gain are not on this disk."
     return (
         f"Trained {times} times as long, on fresh seeds: {enumerated(known)} {_over(patience)} their trials in the search, "
-        f"{_of_what(patience)} the validation rows. Those trials were chosen for their scores, which flatters them: the gain is rather larger, and an interval around 0 does not "
-        "exclude one."
+        f"{_of_what(patience)} the validation rows. Those trials were chosen for their scores, which flatters them: the gain is rather "
+        "larger, and an interval around 0 does not exclude one."
     )
 
 

@@ -97,8 +97,9 @@ def trial_notes(
 def convention(config: TrialConfig, task: TaskName = "single_label") -> str:
     """Return the loss of a trial in words: what alpha weighs, and with which factors the parts are logged."""
     relation = " + relation_weight · L_relation" if config.relation_weight else ""
+    soft = SOFT[task][config.soft_loss]
     return (
-        f"{LOSS}{relation}. alpha weighs the soft term, so alpha 0 is plain fine-tuning. {SOFT[task][config.soft_loss]}; L_soft and L_hard are logged "
+        f"{LOSS}{relation}. alpha weighs the soft term, so alpha 0 is plain fine-tuning. {soft}; L_soft and L_hard are logged "
         "without alpha's weights."
     )
 

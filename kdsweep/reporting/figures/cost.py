@@ -84,7 +84,9 @@ def calibration(
     for name, bins in students.items():
         arm = next(arm for arm in ARMS if name.startswith(ARM_NAMES[arm]))
         style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
-        text = [f"{name}: {count} {what}<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
+        text = [
+            f"{name}: {count} {what}<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins
+        ]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
         hover = "%{text}<extra></extra>"
         plot.add_trace(go.Scatter(x=x, y=y, text=text, meta=arm, mode="lines+markers", line=style, hovertemplate=hover))
