@@ -175,18 +175,19 @@ class Results:
         from kdsweep.analysis.finalists import TEST_MEANS
 
         finals, searched = self._read.finals, self._read.searched
+        task = finals.task if finals else "single_label"
         known = ("rank", "arm", "trial", "compared", "search_score", "confirmed_score")
         records = [
             {
                 **{name: getattr(row, name) for name in known},
                 "seeds": [run.finalist_seed for run in row.runs],
                 **row.searched,
-                **{f"test_{name}": row.mean(name) for name in TEST_MEANS},
+                **{f"test_{name}": row.mean(name) for name in TEST_MEANS[task]},
             }
             for row in (finals.rows if finals else ())
         ]
         left = [name for name in searched if name not in known]
-        scores = ["search_score", "confirmed_score", *(f"test_{name}" for name in TEST_MEANS), "compared"]
+        scores = ["search_score", "confirmed_score", *(f"test_{name}" for name in TEST_MEANS[task]), "compared"]
         return _frame(records, ["rank", "arm", "trial", "seeds", *left, *scores])
 
     def comparisons(self) -> "pandas.DataFrame":

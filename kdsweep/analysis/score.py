@@ -5,8 +5,6 @@ Verdicts rest on another number, the mean score of a row: its own unit and words
 
 from typing import Final
 
-import numpy as np
-
 from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import percent
 from kdsweep.analysis.tasks import RowScore
@@ -32,53 +30,43 @@ def best_epoch(trial: TrialRow, sweep: SweepConfig) -> int | None:
 def teacher_score(found: SweepRecords) -> float | None:
     """Return the teacher's `study.metric` on the validation rows; None where it is not measured yet, or not on this disk.
 
-    What the teacher's record holds is read from there (accuracy, mean average precision, which needs probabilities); another
-    metric is computed from its predictions.
+    What the teacher's record holds is read from there; another metric of single_label is computed from its predictions.
     """
     metric = found.sweep.study.metric
     recorded: float | None = getattr(found.teacher, metric, None)
-    if recorded is not None or found.teacher is None or metric == "val_accuracy":
+    if (
+        recorded is not None
+        or found.teacher is None
+        or metric == "val_accuracy"
+        or found.teacher.task != "single_label"
+    ):
         return recorded
     labels = reading.read_validation_labels(*found.folders)
     known = (reading.read_predictions(layout.teacher_folder(folder)) for folder in found.folders)
     predictions = next((each for each in known if each is not None), None)
-    if labels is None or predictions is None or labels.shape != predictions.shape or metric == "val_map":
+    if labels is None or predictions is None or labels.shape != predictions.shape:
         return None
     return metrics.measure(metric, len(found.teacher.label_names))(predictions, labels)
 
 
 def majority_score(found: SweepRecords) -> float | None:
-    """Return `study.metric` of a model that learnt nothing; None before the teacher is measured.
+    """Return `study.metric` of a model that gives one answer to every row; None before the teacher is measured.
 
-    single_label: of always naming the commonest training class. Where a share p of the rows is of that class, its precision is p
-    and its recall 1: its F1 is 2 p / (1 + p), the mean over C classes a C-th of that. Matthews' correlation of a single
-    predicted class is 0. multi_label: of always naming the one label that is commonest on the validation rows; None where these
-    are not on this disk. regression: of always naming the mean, which is correlated with nothing: 0.
+    single_label: the commonest training class. Where a share p of the rows is of that class, its precision is p and its recall 1:
+    its F1 is 2 p / (1 + p), the mean over C classes a C-th of that. Matthews' correlation of a single predicted class is 0.
+    The teacher's record holds it for the other tasks.
     """
     if found.teacher is None:
         return None
     metric, share = found.sweep.study.metric, found.teacher.majority_accuracy
-    if found.teacher.task == "regression":
-        return 0.0
-    if found.teacher.task == "multi_label":
-        labels = reading.read_validation_labels(*found.folders)
-        return None if labels is None else _commonest_score(metric, labels)
+    if found.teacher.task != "single_label" or share is None:
+        return found.teacher.majority_scores.get(metric)
     scores = {
         "val_accuracy": share,
         "val_macro_f1": 2 * share / (1 + share) / len(found.teacher.label_names),
         "val_mcc": 0.0,
     }
     return scores[metric]
-
-
-def _commonest_score(metric: str, labels: np.ndarray) -> float:
-    """Return `metric` of always naming the commonest label; labels 0 or 1, [N, C]. Average precision of a constant is a label's share."""
-    shares = labels.mean(axis=0)
-    if metric == "val_map":
-        return float(shares[shares > 0].mean()) if labels.any() else 0.0
-    named = np.zeros_like(labels)
-    named[:, shares.argmax()] = 1
-    return metrics.measure(metric, labels.shape[1])(named, labels)
 
 
 # A metric in words ---------------------------------------------------------------------------------------------------
