@@ -162,6 +162,5 @@ def _not_measured(export: Export) -> str:
     tested = "" if judged_split(export) == "test" else " Its forms were not measured on a test split."
     return (
         f"Anything but these rows: {rows}; fairness between groups of people; resistance to hostile texts; texts longer than {export.max_length} "
-        "tokens, which are cut; other processors, GPUs, and services under load. {trusted}"
-        f"{tested}"
+        f"tokens, which are cut; other processors, GPUs, and services under load. {trusted}{tested}"
     )

@@ -109,7 +109,9 @@ def _verdict(found: SweepRecords, finals: Finals | None) -> str:
         return "Whether distilling helped has not been confirmed on fresh seeds."
     first = finals.primary
     said = headline(None, None, verdict_of(None, None, None, finals))
-    difference, low, high = (row_number(first.score, each, sign=True) for each in (first.difference, first.low, first.high))
+    difference, low, high = (
+        row_number(first.score, each, sign=True) for each in (first.difference, first.low, first.high)
+    )
     by = f"{difference} {row_unit(first.score)}"
     if first.score == "minus_squared_error":
         by = row_difference_text(first.score, first.difference, baseline=first.baseline_score)
@@ -161,7 +163,9 @@ def _ahead(
     score = ROW_SCORES[task]
     one, two = (row_scores(each, labels, task)[np.newaxis] for each in (mine, other))
     paired = compare_finalists(one, two, given_baseline=True, score=score)
-    difference, low, high = (row_number(score, value, sign=True) for value in (paired.difference, paired.low, paired.high))
+    difference, low, high = (
+        row_number(score, value, sign=True) for value in (paired.difference, paired.low, paired.high)
+    )
     return f"{difference} ({low} to {high})"
 
 
