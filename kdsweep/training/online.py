@@ -35,7 +35,7 @@ def caught(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     Hooks on the layer's own projections take them, so that attention is computed as ever. Raises ModelError for an unknown family.
     """
     family, found = family_of(model), dict[str, Tensor]()
-    if family is None:
+    if family is None or family.names is None:
         raise of_no_family("a model", str(model.config.model_type))  # type: ignore[union-attr]
     layer, names = family.last_layer(model), family.names
     hooks = [
@@ -50,7 +50,7 @@ def caught(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    found[name] = output
+    found.setdefault(name, output)  # DeBERTa's may project distances after the tokens
 
 
 def same_tokens(one: Tokens, other: Tokens) -> bool:

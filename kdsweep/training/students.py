@@ -9,7 +9,7 @@ from transformers import DistilBertConfig
 
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import ModelError
-from kdsweep.training.fast.families import BERT, DISTILBERT
+from kdsweep.training.fast.families import BERT, BERT_NAMES, DISTILBERT, DISTILBERT_NAMES
 from kdsweep.training.models import label_columns, load_classifier
 from kdsweep.training.teacher import teacher_address
 
@@ -67,7 +67,7 @@ def student_from_teacher(
     config: Any = teacher.config
     chosen = chosen_layers(config, layers)
     torch.manual_seed(seed)
-    student: nn.Module = DISTILBERT.classifier(_distilbert_config(config, len(chosen), label_names))
+    student: nn.Module = DISTILBERT.classifier_class()(_distilbert_config(config, len(chosen), label_names))
     student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
     return student
 
@@ -115,7 +115,7 @@ def _copied_weights(bert: dict[str, Tensor], layers: Sequence[int]) -> dict[str,
     segment = bert[f"{source}.token_type_embeddings.weight"][0]
     copied[f"{target}.position_embeddings.weight"] = bert[f"{source}.position_embeddings.weight"] + segment
     for place, layer in enumerate(layers):
-        for theirs, ours in zip(BERT.names, DISTILBERT.names, strict=True):
+        for theirs, ours in zip(BERT_NAMES, DISTILBERT_NAMES, strict=True):
             for kind in ("weight", "bias"):
                 name = f"{DISTILBERT.layers}.{place}.{ours}.{kind}"
                 copied[name] = bert[f"{BERT.layers}.{layer}.{theirs}.{kind}"]
