@@ -210,7 +210,7 @@ def _lacking(config: TrialConfig, data: Data, splits: Iterable[Split]) -> list[s
     if data.task == "regression":
         return []
     if data.task == "multi_label":
-        return [name for name, there in zip(data.label_names, data.train.labels.any(axis=0), strict=True) if not there]
+        return [name for name, rows in zip(data.label_names, data.train.labels.T, strict=True) if not rows.any()]
     wanted = {label for split in splits for label in np.unique(split.labels).tolist()}
     wanted |= set(range(len(config.label_names)))
     return [data.label_names[label] for label in sorted(wanted - set(data.train.labels.tolist()))]
