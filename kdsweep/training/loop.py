@@ -244,14 +244,18 @@ def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialC
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
             outputs, asked = outputs_of(training.student, piece.inputs, objective.student_outputs), training.teacher
             taught = asked.outputs(piece, rows.tokens, objective.teacher_outputs) if asked else {}
+        weights = {name: _weights(known, piece, whole) for name, known in training.known.items()}
+        if rows.hard_weights is not None:
+            weights["L_hard"] = rows.hard_weights[piece.rows] * weights.get("L_hard", 1)
         inputs = Inputs(
             student=outputs,
             teacher=taught,
             targets={name: rows.targets[name][piece.rows] for name in objective.targets},
             labels=rows.labels[piece.rows],
             mask=piece.inputs["attention_mask"],
-            weights={name: _weights(known, piece, whole) for name, known in training.known.items()},
+            weights=weights,
             progress=training.progress,
+            task=rows.task,
         )
         losses = objective.loss(inputs)
         share = len(piece.rows) / len(whole.rows)

@@ -270,6 +270,8 @@ class Rows:
     """Which rows have the teacher's outputs, bool [N], on the host; None: all."""
     task: TaskName = "single_label"
     """What the labels ask of a model."""
+    hard_weights: Tensor | None = None
+    """Each row's weight in L_hard by its class, float32 [N]; None: 1."""
 
     @property
     def teacher_logits(self) -> Tensor:
@@ -288,6 +290,7 @@ class Rows:
             labeled=None if self.labeled is None else self.labeled[rows],
             taught=None if self.taught is None else self.taught[rows],
             task=self.task,
+            hard_weights=None if self.hard_weights is None else self.hard_weights[index],
         )
 
     def known(self) -> dict[str, np.ndarray]:
