@@ -8,9 +8,20 @@
 Every function is pure, in numpy. Shapes: C classes or labels, N rows (at least one).
 """
 
+from typing import Final, Literal
+
 import numpy as np
 
 from kdsweep.config.tasks import TaskName
+
+RowScore = Literal["accuracy", "subset_accuracy", "example_f1", "minus_squared_error"]
+"""Names in records of the mean over rows of a row's score. All but the last lie in [0, 1]; that one has no lower bound."""
+ROW_SCORES: Final[dict[TaskName, RowScore]] = {
+    "single_label": "accuracy",
+    "multi_label": "example_f1",
+    "regression": "minus_squared_error",
+}
+"""What the mean of `row_scores` is called; `subset_accuracy`, whether all labels of a row are right, stands beside that of multi_label."""
 
 
 def predicted(logits: np.ndarray, task: TaskName) -> np.ndarray:

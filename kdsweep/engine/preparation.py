@@ -6,7 +6,7 @@ from pathlib import Path
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.task_problems import task_notes, task_problems
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherStep, teacher_epoch
 from kdsweep.engine.limits import Limits
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.teacher_folds import fold_watches
@@ -122,7 +122,7 @@ class Preparation:
 
         def on_epoch(epoch: records.TeacherEpoch) -> None:
             if config.teacher_folds == 1:  # those of folds are sent as they end
-                self._messages.send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy))
+                self._messages.send(teacher_epoch(epoch))
 
         watch = TeacherWatch(
             on_steps=on_steps,

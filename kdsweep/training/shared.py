@@ -26,10 +26,10 @@ from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.initial_students import InitialStudent, InitialStudents
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import load_classifier, size_mb
+from kdsweep.training.models import load_classifier, model_config, size_mb
 from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.reader import Reader, reader
-from kdsweep.training.students import student_source
+from kdsweep.training.students import reads_segments, student_source
 from kdsweep.training.tasks import balanced_weights, label_tensor
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
 from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
@@ -117,9 +117,11 @@ class Materials:
 
     def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
-        found = self._reader(config, *student_source(config))
+        source = student_source(config)
+        found = self._reader(config, *source)
         if config.student == FROM_TEACHER:
-            found = dataclasses.replace(found, segments=False)  # DistilBERT has no segment embeddings
+            body = self._kept(("configuration", *source), lambda: model_config(*source))
+            found = dataclasses.replace(found, segments=reads_segments(body))
         return self._tokens(config, found, name)
 
     def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
