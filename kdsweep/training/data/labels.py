@@ -71,11 +71,26 @@ def _found_task(table: Table, config: TrialConfig, where: str) -> TaskName:
         return "single_label"
     if column in table.floats:
         return "regression"
+    _check_one_kind(table, column, where)
     try:
         texts = {as_text(value) for value in values}
     except TypeError:
         return "single_label"
     return "regression" if _are_measurements({text for text in texts if text and text.strip()}) else "single_label"
+
+
+def _check_one_kind(table: Table, column: str, where: str) -> None:
+    """Check that labels are not numbers with fractions here and words there. Raises DataError where they are, as json and parquet tell; the
+    cells of a csv are texts."""
+    values = table.columns[column]
+    numbers = [row for row, value in enumerate(values) if isinstance(value, float) and value % 1 > 0]
+    words = [row for row, value in enumerate(values) if isinstance(value, str) and not _NUMBER.fullmatch(value.strip())]
+    if numbers and words:
+        raise DataError(
+            f"{where}: the labels in {column} must be of one kind, but {len(numbers):,} are numbers with a fraction ({table.named(numbers)}) and "
+            f"{len(words):,} are words ({table.named(words)}, such as {values[words[0]]!r}); mend these rows, or say fixed.task: single_label "
+            "where all are classes"
+        )
 
 
 def _refuse(table: Table, rows: Sequence[int], where: str, rule: str, cells: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from kdsweep.config.tasks import TaskName, stated_task
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.numbering import check_differ, found_names, label_array, strata
@@ -117,7 +117,7 @@ def texts_sha256(split: Split) -> str:
 
 def load_data(config: TrialConfig) -> Data:
     """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
-    raw = {"train": raw_rows(config, "train", stated_task(vars(config)))}
+    raw = {"train": raw_rows(config, "train")}
     task = raw["train"].labels.task
     raw |= {split: raw_rows(config, split, task) for split in ("validation", "test") if source(config, split)}
     names = _label_names(config, raw)

@@ -122,6 +122,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
             {},
             r"all lists or none, but 27 are \(lines 1, 3, 4, 6, 7 and 22 more\) and 13 are not .*'b'\); write one label as",
         ),
+        ([1.5, 2.5, "n/a"], {}, r"must be of one kind, but 27 are numbers .* and 13 are words .*'n/a'\); mend these"),
         (
             [["a", "b"], ["b"]],
             {"task": "single_label"},
