@@ -154,6 +154,9 @@ def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[st
     names = config.label_columns or config.label_names or train.declared or found_names(train.labels)
     if train.labels.task == "regression":
         names = (config.label_column,)
+    elif not names:
+        empty = f"the lists of all {len(train.texts):,} training rows are empty"
+        raise DataError(f"a row must have one label or more, but {empty}; name another label_column")
     elif len(names) < 2:
         kind = "classes" if train.labels.task == "single_label" else "labels"
         raise DataError(f"a classifier needs two {kind} or more, but the training rows hold {list(names)}")

@@ -153,7 +153,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
         ([["a"], None, ["b"]], {}, r"must have a label, but 13 have none"),
         ([["a"], [" "]], {}, "every label of a list must be a text or a number, but 20 of 40"),
         ([["a"], [["b"]]], {}, r"in line 2 a text or a number is wanted, but got \['b'\]"),
-        ([[], []], {}, "needs two labels or more, but the training rows hold"),
+        ([[], []], {}, "one label or more, but the lists of all 40 training rows are empty; name another label_column"),
         ([["a"]], {}, r"needs two labels or more, but the training rows hold \['a'\]"),
         (
             [["x"], []],
