@@ -142,7 +142,11 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
 ) -> None:
     search = {"teacher_folds": {"choices": [1, 2]}, "teacher_keep": {"choices": ["last", "lowest_loss"]}}
-    points = [{"teacher_folds": 2, "teacher_keep": "last"}, {"teacher_folds": 1, "teacher_keep": "lowest_loss"}]
+    search["class_weights"] = {"choices": ["none", "balanced"]}
+    points = [
+        {"teacher_folds": 2, "teacher_keep": "last", "class_weights": "none"},
+        {"teacher_folds": 1, "teacher_keep": "lowest_loss", "class_weights": "balanced"},
+    ]
     sweep = load_sweep(
         tiny_sweep_file(
             search=search | dict.fromkeys(("temperature", "alpha", "learning_rate")),
@@ -158,10 +162,13 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     ranked = {row["trial"]: row for row in json.loads((folder / "leaderboard.json").read_text())["trials"]}
     for number, point in enumerate(points):
         there = trial_folder(folder, TrialId("distilled", number))
-        done, teacher = read_trial(there), Materials().teacher(read_trial_config(there / "config.yaml"))
+        config, materials = read_trial_config(there / "config.yaml"), Materials()
+        done, teacher = read_trial(there), materials.teacher(config)
         assert done.result is not None and done.result.teacher_weights_sha256 == teacher.weights_sha256
         kept = "lowest_loss" if teacher.kept_epochs else "last"
-        check_spine(point, {"teacher_folds": len(teacher.members), "teacher_keep": kept}, there, ranked[number])
+        weighed = "none" if materials.rows(config)[0].hard_weights is None else "balanced"
+        used = {"teacher_folds": len(teacher.members), "teacher_keep": kept, "class_weights": weighed}
+        check_spine(point, used, there, ranked[number])
 
 
 def layers_of(value: Any) -> tuple[int, ...]:
