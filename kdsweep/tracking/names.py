@@ -15,6 +15,7 @@ from typing import Any
 from kdsweep.config.arms import ARM_NAMES, Arm, Stage
 from kdsweep.config.layers import layers_text
 from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.layout import KEY_LENGTH, TrialId
 from kdsweep.tracking.in_words import last_parts, run_name, teacher_notes, trial_notes, verdict_notes
@@ -45,7 +46,9 @@ class RunLabel:
     """What its page says of it, in Markdown."""
 
 
-def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int) -> RunLabel:
+def trial_label(
+    sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int, task: TaskName = "single_label"
+) -> RunLabel:
     """Return the label of an attempt's run, at a trial of the search or at a finalist."""
     seed = "" if trial.seed is None else f" s{trial.seed}"
     again = f" a{attempt}" if attempt > 1 else ""
@@ -57,7 +60,7 @@ def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialI
         job_type=JOB_TYPES[trial.stage],
         facts=facts,
         tags=_tags(sweep.name, arm, f"trial {trial.number}", facts["student_name"], facts["data_name"]),
-        notes=trial_notes(sweep, config, trial, attempt),
+        notes=trial_notes(sweep, config, trial, attempt, task),
     )
 
 

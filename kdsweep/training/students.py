@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import DistilBertConfig
 
 from kdsweep.config.layers import Layers, place_and_count
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training.fast.families import BERT, BERT_NAMES, DISTILBERT, DISTILBERT_NAMES
@@ -39,11 +40,22 @@ def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
     return tuple(round(index * step) for index in range(count))
 
 
-def load_student(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """Load a named student, and put its logits and id2label into the dataset's class order. Raises ModelError where that fails."""
-    student = load_classifier(address, revision, label_names, seed=seed)
+def load_student(
+    address: str,
+    revision: str | None,
+    label_names: Sequence[str],
+    *,
+    seed: int,
+    task: TaskName = "single_label",
+    mean: float | None = None,
+) -> nn.Module:
+    """Load a named student, and put its logits and id2label into the dataset's class order; `mean` as in `load_classifier`.
+
+    Raises ModelError where that fails.
+    """
+    student = load_classifier(address, revision, label_names, seed=seed, task=task, mean=mean)
     config: Any = student.config
-    columns = label_columns(config, label_names, address)
+    columns = label_columns(config, label_names, address, task)
     if columns != list(range(len(columns))):
         heads = [m for m in student.modules() if isinstance(m, nn.Linear) and m.out_features == len(columns)]
         if not heads:

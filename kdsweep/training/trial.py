@@ -236,7 +236,7 @@ def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
 def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outcome) -> TrialResult:
     slot, run, speed, texts = log.slot, log.run, outcome.speed, materials.unlabeled(config)
     last = log.epochs[-1] if log.epochs else None
-    best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+    best = max(log.epochs, key=lambda epoch: (_accuracy_or_pearson(epoch), -epoch.epoch), default=None)
     return TrialResult(
         arm=slot.id.arm,
         trial=slot.id.number,
@@ -278,3 +278,10 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         config=plain_values(asdict(config)),
         truncated_rows=outcome.truncated_rows,
     )
+
+
+def _accuracy_or_pearson(epoch: EpochMetrics) -> float:
+    """Return an epoch's accuracy, or for regression Pearson's correlation."""
+    found = epoch.val_pearson if epoch.val_accuracy is None else epoch.val_accuracy
+    assert found is not None
+    return found

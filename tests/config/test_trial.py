@@ -21,11 +21,11 @@ BASE: dict[str, Any] = {"train_file": "rows.csv", "teacher": "bert", "teacher_ep
 
 FIELDS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
-csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names id_column
-train_limit validation_limit unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit max_length
+csv_delimiter encoding drop_empty_texts validation_fraction test_fraction split_seed text_column text_pair_column task label_column label_columns
+label_names id_column train_limit validation_limit unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit max_length
 teacher teacher_revision teacher_file teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed teacher_folds teacher_keep
 student student_revision student_body student_body_revision student_layers student_init
-temperature alpha temperature_end alpha_end soft_loss label_smoothing relation_weight relation_heads unlabeled_share pseudo_labels
+temperature alpha temperature_end alpha_end soft_loss label_smoothing class_weights relation_weight relation_heads unlabeled_share pseudo_labels
 learning_rate batch_size epochs max_steps evaluations warmup_ratio
 weight_decay max_grad_norm seed device precision devices_per_trial teacher_threads threads
 """
