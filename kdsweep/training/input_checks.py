@@ -79,10 +79,10 @@ def check_copied(materials: Materials, config: TrialConfig) -> None:
         return
     check_layers(found, chosen)
     if not is_known(found):
-        names = materials.data(config).label_names
-        body = load_classifier(address, revision, names, seed=0)
+        data = materials.data(config)
+        body = load_classifier(address, revision, data.label_names, seed=0, task=data.task)
         for layers in (tuple(range(found.num_hidden_layers)), chosen):
-            fewer_layers(body, layers, names, seed=0)
+            fewer_layers(body, layers, data.label_names, seed=0)
 
 
 def _check_relations(materials: Materials, config: TrialConfig) -> None:
