@@ -122,8 +122,9 @@ def ready_distances(model: nn.Module) -> Iterator[None]:
     """Run the block with DeBERTa's distances between tokens computed once, for the longest rows: to compute them takes a number from the host,
     which makes the GPU wait. They depend on nothing but two tokens' places."""
     encoder: Any = model.get_submodule("deberta.encoder")
+    facts: Any = model.config
     plain = part_of(encoder, "get_rel_pos", "transformers", "DeBERTa on a GPU")
-    longest = model.config.max_position_embeddings  # type: ignore[union-attr]
+    longest: int = facts.max_position_embeddings
     every = plain(torch.empty(1, longest, 0, device=next(model.parameters()).device))  # [1, longest, longest]
 
     def ready(hidden: Tensor, *others: Any) -> Any:
