@@ -242,6 +242,9 @@ class TrialResult:
     """Every field that ran, as config.yaml held it then, so that later edits of that file are noticed. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split read whose student tokens `max_length` cut; empty where they were not counted."""
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
+    """For each shortcut of the training, the same mathematics at less cost, `taken` or why it was not; empty for a trial that failed, and in
+    older records."""
     unlabeled_sha256: str | None = None
     """Hash of the texts without labels; None for a trial without such texts."""
     unlabeled_rows: int = 0
@@ -262,7 +265,16 @@ class TrialResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
-        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows", "unlabeled_dropped"}
+        kept = {
+            "environment",
+            "run_id",
+            "run_url",
+            "run_missing",
+            "config",
+            "truncated_rows",
+            "unlabeled_dropped",
+            "shortcuts",
+        }
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         kept |= set() if self.limited_form else {"limited_form", "limited_latency_ms_p50", "limited_size_mb"}
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}

@@ -141,6 +141,7 @@ class _Outcome:
     weights_sha256: str | None = None
     size_mb: float | None = None
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
 
 
 def _check(config: TrialConfig, make_objective: Callable[[TrialConfig], Objective]) -> None:
@@ -166,6 +167,7 @@ def _measure_and_save(
     student, folder, tested = training.student, log.folder, None
     outcome.speed, outcome.parameters = materials.speed(config), parameter_count(student)
     outcome.micro_batches, outcome.weights_sha256 = training.micro_batches, weights_sha256(student)
+    outcome.shortcuts = training.shortcuts
     folder.write_predictions(evaluation.predictions())
     if log.pruned:
         outcome.status = "pruned"
@@ -277,6 +279,7 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         weights_sha256=outcome.weights_sha256,
         config=plain_values(asdict(config)),
         truncated_rows=outcome.truncated_rows,
+        shortcuts=outcome.shortcuts,
     )
 
 
