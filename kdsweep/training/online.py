@@ -71,7 +71,7 @@ class OnlineTeacher:
 
     def renumbered(self, pieces: Tensor) -> "OnlineTeacher":
         """Return the teacher for batches with the ids of a compact vocabulary: of each id, its place in `pieces`."""
-        return replace(self, pieces=pieces)
+        return replace(self, pieces=pieces if self.pieces is None else self.pieces[pieces])
 
     @contextmanager
     def ready(self, outputs: Collection[str], *, low: bool) -> Iterator[None]:
