@@ -1,4 +1,4 @@
-"""Compare the teacher and the best students class by class, from the predictions on disk."""
+"""Compare the teacher and the best students class by class, or label by label, from the predictions on disk."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, worst_first
+from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, label_counts, worst_first
 from kdsweep.analysis.finalists import Finals, SplitName, titled
 from kdsweep.analysis.formats import enumerated, plural
 from kdsweep.analysis.leaderboard import Row, best
 from kdsweep.analysis.metrics import confusion
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm
+from kdsweep.config.tasks import TaskName
 from kdsweep.records import layout, reading
 from kdsweep.records.whole_sweep import SweepRecords
 
@@ -35,7 +36,7 @@ class Judged:
     seeds: tuple[int, ...]
     """Fresh seeds of a finalist, whose predictions are pooled; empty for a single model."""
     counts: np.ndarray
-    """Rows of class i (first axis) that are predicted as class j, int [C, C], summed over the seeds."""
+    """Rows of class i (first axis) that are predicted as class j, int [C, C], summed over the seeds; of labels `classes.label_counts`."""
 
     @property
     def models(self) -> int:
@@ -59,7 +60,10 @@ class ByClass:
     names: tuple[str, ...]
     """Names of the classes, in the order of their numbers."""
     rows: tuple[int, ...]
-    """Number of rows of each class."""
+    """Number of rows of each class, or with each label."""
+    size: int
+    """Number of rows; of labels less than the sum of `rows` where some have several."""
+    task: TaskName
     judged: tuple[Judged, ...]
     """The teacher, if its predictions are on disk, then the students, the one to ship first; at least one student."""
 
@@ -80,31 +84,35 @@ class ByClass:
     def said(self) -> str:
         """Describe in one sentence which rows, classes and seeds the scores are of."""
         pooled = [f"{each.name} over {plural(len(each.seeds), 'seed')}" for each in self.judged if each.seeds]
-        which = f"the {len(self.names)} classes"
+        kind = "labels" if self.task == "multi_label" else "classes"
+        which = f"the {len(self.names)} {kind}"
         if not self.few:
-            which = f"the {len(self.shown())} of {len(self.names)} classes with the lowest F1 of {self.chosen.name} (all: leaderboard.json)"
+            which = f"the {len(self.shown())} of {len(self.names)} {kind} with the lowest F1 of {self.chosen.name} (all: leaderboard.json)"
         seeds = f"; pooled: {enumerated(pooled)}" if pooled else ""
-        return f"Precision, recall and F1 in % on the {sum(self.rows):,} {self.split} rows, of {which}{seeds}."
+        return f"Precision, recall and F1 in % on the {self.size:,} {self.split} rows, of {which}{seeds}."
 
 
 def read_by_class(found: SweepRecords, finals: Finals | None, rows: Sequence[Row]) -> ByClass | None:
     """Read the teacher's predictions and those of the best student of each arm, of the finalists once there are any.
 
-    None where labels, the teacher's record or every student's predictions are not on disk.
+    None for a regression, and where labels, the teacher's record or every student's predictions are not on disk.
     """
     split: SplitName = finals.split if finals else "validation"
     labels = (reading.read_test_labels if split == "test" else reading.read_validation_labels)(*found.folders)
-    if labels is None or found.teacher is None:
+    if labels is None or found.teacher is None or found.teacher.task == "regression":
         return None
-    classes = len(found.teacher.label_names)
+    classes, task = len(found.teacher.label_names), found.teacher.task
     reader = _Reader(labels, classes, split)
+    of_labels = task == "multi_label"
     students = _finalists(reader, finals) if finals else _searched(reader, rows)
     if not students:
         return None
     return ByClass(
         split=split,
         names=found.teacher.label_names,
-        rows=tuple(np.bincount(labels, minlength=classes).tolist()),
+        rows=tuple((labels.sum(axis=0) if of_labels else np.bincount(labels, minlength=classes)).tolist()),
+        size=len(labels),
+        task=task,
         judged=(*_teacher(reader, found.folders), *students),
     )
 
@@ -121,6 +129,8 @@ class _Reader:
         predictions = self._read(folder)
         if predictions is None or predictions.shape != self._labels.shape:
             return None
+        if self._labels.ndim == 2:
+            return label_counts(predictions, self._labels)
         return confusion(predictions, self._labels, self._classes)
 
 
@@ -155,7 +165,7 @@ def _searched(reader: _Reader, rows: Sequence[Row]) -> list[Judged]:
 
 def by_class_json(by: ByClass) -> dict[str, Any]:
     """Return the scores of every class and every confused pair, in the form of leaderboard.json."""
-    return {"split": by.split, "models": [_judged_json(by, each) for each in by.judged]}
+    return {"split": by.split, "task": by.task, "models": [_judged_json(by, each) for each in by.judged]}
 
 
 def _judged_json(by: ByClass, each: Judged) -> dict[str, Any]:

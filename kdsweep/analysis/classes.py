@@ -1,7 +1,8 @@
 """Compute precision, recall and F1 of each class, and which classes are confused with which, in numpy.
 
 Every function is pure. C classes; counts int [C, C] are rows of class i (first axis) that a model predicts as j, as
-`metrics.confusion` returns them. Counts of several seeds may be added: scores of the sum are pooled over the seeds.
+`metrics.confusion` returns them; of labels that a row may have several of, int [C, 2, 2], those of `label_counts`. Counts of
+several seeds may be added: scores of the sum are pooled over the seeds.
 """
 
 from dataclasses import dataclass
@@ -33,16 +34,34 @@ class Confusion:
 
 
 def class_scores(counts: np.ndarray) -> tuple[ClassScore, ...]:
-    """Compute the scores of every class from `counts`, in the order of the classes."""
-    right, true, named = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    """Compute the scores of every class or label from `counts`, in their order."""
+    if counts.ndim == 3:
+        right, true, named = counts[:, 1, 1], counts[:, 1].sum(axis=1), counts[:, :, 1].sum(axis=1)
+    else:
+        right, true, named = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     return tuple(
         ClassScore(precision=_share(tp, p), recall=_share(tp, t), f1=_share(2 * tp, t + p))
         for tp, t, p in zip(right.tolist(), true.tolist(), named.tolist(), strict=True)
     )
 
 
+def label_counts(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Count for each label the rows that lack or have it (first axis of two) and are predicted without or with it, int [C, 2, 2].
+
+    decisions and labels are 0 or 1, [N, C]; in the form of scikit-learn's multilabel_confusion_matrix.
+    """
+    both, true, named = (each.sum(axis=0, dtype=np.int64) for each in (decisions & labels, labels, decisions))
+    neither = len(labels) - true - named + both
+    return np.stack([neither, named - both, true - both, both], axis=1).reshape(-1, 2, 2)
+
+
 def confusions(counts: np.ndarray) -> tuple[Confusion, ...]:
-    """Return every pair of classes that is confused, the most rows first; ties in the order of the classes."""
+    """Return every pair of classes that is confused, the most rows first; ties in the order of the classes.
+
+    Nothing for labels: a row has several, and a wrong one stands in for no other.
+    """
+    if counts.ndim == 3:
+        return ()
     wrong, true = counts - np.diag(counts.diagonal()), counts.sum(axis=1)
     pairs = sorted(np.argwhere(wrong).tolist(), key=lambda pair: (-wrong[pair[0], pair[1]], pair))
     return tuple(

@@ -8,16 +8,26 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdsweep.analysis.bootstrap import Bootstrapped
 from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.secondary import Secondary
+from kdsweep.analysis.tasks import ROW_SCORES
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.config.arms import ARM_NAMES, THIRD, Arm
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest
 
 SplitName = Literal["test", "validation"]
-TEST_MEANS = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl")
-"""Metrics of a finalist on the test split that are shown, as means over its seeds."""
+TEST_MEANS: dict[TaskName, tuple[str, ...]] = {
+    "single_label": ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl"),
+    "multi_label": (
+        *("example_f1", "micro_f1", "macro_f1", "map", "accuracy"),
+        *("loss", "ece", "agreement", "kl"),
+    ),
+    "regression": ("pearson", "spearman", "rmse", "loss"),
+}
+"""Metrics of a finalist on the test split that are shown, as means over its seeds, by task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,10 @@ class Finals:
     """Runs of finalists that are still to come."""
     failed: int
     """Runs of the chosen finalists that did not complete."""
+    task: TaskName = "single_label"
+    """What the rows' labels ask of a model, and so what a row's score is, on which all comparisons rest."""
+    pearson: Bootstrapped | None = None
+    """The difference of the primary comparison in Pearson's r; None but for a regression."""
     earlier: tuple[str, ...]
     """Titles of finalists that are no longer among the best since the search was continued: the primary comparison leaves them out."""
 
@@ -115,13 +129,16 @@ def finals_json(finals: Finals) -> dict[str, Any]:
             "compared": row.compared,
             "seeds": [run.finalist_seed for run in row.runs],
             "run_urls": [run.result.run_url if run.result else None for run in row.runs],
-            "test": {key: row.mean(key) for key in TEST_MEANS},
+            "test": {key: row.mean(key) for key in TEST_MEANS[finals.task]},
         }
         for row in finals.rows
     ]
     return {
         "split": finals.split,
+        "task": finals.task,
+        "score": ROW_SCORES[finals.task],
         "primary": asdict(finals.primary) if finals.primary else None,
+        "pearson": asdict(finals.pearson) if finals.pearson else None,
         "secondary": [{**asdict(each.comparison), **_corrected(each)} for each in finals.secondary],
         "distillation_ratio": asdict(finals.ratio) if finals.ratio else None,
         "shrinkage": asdict(finals.shrinkage) if finals.shrinkage else None,

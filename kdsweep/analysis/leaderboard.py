@@ -16,23 +16,26 @@ leaderboard.json, schema 2, is one object:
               distilled_against_pseudo_labeled, pseudo_labeled_against_fine_tuned   only with a third arm: null before its finalists, else
                            word, rows, difference, low, high, p_value, adjusted_p (Holm, by which word is) and one_seed
               rows         rows compared
-              difference, low, high   of the accuracies, in [-1, 1], with its 95 % interval
-              p_value      two-sided: of the finalists' t test, else of McNemar's exact test
+              score        the mean score of a row that is compared: accuracy, example_f1 (multi_label) or minus_squared_error (regression)
+              baseline_score   that of the baseline
+              difference, low, high   of that score, with its 95 % interval: of accuracies and F1 in [-1, 1], of squared errors without bounds
+              p_value      two-sided: of the finalists' t test, else of McNemar's exact test (of a paired t test, where scores are not right or wrong)
               counted      what interval and p_value count as random, such as rows, seeds and finalists
     finals    null before the first finalist; else the split that verdicts come from, the primary comparison (the verdict's) and
-              the others (word, difference, low, high, p_value, …), the finalists with their means on test, by
-              `finalists.finals_json`; `teacher`: the teacher's scores on test, null without a test split
+              the others (word, difference, low, high, p_value, score, …), the finalists with their means on test, by
+              `finalists.finals_json`, with `task`, `score`, and for a regression `pearson`, the difference in Pearson's r (value, low,
+              high, rows, draws, counted: bootstrap over rows); `teacher`: the teacher's scores on test, null without a test split
     teacher   null before it is measured and for one that is a file; else folds (how many models it is), kept_epochs, and accuracy, loss and
               ece on its own training rows (training), on them out of fold (out_of_fold, with folds alone) and on validation
     work      what each arm's search, then each arm's finalists (finalists: true) were given, by `work.Given`
-    patience  null where no finalist was trained longer than in the search; else finalists and arms with the gain in accuracy on the
+    patience  null where no finalist was trained longer than in the search; else finalists and arms with the gain in the mean score of a row on the
               validation rows (difference, low, high), by `patience.patience_json`
-    classes   null where no student's predictions are on disk; else `split` and `models`, the teacher beside the best student
-              of each arm (the one to ship first), each with
+    classes   null for a regression, and where no student's predictions are on disk; else `task`, `split` and `models`, the teacher
+              beside the best student of each arm (the one to ship first), each with
               name, arm, trial, seeds   fresh seeds that are pooled; [] for a trial of the search and for the teacher
               classes      class, rows, precision, recall and f1 of each class, null where it has no rows or is never predicted
               confused     true, predicted, rows (mean over the seeds) and share (of the true class's rows) of each pair of
-                           classes that is confused, the most rows first
+                           classes that is confused, the most rows first; [] for multi_label, whose classes are labels
     exports   the exported students, that of the run to ship first, each as its export.json holds it (`records/export_schema.Export`), with
               role         to ship, best fine-tuned (beside it), or other: of a run that is neither, or no longer
               ships        the form to ship of this student: pytorch, fp32 or int8
@@ -59,10 +62,11 @@ from kdsweep.analysis.two_students import wilson_interval
 from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.config.lengths import evaluations_of, unit_of
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.export_schema import Export
 from kdsweep.records.reading import TrialRow
-from kdsweep.records.schema import VALIDATED, VOCABULARY
+from kdsweep.records.schema import VALIDATED_IN, VOCABULARY
 from kdsweep.records.whole_sweep import SweepRecords
 
 SCHEMA = 2
@@ -74,12 +78,15 @@ LIMITED = ("limited_form", "limited_latency_ms_p50", "limited_size_mb")
 UNRANKED: tuple[RowStatus, ...] = ("infeasible", "pruned", "failed", "duplicate", "unfinished")
 """Statuses of the rows below the ranked ones, in this order."""
 
-MEASURED = (
-    *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
-    *(name for name in VALIDATED if name != "val_accuracy"),
-    *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
-)
-"""Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones."""
+MEASURED: dict[TaskName, tuple[str, ...]] = {
+    task: (
+        *("parameters", "size_mb", "latency_ms_p50", "latency_ms_p95", "rows_per_second", "train_seconds", "seconds"),
+        *(name for name in metrics if name != "val_accuracy"),
+        *("best_epoch", "best_val_accuracy", "epochs", "attempt", "run_id", "run_url"),
+    )
+    for task, metrics in VALIDATED_IN.items()
+}
+"""Fields of `TrialResult` that the leaderboard shows under their own names, after the searched ones, by task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,7 @@ class Row:
     folder: str
     """The trial's folder, relative to the results folder; `../…` for a trial in another host's."""
     trial: TrialRow
+    task: TaskName = "single_label"
     export: Export | None = None
     """The export of its student, or of one of its finalists': the latest."""
 
@@ -177,6 +185,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int, ex
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
         folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
         trial=trial,
+        task=records.teacher.task if records.teacher else "single_label",
         export=export,
     )
 
@@ -196,7 +205,7 @@ def columns(row: Row) -> dict[str, Any]:
     known: dict[str, Any] = {"rank": row.rank, "arm": row.arm, "trial": row.trial.trial, "status": row.status}
     known["val_accuracy"] = row.val_accuracy
     known |= row.searched
-    for name in MEASURED:
+    for name in MEASURED[row.task]:
         of = row if name == "best_epoch" else row.trial.result  # TrialResult.best_epoch is that of val_accuracy
         known.setdefault(name, getattr(of, name) if of else None)
     return known | {
@@ -231,7 +240,8 @@ def _vocabulary(rows: Sequence[Row]) -> tuple[str, ...]:
 def column_names(searched: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return the names of the columns of `table` in their order, also where there are no rows."""
     names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
-    names += [name for name in MEASURED if name not in searched]
+    task = rows[0].task if rows else "single_label"
+    names += [name for name in MEASURED[task] if name not in searched]
     names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder", *_limited(rows), *_vocabulary(rows)]
     return [*names, *FORM_COLUMNS] if any(row.export for row in rows) else names
 

@@ -1,6 +1,7 @@
 """Measure quality and calibration of a classifier from its predictions and logits, in numpy.
 
-Every function is pure. Shapes: C classes, N rows (at least one). Probabilities are softmax(logits) at temperature 1.
+Every function is pure. Shapes: C classes, N rows (at least one). Probabilities are softmax(logits) at temperature 1. What multi_label and
+regression measure otherwise is in `label_metrics` and `number_metrics`.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 from kdsweep.errors import DataError
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
-"""Function that computes a metric from predictions and labels, both int [N]."""
+"""Function that computes a metric from predictions and labels, of one shape."""
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -22,7 +23,7 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 def agreement(predictions: np.ndarray, others: np.ndarray) -> float:
     """Return the share of rows that two classifiers put in the same class; both int [N]."""
-    _check(predictions, others)
+    check_rows(predictions, others)
     return float(np.mean(predictions == others))
 
 
@@ -50,7 +51,7 @@ def matthews(predictions: np.ndarray, labels: np.ndarray, classes: int) -> float
 
 def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Count the rows of label i (first axis) that are predicted as j, int [C, C]. Raises DataError where a class is outside 0 .. C - 1."""
-    _check(predictions, labels)
+    check_rows(predictions, labels)
     for name, values in (("predictions", predictions), ("labels", labels)):
         if values.min() < 0 or values.max() >= classes:
             raise DataError(f"{name} must lie in 0 .. {classes - 1}, but reach {values.min()} .. {values.max()}")
@@ -58,7 +59,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def measure(metric: str, classes: int) -> Measure:
-    """Return the function of predictions and labels, both int [N], that computes `metric`, a value of `study.metric`."""
+    """Return the function of predictions and labels, both int [N], that computes `metric`, a value of `study.metric` for single_label."""
     if metric == "val_accuracy":
         return accuracy
     return partial({"val_macro_f1": macro_f1, "val_mcc": matthews}[metric], classes=classes)
@@ -66,13 +67,13 @@ def measure(metric: str, classes: int) -> Measure:
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean negative log-likelihood -log p(label) in nats; logits float [N, C], labels int [N]."""
-    _check(logits[:, 0], labels)
+    check_rows(logits[:, 0], labels)
     return float(-np.mean(log_softmax(logits)[np.arange(labels.size), labels]))
 
 
 def kl_to_teacher(teacher_logits: np.ndarray, student_logits: np.ndarray) -> float:
     """Return the mean over rows of KL(p_teacher || q_student) in nats, at T = 1 whatever T the student trained with; both [N, C]."""
-    _check(teacher_logits, student_logits)
+    check_rows(teacher_logits, student_logits)
     log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
     return float(np.mean(np.sum(np.exp(log_p) * (log_p - log_q), axis=1)))
 
@@ -93,8 +94,12 @@ class Reliability:
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
     """Sort rows into bins by the probability of their predicted class; logits float [N, C], labels int [N]."""
-    _check(logits[:, 0], labels)
-    confidence, right = np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1) == labels
+    check_rows(logits[:, 0], labels)
+    return binned(np.exp(log_softmax(logits).max(axis=1)), logits.argmax(axis=1) == labels, bins)
+
+
+def binned(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> Reliability:
+    """Sort decisions [N] into bins by their confidence, float in [0, 1]; `right`, bool, tells which are right."""
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     rows = np.bincount(place, minlength=bins)
@@ -108,8 +113,12 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
 
     Biased upwards where bins hold few rows, so compare only models on the same rows.
     """
-    found = reliability(logits, labels, bins)
-    return float(np.nansum(found.rows * np.abs(found.accuracy - found.confidence)) / labels.size)
+    return mean_gap(reliability(logits, labels, bins))
+
+
+def mean_gap(found: Reliability) -> float:
+    """Return the mean over all decisions of |accuracy - confidence| of their bin."""
+    return float(np.nansum(found.rows * np.abs(found.accuracy - found.confidence)) / found.rows.sum())
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -118,7 +127,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _check(one: np.ndarray, other: np.ndarray) -> None:
+def check_rows(one: np.ndarray, other: np.ndarray) -> None:
+    """Check that two arrays are of the same rows. Raises DataError for other shapes, and for no row."""
     if one.shape != other.shape or not one.size:
         raise DataError(
             f"a metric needs the same rows twice, at least one, but got shapes {one.shape} and {other.shape}"

@@ -36,14 +36,15 @@ are `no worse`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from kdsweep.analysis.two_arms import POWER
-from kdsweep.analysis.two_students import CONFIDENCE, compare_counts
+from kdsweep.analysis.two_arms import POWER, quantile
+from kdsweep.analysis.two_students import CONFIDENCE, compare_counts, lower_limit
 from kdsweep.errors import DataError
 from kdsweep.records.export_schema import Word
 
@@ -54,11 +55,11 @@ class NonInferiority:
 
     rows: int
     gains: int
-    """Rows that the form has right and the float32 student wrong."""
+    """Rows that the form has right and the float32 student wrong; of other scores, those on which the form's is higher."""
     losses: int
-    """Rows that the float32 student has right and the form wrong."""
+    """Rows that the float32 student has right and the form wrong; of other scores, those on which the form's is lower."""
     difference: float
-    """Accuracy minus the float32 student's, (gains - losses) / rows, in [-1, 1]."""
+    """Accuracy minus the float32 student's, (gains - losses) / rows, in [-1, 1]; of other scores the difference of their means, in `unit`."""
     low: float
     """Lower end of the difference's 95 % interval: what `no worse` rests on."""
     high: float
@@ -94,17 +95,79 @@ def compare_forms(right: np.ndarray, reference: np.ndarray, *, margin: float) ->
     )
 
 
+def compare_scores(
+    scores: np.ndarray, reference: np.ndarray, *, margin: float, unit: float | None = None
+) -> NonInferiority:
+    """Compare an exported form with the float32 student by the score of each on the same rows, float [N] each, higher is better.
+
+    Without `unit` scores lie in [0, 1] (multi_label: `margin` is a share of example F1). With `unit`, above 0, they have no
+    bounds, and difference, interval and `margin` count in it (regression: minus the squared error, with the variance of the
+    labels as unit, so that the margin is a loss of R²). Raises DataError for other shapes, values or margins.
+
+    Scores in [0, 1] are compared as if a row's difference x were none or a whole one of m, the size of a typical difference,
+    sum(x^2) / sum(|x|) with one row more that differs by 1: gains and losses are then sums of x over m, in whole and broken
+    rows, and the limits those above times m. Where x is 0, 1 or -1 they are those of `compare_forms`. Others have Student's t
+    interval of the paired differences, which estimates their variance from what was found.
+    """
+    if not (scores.shape == reference.shape and scores.ndim == 1 and scores.size > 1):
+        raise DataError(
+            f"forms are compared by their scores on the same rows, at least two, but got {scores.shape} and {reference.shape}; "
+            "predict the same rows with both"
+        )
+    _check_margin(margin)
+    if unit is not None and not unit > 0:
+        raise DataError(f"unit > 0 must hold (the variance of the labels), but got {unit}")
+    found = (scores.astype(np.float64) - reference) / (unit or 1.0)
+    if not np.isfinite(found).all() or (unit is None and np.abs(found).max() > 1):
+        raise DataError(
+            "scores must be finite, and lie in [0, 1] where there is no unit, but differ by up to "
+            f"{np.abs(found).max()}"
+        )
+    return _compare_bounded(found, margin) if unit is None else _compare_unbounded(found, margin)
+
+
+def _compare_bounded(found: np.ndarray, margin: float) -> NonInferiority:
+    """Compare by the rows' differences in [-1, 1], as broken numbers of rows that differ by a typical size."""
+    size = (np.square(found).sum() + 1) / (np.abs(found).sum() + 1)
+    gains, losses = (float(found[sign * found > 0].sum() * sign / size) for sign in (1, -1))
+    low, high = _score_limit(gains, losses, found.size) * size, -lower_limit(losses, gains, found.size) * size
+    return _result(found, low, high, margin, lambda: _rows_to_settle(gains, losses, found.size, margin / size))
+
+
+def _compare_unbounded(found: np.ndarray, margin: float) -> NonInferiority:
+    """Compare by the t interval of the rows' differences, in the unit of the margin."""
+    mean, deviation = float(found.mean()), float(found.std(ddof=1))
+    half = quantile(found.size - 1) * deviation / math.sqrt(found.size)
+
+    def settle() -> int:
+        bound = -margin if mean > -margin else 0.0
+        reach = (_quantile((1 + CONFIDENCE) / 2) + _quantile(POWER)) * deviation / (mean - bound)
+        return max(found.size + 1, math.ceil(reach**2))
+
+    return _result(found, mean - half, mean + half, margin, settle)
+
+
+def _result(found: np.ndarray, low: float, high: float, margin: float, settle: Callable[[], int]) -> NonInferiority:
+    word = _word(low, high, margin)
+    return NonInferiority(
+        rows=found.size,
+        gains=int((found > 0).sum()),
+        losses=int((found < 0).sum()),
+        difference=float(found.mean()),
+        low=low,
+        high=high,
+        margin=margin,
+        word=word,
+        rows_to_settle=settle() if word == "cannot tell" else None,
+    )
+
+
 def compare_form_counts(*, gains: int, losses: int, rows: int, margin: float) -> NonInferiority:
     """Compare an exported form with the float32 student by the rows that only one has right. Raises DataError for impossible counts."""
-    if not 0 < margin <= 1:
-        raise DataError(f"0 < margin <= 1 must hold (0.005 is half a point of accuracy), but got {margin}")
+    _check_margin(margin)
     exact = compare_counts(gains=gains, losses=losses, rows=rows)
     low = _score_limit(gains, losses, rows)
-    word: Word = "cannot tell"
-    if low > -margin:
-        word = "no worse"
-    elif exact.high < 0:
-        word = "worse"
+    word = _word(low, exact.high, margin)
     return NonInferiority(
         rows=rows,
         gains=gains,
@@ -118,7 +181,18 @@ def compare_form_counts(*, gains: int, losses: int, rows: int, margin: float) ->
     )
 
 
-def _score_limit(gains: int, losses: int, rows: int) -> float:
+def _check_margin(margin: float) -> None:
+    if not 0 < margin <= 1:
+        raise DataError(f"0 < margin <= 1 must hold (0.005 is half a point of accuracy), but got {margin}")
+
+
+def _word(low: float, high: float, margin: float) -> Word:
+    if low > -margin:
+        return "no worse"
+    return "worse" if high < 0 else "cannot tell"
+
+
+def _score_limit(gains: float, losses: float, rows: int) -> float:
     """Compute Tango's lower 2.5 % limit: the d that lies below the difference found by as many of its own standard errors."""
     gain, loss = gains / rows, losses / rows
     found, limit = gain - loss, _quantile((1 + CONFIDENCE) / 2)
@@ -141,7 +215,7 @@ def _variance(gain: float, loss: float, d: float) -> float:
     return max(0.0, 2 * q + d - d * d)
 
 
-def _rows_to_settle(gains: int, losses: int, rows: int, margin: float) -> int:
+def _rows_to_settle(gains: float, losses: float, rows: int, margin: float) -> int:
     """Return how many rows would give a word with a chance of `POWER`, if all rows were like these.
 
     Above a loss of the margin the word is `no worse`, else `worse`. As if one row more differed, half a row each way

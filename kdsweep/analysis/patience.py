@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kdsweep.analysis.finalists import Finalist, Finals
-from kdsweep.analysis.read_finals import right_rows
+from kdsweep.analysis.row_reading import right_rows, task_of
+from kdsweep.analysis.tasks import ROW_SCORES, RowScore
 from kdsweep.analysis.two_arms import FinalComparison, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, seed_variance
 from kdsweep.config.arms import Arm
@@ -28,7 +29,7 @@ class Longer:
     searched: TrialConfig
     trained: TrialConfig
     gain: FinalComparison | None
-    """Accuracy over its seeds minus that of its trial in the search; None where predictions are missing on this disk."""
+    """Mean score of a row over its seeds minus that of its trial in the search; None where predictions are missing on this disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def read_patience(found: SweepRecords, finals: Finals | None) -> Patience | None
     if not pairs:
         return None
     known = [(row, right) for row, origin in pairs if (right := _right(found, row, origin))]
-    seeds = seed_variance([longer for _, (longer, _) in known])
+    seeds, row_score = seed_variance([longer for _, (longer, _) in known]), ROW_SCORES[task_of(found)]
     by_place = {(row.arm, row.trial): right for row, right in known}
     arms = dict.fromkeys(row.arm for row, _ in known)
     return Patience(
@@ -60,27 +61,31 @@ def read_patience(found: SweepRecords, finals: Finals | None) -> Patience | None
                 finalist=row,
                 searched=origin.config,
                 trained=row.runs[0].config,
-                gain=_gain(by_place.get((row.arm, row.trial)), seeds),
+                gain=_gain(by_place.get((row.arm, row.trial)), seeds, row_score),
             )
             for row, origin in pairs
         ),
-        gains={arm: mean_gain([right for row, right in known if row.arm == arm], seeds) for arm in arms},
+        gains={arm: mean_gain([right for row, right in known if row.arm == arm], seeds, row_score) for arm in arms},
     )
 
 
 def _right(found: SweepRecords, row: Finalist, origin: TrialRow) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return which validation rows a finalist's seeds predict right, bool [S, N], and its trial in the search, bool [N]; None without a file."""
+    """Return the scores of the validation rows by a finalist's seeds [S, N], and by its trial in the search [N]; None without a file."""
     read = [right_rows(found, run.folder, "validation") for run in (*row.runs, origin)]
     known = [rows for rows in read if rows is not None]
     return (np.stack(known[:-1]), known[-1]) if len(known) == len(read) else None
 
 
-def _gain(right: tuple[np.ndarray, np.ndarray] | None, seeds: SeedVariance) -> FinalComparison | None:
-    return mean_gain([right], seeds) if right else None
+def _gain(
+    right: tuple[np.ndarray, np.ndarray] | None, seeds: SeedVariance, row_score: RowScore
+) -> FinalComparison | None:
+    return mean_gain([right], seeds, row_score) if right else None
 
 
-def mean_gain(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seeds: SeedVariance) -> FinalComparison:
-    """Compare configurations trained longer, bool [S, N] each, with their trials in the search, bool [N] each, on the same rows.
+def mean_gain(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], seeds: SeedVariance, row_score: RowScore = "accuracy"
+) -> FinalComparison:
+    """Compare configurations trained longer, row scores [S, N] each, with their trials in the search, [N] each, on the same rows.
 
     Rows and seeds count as random, by the variance over `seeds`; the configurations do not: the gain is that of these. Where all have one
     seed, several configurations count as random in place of their seeds, which vary with them.
@@ -88,9 +93,9 @@ def mean_gain(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seeds: SeedVarianc
     fewest = min(len(longer) for longer, _ in pairs)  # as many seeds of each: all configurations weigh alike
     longer, searched = np.concatenate([longer[:fewest] for longer, _ in pairs]), np.stack([each for _, each in pairs])
     if seeds.df or len(pairs) == 1:
-        return compare_finalists(longer, searched, seeds=seeds if seeds.df else None)
+        return compare_finalists(longer, searched, seeds=seeds if seeds.df else None, score=row_score)
     gains = longer.astype(np.float64) - searched
-    return compare_finalists(gains, np.zeros((1, gains.shape[1])), given_baseline=True)
+    return compare_finalists(gains, np.zeros((1, gains.shape[1])), given_baseline=True, score=row_score)
 
 
 def patience_json(patience: Patience) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Compute what a study's finalists show together: ranks, the share of the gap to the teacher that distilling closes, the
 shrinkage from search to fresh seeds, and the difference that the study could have found.
 
-Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
+Every function is pure. A finalist is its row scores [S, N]: those of the student of seed s on row n, such as whether it is right.
 """
 
 import math
@@ -12,9 +12,10 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct
 
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import POWER, compare_arms, compare_finalists, quantile
 from kdsweep.analysis.two_students import CONFIDENCE
-from kdsweep.analysis.variances import SeedVariance, matrix, row_variance, seed_variance
+from kdsweep.analysis.variances import SeedVariance, matrix, row_size, row_variance, seed_variance
 from kdsweep.errors import DataError
 
 
@@ -31,15 +32,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def ranks(finalists: Sequence[np.ndarray], seeds: SeedVariance | None = None) -> list[int]:
-    """Rank each finalist, bool [S, N] on the same rows: 1 + the number of others that are better (all pairs, Holm's p < 0.05).
+def ranks(
+    finalists: Sequence[np.ndarray], seeds: SeedVariance | None = None, score: RowScore = "accuracy"
+) -> list[int]:
+    """Rank each finalist, row scores [S, N] on the same rows: 1 + the number of others that are better (all pairs, Holm's p < 0.05).
 
     Finalists that these rows cannot tell apart share a rank. Pass validation rows, so that the test split chooses nothing;
     `seeds` as in `compare_finalists`.
     """
     known = seeds or seed_variance(finalists)
     pairs = [(i, j) for i in range(len(finalists)) for j in range(i)]
-    found = [compare_finalists(finalists[i], finalists[j], seeds=known if known.df else None) for i, j in pairs]
+    found = [
+        compare_finalists(finalists[i], finalists[j], seeds=known if known.df else None, score=score) for i, j in pairs
+    ]
     adjusted = holm([one.p_value for one in found])
     beaten = [0] * len(finalists)
     for (i, j), one, p_value in zip(pairs, found, adjusted, strict=True):
@@ -63,21 +68,25 @@ def distillation_ratio(
     teacher: np.ndarray,
     *,
     searched: tuple[int, int] | None = None,
+    score: RowScore = "accuracy",
 ) -> Estimate | None:
-    """Estimate (distilled - fine-tuned) / (teacher - fine-tuned) in accuracy: the share of the gap that distilling closes.
+    """Estimate (distilled - fine-tuned) / (teacher - fine-tuned) in the mean score of a row: the share of the gap that distilling closes.
 
-    `finalists` and `baseline`, each bool [S, N], and `searched` are those of the primary comparison, `compare_arms`; teacher
-    bool [N], taken as it is. The interval is Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled -
+    `finalists` and `baseline`, each row scores [S, N], and `searched` are those of the primary comparison, `compare_arms`; teacher
+    [N], taken as it is. The interval is Fieller's (1954), J. R. Stat. Soc. B 16, 175: all r at which distilled -
     fine-tuned - r (teacher - fine-tuned) does not differ from 0. It needs no resampling, allows for the fine-tuned students
     in both differences, and is finite exactly where the gap differs from 0. None where it does not, and where the teacher
     is the worse one: no gap to close.
     """
-    gain = compare_arms(finalists, baseline, searched=searched)
+    gain = compare_arms(finalists, baseline, searched=searched, score=score)
     alone = (searched[1], 1) if searched else None
-    gap = compare_arms(baseline, [teacher], searched=alone, given_baseline=True)
+    gap = compare_arms(baseline, [teacher], searched=alone, given_baseline=True, score=score)
     one, other = (np.mean([matrix(right).mean(axis=0) for right in arm], axis=0) for arm in (finalists, baseline))
     top, bottom = one - other, matrix(teacher)[0] - other
-    across = min(gain.standard_error**2 - row_variance(top), gap.standard_error**2 - row_variance(bottom))
+    across = min(
+        gain.standard_error**2 - row_variance(top, row_size(one, other, score)),
+        gap.standard_error**2 - row_variance(bottom, row_size(other, matrix(teacher)[0], score)),
+    )
     shared = float(np.cov(top, bottom)[0, 1] / top.size) + across
     limit = quantile(min(gain.df, gap.df)) ** 2
     a = gap.difference**2 - limit * gap.standard_error**2

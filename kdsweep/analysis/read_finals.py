@@ -12,16 +12,18 @@ the table.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
 from kdsweep.analysis.leaderboard import complete, status
+from kdsweep.analysis.other_scores import pearson, subset_accuracy
 from kdsweep.analysis.ranking import distillation_ratio, minimal_detectable_difference, ranks, shrinkage
+from kdsweep.analysis.row_reading import right_rows, scored, task_of
 from kdsweep.analysis.score import score
 from kdsweep.analysis.secondary import Asked, Secondary, adjusted, third_arm
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
+from kdsweep.analysis.tasks import ROW_SCORES, RowScore
 from kdsweep.analysis.two_arms import compare_arms, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, run_variance, seed_variance
 from kdsweep.config.arms import ARMS, PRIMARY, THIRD, Arm
@@ -36,8 +38,9 @@ def read_finals(found: SweepRecords) -> Finals | None:
     groups = confirmed(found)
     if not groups:
         return None
-    validation, tested = _right(found, groups, "validation"), _right(found, groups, "test")
-    placed = dict(zip(validation, ranks(list(validation.values()), _per_run(validation)), strict=True))
+    validation, tested = scored(found, groups, "validation"), scored(found, groups, "test")
+    by_score = ranks(list(validation.values()), _per_run(validation), ROW_SCORES[task_of(found)])
+    placed = dict(zip(validation, by_score, strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
     compared = {place for arm in found.sweep.arms for place in _best_first(found, (p for p in right if p[0] == arm))}
@@ -107,30 +110,6 @@ def _finalist(found: SweepRecords, place: Place, runs: Sequence[TrialRow], rank:
     )
 
 
-def _right(
-    found: SweepRecords, groups: Mapping[Place, Sequence[TrialRow]], split: SplitName
-) -> dict[Place, np.ndarray]:
-    """Return which rows each configuration's seeds predict right, bool [S, N]; a configuration with a missing file is left out."""
-    right = {place: [right_rows(found, run.folder, split) for run in runs] for place, runs in groups.items()}
-    return {
-        place: np.stack(known)
-        for place, rows in right.items()
-        if len(known := [r for r in rows if r is not None]) == len(rows)
-    }
-
-
-def right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarray | None:
-    """Return which rows the model in `folder` predicts right, bool [N]; None where a file is missing or is of other rows."""
-    if split == "test":
-        labels, predictions = reading.read_test_labels(*found.folders), reading.read_test_predictions(folder)
-    else:
-        labels, predictions = reading.read_validation_labels(*found.folders), reading.read_predictions(folder)
-    if labels is None or predictions is None or predictions.shape != labels.shape:
-        return None
-    right: np.ndarray = predictions == labels
-    return right
-
-
 def _verdicts(
     found: SweepRecords, best_first: tuple[Finalist, ...], right: Mapping[Place, np.ndarray], split: SplitName
 ) -> Finals:
@@ -138,7 +117,8 @@ def _verdicts(
     seeds = _per_run(right)
     best = [next((row for row in best_first if row.arm == arm), None) for arm in PRIMARY]
     pair = [right.get((row.arm, row.trial)) if row else None for row in best]
-    compared = [(row.arm, row.trial) for row in rows if row.compared]
+    counted = {(row.arm, row.trial): row.runs for row in rows if row.compared}
+    compared = list(counted)
     arms = {arm: [right[place] for place in sorted(compared) if place[0] == arm] for arm in found.sweep.arms}
     teacher = next(
         (r for there in found.folders if (r := right_rows(found, layout.teacher_folder(there), split)) is not None),
@@ -146,11 +126,12 @@ def _verdicts(
     )
     chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
     primary = ratio = None
+    task, row_score = task_of(found), ROW_SCORES[task_of(found)]
     if pair[0] is not None and pair[1] is not None:
         among = (chosen_of["distilled"], chosen_of["fine_tuned"])
-        primary = compare_arms(arms["distilled"], arms["fine_tuned"], searched=among)
+        primary = compare_arms(arms["distilled"], arms["fine_tuned"], searched=among, score=row_score)
         if teacher is not None and not primary.one_seed:
-            ratio = distillation_ratio(arms["distilled"], arms["fine_tuned"], teacher, searched=among)
+            ratio = distillation_ratio(arms["distilled"], arms["fine_tuned"], teacher, searched=among, score=row_score)
     unfinished, failed = _to_come(found, {(row.arm, row.trial): row.runs for row in rows})
     return Finals(
         folder=found.folder,
@@ -158,7 +139,14 @@ def _verdicts(
         best_first=best_first,
         split=split,
         primary=primary,
-        secondary=_secondary(best_first, right, teacher, seeds, _third_arm(arms, chosen_of), _pairs_of_arms(compared)),
+        secondary=_secondary(
+            *(best_first, right, teacher, seeds),
+            [*_third_arm(arms, chosen_of, row_score), *subset_accuracy(found, counted, split, chosen_of)],
+            _pairs_of_arms(compared),
+            row_score,
+        ),
+        task=task,
+        pearson=pearson(found, counted, split),
         ratio=ratio,
         shrinkage=None
         if any(row.factor != 1 for row in rows)
@@ -173,13 +161,14 @@ def _verdicts(
     )
 
 
-def _third_arm(arms: Mapping[Arm, Sequence[np.ndarray]], chosen_of: Mapping[Arm, int]) -> list[Asked]:
+def _third_arm(
+    arms: Mapping[Arm, Sequence[np.ndarray]], chosen_of: Mapping[Arm, int], row_score: RowScore
+) -> list[Asked]:
     if "pseudo_labeled" not in arms:
         return []
     distilled, fine_tuned, third = (arms[arm] for arm in ARMS)
-    return third_arm(
-        distilled, fine_tuned, third, searched=(chosen_of[ARMS[0]], chosen_of[ARMS[1]], chosen_of[ARMS[2]])
-    )
+    searched = (chosen_of[ARMS[0]], chosen_of[ARMS[1]], chosen_of[ARMS[2]])
+    return third_arm(distilled, fine_tuned, third, searched=searched, score=row_score)
 
 
 def _pairs_of_arms(compared: Sequence[Place]) -> set[frozenset[Place]]:
@@ -196,6 +185,7 @@ def _secondary(
     seeds: SeedVariance | None,
     of_arms: Sequence[Asked],
     pairs_of_arms: Collection[frozenset[Place]],
+    row_score: RowScore,
 ) -> tuple[Secondary, ...]:
     """Add to the comparisons `of_arms` those of the best finalists of the two primary arms, the two best of all, and the best of
     each arm with the teacher.
@@ -212,12 +202,15 @@ def _secondary(
         pairs = pairs[:1]
     pairs = [pair for pair in pairs if frozenset((row.arm, row.trial) for row, _ in pair) not in pairs_of_arms]
     asked = [
-        Asked(f"{titled(one[0])} against {titled(other[0])}", compare_finalists(one[1], other[1], seeds=seeds))
+        Asked(
+            f"{titled(one[0])} against {titled(other[0])}",
+            compare_finalists(one[1], other[1], seeds=seeds, score=row_score),
+        )
         for one, other in pairs
     ]
     for mine in best:
         if teacher is not None:
-            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True)
+            compared = compare_finalists(mine[1], teacher, seeds=seeds, given_baseline=True, score=row_score)
             asked.append(Asked(f"{titled(mine[0])} against the teacher", compared))
     return (*adjusted(of_arms), *adjusted(asked))
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdsweep.analysis.ranking import holm
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import FinalComparison, compare_arms
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.config.arms import ARM_NAMES, Arm
@@ -55,8 +56,9 @@ def third_arm(
     pseudo_labeled: Sequence[np.ndarray],
     *,
     searched: tuple[int, int, int] | None = None,
+    score: RowScore = "accuracy",
 ) -> list[Asked]:
-    """Compare the pseudo-labeled finalists, each bool [S, N], with those of both other arms: is it the soft targets or only more text?
+    """Compare the pseudo-labeled finalists, each row scores [S, N], with those of both other arms: is it the soft targets or only more text?
 
     `searched` is the number of configurations that each arm's finalists are the best of, in the order of the arms here.
     Both comparisons are secondary ones: pass them to `adjusted` with the others. An arm without finalists is compared with none.
@@ -64,10 +66,10 @@ def third_arm(
     one, other, third = searched or (len(distilled), len(fine_tuned), len(pseudo_labeled))
     asked: list[Asked] = []
     if len(distilled) and len(pseudo_labeled):
-        found = compare_arms(distilled, pseudo_labeled, searched=(one, third))
+        found = compare_arms(distilled, pseudo_labeled, searched=(one, third), score=score)
         asked.append(Asked(of_arms("distilled", "pseudo_labeled", found), found, ("distilled", "pseudo_labeled")))
     if len(pseudo_labeled) and len(fine_tuned):
-        found = compare_arms(pseudo_labeled, fine_tuned, searched=(third, other))
+        found = compare_arms(pseudo_labeled, fine_tuned, searched=(third, other), score=score)
         asked.append(Asked(of_arms("pseudo_labeled", "fine_tuned", found), found, ("pseudo_labeled", "fine_tuned")))
     return asked
 

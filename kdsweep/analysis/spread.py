@@ -31,7 +31,7 @@ class Spread:
     def df(self) -> float:
         uncertain = self.rows**2 / max(1, self.size - 1)
         uncertain += sum((unit.mean_square * share) ** 2 / unit.df for unit, share in self.units)
-        return self.total**2 / uncertain
+        return self.total**2 / uncertain if uncertain else 1.0
 
     def rows_for(self, variance: float) -> int | None:
         """Return the number of rows at which the total falls to `variance`; None where no number suffices."""

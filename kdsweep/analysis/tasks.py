@@ -8,9 +8,20 @@
 Every function is pure, in numpy. Shapes: C classes or labels, N rows (at least one).
 """
 
+from typing import Final, Literal
+
 import numpy as np
 
 from kdsweep.config.tasks import TaskName
+
+RowScore = Literal["accuracy", "subset_accuracy", "example_f1", "minus_squared_error"]
+"""Names in records of the mean over rows of a row's score. All but the last lie in [0, 1]; that one has no lower bound."""
+ROW_SCORES: Final[dict[TaskName, RowScore]] = {
+    "single_label": "accuracy",
+    "multi_label": "example_f1",
+    "regression": "minus_squared_error",
+}
+"""What the mean of `row_scores` is called; `subset_accuracy`, whether all labels of a row are right, stands beside that of multi_label."""
 
 
 def predicted(logits: np.ndarray, task: TaskName) -> np.ndarray:
@@ -18,7 +29,8 @@ def predicted(logits: np.ndarray, task: TaskName) -> np.ndarray:
     if task == "single_label":
         classes: np.ndarray = logits.argmax(axis=1)
         return classes
-    return (logits > 0).astype(np.uint8) if task == "multi_label" else logits[:, 0].astype(np.float32)
+    found: np.ndarray = (logits > 0).astype(np.uint8) if task == "multi_label" else logits[:, 0].astype(np.float32)
+    return found
 
 
 def row_scores(predictions: np.ndarray, labels: np.ndarray, task: TaskName) -> np.ndarray:
@@ -28,7 +40,8 @@ def row_scores(predictions: np.ndarray, labels: np.ndarray, task: TaskName) -> n
         return right
     if task == "multi_label":
         return example_f1(predictions, labels)
-    return -np.square(predictions.astype(np.float64) - labels)
+    lost: np.ndarray = np.square(predictions.astype(np.float64) - labels)
+    return -lost
 
 
 def example_f1(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -54,11 +54,13 @@ from scipy.stats import t
 
 from kdsweep.analysis.planned_power import choice_factor
 from kdsweep.analysis.spread import Spread
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_students import CONFIDENCE, Word
 from kdsweep.analysis.variances import (
     SeedVariance,
     matrix,
     pair,
+    row_size,
     row_variance,
     run_variance,
     seed_variance,
@@ -81,7 +83,7 @@ class FinalComparison:
     """Number of seeds of each finalist (the fewest)."""
     baseline_seeds: int
     difference: float
-    """Mean accuracy minus the baseline's, in [-1, 1]."""
+    """Mean score of a row minus the baseline's: of accuracies and F1 in [-1, 1], of squared errors how far they are lower."""
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
@@ -92,7 +94,7 @@ class FinalComparison:
     df: float
     """Degrees of freedom of the standard error, by Satterthwaite's formula."""
     seed_sd: float | None
-    """Standard deviation of the true accuracy over seeds; None if no finalist has two seeds."""
+    """Standard deviation of the true mean score over seeds; None if no finalist has two seeds."""
     counted: str
     """What the interval counts as random: `rows, seeds and finalists` (`rows and finalists` of one seed each);
     `rows and seeds`; `rows and the finalist's seeds` (the baseline is taken as it is, or has one seed);
@@ -108,6 +110,10 @@ class FinalComparison:
     seeds_to_settle: int | None
     """How many seeds of each finalist that is not taken as it is, on as many rows, find a difference as large as this one
     with a chance of 80 %; None if no number does, if the word is not `cannot tell`, or if a side has one seed."""
+    score: RowScore
+    """What the mean score of a row is: the unit of difference and interval, whose words are in `score.py`."""
+    baseline_score: float
+    """The baseline's mean score of a row."""
 
     @property
     def of_a_pair(self) -> bool:
@@ -116,9 +122,14 @@ class FinalComparison:
 
 
 def compare_finalists(
-    right: np.ndarray, baseline: np.ndarray, *, seeds: SeedVariance | None = None, given_baseline: bool = False
+    right: np.ndarray,
+    baseline: np.ndarray,
+    *,
+    seeds: SeedVariance | None = None,
+    given_baseline: bool = False,
+    score: RowScore = "accuracy",
 ) -> FinalComparison:
-    """Compare `right` with `baseline`, bool [S1, N] and [S2, N] on the same rows; the module's docstring lists what is assumed.
+    """Compare `right` with `baseline`, row scores [S1, N] and [S2, N] on the same rows; the module's docstring lists what is assumed.
 
     `seeds` is `seed_variance` over all finalists of the study on these rows; without it, that of these two is used. The
     seed of a side that has only one counts as random only with `seeds`; without, `counted` leaves it out. Either way the
@@ -133,7 +144,7 @@ def compare_finalists(
     share = sum(1 / len(side) for side, counted in zip((one, other), counts, strict=True) if counted)
     rows = one.mean(axis=0) - other.mean(axis=0)
     spread = Spread(
-        rows=row_variance(rows),
+        rows=row_variance(rows, row_size(one, other, score)),
         units=((known, share),) if share else (),
         size=rows.size,
         by_seeds=(known.residual + known.main) * share,
@@ -144,6 +155,8 @@ def compare_finalists(
         one_seed=not (known.over_runs and known.df) and (len(one) < 2 or (len(other) < 2 and not given_baseline)),
         counted=(COUNTED_OF_RUNS if known.over_runs else COUNTED)[counts],
         per_seed=known,
+        score=score,
+        baseline=float(other.mean()),
     )
     return _judge(float(rows.mean()), spread, size)
 
@@ -154,8 +167,9 @@ def compare_arms(
     *,
     searched: tuple[int, int] | None = None,
     given_baseline: bool = False,
+    score: RowScore = "accuracy",
 ) -> FinalComparison:
-    """Compare the finalists of one arm with those of the other one, each bool [S, N] on the same rows: the verdict.
+    """Compare the finalists of one arm with those of the other one, each row scores [S, N] on the same rows: the verdict.
 
     Answers whether another pair of searches like these would end alike. The difference is that of the arms' means over
     finalists; `searched` is the number of configurations that each arm's finalists are the best of (without it they count
@@ -166,7 +180,7 @@ def compare_arms(
     if not len(finalists) or not len(baseline):
         raise DataError(f"arms are compared by their finalists, but got {len(finalists)} and {len(baseline)}")
     if len(finalists) == len(baseline) == 1:
-        found = compare_finalists(finalists[0], baseline[0], given_baseline=given_baseline)
+        found = compare_finalists(finalists[0], baseline[0], given_baseline=given_baseline, score=score)
         return replace(found, word=OF_THIS_PAIR[found.word])
     arms = [[matrix(right) for right in arm] for arm in (finalists, baseline)]
     drawn, sizes = arms[: 1 if given_baseline else 2], searched or (len(finalists), len(baseline))
@@ -175,7 +189,7 @@ def compare_arms(
     rows = one.mean(axis=0) - other.mean(axis=0)
     runs = sum(sum(1 / len(right) for right in arm) / len(arm) ** 2 for arm in drawn)
     spread = Spread(
-        rows=row_variance(rows),
+        rows=row_variance(rows, row_size(one, other, score)),
         units=tuple(_units(arm, drawn, known, size) for arm, size in zip(drawn, sizes, strict=False)),
         size=rows.size,
         by_seeds=(known.residual + known.main) * runs,
@@ -187,6 +201,8 @@ def compare_arms(
         one_seed=min(sum(arm) for arm in seeds[: len(drawn)]) < 2,
         counted="rows, seeds and finalists",
         per_seed=known,
+        score=score,
+        baseline=float(other.mean()),
     )
     return _judge(float(rows.mean()), spread, size)
 
@@ -217,13 +233,16 @@ class _Size:
     one_seed: bool
     counted: str
     per_seed: SeedVariance
+    score: RowScore
+    baseline: float
 
 
 def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
     """Derive the interval, the test and the word from a difference and its variance."""
     error, df = math.sqrt(spread.total), spread.df
     half = quantile(df) * error
-    p_value = float(2 * t.sf(abs(difference) / error, df))
+    p_value = float(2 * t.sf(abs(difference) / error, df)) if error else 1.0
+    bound = 1.0 if size.score != "minus_squared_error" else math.inf
     word: Word = "cannot tell"
     if p_value < 1 - CONFIDENCE and difference > 0 and not size.one_seed:
         word = "better"
@@ -240,8 +259,8 @@ def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
         seeds=size.seeds[0],
         baseline_seeds=size.seeds[1],
         difference=difference,
-        low=max(-1.0, difference - half),
-        high=min(1.0, difference + half),
+        low=max(-bound, difference - half),
+        high=min(bound, difference + half),
         p_value=p_value,
         standard_error=error,
         df=df,
@@ -251,6 +270,8 @@ def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
         word=word,
         rows_to_settle=rows,
         seeds_to_settle=math.ceil(factor * max(size.seeds)) if factor else None,
+        score=size.score,
+        baseline_score=size.baseline,
     )
 
 

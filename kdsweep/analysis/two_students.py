@@ -4,13 +4,16 @@ Every function is pure: counts and vectors in, numbers out.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import beta, binomtest, norm, t
 
+from kdsweep.analysis.tasks import ROW_SCORES, RowScore, row_scores
+from kdsweep.analysis.variances import row_size, row_variance
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import DataError
 
 CONFIDENCE = 0.95
@@ -22,24 +25,28 @@ Word = Literal["better", "not better", "cannot tell", "better of this pair", "no
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Holds the comparison of a classifier with a baseline, on the same rows."""
+    """Holds the comparison of a model with a baseline, on the same rows."""
 
     rows: int
-    """Rows that both classified."""
+    """Rows that both predicted."""
     gains: int
-    """Rows that the classifier has right and the baseline wrong."""
+    """Rows that the model has right and the baseline wrong; of other scores, those on which the model's is higher."""
     losses: int
-    """Rows that the baseline has right and the classifier wrong."""
+    """Rows that the baseline has right and the model wrong; of other scores, those on which the model's is lower."""
     difference: float
-    """Accuracy minus the baseline's, (gains - losses) / rows, in [-1, 1]."""
+    """Accuracy minus the baseline's, (gains - losses) / rows, in [-1, 1]; of other scores the difference of their means."""
     low: float
     """Lower end of the difference's 95 % interval."""
     high: float
     """Upper end of the difference's 95 % interval."""
     p_value: float
-    """Two-sided p-value of McNemar's exact test; below 0.05 if and only if the interval excludes 0."""
+    """Two-sided p-value of McNemar's exact test, of other scores of a paired t test; below 0.05 if and only if the interval excludes 0."""
     word: Word
-    """`better`: p < 0.05 and gains > losses; `not better`: high <= 0; else `cannot tell`."""
+    """`better`: p < 0.05 and difference > 0; `not better`: high <= 0; else `cannot tell`."""
+    score: RowScore = "accuracy"
+    """What the mean score of a row is: the unit of difference and interval."""
+    baseline_score: float | None = None
+    """The baseline's mean score of a row; None where only discordant rows were counted."""
 
 
 def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
@@ -54,17 +61,57 @@ def wilson_interval(accuracy: float, rows: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def compare_by_task(predictions: np.ndarray, baseline: np.ndarray, labels: np.ndarray, task: TaskName) -> Comparison:
+    """Compare predictions with a baseline's by `labels`, by the scores of their rows: classes by McNemar's test, else by a paired t test.
+
+    Raises DataError for other shapes.
+    """
+    if task == "single_label":
+        return compare_predictions(predictions, baseline, labels)
+    if not (predictions.shape == baseline.shape == labels.shape and labels.size):
+        raise DataError(_not_paired(predictions, baseline, labels))
+    one, other = (row_scores(each, labels, task) for each in (predictions, baseline))
+    return compare_row_scores(one, other, ROW_SCORES[task])
+
+
+def compare_row_scores(scores: np.ndarray, baseline: np.ndarray, score: RowScore) -> Comparison:
+    """Compare the scores of rows [N] with a baseline's by Student's t test of their differences; rows alone count as random."""
+    rows = scores.astype(np.float64) - baseline
+    difference, df = float(rows.mean()), max(1, rows.size - 1)
+    error = math.sqrt(row_variance(rows, row_size(scores, baseline, score)))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, df)) * error
+    p_value = float(2 * t.sf(abs(difference) / error, df)) if error else 1.0
+    bound = math.inf if score == "minus_squared_error" else 1.0
+    word: Word = "better" if difference - half > 0 else "not better" if difference + half <= 0 else "cannot tell"
+    return Comparison(
+        rows=rows.size,
+        gains=int((rows > 0).sum()),
+        losses=int((rows < 0).sum()),
+        difference=difference,
+        low=max(-bound, difference - half),
+        high=min(bound, difference + half),
+        p_value=p_value,
+        word=word,
+        score=score,
+        baseline_score=float(baseline.mean()),
+    )
+
+
+def _not_paired(predictions: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> str:
+    return (
+        "a paired comparison needs one prediction of each and one label a row, but got "
+        f"{predictions.shape}, {baseline.shape} and labels {labels.shape}; run both trials on the same rows"
+    )
+
+
 def compare_predictions(predictions: np.ndarray, baseline: np.ndarray, labels: np.ndarray) -> Comparison:
     """Compare the predicted classes with a baseline's by `labels`, each int [N]. Raises DataError for other shapes."""
     if not (predictions.shape == baseline.shape == labels.shape and labels.ndim == 1 and labels.size):
-        raise DataError(
-            "a paired comparison needs one prediction of each and one label a row, but got "
-            f"{predictions.shape}, {baseline.shape} and labels {labels.shape}; run both trials on the same rows"
-        )
+        raise DataError(_not_paired(predictions, baseline, labels))
     right, baseline_right = predictions == labels, baseline == labels
-    return compare_counts(
-        gains=int((right & ~baseline_right).sum()), losses=int((~right & baseline_right).sum()), rows=labels.size
-    )
+    gains, losses = int((right & ~baseline_right).sum()), int((~right & baseline_right).sum())
+    found = compare_counts(gains=gains, losses=losses, rows=labels.size)
+    return replace(found, baseline_score=float(baseline_right.mean()))
 
 
 def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
@@ -79,7 +126,7 @@ def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
             f"0 <= gains + losses <= rows and rows >= 1 must hold, but got {gains} + {losses} of {rows} rows"
         )
     p_value = float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
-    low, high = _lower_limit(gains, losses, rows), -_lower_limit(losses, gains, rows)
+    low, high = lower_limit(gains, losses, rows), -lower_limit(losses, gains, rows)
     word: Word = "cannot tell"
     if p_value < 1 - CONFIDENCE and gains > losses:
         word = "better"
@@ -91,7 +138,7 @@ def compare_counts(*, gains: int, losses: int, rows: int) -> Comparison:
     )
 
 
-def _lower_limit(gains: int, losses: int, rows: int) -> float:
+def lower_limit(gains: float, losses: float, rows: int) -> float:
     """Compute the lower 2.5 % limit of d = t (2 s - 1), t the share of discordant rows and s that of gains among them.
 
     Both follow the confidence distributions behind Clopper and Pearson's (1934) exact limits: s its lower one, t the

@@ -1,6 +1,7 @@
-"""Estimate the variance of an accuracy over rows and over fresh seeds, in numpy.
+"""Estimate the variance of a mean score over rows and over fresh seeds, in numpy.
 
-Every function is pure. A finalist is `right`, bool [S, N]: whether the student of seed s is right on row n.
+Every function is pure. A finalist is `right`, [S, N]: the score on row n of the student of seed s, such as whether it is right
+(`tasks.row_scores`). No formula assumes that scores have bounds; only `row_size` tells those that have from those that have not.
 """
 
 from collections.abc import Sequence
@@ -8,15 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedVariance:
-    """Holds the variance of an accuracy over fresh seeds, pooled over finalists."""
+    """Holds the variance of a mean score over fresh seeds, pooled over finalists."""
 
     mean_square: float
-    """Variance of a single seed's accuracy on these rows, around its finalist's mean."""
+    """Variance of a single seed's mean score on these rows, around its finalist's mean."""
     residual: float
     """The part of `mean_square` that comes from flipping single rows, and shrinks with their number."""
     df: int
@@ -26,14 +28,14 @@ class SeedVariance:
 
     @property
     def main(self) -> float:
-        """Return the variance by a seed's effect on all rows alike, at least 0; its root is a standard deviation of true accuracies."""
+        """Return the variance by a seed's effect on all rows alike, at least 0; its root is a standard deviation of true mean scores."""
         return max(0.0, self.mean_square - self.residual)
 
 
 def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
-    """Pool the variance over seeds of `finalists`, each bool [S, N] on the same split; those with one seed add nothing.
+    """Pool the variance over seeds of `finalists`, each [S, N] on the same split; those with one seed add nothing.
 
-    For each: the variance over seeds of the accuracy (S - 1 df), and the mean square that row and seed effects leave,
+    For each: the variance over seeds of the mean score (S - 1 df), and the mean square that row and seed effects leave,
     over N. Both are averaged with weights S - 1. Arms may differ in their variance without harm, as long as both have
     as many finalists and seeds.
     """
@@ -52,7 +54,7 @@ def seed_variance(finalists: Sequence[np.ndarray]) -> SeedVariance:
 
 
 def run_variance(arms: Sequence[Sequence[np.ndarray]]) -> SeedVariance:
-    """Pool the variance between the finalists of each of `arms`, each finalist bool [S, N]: of another configuration on other seeds.
+    """Pool the variance between the finalists of each of `arms`, each finalist [S, N]: of another configuration on other seeds.
 
     It holds the variance over seeds, and is more where configurations differ: what can be said of seeds where each
     configuration has only one.
@@ -61,12 +63,21 @@ def run_variance(arms: Sequence[Sequence[np.ndarray]]) -> SeedVariance:
     return replace(found, over_runs=True)
 
 
-def row_variance(rows: np.ndarray) -> float:
-    """Return the variance of the mean of the rows' differences [N], as if one row more differed, half a row each way.
+def row_variance(rows: np.ndarray, size: float = 1.0) -> float:
+    """Return the variance of the mean of the rows' differences [N], as if one row more differed by `size`, half a row each way.
 
     So equal predictions do not give a variance of 0. Agresti and Min (2005), Stat. Med. 24, 729, add as much.
     """
-    return float((np.square(rows - rows.mean()).sum() + 1) / (rows.size * max(1, rows.size - 1)))
+    return float((np.square(rows - rows.mean()).sum() + size**2) / (rows.size * max(1, rows.size - 1)))
+
+
+def row_size(one: np.ndarray, other: np.ndarray, score: RowScore) -> float:
+    """Return by how much one row may differ between two sides' scores [S, N]: what `row_variance` adds.
+
+    Scores in [0, 1] differ by 1 at most. Squared errors have no greatest difference; theirs is taken to be the mean squared
+    error of both sides, in the manner of a row on which only one of them is right. It is 0 only where both are never wrong.
+    """
+    return 1.0 if score != "minus_squared_error" else abs(float(one.mean() + other.mean())) / 2
 
 
 def _residual(right: np.ndarray) -> float:
@@ -79,7 +90,7 @@ def matrix(right: np.ndarray) -> np.ndarray:
     """Convert `right` to float [S, N]. Raises DataError for an empty array or more than two dimensions."""
     found = np.atleast_2d(np.asarray(right, dtype=np.float64))
     if found.ndim != 2 or not found.size:
-        raise DataError(f"a finalist is one row of right and wrong a seed, bool [S, N], but got {np.shape(right)}")
+        raise DataError(f"a finalist is one row of scores (right or wrong) a seed, [S, N], but got {np.shape(right)}")
     return found
 
 

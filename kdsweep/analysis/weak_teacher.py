@@ -2,8 +2,9 @@
 
 The best fine-tuned student is compared with the teacher by `study.metric` on the validation rows. If both were equally good,
 it would not matter which of them predicted what, so their predictions are swapped at random, row by row: p is the share of
-swaps that put the student as far ahead (for accuracy McNemar's test, up to chance; valid for macro F1 and Matthews' correlation
-too). The best of n students is ahead by luck n times as easily, so p is multiplied by n (Bonferroni), and by 2 for two sides.
+swaps that put the student as far ahead (for accuracy McNemar's test, up to chance; valid for any metric of predictions). The best
+of n students is ahead by luck n times as easily, so p is multiplied by n (Bonferroni), and by 2 for two sides. Mean average
+precision is not a metric of predictions: the one that its task has by default stands in for it.
 Where predictions are not on disk, accuracies are compared by their standard errors; another metric is not compared.
 """
 
@@ -15,11 +16,13 @@ from statistics import NormalDist
 
 import numpy as np
 
-from kdsweep.analysis import metrics
 from kdsweep.analysis.formats import compact
 from kdsweep.analysis.leaderboard import ranked
+from kdsweep.analysis.measured import measure_by_task
+from kdsweep.analysis.metrics import Measure
 from kdsweep.analysis.score import score, score_text
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import METRICS, TaskName
 from kdsweep.records import reading
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import TrialRow
@@ -81,7 +84,7 @@ def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[T
     if scores is None or min(1.0, 2 * scores[2] * len(controls)) >= LEVEL:
         return None
     return WeakTeacher(
-        metric=sweep.study.metric,
+        metric=_metric(sweep, _task(folders)),
         teacher=scores[0],
         student=scores[1],
         trial=best.trial,
@@ -90,6 +93,16 @@ def weak_teacher(sweep: SweepConfig, folders: Sequence[Path], trials: Iterable[T
         teacher_learning_rate=sweep.values("teacher_learning_rate")[0],
         is_file=sweep.values("teacher_file")[0] is not None,
     )
+
+
+def _task(folders: Sequence[Path]) -> TaskName:
+    known = (reading.read_teacher(teacher_folder(folder)) for folder in folders)
+    return next((teacher.task for teacher in known if teacher), "single_label")
+
+
+def _metric(sweep: SweepConfig, task: TaskName) -> str:
+    """Return the metric by which student and teacher are compared: `study.metric` where it is one of predictions."""
+    return METRICS[task][0] if sweep.study.metric == "val_map" else sweep.study.metric
 
 
 def _paired(
@@ -101,7 +114,9 @@ def _paired(
     teacher = next((found for found in known if found is not None), None)
     if labels is None or mine is None or teacher is None or not labels.shape == mine.shape == teacher.shape:
         return None
-    measure = metrics.measure(sweep.study.metric, 1 + int(max(labels.max(), mine.max(), teacher.max())))
+    task = _task(folders)
+    classes = 1 + int(max(labels.max(), mine.max(), teacher.max())) if task == "single_label" else 1
+    measure = measure_by_task(_metric(sweep, task), classes, task)
     p_value = swap_test(mine, teacher, labels, measure, swaps=max(LEAST_SWAPS, 80 * controls))
     return measure(teacher, labels), measure(mine, labels), p_value
 
@@ -119,13 +134,16 @@ def _unpaired(sweep: SweepConfig, folders: Sequence[Path], best: TrialRow) -> tu
     return *scores, 1 - NormalDist().cdf((scores[1] - scores[0]) / error)
 
 
-def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: metrics.Measure, *, swaps: int) -> float:
-    """Compute the one-sided p of `one` being no better than `other`, each int [N]: the share of random swaps that put it as far ahead."""
+def swap_test(one: np.ndarray, other: np.ndarray, labels: np.ndarray, measure: Measure, *, swaps: int) -> float:
+    """Compute the one-sided p of `one` being no better than `other`, predictions [N] or [N, C].
+
+    It is the share of random swaps that put `one` as far ahead.
+    """
     ahead = measure(one, labels) - measure(other, labels)
     if ahead <= 0:
         return 1.0
     draw, as_far = np.random.default_rng(0), 0
-    differ = np.flatnonzero(one != other)
+    differ = np.flatnonzero((one != other).reshape(len(one), -1).any(axis=1))
     for _ in range(swaps):
         swapped = differ[draw.random(differ.size) < 0.5]
         first, second = one.copy(), other.copy()

@@ -11,6 +11,7 @@ from kdsweep.config.arms import ARMS, FIXED_BY, PRIMARY, Arm, Stage
 from kdsweep.config.axis import Axis
 from kdsweep.config.forms import Constraints, ExportConfig
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, Range, Trait, having
+from kdsweep.config.tasks import Metric
 from kdsweep.config.trial import RECIPE_VERSION, TrialConfig
 from kdsweep.config.trial_fields import TRIAL_DEFAULTS
 from kdsweep.config.yaml import plain_values, to_yaml
@@ -34,8 +35,10 @@ class StudyConfig:
     """Trials of the pseudo-labeled arm, which a sweep with texts without labels has; null: as many as `trials`, 0: no such arm."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """tpe: Optuna's TPE, which learns from earlier trials; random: random points; grid: every point of axes that have choices or a step."""
-    metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
-    """What the search maximises and the leaderboard ranks by; val_macro_f1 and val_mcc suit classes of very different size."""
+    metric: Metric = "val_accuracy"
+    """What the search maximises and the leaderboard ranks by. single_label: val_accuracy, or for classes of very different size val_macro_f1 or
+    val_mcc; multi_label: val_example_f1, val_micro_f1, val_macro_f1, val_map or val_accuracy (all labels of a row right); regression:
+    val_pearson or val_spearman. A file that names none gets the first of its fixed.task."""
     constraints: Annotated[Constraints, Trait.FREE] = field(default_factory=Constraints)
     """Limits on latency and size; students that break one are not ranked."""
     pruner: Literal["median", "hyperband", "none"] = "median"

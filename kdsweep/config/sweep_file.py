@@ -15,6 +15,8 @@ from kdsweep.config.lengths import few_steps_problems, unread_problems
 from kdsweep.config.roles import broken_rules
 from kdsweep.config.sweep import LONGEST_TAG, FinalistsConfig, StudyConfig, SweepConfig, TrackingConfig
 from kdsweep.config.sweep_problems import sweep_problems
+from kdsweep.config.task_problems import task_problems
+from kdsweep.config.tasks import METRICS, stated_task
 from kdsweep.config.trial import FIELD_TYPES
 from kdsweep.config.trial_fields import NUMBERS, PATH_FIELDS, TRIAL_DEFAULTS, UNSEARCHABLE
 from kdsweep.config.yaml import converted, did_you_mean, read_yaml, spelled
@@ -48,6 +50,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     unbuildable: list[str] = []
     fixed = _fixed(content.get("fixed"), content.get("search"), unbuildable, recorded=recorded)
     search = _search(content.get("search"), fixed, unbuildable)
+    if "metric" not in (content["study"] if isinstance(content.get("study"), dict) else {}):
+        study = dataclasses.replace(study, metric=METRICS[stated_task(fixed) or "single_label"][0])
     if study.sampler == "grid":
         rule = "grid needs choices, or low, high and step"
         problems += [
@@ -61,7 +65,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     enqueue = _enqueue(content.get("enqueue"), search, dropped, problems)
     parts: dict[str, Any] = {"study": study, "finalists": finalists, "tracking": tracking, "export": export}
     sweep = SweepConfig(name=name, fixed=fixed, search=search, enqueue=enqueue, **parts)
-    problems += unbuildable or [*sweep_problems(sweep), *few_steps_problems(sweep), *unread_problems(sweep)]
+    problems += unbuildable or [
+        *_task_problems(sweep),
+        *sweep_problems(sweep),
+        *few_steps_problems(sweep),
+        *unread_problems(sweep),
+    ]
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in dict.fromkeys(problems))
     if "finalists" in content and content["finalists"] is None:
@@ -122,6 +131,12 @@ def _study_problems(study: StudyConfig) -> list[str]:
     problems = _range_problems(study, "study.") + _range_problems(study.constraints, "study.constraints.")
     problems += constraint_problems(study.constraints)
     return problems + (_storage_problems(study.storage) if study.storage else [])
+
+
+def _task_problems(sweep: SweepConfig) -> list[str]:
+    """List what does not go with the task that the file states; where the data decide, that is checked once they are read."""
+    task = stated_task(sweep.fixed)
+    return task_problems(sweep, task) if task else []
 
 
 def _tracking_problems(tracking: TrackingConfig) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from kdsweep.config.layers import WORDS
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, SHARE, Pattern, Range, Role, Trait, broken_rules
 from kdsweep.config.yaml import converted
 from kdsweep.errors import ConfigError
@@ -67,10 +68,16 @@ class TrialConfig:
     """Column with the text."""
     text_pair_column: Annotated[str | None, Role.ROWS] = None
     """Column with the second text of a pair (the hypothesis in NLI); null: single texts."""
+    task: Annotated[Literal["auto", "single_label", "multi_label", "regression"], Role.ROWS] = "auto"
+    """What a row's label is: one class of several, any number of labels, or a number. auto: label_columns or lists are multi_label, numbers
+    with fractions (on the hub, all floats) regression, everything else single_label."""
     label_column: Annotated[str, Role.ROWS] = "label"
-    """Column with the class: a text, a whole number, or true and false."""
+    """Column with the class: a text, a whole number, or true and false; with the list of the labels (multi_label); with the number
+    (regression)."""
+    label_columns: Annotated[tuple[str, ...], Role.ROWS] = ()
+    """In place of label_column, for multi_label: a column of 0 and 1 for each label, named like the label; their order is the labels'."""
     label_names: Annotated[tuple[str, ...], Role.ROWS] = ()
-    """Keep only rows of these classes, in this order; empty: all classes."""
+    """Keep only rows of these classes, in this order; of multi_label, these labels of all rows. Empty: all."""
     id_column: Annotated[str | None, Role.ROWS] = None
     """Column of the rows and of teacher_file by which both are joined, each row's own name; null: by their text (pair)."""
     train_limit: Annotated[int | None, Role.TRAIN_ROWS, POSITIVE] = None
@@ -91,12 +98,13 @@ class TrialConfig:
     # The models
     teacher: Annotated[str | None, Role.TEACHER, Trait.PATH | Trait.SPEED] = None
     """Hub name, local path or `wheel:` address of a classifier, or of a pretrained body to fine-tune first: any encoder that
-    transformers has a sequence classifier for (a from_teacher student needs a BERT). null where teacher_file is named."""
+    transformers has a sequence classifier for. null where teacher_file is named."""
     teacher_revision: Annotated[str | None, Role.TEACHER, Trait.SPEED] = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_file: Annotated[str | None, Role.TEACHER, Trait.PATH] = None
     """In place of teacher, a file like train_file (also that file itself) with its outputs: a column `prob_CLASS` or `logit_CLASS` of each
-    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12). A row without numbers has L_hard alone."""
+    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12), of multi_label log(p / (1 - p)); of regression it
+    is one column `prediction`. A row without numbers has L_hard alone."""
     teacher_epochs: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Epochs of the teacher's fine-tuning before it is distilled; 0: it is fine-tuned already."""
     teacher_learning_rate: Annotated[float, Role.TEACHER, POSITIVE] = 5e-5
@@ -122,8 +130,9 @@ class TrialConfig:
     student_vocabulary: Annotated[Literal["full", "trained"], Role.STUDENT_TOKENS] = "full"
     """Word pieces that the student has. full: all of its tokenizer's; trained: those of its training texts, labelled or not, alone, in a smaller
     tokenizer that cuts these texts alike."""
-    student_layers: Annotated[int | tuple[int, ...], Role.STUDENT, Trait.SPEED, POSITIVE] = 6
-    """Layers of a from_teacher student: a count, spread over the teacher's layers, or the list of the teacher's layers to copy."""
+    student_layers: Annotated[int | tuple[int, ...] | str, Role.STUDENT, Trait.SPEED, POSITIVE, WORDS] = 6
+    """Which of the teacher's layers a from_teacher student copies: a list of them, counted from 0, or their number as `first:3`, `last:3` or
+    `spread:3`, evenly from the first to the last; 3 means `spread:3`."""
     student_init: Annotated[Literal["pretrained", "finetuned"], Role.STUDENT] = "pretrained"
     """Which teacher weights a from_teacher student copies: those before or after the teacher's fine-tuning."""
 
@@ -141,6 +150,9 @@ class TrialConfig:
     large T, where temperature has no effect."""
     label_smoothing: Annotated[float, Role.TRAINING, SHARE] = 0.0
     """Share of each label that L_hard spreads evenly over all classes, in [0, 1]; the recorded L_hard is the smoothed one."""
+    class_weights: Annotated[Literal["none", "balanced"], Role.TEACHER] = "none"
+    """Weights of the rows in L_hard, the teacher's too. balanced: rows / (classes · rows of the row's class), for classes of very different
+    size; single_label alone."""
     relation_weight: Annotated[float, Role.TRAINING, NOT_NEGATIVE] = 0.0
     """Weight of L_relation, the self-attention relations of the last layers (MiniLMv2), which is added to L; 0: off."""
     relation_heads: Annotated[int, Role.TRAINING, POSITIVE] = 12
@@ -201,6 +213,7 @@ class TrialConfig:
         yield from broken_rules(self)
         if not _is_encoding(self.encoding):
             yield "encoding is a text encoding that Python knows", repr(self.encoding)
+        yield from self._broken_task()
         if len(names) == 1:
             yield "label_names has two classes or more, or none", str(list(names))
         if len(set(names)) < len(names):
@@ -222,6 +235,25 @@ class TrialConfig:
             yield rule, f"teacher_keep: {self.teacher_keep} with teacher_epochs: 0"
         yield from self._broken_sources()
         yield from self._broken_texts()
+
+    def _broken_task(self) -> Iterator[tuple[str, str]]:
+        """Yield each broken rule about the labels of a stated task, and the value given."""
+        columns, other = self.label_columns, self.task in ("single_label", "regression")
+        if len(columns) == 1:
+            yield "label_columns has two labels or more, or none", str(list(columns))
+        if len(set(columns)) < len(columns):
+            yield "label_columns are distinct", str(list(columns))
+        if columns and other:
+            yield "label_columns go with task: multi_label", f"task: {self.task} with label_columns: {list(columns)}"
+        if columns and self.label_names:
+            rule = "label_columns, which name the labels and their order, go without label_names"
+            yield rule, f"label_names: {list(self.label_names)} beside them"
+        if self.label_names and self.task == "regression":
+            rule = "label_names name classes, so they go with task: single_label or multi_label"
+            yield rule, f"task: regression with label_names: {list(self.label_names)}"
+        if self.class_weights != "none" and (columns or self.task in ("multi_label", "regression")):
+            rule = "class_weights: balanced weighs the classes of task: single_label"
+            yield rule, f"task: {'multi_label' if columns else self.task} with class_weights: {self.class_weights}"
 
     def _broken_teacher(self) -> Iterator[tuple[str, str]]:
         """Yield each broken rule about where the teacher's outputs come from and what a from_teacher student copies, and the value given."""
@@ -289,7 +321,9 @@ class TrialConfig:
 
     def unresolved(self) -> tuple[str, ...]:
         """Return the names of the fields that are still `auto`."""
-        idle = () if self.student_body else ("student_body_revision",)  # which a config of an older record lacks
+        idle = (
+            ("task",) if self.student_body else ("task", "student_body_revision")
+        )  # the data say the task; older records lack the other
         return tuple(name for name in FIELD_TYPES if getattr(self, name) == "auto" and name not in idle)
 
 

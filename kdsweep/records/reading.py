@@ -103,9 +103,10 @@ def packed_trial(folder: Path) -> dict[str, Any]:
 
 
 def _packed(array: np.ndarray) -> str:
-    """Encode classes as text, from the smallest whole numbers that hold them: 1.25 bytes per row for up to 256 classes."""
-    buffer = io.BytesIO()
-    np.save(buffer, array.astype(np.min_scalar_type(int(array.max(initial=0)))), allow_pickle=False)
+    """Encode predictions as text, classes from the smallest whole numbers that hold them: 1.25 bytes per row for up to 256 classes."""
+    buffer, whole = io.BytesIO(), array.dtype.kind in "iu"
+    kept = array.astype(np.min_scalar_type(int(array.max(initial=0)))) if whole else array
+    np.save(buffer, kept, allow_pickle=False)
     return base64.b85encode(buffer.getvalue()).decode()
 
 

@@ -4,15 +4,25 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from kdsweep.config.arms import Arm
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.layout import TrialId
 from kdsweep.records.teacher_schema import TeacherEpoch
 
 Status = Literal["complete", "pruned", "failed", "duplicate"]
-VALIDATED = ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl")
-"""The metrics that an epoch measures on the validation rows."""
+VALIDATED_IN: Final[dict[TaskName, tuple[str, ...]]] = {
+    "single_label": ("val_accuracy", "val_macro_f1", "val_mcc", "val_loss", "val_ece", "val_agreement", "val_kl"),
+    "multi_label": (
+        *("val_accuracy", "val_macro_f1", "val_loss", "val_ece", "val_agreement", "val_kl"),
+        *("val_micro_f1", "val_example_f1", "val_map"),
+    ),
+    "regression": ("val_loss", "val_pearson", "val_spearman", "val_rmse"),
+}
+"""The metrics that an epoch measures on the validation rows, by task; those of the other tasks are None."""
+VALIDATED = tuple(dict.fromkeys(name for names in VALIDATED_IN.values() for name in names))
+"""Those of all tasks."""
 REPEATABLE = (
     *("status", *VALIDATED, "best_epoch", "best_val_accuracy", "epochs", "steps"),
     *("parameters", "size_mb", "initial_weights_sha256", "weights_sha256", "teacher_weights_sha256", "data_sha256"),
@@ -57,20 +67,21 @@ class EpochMetrics:
     L_soft: float
     L_hard: float
     L_total: float
-    val_accuracy: float
-    """Share of validation rows whose class is right, in [0, 1]."""
-    val_macro_f1: float
-    """Mean F1 over the classes, in [0, 1]."""
-    val_mcc: float
-    """Matthews correlation, in [-1, 1]: 0 for always predicting one class."""
+    val_accuracy: float | None
+    """Share of validation rows whose class is right (multi_label: all of whose labels are), in [0, 1]; None for regression."""
+    val_macro_f1: float | None
+    """Mean F1 over the classes or labels, in [0, 1]; None for regression."""
+    val_mcc: float | None
+    """Matthews correlation, in [-1, 1]: 0 for always predicting one class; of single_label alone."""
     val_loss: float
-    """Mean cross-entropy of the validation rows in nats, T = 1."""
-    val_ece: float
-    """Expected calibration error, T = 1, in [0, 1]."""
+    """Mean cross-entropy of the validation rows in nats, T = 1; multi_label: of the decisions; regression: mean squared error."""
+    val_ece: float | None
+    """Expected calibration error, T = 1, in [0, 1]; multi_label: of all decisions; None for regression."""
     val_agreement: float | None
-    """Share of validation rows on which student and teacher predict the same class, in [0, 1]; None where a teacher_file lacks such rows."""
+    """Share of validation rows (multi_label: of all decisions) on which student and teacher agree, in [0, 1]; None for regression, and where
+    a teacher_file lacks such rows."""
     val_kl: float | None
-    """Mean KL from the teacher's distribution to the student's in nats, T = 1; None where a teacher_file lacks such rows."""
+    """Mean KL from the teacher's distribution to the student's in nats, T = 1, multi_label: summed over the labels; None as val_agreement."""
     train_seconds: float
     evaluate_seconds: float
     L_relation: float = 0.0
@@ -78,6 +89,18 @@ class EpochMetrics:
     """Rows, each as often as it was trained on, that L_soft is the mean over. None in older records."""
     hard_rows: int | None = None
     """Rows, each as often as it was trained on, that L_hard is the mean over. None in older records."""
+    val_micro_f1: float | None = None
+    """F1 of all decisions together, in [0, 1]; this and the next two of multi_label alone."""
+    val_example_f1: float | None = None
+    """Mean over rows of the F1 of a row's labels, in [0, 1]."""
+    val_map: float | None = None
+    """Mean average precision over the labels that occur, in [0, 1]."""
+    val_pearson: float | None = None
+    """Correlation of predictions and labels, in [-1, 1]; this and the next two of regression alone."""
+    val_spearman: float | None = None
+    """Correlation of their ranks, in [-1, 1]."""
+    val_rmse: float | None = None
+    """Root of the mean squared error, in the labels' unit."""
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again: everything but seconds and numbers of rows, and what is None."""
@@ -124,27 +147,34 @@ class Finalist:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalTest:
-    """Holds a model's metrics on the test split, T = 1: shares in [0, 1], loss (cross-entropy) and kl in nats per row."""
+    """Holds a model's metrics on the test split, as `EpochMetrics` has them of the validation split; each is None where the task does not have it."""
 
-    accuracy: float
-    macro_f1: float
-    mcc: float
+    accuracy: float | None
+    macro_f1: float | None
+    mcc: float | None
     """Matthews correlation, in [-1, 1]."""
     loss: float
-    ece: float
+    ece: float | None
     """Expected calibration error, in [0, 1]."""
     agreement: float | None
-    """Share of rows on which model and teacher predict the same class; None where a teacher_file lacks some of them."""
+    """Share of rows (multi_label: of decisions) on which model and teacher agree; None where a teacher_file lacks some rows."""
     kl: float | None
     """Mean KL from the teacher's distribution to the model's; None where a teacher_file lacks some rows."""
     reliability: tuple[tuple[float, float, int], ...]
-    """Mean confidence, accuracy and number of rows of each bin of the calibration error that holds rows."""
+    """Mean confidence, accuracy and number of rows (multi_label: of decisions) of each bin of the calibration error that holds any; empty for
+    regression."""
     rows: int
     opened_at: str
+    micro_f1: float | None = None
+    example_f1: float | None = None
+    map: float | None = None
+    pearson: float | None = None
+    spearman: float | None = None
+    rmse: float | None = None
 
     def measured(self) -> dict[str, float]:
         """Return the metrics that a reproduction must give again, one number each, without those that are None."""
-        names = ("accuracy", "macro_f1", "mcc", "loss", "ece", "agreement", "kl", "rows")
+        names = (*(name.removeprefix("val_") for name in VALIDATED), "rows")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -166,7 +196,8 @@ class TrialResult:
     val_agreement: float | None
     val_kl: float | None
     best_epoch: int | None
-    """The epoch of `best_val_accuracy`, whatever metric ranks: the leaderboard has the best epoch by `study.metric`."""
+    """The epoch of `best_val_accuracy` (regression: of the best val_pearson), whatever metric ranks: the leaderboard has the best epoch by
+    `study.metric`."""
     best_val_accuracy: float | None
     epochs: int
     steps: int
@@ -233,6 +264,12 @@ class TrialResult:
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
     """Why W&B has no run although the sweep was tracked; None where it has one, or tracking was off."""
+    val_micro_f1: float | None = None
+    val_example_f1: float | None = None
+    val_map: float | None = None
+    val_pearson: float | None = None
+    val_spearman: float | None = None
+    val_rmse: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""

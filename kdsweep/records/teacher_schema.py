@@ -6,6 +6,8 @@ from typing import Any
 
 from kdsweep.config.tasks import TaskName
 
+OTHER_TASKS = ("val_macro_f1", "val_micro_f1", "val_example_f1", "val_map", "val_pearson", "val_spearman", "val_rmse")
+"""Metrics on the validation rows that the teacher's record holds for multi_label and regression; None where the task does not have them."""
 MEASURED_OF_TEACHER = (
     *("val_ece", "train_accuracy", "train_loss", "train_ece"),
     *("out_of_fold_accuracy", "out_of_fold_loss", "out_of_fold_ece"),
@@ -15,14 +17,19 @@ MEASURED_OF_TEACHER = (
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherEpoch:
-    """Holds one epoch of the teacher's fine-tuning: mean training cross-entropy, then metrics on the validation rows."""
+    """Holds one epoch of the teacher's fine-tuning: mean training loss on the labels, then metrics of `EpochMetrics` on the validation rows."""
 
     epoch: int
     step: int
     L_hard: float
-    val_accuracy: float
+    val_accuracy: float | None
+    """None for regression."""
     val_loss: float
     train_seconds: float
+    val_example_f1: float | None = None
+    """Of multi_label alone."""
+    val_pearson: float | None = None
+    """Of regression alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +43,8 @@ class TeacherResult:
     """The address of its weights, or of the file in their place."""
     val_accuracy: float | None
     val_loss: float | None
-    majority_accuracy: float
-    """Validation accuracy of always predicting the most common training class."""
+    majority_accuracy: float | None
+    """Validation accuracy of always predicting the most common training class (multi_label: set of labels); None for regression."""
     parameters: int | None
     size_mb: float | None
     latency_ms_p50: float | None
@@ -88,6 +95,17 @@ class TeacherResult:
     """Accuracy on the labelled training rows, each judged by the one model that has not seen it; None without folds."""
     out_of_fold_loss: float | None = None
     out_of_fold_ece: float | None = None
+    val_macro_f1: float | None = None
+    """This and the following metrics as in `EpochMetrics`, for multi_label and regression; None for single_label."""
+    val_micro_f1: float | None = None
+    val_example_f1: float | None = None
+    val_map: float | None = None
+    val_pearson: float | None = None
+    val_spearman: float | None = None
+    val_rmse: float | None = None
+    majority_scores: Mapping[str, float] = field(default_factory=dict)
+    """Metrics on the validation rows, by name, of always giving one answer. multi_label: the best for each metric of the training rows'
+    commonest set of labels, the labels that more than half of them have, and the commonest label; regression: the mean. Empty for single_label."""
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows of each split; 0 for a test split that there is not."""
@@ -105,5 +123,5 @@ class TeacherResult:
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows of the teacher."""
         shown = {"val_accuracy": self.val_accuracy, "parameters": self.parameters, "size_mb": self.size_mb}
-        measured = {name: getattr(self, name) for name in MEASURED_OF_TEACHER}
+        measured = {name: getattr(self, name) for name in (*MEASURED_OF_TEACHER, *OTHER_TASKS)}
         return {**shown, **{name: value for name, value in measured.items() if value is not None}}

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdsweep.analysis import metrics
+from kdsweep.analysis.measured import measured_by_task
+from kdsweep.analysis.tasks import predicted
+from kdsweep.config.tasks import TaskName
 from kdsweep.training.data.tokens import EVALUATION_ROWS, Batch, Rows, Tokens, evaluation_batches, padded
 from kdsweep.training.fast.shortcuts import shortcuts
 from kdsweep.training.fast.team import ALONE, Team
+from kdsweep.training.tasks import label_array
 
 LATENCY_PASSES = 30
 THROUGHPUT_PASSES = 3
@@ -21,24 +24,30 @@ THROUGHPUT_PASSES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Holds a model's float32 logits [N, C] of a split, and their metrics at T = 1 (`analysis/metrics.py` defines each)."""
+    """Holds a model's float32 logits [N, C] of a split, and their metrics at T = 1, as `EpochMetrics` has them: None for what the task lacks."""
 
-    accuracy: float
-    macro_f1: float
-    mcc: float
+    accuracy: float | None
+    macro_f1: float | None
+    mcc: float | None
     loss: float
-    """Mean cross-entropy in nats."""
-    ece: float
+    """The task's: mean cross-entropy in nats, or mean squared error."""
+    ece: float | None
     agreement: float | None
     kl: float | None
     """Both None where the teacher's logits are not known for every row."""
+    micro_f1: float | None
+    example_f1: float | None
+    map: float | None
+    pearson: float | None
+    spearman: float | None
+    rmse: float | None
     logits: Tensor
     seconds: float
+    task: TaskName = "single_label"
 
     def predictions(self) -> np.ndarray:
-        """Return the predicted class of every row, int64 [N]."""
-        predicted: np.ndarray = self.logits.argmax(dim=-1).cpu().numpy()
-        return predicted
+        """Return what is predicted for every row, as `analysis/tasks.py` has it: of single_label the class, int64 [N]."""
+        return predicted(self.logits.cpu().numpy(), self.task)
 
 
 def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
@@ -46,24 +55,16 @@ def evaluate(model: nn.Module, rows: Rows, team: Team = ALONE) -> Evaluation:
     model.eval()
     started = time.perf_counter()
     logits = all_logits(model, rows.tokens, classes=rows.teacher_logits.shape[1], team=team)
-    return Evaluation(**measured(logits, rows), logits=logits, seconds=time.perf_counter() - started)
+    found = measured(logits, rows)
+    return Evaluation(**found, logits=logits, seconds=time.perf_counter() - started, task=rows.task)
 
 
 def measured(logits: Tensor, rows: Rows) -> dict[str, Any]:
     """Compute the metrics of `Evaluation` for a model's logits [N, C]; loss and kl are nan where a logit is nan or +inf."""
-    mine, teachers, labels = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits, rows.labels))
+    mine, teachers = (tensor.cpu().numpy() for tensor in (logits, rows.teacher_logits))
+    labels = label_array(rows.labels, rows.task)
     taught = rows.taught is None or bool(rows.taught.all())
-    predicted, classes = mine.argmax(axis=1), mine.shape[1]
-    with np.errstate(invalid="ignore"):  # the caller checks the loss
-        return {
-            "accuracy": metrics.accuracy(predicted, labels),
-            "macro_f1": metrics.macro_f1(predicted, labels, classes),
-            "mcc": metrics.matthews(predicted, labels, classes),
-            "loss": metrics.nll(mine, labels),
-            "ece": metrics.expected_calibration_error(mine, labels),
-            "agreement": metrics.agreement(predicted, teachers.argmax(axis=1)) if taught else None,
-            "kl": metrics.kl_to_teacher(teachers, mine) if taught else None,
-        }
+    return measured_by_task(mine, labels, rows.task, teachers if taught else None)
 
 
 def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdsweep.analysis import metrics
+from kdsweep.analysis.measured import reliability_by_task
+from kdsweep.analysis.tasks import predicted
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.reading import read_test
 from kdsweep.records.schema import FinalTest
@@ -16,6 +17,7 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.training.data.tokens import Rows
 from kdsweep.training.evaluation import evaluate, measured
 from kdsweep.training.shared import Materials
+from kdsweep.training.tasks import label_array
 
 
 def open_test(
@@ -34,14 +36,14 @@ def open_teacher_test(config: TrialConfig, materials: Materials, folder: TrialFo
     """Record the teacher on the test split in its `folder`, once; nothing where there is no test split, or no logit for a row of it."""
     rows = materials.test_rows(config)
     if rows is not None and rows.taught is None and read_test(folder.path) is None:
-        predicted = rows.teacher_logits.argmax(dim=-1).cpu().numpy()
-        folder.write_test(final_test(rows.teacher_logits, rows), predicted)
+        logits = rows.teacher_logits
+        folder.write_test(final_test(logits, rows), predicted(logits.cpu().numpy(), rows.task))
 
 
 def final_test(logits: Tensor, rows: Rows) -> FinalTest:
-    """Compute the test record of a model from its logits [N, C]: metrics, and the reliability bins that hold rows."""
-    bins = metrics.reliability(logits.cpu().numpy(), rows.labels.cpu().numpy())
-    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True)
+    """Compute the test record of a model from its logits [N, C]: metrics, and the reliability bins that hold any."""
+    bins = reliability_by_task(logits.cpu().numpy(), label_array(rows.labels, rows.task), rows.task)
+    filled = zip(bins.confidence.tolist(), bins.accuracy.tolist(), bins.rows.tolist(), strict=True) if bins else ()
     return FinalTest(
         **measured(logits, rows),
         reliability=tuple((confidence, right, count) for confidence, right, count in filled if count),

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, DataError
 from kdsweep.records.teacher_schema import TeacherEpoch
+from kdsweep.training.data.numbering import strata
 from kdsweep.training.data.splits import Data
 from kdsweep.training.data.tokens import Tokens
 from kdsweep.training.fine_tuning import FineTuning, Made, fine_tuning, kept_epochs
@@ -28,14 +30,14 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     """Return the fold of each training row, int64 [N], from 0 to `teacher_folds` - 1.
 
     Rows with the same text (pair) lie in one fold. Texts are shuffled by `split_seed`, as every cut of the rows is, and dealt out class by
-    class: the folds' numbers of texts differ by one at most, in all and in each class. Raises DataError where a class has fewer texts
-    than there are folds.
+    class (of labels and numbers, stratum by stratum): the folds' numbers of texts differ by one at most, in all and in each class. Raises
+    DataError where a class or label has fewer texts than there are folds.
     """
     number: dict[tuple[str, str], int] = {}
     text_of = np.array([number.setdefault(key, len(number)) for key in data.train.row_keys()], dtype=np.int64)
     _, first = np.unique(text_of, return_index=True)
-    classes = data.train.labels[first]
-    _check_classes(np.bincount(classes, minlength=len(data.label_names)), data.label_names, config.teacher_folds)
+    labels, classes = data.train.labels[first], strata(data.train.labels[first])
+    _check_classes(_texts_of(labels, data), data.label_names, config.teacher_folds)
     shuffled = np.random.default_rng(config.split_seed).permutation(len(first))
     order = shuffled[np.argsort(classes[shuffled], kind="stable")]
     fold_of_text = np.empty(len(first), dtype=np.int64)
@@ -44,8 +46,15 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     return folds
 
 
+def _texts_of(labels: np.ndarray, data: Data) -> np.ndarray:
+    """Return how many of the texts have each class or label, int64 [C], given their labels; of numbers, how many texts there are [1]."""
+    if data.task == "single_label":
+        return np.bincount(labels, minlength=len(data.label_names))
+    return labels.sum(axis=0, dtype=np.int64) if data.task == "multi_label" else np.array([len(labels)])
+
+
 def _check_classes(texts: np.ndarray, names: Sequence[str], folds: int) -> None:
-    """Check that every fold can hold a text of every class, given the number of `texts` of each. Raises DataError where it cannot."""
+    """Check that every fold can hold a text of every class or label, given the number of `texts` of each. Raises DataError where it cannot."""
     smallest = int(texts.argmin())
     if texts[smallest] < folds:
         raise DataError(
@@ -74,6 +83,7 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
         model=model,
         pretrained=each[0].pretrained,
         columns=each[0].columns,
+        task=data.task,
         weights_sha256=hashlib.sha256("".join(one.weights_sha256 for one in made).encode()).hexdigest(),
         epochs=_mean_epochs([one.epochs for one in made]),
         fine_tuned_seconds=sum(one.seconds for one in made),
@@ -121,20 +131,22 @@ def _load(tuning: FineTuning, made: Made) -> nn.Module:
     return freeze(cached[0].to(tuning.config.device))
 
 
-def _mean_epochs(members: Sequence[Sequence[Mapping[str, float]]]) -> tuple[TeacherEpoch, ...]:
+def _mean_epochs(members: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[TeacherEpoch, ...]:
     """Return the means over the members of each epoch's losses and metrics, with the first member's steps and the sum of the seconds."""
+    return tuple(_mean_epoch([TeacherEpoch(**epoch) for epoch in epochs]) for epochs in zip(*members, strict=True))
 
-    def mean(epochs: Sequence[Mapping[str, float]], name: str) -> float:
-        return float(np.mean([epoch[name] for epoch in epochs]))
 
-    return tuple(
-        TeacherEpoch(
-            epoch=int(epochs[0]["epoch"]),
-            step=int(epochs[0]["step"]),
-            L_hard=mean(epochs, "L_hard"),
-            val_accuracy=mean(epochs, "val_accuracy"),
-            val_loss=mean(epochs, "val_loss"),
-            train_seconds=sum(epoch["train_seconds"] for epoch in epochs),
-        )
-        for epochs in zip(*members, strict=True)
+def _mean_epoch(epochs: Sequence[TeacherEpoch]) -> TeacherEpoch:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]  # all or none: they are of one task
+        return float(np.mean(known)) if known else None
+
+    return dataclasses.replace(
+        epochs[0],
+        L_hard=float(np.mean([epoch.L_hard for epoch in epochs])),
+        val_accuracy=mean([epoch.val_accuracy for epoch in epochs]),
+        val_loss=float(np.mean([epoch.val_loss for epoch in epochs])),
+        train_seconds=sum(epoch.train_seconds for epoch in epochs),
+        val_example_f1=mean([epoch.val_example_f1 for epoch in epochs]),
+        val_pearson=mean([epoch.val_pearson for epoch in epochs]),
     )

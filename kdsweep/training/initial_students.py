@@ -1,6 +1,6 @@
 """Make the students that trainings begin with, and keep those used last."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -8,8 +8,10 @@ from torch import nn
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.trial_fields import decided_for_student
-from kdsweep.training.models import weights_sha256
+from kdsweep.training.data.splits import Data
+from kdsweep.training.models import begin_at, say_task, weights_sha256
 from kdsweep.training.students import load_student, student_from_teacher
+from kdsweep.training.tasks import mean_label
 from kdsweep.training.trained_vocabulary import TrainedVocabulary, with_fewer_pieces
 
 STUDENTS_KEPT = 4
@@ -34,33 +36,33 @@ class InitialStudents:
     def of(
         self,
         config: TrialConfig,
-        label_names: Sequence[str],
+        data: Data,
         body: Callable[[], nn.Module],
         vocabulary: TrainedVocabulary | None = None,
     ) -> InitialStudent:
         """Return the student that a training with `config` begins with; it is to be copied before it is trained.
 
-        `label_names`: the dataset's classes; `body` returns the model whose layers a from_teacher student copies; `vocabulary`: what
-        the student keeps of its pieces, None: all.
+        `body` returns the model whose layers a from_teacher student copies; `vocabulary`: what the student keeps of its pieces, None: all.
         """
         key = tuple(getattr(config, name) for name in decided_for_student(config, Role.STUDENT))
         found = self._kept.pop(key, None)
-        self._kept[key] = found or _made(config, label_names, body, vocabulary)
+        self._kept[key] = found or _made(config, data, body, vocabulary)
         while len(self._kept) > STUDENTS_KEPT:
             del self._kept[next(iter(self._kept))]
         return self._kept[key]
 
 
 def _made(
-    config: TrialConfig,
-    label_names: Sequence[str],
-    body: Callable[[], nn.Module],
-    vocabulary: TrainedVocabulary | None,
+    config: TrialConfig, data: Data, body: Callable[[], nn.Module], vocabulary: TrainedVocabulary | None
 ) -> InitialStudent:
+    names, task, mean = data.label_names, data.task, mean_label(data)
     if config.student != FROM_TEACHER:
-        student = load_student(config.student, config.student_revision, label_names, seed=config.seed)
+        student = load_student(config.student, config.student_revision, names, seed=config.seed, task=task, mean=mean)
     else:
-        student = student_from_teacher(body(), config.student_layers, label_names, seed=config.seed)
+        student = student_from_teacher(body(), config.student_layers, names, seed=config.seed)
+        say_task(student, task)
+        if mean is not None:
+            begin_at(student, mean)
     if vocabulary is not None:
         student = with_fewer_pieces(student, vocabulary)
     return InitialStudent(student, weights_sha256(student))

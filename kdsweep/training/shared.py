@@ -26,6 +26,7 @@ from kdsweep.training.initial_students import InitialStudent, InitialStudents
 from kdsweep.training.joined import joined, joined_targets
 from kdsweep.training.models import load_classifier, size_mb
 from kdsweep.training.online import OnlineTeacher
+from kdsweep.training.tasks import balanced_weights, label_tensor
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
@@ -129,25 +130,27 @@ class Materials(Texts):
             return seen_quality(self.teacher(config), self.teacher_rows(config)[0])
 
     def _initial_student(self, config: TrialConfig) -> InitialStudent:
-        names, vocabulary = self.data(config).label_names, self.student_vocabulary(config)
-        return self._students.of(config, names, lambda: self._body(config), vocabulary)
+        vocabulary = self.student_vocabulary(config)
+        return self._students.of(config, self.data(config), lambda: self._body(config), vocabulary)
 
     def _body(self, config: TrialConfig) -> nn.Module:
         """Return the model whose layers a from_teacher student copies."""
         if config.student_body is None:
             teacher = self.teacher(config)
             return teacher.pretrained if config.student_init == "pretrained" else teacher.model
-        address, revision, names = config.student_body, config.student_body_revision, self.data(config).label_names
+        address, revision, data = config.student_body, config.student_body_revision, self.data(config)
         fields = (*decided_by(Role.ROWS), "student_body", "student_body_revision")
-        return self._once("body", config, fields, lambda: load_classifier(address, revision, names, seed=0))
+        return self._once(
+            "body", config, fields, lambda: load_classifier(address, revision, data.label_names, seed=0, task=data.task)
+        )
 
     def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
-            tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
-            labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
+            tokens, teacher, data = self.teacher_tokens(config, name), self.teacher(config), self.data(config)
+            labels = label_tensor(data.split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
                 targets = teacher_targets(teacher, tokens, own_rows=name == "train")
-                return Rows(tokens=tokens, labels=labels, targets=targets)
+                return Rows(tokens=tokens, labels=labels, targets=targets, task=data.task)
 
         return self._once(f"teacher_rows of {name}", config, decided_by(Role.TEACHER), make)
 
@@ -155,21 +158,26 @@ class Materials(Texts):
         def make() -> Rows:
             tokens = self.student_tokens(config, name)
             if config.teacher_file:
-                split = self.data(config).split(name)
-                return rows_of_file(self.teacher_file(config), split, tokens, config.device)
+                data = self.data(config)
+                return rows_of_file(self.teacher_file(config), data.split(name), tokens, config.device, data.task)
             return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
         return self._once(f"rows of {name}", config, decided_for_student(config, Role.STUDENT_TOKENS), make)
 
     def _training_rows(self, config: TrialConfig) -> Rows:
-        """Return the student's rows for training, texts without labels included."""
+        """Return the student's rows for training, texts without labels included, each with the weight of its class where classes are weighed."""
         train = self._student_rows(config, "train")
-        if not config.has_unlabeled:
+        if not config.has_unlabeled and config.class_weights == "none":
             return train
 
         def make() -> Rows:
-            texts = self.student_tokens(config, "unlabeled")
-            return joined(train, texts, self._targets(config), pseudo_labels=config.pseudo_labels)
+            rows = train
+            if config.has_unlabeled:
+                texts = self.student_tokens(config, "unlabeled")
+                rows = joined(train, texts, self._targets(config), pseudo_labels=config.pseudo_labels)
+            if config.class_weights == "none":
+                return rows
+            return dataclasses.replace(rows, hard_weights=balanced_weights(rows.labels, self.data(config)))
 
         return self._once("rows for training", config, (*decided_by(Role.STUDENT_TOKENS), "pseudo_labels"), make)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdsweep.config.arms import FINE_TUNED
 from kdsweep.config.roles import Role
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_fields import ROLES
 from kdsweep.records.schema import StepMetrics
@@ -25,9 +26,9 @@ _BY_CONTENT = {"teacher", "teacher_revision", "teacher_file", "teacher_threads"}
 """Fields that enter the key of the teacher's cache by their effect: the hash of the weights, and the number of threads."""
 _OWN_NAMES = {source: name for name, source in TEACHER_SETTINGS.items()}
 _BY_VALUE = [name for name, role in ROLES.items() if role is Role.TEACHER and name not in _BY_CONTENT]
-TEACHERS_ALONE = [name for name in _BY_VALUE if name.startswith("teacher_") and name not in _OWN_NAMES]
-"""Fields of the teacher that set none of the trial's, such as `teacher_folds`. Each enters the key under its name, and only where it is not
-its default, so that the keys of the teachers that were cached before there was such a field stay."""
+TEACHERS_ALONE = [n for n in _BY_VALUE if n == "class_weights" or (n.startswith("teacher_") and n not in _OWN_NAMES)]
+"""Fields of the teacher that set none of the trial's, such as `teacher_folds`, and those newer ones that both share. Each enters the key under
+its name, and only where it is not its default, so that the keys of the teachers that were cached before there was such a field stay."""
 _OF_THE_TRIAL = {_OWN_NAMES.get(name, name) for name in _BY_VALUE if name not in TEACHERS_ALONE}
 TEACHER_KEY = sorted(_OF_THE_TRIAL, key=list(ROLES).index)
 """All other fields with the teacher's role, under their names in the trial that fine-tunes the teacher; their values are in every key."""
@@ -66,6 +67,8 @@ class Teacher:
     """With folds, the teacher of each; empty for one teacher."""
     fold_of: np.ndarray | None = None
     """With folds, the fold of each training row [N], which is the one member that has not seen it; None for one teacher."""
+    task: TaskName = "single_label"
+    """What its logits mean."""
 
     @property
     def members(self) -> tuple[Member, ...]:

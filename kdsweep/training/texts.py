@@ -12,8 +12,9 @@ from kdsweep.config.trial_fields import TEXT_FIELDS, decided_by, decided_without
 from kdsweep.training.data.splits import Data, Split, SplitName, load_data
 from kdsweep.training.data.tokens import Tokens, load_tokenizer
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
+from kdsweep.training.models import model_config
 from kdsweep.training.reader import Reader, reader
-from kdsweep.training.students import student_source
+from kdsweep.training.students import reads_segments, student_source
 from kdsweep.training.teacher import teacher_address
 from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
 from kdsweep.training.trained_vocabulary import (
@@ -64,7 +65,7 @@ class Texts:
 
         def make() -> TeacherFile:
             data = self.data(config)
-            file = read_teacher_file(config, data.label_names)
+            file = read_teacher_file(config, data.label_names, data.task)
             file.check_unique([split for split in (data.train, data.validation, data.test) if split is not None])
             return file
 
@@ -72,7 +73,7 @@ class Texts:
 
     def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
-        return self._tokens(config, self._reader(teacher_address(config), config.teacher_revision), name)
+        return self._tokens(config, self._reader(config, teacher_address(config), config.teacher_revision), name)
 
     def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
@@ -138,9 +139,11 @@ class Texts:
         return {name: self.student_tokens(config, name).truncated_rows for name in names}
 
     def _whole_student_reader(self, config: TrialConfig) -> Reader:
-        found = self._reader(*student_source(config))
+        source = student_source(config)
+        found = self._reader(config, *source)
         if config.student == FROM_TEACHER:
-            found = dataclasses.replace(found, segments=False)  # DistilBERT has no segment embeddings
+            body = self._kept(("configuration", *source), lambda: model_config(*source))
+            found = dataclasses.replace(found, segments=reads_segments(body))
         return found
 
     def _split(self, config: TrialConfig, name: RowsName) -> Split:
@@ -150,8 +153,9 @@ class Texts:
         assert texts is not None
         return texts.split
 
-    def _reader(self, address: str, revision: str | None) -> Reader:
-        return self._kept(("reader", address, revision), lambda: reader(address, revision))
+    def _reader(self, config: TrialConfig, address: str, revision: str | None) -> Reader:
+        task = self.data(config).task
+        return self._kept(("reader", address, revision, task), lambda: reader(address, revision, task))
 
     def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
         def make() -> Tokens:

@@ -238,7 +238,7 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
     slot, run, speed, texts = log.slot, log.run, outcome.speed, materials.unlabeled(config)
     use = outcome.vocabulary
     last = log.epochs[-1] if log.epochs else None
-    best = max(log.epochs, key=lambda epoch: (epoch.val_accuracy, -epoch.epoch), default=None)
+    best = max(log.epochs, key=lambda epoch: (_accuracy_or_pearson(epoch), -epoch.epoch), default=None)
     return TrialResult(
         arm=slot.id.arm,
         trial=slot.id.number,
@@ -286,3 +286,10 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         test_unknown_share=use.test.unknown_share if use and use.test else None,
         test_recut_share=use.test.recut_share if use and use.test else None,
     )
+
+
+def _accuracy_or_pearson(epoch: EpochMetrics) -> float:
+    """Return an epoch's accuracy, or for regression Pearson's correlation."""
+    found = epoch.val_pearson if epoch.val_accuracy is None else epoch.val_accuracy
+    assert found is not None
+    return found

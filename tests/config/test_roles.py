@@ -14,12 +14,12 @@ from kdsweep.config.trial_fields import PATH_FIELDS, REVISIONS, ROLES, UNSEARCHA
 RANKED_ROWS = """
 dataset dataset_config dataset_revision train_split validation_split test_split train_file validation_file test_file
 validation_fraction test_fraction split_seed text_column text_pair_column label_column label_names id_column validation_limit csv_delimiter
-encoding drop_empty_texts
+task label_columns encoding drop_empty_texts
 """
 MACHINE = "device threads teacher_threads devices_per_trial"
 TEACHER = """
 teacher teacher_revision teacher_file teacher_threads teacher_epochs teacher_learning_rate teacher_batch_size teacher_seed teacher_folds
-teacher_keep precision
+teacher_keep precision class_weights
 """
 LOSS_AND_TRAINING = """
 temperature alpha temperature_end alpha_end soft_loss label_smoothing relation_weight relation_heads unlabeled_share pseudo_labels
@@ -59,10 +59,10 @@ def test_what_may_change_while_a_sweep_goes_on() -> None:
     assert names == {*free.split(), "constraints", "accept_weak_teacher"}
 
 
-def test_every_auto_is_a_fact_of_the_hub_or_of_the_machine() -> None:
+def test_every_auto_is_a_fact_of_the_hub_of_the_machine_or_of_the_rows() -> None:
     automatic = {field.name for field in dataclasses.fields(TrialConfig) if field.default == "auto"}
     machine = {name for name, trait in beside(TrialConfig, Trait).items() if Trait.MACHINE in trait}
-    assert automatic == set(REVISIONS.values()) | machine - {"devices_per_trial"} | {"precision"}
+    assert automatic == set(REVISIONS.values()) | machine - {"devices_per_trial"} | {"precision", "task"}
 
 
 def test_a_field_without_a_role_cannot_be_written() -> None:

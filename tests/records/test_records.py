@@ -28,7 +28,7 @@ from kdsweep.records.reading import (
     torn_lines,
 )
 from kdsweep.records.schema import (
-    VALIDATED,
+    VALIDATED_IN,
     Attempt,
     StepMetrics,
 )
@@ -66,7 +66,7 @@ def test_a_config_that_says_otherwise_than_what_ran_is_an_edit_of_that_field_alo
 
 def test_a_reproduction_must_give_all_but_the_clock() -> None:
     measured = set(EPOCH.measured())
-    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "L_relation", *VALIDATED}
+    assert measured == {"epoch", "step", "L_soft", "L_hard", "L_total", "L_relation", *VALIDATED_IN["single_label"]}
 
 
 def test_w_and_b_gets_the_loss_on_relations_where_there_is_one_and_older_steps_have_none() -> None:

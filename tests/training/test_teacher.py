@@ -83,7 +83,7 @@ def test_the_key_of_a_cached_teacher_is_that_of_the_versions_before(monkeypatch:
 
     assert key(config) == "f9baf7c53add5bb42649739b1230972ebc03ec032fc3534981e959aa7bb24897"
     others = {"teacher_epochs": 2, "teacher_learning_rate": 1e-5, "teacher_batch_size": 8, "teacher_seed": 6}
-    alone = {"teacher_folds": 2, "teacher_keep": "lowest_loss"}
+    alone = {"teacher_folds": 2, "teacher_keep": "lowest_loss", "class_weights": "balanced"}
     for name, value in (others | alone | {"precision": "fp32", "device": "cuda:1"}).items():
         same = key(dataclasses.replace(config, **{name: value})) == key(config)
         assert same == (name == "device"), f"{name}: two GPUs of one kind share a teacher, and nothing else does"

@@ -34,7 +34,6 @@ from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Split
-from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.reader import Reader
 from kdsweep.training.shared import Materials
 from kdsweep.training.trained_vocabulary import (
@@ -186,8 +185,6 @@ def test_the_teacher_beside_such_a_student_reads_its_own_ids(tiny_config: Config
     for folder in folders:
         run(tiny_config(**related, student_vocabulary=folder.parents[1].name), folder, materials)
     assert steps_of(folders[0]) == steps_of(folders[1]) and steps_of(folders[0])[0].L_relation > 0
-    online = OnlineTeacher(model=nn.Identity(), pieces=torch.tensor([0, 4, 8])).renumbered(torch.tensor([0, 2]))
-    assert online.pieces is not None and online.pieces.tolist() == [0, 8]
 
 
 def tiny_reader(folder: Path, pieces: list[str]) -> Reader:
