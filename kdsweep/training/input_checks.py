@@ -41,7 +41,10 @@ def check_inputs(
             raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
         if config.teacher_folds > 1:
             fold_of_rows(materials.data(config), config)
-        readers = {student_source(config)[0]: materials.student_tokens}
+        source = student_source(config)[0]
+        readers = {source: materials.whole_student_tokens}
+        if config.student_vocabulary == "trained":
+            readers[f"{source}, cut down (student_vocabulary: trained),"] = materials.student_tokens
         if config.teacher is not None:
             readers = {config.teacher: materials.teacher_tokens, **readers}
         for address, read in readers.items():

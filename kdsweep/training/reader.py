@@ -53,10 +53,14 @@ class Reader:
         if tokens.unknown_share > MOST_UNKNOWN:
             raise ModelError(
                 f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
-                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; name a model of the texts' language, or put "
-                "the model's own tokenizer beside its weights"
+                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; {self._way_out()}"
             )
         return tokens
+
+    def _way_out(self) -> str:
+        if self.kept:
+            return "it has the pieces of the training texts alone: train on more texts, labelled or not, or say student_vocabulary: full"
+        return "name a model of the texts' language, or put the model's own tokenizer beside its weights"
 
     def kept_tokens(self, texts: Unlabeled, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
         """Tokenise texts without labels for the model, once: their tokens are kept in the cache, memory-mapped.

@@ -12,15 +12,19 @@ import torch
 from tiny import NOUNS, PIECES, write_tokenizer
 from torch import nn
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertTokenizer,
+    ConvBertConfig,
     DebertaV2Config,
     ElectraConfig,
+    MobileBertConfig,
     ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
+    XLNetConfig,
 )
 
 from kdsweep.config.trial import TrialConfig
@@ -34,6 +38,7 @@ from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Split
+from kdsweep.training.input_checks import check_inputs
 from kdsweep.training.reader import Reader
 from kdsweep.training.shared import Materials
 from kdsweep.training.trained_vocabulary import (
@@ -53,6 +58,12 @@ FAMILIES: dict[str, Any] = {
     "mpnet": MPNetConfig(**ROBERTA, vocab_size=40, pad_token_id=1, max_position_embeddings=20),
     "electra": ElectraConfig(**ROBERTA, vocab_size=40, embedding_size=8),
     "deberta-v2": DebertaV2Config(**ROBERTA, vocab_size=40, relative_attention=True, pos_att_type=["c2p", "p2c"]),
+    "convbert": ConvBertConfig(**ROBERTA, vocab_size=40, embedding_size=8),
+    "mobilebert": MobileBertConfig(
+        **ROBERTA, vocab_size=40, embedding_size=8, intra_bottleneck_size=16, true_hidden_size=16
+    ),
+    "xlnet": XLNetConfig(vocab_size=40, d_model=16, n_layer=2, n_head=2, d_inner=32, pad_token_id=2),
+    "albert": AlbertConfig(**ROBERTA, vocab_size=40, embedding_size=8),
     "modernbert": ModernBertConfig(**ROBERTA, vocab_size=40, pad_token_id=37, cls_token_id=35, sep_token_id=36),
 }
 
@@ -212,6 +223,19 @@ def test_a_word_cut_off_in_its_middle_keeps_the_pieces_behind_the_cut(tmp_path: 
         check_same("here", tokens, own, vocabulary)
         names = vocabulary.tokenizer.get_vocab()
         assert len({"lower", "##est", "##most"} & set(names)) == kept and "##ly" not in names
+
+
+def test_a_tokenizer_that_knows_half_of_the_texts_at_most_names_its_own_way_out(
+    tiny_config: Config, write_rows: Callable[..., Path]
+) -> None:
+    rows = [(f"is it {word} in", label) for word, label in (("the", "negative"), ("a", "positive")) for _ in "ab"]
+    file = write_rows("few.csv", [(f"{text} {'.' * place}", label) for place, (text, label) in enumerate(rows)])
+    odd = write_rows("odd.csv", [("movie plot film", "negative"), ("story song script", "positive")])
+    config = tiny_config(train_file=str(file), validation_file=str(odd), student_vocabulary="trained")
+    with pytest.raises(
+        ModelError, match="100% are .UNK. to it; .* train on more texts, labelled or not, or say student_voc"
+    ):
+        check_inputs(Materials(), [config], largest_batch=1, splits=("validation",))
 
 
 def test_texts_that_are_cut_otherwise_are_counted_and_refused_in_training(tmp_path: Path) -> None:
