@@ -37,7 +37,8 @@ examples:
 int8 is quantised twice, with activations scaled for every batch (dynamic) and once for all from 512 training rows (static); the
 validation rows choose one. Then every form is compared with the float32 student on the test split, where the run is a finalist:
 `no worse` means that it loses less than the margin (export.margin in the sweep file, 0.5 points) with 97.5 % confidence, `worse` that
-it loses something, `cannot tell` that the rows are too few. int8 is right for the machine that it was judged on: its speed
+it loses something, `cannot tell` that the rows are too few. Points are of accuracy, of example F1 where a row has several labels, of R²
+where it has a number. int8 is right for the machine that it was judged on: its speed
 and, without VNNI, its labels are others elsewhere; export again there with --again.
 
 What was exported is not made again while the student, the forms and the margin are the same. A folder is replaced whole: one

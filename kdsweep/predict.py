@@ -1,9 +1,9 @@
-"""Ask an exported student for the class of each text, by ONNX Runtime alone: `python -m kdsweep.predict FOLDER reviews.txt`.
+"""Ask an exported student for the class of each text (or its labels, or its number): `python -m kdsweep.predict FOLDER reviews.txt`.
 
     python -m kdsweep.predict results/T_alpha/exports/distilled-0007-seed1 reviews.txt
     echo "a gripping film" | python -m kdsweep.predict results/T_alpha
 
-Every text is answered alone: an 8-bit form may answer a row in a batch otherwise than alone.
+ONNX Runtime alone answers, and every text alone: an 8-bit form may answer a row in a batch otherwise than alone.
 """
 
 import argparse
@@ -11,9 +11,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import KDSweepError, ShippingError, listed
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import EXPORT_FILE, export_folder, exports_folder, run_name
@@ -28,7 +30,8 @@ examples:
 
 FILE has a text on each line; between the two texts of a pair stands a tab. Of a .csv, .tsv, .jsonl or .ndjson file the columns are
 read that the student was trained on. An empty line is answered by an empty line. Without --json, a line is the class, its
-probability and the text, with tabs between them.
+probability and the text, with tabs between them. A student of several labels gives all of a probability above 0.5, the most
+probable first, and their probabilities, each list with commas (both are empty where there is none); one of numbers its number.
 
 This smoke test imports neither torch nor transformers. It answers each text alone, so a service that pads texts into batches is
 faster; what int8 does to rows of one batch stands in the folder's README.md.
@@ -82,27 +85,49 @@ def chosen_form(export: Export, asked: str | None) -> str:
     return shipped if shipped in there else there[0]
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Compute the softmax of one row's logits [C]."""
-    raised = np.exp(logits.astype(np.float64) - logits.max())
+def outputs(logits: np.ndarray, task: TaskName) -> np.ndarray:
+    """Compute what one row's logits [C] mean: the softmax of classes, the sigmoid of labels, the number itself."""
+    wide: np.ndarray = logits.astype(np.float64)
+    if task == "regression":
+        return wide
+    if task == "multi_label":
+        return np.exp(-np.logaddexp(0, -wide))
+    raised = np.exp(wide - wide.max())
     shares: np.ndarray = raised / raised.sum()
     return shares
 
 
-def _line(texts: Sequence[str], shares: Mapping[str, float] | None) -> str:
-    """Return a row's class, its probability and its texts, with tabs between them; an empty line for an empty row."""
-    if shares is None:
+def above_even(shares: Mapping[str, float]) -> list[str]:
+    """Return the labels of a probability above 0.5, the most probable first."""
+    return sorted((name for name, share in shares.items() if share > 0.5), key=lambda name: -shares[name])
+
+
+def _line(texts: Sequence[str], found: Mapping[str, float] | None, task: TaskName) -> str:
+    """Return what was found for a row, and its texts, with tabs between them; an empty line for an empty row."""
+    if found is None:
         return ""
-    label = max(shares, key=lambda name: shares[name])
-    return "\t".join([label, f"{shares[label]:.4f}", *(" ".join(text.split()) for text in texts)])
+    if task == "regression":
+        answer = [f"{value:.4f}" for value in found.values()]
+    else:
+        labels = above_even(found) if task == "multi_label" else [max(found, key=lambda name: found[name])]
+        answer = [", ".join(labels), ", ".join(f"{found[name]:.4f}" for name in labels)]
+    return "\t".join([*answer, *(" ".join(text.split()) for text in texts)])
 
 
-def _json(texts: Sequence[str], shares: Mapping[str, float] | None) -> str:
-    """Return a row as a JSON object: its texts, its class, and the probability of every class; None for both of an empty row."""
+def _json(texts: Sequence[str], found: Mapping[str, float] | None, task: TaskName) -> str:
+    """Return a row as a JSON object: its texts, and its class or its labels with the probability of every one, or its number; what was found
+    is None of an empty row."""
     named = dict(zip(("text", "text_pair"), texts, strict=False))
-    label = None if shares is None else max(shares, key=lambda name: shares[name])
-    rounded = None if shares is None else {name: round(share, 6) for name, share in shares.items()}
-    return json.dumps({**named, "label": label, "probabilities": rounded}, ensure_ascii=False)
+    rounded = None if found is None else {name: round(value, 6) for name, value in found.items()}
+    answer: dict[str, Any]
+    if task == "regression":
+        answer = {"prediction": None if rounded is None else next(iter(rounded.values()))}
+    elif task == "multi_label":
+        answer = {"labels": None if found is None else above_even(found), "probabilities": rounded}
+    else:
+        label = None if found is None else max(found, key=lambda name: found[name])
+        answer = {"label": label, "probabilities": rounded}
+    return json.dumps({**named, **answer}, ensure_ascii=False)
 
 
 def predict(folder: Path, file: Path | None, *, form: str | None, threads: int, as_json: bool) -> None:
@@ -112,20 +137,28 @@ def predict(folder: Path, file: Path | None, *, form: str | None, threads: int, 
     from kdsweep.shipping.text_rows import read_rows
 
     student = OnnxClassifier(there, chosen_form(export, form), threads)
+    if student.task != export.task:
+        raise ShippingError(
+            f"{there / 'config.json'} and {EXPORT_FILE} beside it must be of one export, but the first is for {student.task} and the "
+            f"second for {export.task}; export the student again"
+        )
     show = _json if as_json else _line
     for row in read_rows(file, column=export.text_column, pair_column=export.text_pair_column):
         texts = [row.text] if row.pair is None else [row.text, row.pair]
-        shares = None
+        found = None
         if not row.is_empty():
             logits = student.logits(texts if row.pair is None else [(row.text, row.pair)])[0]
-            shares = dict(zip(student.label_names, probabilities(logits).tolist(), strict=True))
-        print(show(texts, shares), flush=True)
+            found = dict(zip(student.label_names, outputs(logits, export.task).tolist(), strict=True))
+        print(show(texts, found, export.task), flush=True)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Ask an exported student for the class of each text, and how probable it is, by ONNX Runtime alone.",
+        description=(
+            "Ask an exported student for the class of each text, and how probable it is (or for its labels, or its number), by ONNX Runtime "
+            "alone."
+        ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -137,7 +170,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("file", type=Path, nargs="?", help="the texts; without it, standard input")
     parser.add_argument("--form", choices=ONNX_FORMS, help="which ONNX model runs (default: the one to ship)")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--json", action="store_true", help="a JSON object a row, with the probability of every class")
+    parser.add_argument(
+        "--json", action="store_true", help="a JSON object a row, with the probability of every class or label"
+    )
     return parser
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from kdsweep.analysis.formats import plural
 from kdsweep.analysis.receipt import Receipt, receipt
 from kdsweep.config.lengths import evaluations_of, unit_of
+from kdsweep.config.tasks import METRICS
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.trial_fields import PATH_FIELDS, REVISIONS
 from kdsweep.config.yaml import did_you_mean
@@ -178,7 +179,7 @@ def _sign(same: bool) -> str:
 
 DESCRIPTION = """\
 Run a trial again from its saved config.yaml and compare with the record: every epoch's metrics, the result, the trained
-weights, the class of every validation row, and a finalist's test result. The comparison is written to receipt.json in its folder.
+weights, what is predicted for every validation row, and a finalist's test result. The comparison is written to receipt.json in its folder.
 """
 EPILOG = """\
 examples:
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         with tempfile.TemporaryDirectory() as scratch:
             folder = TrialFolder(Path(scratch) / trial.folder.parent.name / trial.folder.name)
             unit = unit_of(here.config)
-            shown = lambda epoch: console.print(f"{unit} {epoch.epoch}: val_accuracy {epoch.val_accuracy:.4f}")
+            shown = lambda epoch: console.print(f"{unit} {epoch.epoch}: {first_metric(epoch)}")
             found = receipt(trial, rerun(here, folder, shown, same_content=bool(options.set)))
             write_json(trial.folder / "receipt.json", asdict(found))
             kept = options.keep_student and keep_student(folder.student, trial, found)
@@ -245,6 +246,15 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
         said = "is on disk again" if kept else "was not kept: it is not the one that the record is of"
         console.print(f"The student of {trial.folder} {said}", highlight=False, soft_wrap=True)
     return 1 if found.verdict == "different" else 0
+
+
+def first_metric(epoch: EpochMetrics) -> str:
+    """Return the first metric of the task that an epoch measured, with its value: `val_accuracy 0.8750`."""
+    values = {name: getattr(epoch, name) for name, *_ in METRICS.values()}
+    name, value = [(name, value) for name, value in values.items() if value is not None][
+        -1
+    ]  # others have val_accuracy too
+    return f"{name} {value:.4f}"
 
 
 def _announce(console: Console, trial: TrialRow, config: TrialConfig) -> None:

@@ -116,8 +116,9 @@ class Results:
         """Return whether distilling helped, as numbers; None while nothing can be compared.
 
         Its fields: `word` (better, not better or cannot tell; with one configuration an arm, where `pair` is True, better of this pair
-        or not better of this pair), `difference` of the accuracies in [-1, 1] with `low` and `high` of its
-        95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where students were chosen on the rows that compare them.
+        or not better of this pair), `difference` of the accuracies in [-1, 1] (of several labels, of the F1 of a row's labels; of numbers, how
+        far the squared error is lower) with `low` and `high` of its 95 % interval, `p_value`, `rows`, `split`, and `provisional`, True where
+        students were chosen on the rows that compare them.
         """
         return self._read.verdict
 
@@ -170,7 +171,7 @@ class Results:
         """Return the best configurations of each arm on fresh seeds, a row each: rank, arm, trial, seeds, the searched fields and the scores.
 
         search_score and confirmed_score are `study.metric` in the search and its mean over the fresh seeds; test_accuracy and the
-        like are means on the test split, missing without one. `compared` tells whether the verdict counts it.
+        like, those of the task, are means on the test split, missing without one. `compared` tells whether the verdict counts it.
         """
         from kdsweep.analysis.finalists import TEST_MEANS
 
@@ -193,7 +194,8 @@ class Results:
     def comparisons(self) -> "pandas.DataFrame":
         """Return the finalists' comparisons, the primary one first: what is compared, word, difference, its 95 % interval, p-value.
 
-        difference, low and high are of accuracies, in [-1, 1]. `adjusted_p` is the p-value of a secondary comparison after Holm's correction,
+        difference, low and high are of accuracies, in [-1, 1], of multi_label of the F1 of a row's labels, of regression of squared errors, where
+        more is better too. `adjusted_p` is the p-value of a secondary comparison after Holm's correction,
         by which its word is; it is missing for the primary one. Empty before both arms have finalists.
         """
         from kdsweep.analysis.secondary import of_arms

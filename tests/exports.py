@@ -18,7 +18,7 @@ def speeds(one_row_ms: float) -> tuple[FormSpeed, ...]:
     )
 
 
-def quality(accuracy: float, **changes: Any) -> FormQuality:
+def quality(accuracy: float | None, **changes: Any) -> FormQuality:
     """Return what a form with this accuracy is worth on 1,000 rows; `changes` are fields."""
     facts: dict[str, Any] = {"rows": 1000, "loss": 0.5, "ece": 0.02, "agreement": 1.0, "largest_logit_difference": 0.0}
     return FormQuality(accuracy=accuracy, **{"batch_dependent": 0, **facts, **changes})

@@ -70,6 +70,49 @@ def test_a_student_of_pairs_reads_two_texts_a_line(tmp_path: Path, capsys: Captu
     assert "line 1 has 0" in capsys.readouterr().err
 
 
+def test_several_labels_are_those_above_even_the_most_probable_first(tmp_path: Path, capsys: Captured) -> None:
+    make_exported(tmp_path / "labels", task="multi_label")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("bad fine fine\nfine\nfair\n\n", encoding="utf-8")
+    assert main([str(tmp_path / "labels"), str(texts)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "positive, negative\t0.9820, 0.8808\tbad fine fine",
+        "positive\t0.8808\tfine",
+        "\t\tfair",
+        "",
+    ]
+    assert main([str(tmp_path / "labels"), str(texts), "--json"]) == 0
+    both, _, none, empty = map(json.loads, capsys.readouterr().out.splitlines())
+    assert both["labels"] == ["positive", "negative"]
+    assert both["probabilities"] == {"negative": 0.880797, "positive": 0.982014}, "every label, not a share of one"
+    assert (none["labels"], none["probabilities"]["negative"]) == ([], 0.5)
+    assert empty == {"text": "", "labels": None, "probabilities": None}
+
+
+def test_a_number_is_answered_as_it_is_and_pairs_are_read_in_every_task(tmp_path: Path, capsys: Captured) -> None:
+    make_exported(tmp_path / "number", task="regression", text_pair_column="other")
+    texts = tmp_path / "texts.csv"
+    texts.write_text("id,other,text\n1,fine,fine fine\n2,bad,none\n", encoding="utf-8")
+    assert main([str(tmp_path / "number"), str(texts)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["6.0000\tfine fine\tfine", "0.0000\tnone\tbad"]
+    assert main([str(tmp_path / "number"), str(texts), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert first == {"text": "fine fine", "text_pair": "fine", "prediction": 6.0}
+    texts.write_text("text\nfine\n", encoding="utf-8")
+    assert main([str(tmp_path / "number"), str(texts)]) == 2
+    assert "trained on, text, other, but 'other' is missing: it has text" in capsys.readouterr().err
+
+
+def test_files_of_two_tasks_in_one_folder_are_refused(tmp_path: Path, capsys: Captured) -> None:
+    make_exported(tmp_path / "mixed", task="multi_label")
+    plain = json.dumps({"id2label": {"0": "negative", "1": "positive"}})
+    (tmp_path / "mixed/config.json").write_text(plain, encoding="utf-8")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("fine\n", encoding="utf-8")
+    assert main([str(tmp_path / "mixed"), str(texts)]) == 2
+    assert "the first is for single_label and the second for multi_label; export the" in capsys.readouterr().err
+
+
 def test_a_sweeps_folder_means_the_run_that_its_report_ships(tmp_path: Path, capsys: Captured) -> None:
     folder, texts = tmp_path / "s", tmp_path / "texts.txt"
     make_full(folder)

@@ -5,17 +5,31 @@ Speeds are compared within one export alone, whose forms and teacher were measur
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from kdsweep.analysis.formats import number, percent
 from kdsweep.config.forms import Form
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.export_schema import Export, FormQuality, FormRecord, FormSpeed
 
 FORM_NAMES: dict[Form, str] = {"pytorch": "PyTorch float32", "fp32": "ONNX float32", "int8": "ONNX int8"}
 FORM_COLUMNS = (
     *("export", "form", "form_size_mb", "form_latency_ms_p50", "form_rows_per_second", "form_times_teacher"),
-    *("form_accuracy", "form_difference"),
+    *("form_accuracy", "form_difference", "form_score"),
 )
 """Columns that the leaderboard has at its end where a trial was exported; `form_columns` fills them."""
+SCORE_NAMES: Final[dict[TaskName, str]] = {
+    "single_label": "accuracy",
+    "multi_label": "example F1",
+    "regression": "R²",
+}
+"""The score on which a form is held against the float32 student, by task: 100 points are a score of 1."""
+POINTS: Final[dict[TaskName, str]] = {
+    "single_label": "points",
+    "multi_label": "points of example F1",
+    "regression": "points of R²",
+}
+"""What a difference of two such scores is counted in."""
 
 
 def shipped_form(export: Export) -> FormRecord:
@@ -40,6 +54,18 @@ def judged(form: FormRecord) -> FormQuality:
 def judged_split(export: Export) -> Literal["test", "validation"]:
     """Return the split that `judged` returns; on validation its words are provisional."""
     return "test" if all(form.test for form in export.forms) else "validation"
+
+
+def form_score(quality: FormQuality, task: TaskName) -> float | None:
+    """Return the score on which a form is held against the float32 student; None for R² where all labels are equal."""
+    if task == "single_label":
+        return quality.accuracy
+    return quality.example_f1 if task == "multi_label" else quality.r2
+
+
+def score_said(score: float | None, task: TaskName) -> str:
+    """Return such a score in words: in percent, R² as a number; a dash for None."""
+    return number(score, 4) if task == "regression" else percent(score, 2)
 
 
 def at_one_thread(speeds: Iterable[FormSpeed]) -> FormSpeed | None:
@@ -67,5 +93,6 @@ def form_columns(export: Export | None) -> dict[str, Any]:
     speed, quality = at_one_thread(form.speed), judged(form)
     values = (f"exports/{export.run}", form.form, form.size_mb)
     speeds = (speed.latency_ms_p50, speed.rows_per_second) if speed else (None, None)
-    known = (*values, *speeds, times_teacher(export, form), quality.accuracy, quality.difference)
+    scores = (quality.accuracy, quality.difference, form_score(quality, export.task))
+    known = (*values, *speeds, times_teacher(export, form), *scores)
     return dict(zip(FORM_COLUMNS, known, strict=True))

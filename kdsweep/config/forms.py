@@ -43,8 +43,8 @@ class ExportConfig:
     """Describes the forms in which `python -m kdsweep.export` exports a student, and how they are judged; it may change at any time."""
 
     margin: Annotated[float, Range(above=0, most=100)] = 0.5
-    """Points of accuracy by which a form may be worse than the float32 student and still count as `no worse`; fix it before the test split
-    is opened. A smaller one needs more test rows."""
+    """Points of accuracy (multi_label: of example F1; regression: of R², in hundredths) by which a form may be worse than the float32 student
+    and still count as `no worse`; fix it before the test split is opened. A smaller one needs more test rows."""
     forms: tuple[OnnxForm, ...] = ("fp32", "int8")
     """Forms to export for ONNX Runtime. fp32: the same numbers up to rounding; int8: weights in 8-bit integers, a quarter of the size."""
 

@@ -24,6 +24,9 @@ METRICS: Final[dict[TaskName, tuple[Metric, ...]]] = {
 }
 """What `study.metric` may be, by task; the first is what it is where the sweep file does not say. Higher is better in each."""
 
+BEST_AND_LAST: Final = tuple(first for first, *_ in METRICS.values())
+"""The metrics of which a W&B run's summary has both the best and the last epoch's value, as `NAME.max` and `NAME.last`."""
+
 
 def stated_task(fields: Mapping[str, Any]) -> TaskName | None:
     """Return the task that fields of a trial state, by `task` or by `label_columns`; None where the data decide."""

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kdsweep.analysis.formats import duration, plural, taught
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import METRICS, TaskName
 from kdsweep.engine.events import (
     Epoch,
     Event,
@@ -34,6 +35,12 @@ from kdsweep.engine.pace import Pace
 from kdsweep.engine.plan import print_plan, shown_params
 from kdsweep.records.teacher_schema import TeacherResult
 
+ONE_ANSWER: dict[TaskName, str] = {
+    "single_label": "majority class",
+    "multi_label": "the same labels for all",
+    "regression": "the mean for all",
+}
+"""What gives the score beside the teacher's, by task."""
 NAMES: dict[Stage, str] = {**{arm: ARM_NAMES[arm] for arm in ARMS}, "finalists": "finalists"}
 
 
@@ -47,14 +54,16 @@ def _oddities(teacher: TeacherResult) -> str:
 
 def _teacher(teacher: TeacherResult) -> str:
     """Return how good the teacher is, in words; of one that is a file, for which rows it has numbers too."""
-    majority = f"(majority class {teacher.majority_accuracy:.4f})"
+    metric = METRICS[teacher.task][0]
+    score, constant = getattr(teacher, metric), teacher.majority_scores.get(metric, teacher.majority_accuracy)
+    majority = f" ({ONE_ANSWER[teacher.task]} {constant:.4f})" if constant is not None else ""
     if not teacher.is_file:
         source = "from the cache" if teacher.from_cache else "ready"
-        return f"{source}: val_accuracy {teacher.val_accuracy:.4f} {majority}"
+        return f"{source}: {metric} {score:.4f}{majority}"
     said = f"the numbers of {teacher.teacher.partition('#')[0]} for {taught(teacher)}"
     if "accuracy" in teacher.numbers:
         known = teacher.numbers
-        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows {majority}"
+        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows{majority}"
     return said
 
 
@@ -146,7 +155,7 @@ class SweepDisplay:
                 self._teacher_step(event)
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
-                self._console.print(f"teacher{of}, epoch {event.epoch}: val_accuracy {event.val_accuracy:.4f}")
+                self._console.print(f"teacher{of}, epoch {event.epoch}: {event.metric} {event.score:.4f}")
             case TextsDone():
                 self._texts_done(event)
             case Prepared():
@@ -216,7 +225,8 @@ class SweepDisplay:
             "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        print_plan(self._console, self._sweep, lines, self._warning, teacher.test_rows or teacher.validation_rows)
+        rows_compared = teacher.test_rows or teacher.validation_rows
+        print_plan(self._console, self._sweep, lines, self._warning, rows_compared, teacher.task)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

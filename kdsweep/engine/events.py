@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from kdsweep.config.sweep import Resolved
+from kdsweep.config.tasks import METRICS
+from kdsweep.records import teacher_schema
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import EpochMetrics, Status, StepMetrics
 from kdsweep.records.teacher_schema import TeacherResult
@@ -49,7 +51,10 @@ class TeacherEpoch:
     """Reports an epoch of the teacher's fine-tuning."""
 
     epoch: int
-    val_accuracy: float
+    score: float
+    """The first metric that its task ranks by, on the validation rows."""
+    metric: str = "val_accuracy"
+    """The name of that metric."""
     fold: str = ""
 
 
@@ -173,6 +178,15 @@ Event = (
 Send = Callable[[Event], None]
 """Sends an event to the process that shows the sweep."""
 KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+
+
+def teacher_epoch(epoch: teacher_schema.TeacherEpoch, fold: str = "") -> TeacherEpoch:
+    """Return the event that reports a recorded epoch of the teacher, with the first metric of its task."""
+    measured = {name: getattr(epoch, name, None) for name, *_ in METRICS.values()}
+    metric, score = [(name, value) for name, value in measured.items() if value is not None][
+        -1
+    ]  # others have val_accuracy too
+    return TeacherEpoch(epoch=epoch.epoch, score=score, metric=metric, fold=fold)
 
 
 def encode(event: Event) -> str:

@@ -34,6 +34,7 @@ def show_pages(report: Report, finals: Finals, say: Callable[[str], None]) -> Pa
             pinned=tuple(name for row in finals.best_first for name in _run_ids(report, row)),
             headline=report.headline,
             sections=sections(report),
+            task=report.records.task,
         )
         pages = save_pages(shown, read_pages(folder))
         write_pages(folder, pages)

@@ -11,15 +11,21 @@ from kdsweep.analysis.formats import enumerated, plural
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.engine.planned_verdict import what_they_find
 
 
 def print_plan(
-    console: Console, sweep: SweepConfig, facts: Mapping[str, str], warning: str | None = None, rows: int | None = None
+    console: Console,
+    sweep: SweepConfig,
+    facts: Mapping[str, str],
+    warning: str | None = None,
+    rows: int | None = None,
+    task: TaskName | None = None,
 ) -> None:
     """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each.
 
-    `rows` is the number of rows that finalists will be compared on; None before data are read.
+    `rows` is the number of rows that finalists will be compared on; None before data are read, as is `task`, what their labels ask of a model.
     """
     if warning:
         console.print(escape(warning), style="yellow", soft_wrap=True)
@@ -45,7 +51,7 @@ def print_plan(
         longer = f", {factor} times as long" if (factor := sweep.finalists.epochs_factor) > 1 else ""
         many = "fresh seeds" if sweep.finalists.seeds > 1 else "a fresh seed"
         table.add_row("finalists", f"{plural(runs, 'run')}: the best {_chosen(sweep)} on {many} ({seeds}){longer}")
-        table.add_row("verdict", what_they_find(sweep, rows))
+        table.add_row("verdict", what_they_find(sweep, rows, task))
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kdsweep.analysis.finalists import Finalist, Finals, finals_json, third_arm_json
+from kdsweep.analysis.finalists import TEST_MEANS, Finalist, Finals, finals_json, third_arm_json
 from kdsweep.analysis.shipped import best_run
+from kdsweep.analysis.tasks import ROW_SCORES
 from kdsweep.config.sweep import Resolved
 from kdsweep.engine.pages import show_pages
 from kdsweep.records import layout, reading, writing
@@ -95,10 +96,15 @@ def _send_verdict(
 
 
 def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
-    """Return the summary of the verdict's run: the verdict, the distillation ratio, every finalist's rank and test accuracy."""
+    """Return the summary of the verdict's run: the verdict, the distillation ratio, every finalist's rank and score on the test split.
+
+    difference, its interval and detectable_difference are in the unit of a row's score, which `score` names where it is not the accuracy.
+    """
     verdict, ratio = report.verdict, finals.ratio
     said = {
         "headline": report.headline,
+        "score": ROW_SCORES[finals.task] if finals.task != "single_label" else None,
+        "pearson_difference": finals.pearson and finals.pearson.value,
         "verdict": verdict and verdict.word,
         "split": verdict and verdict.split,
         "provisional": verdict and verdict.provisional,
@@ -114,11 +120,19 @@ def verdict_summary(report: Report, finals: Finals) -> dict[str, Any]:
         "ship": report.shipped and report.shipped.folder.name,
         **third_arm_json(report.records.sweep.arms, finals),
         "rank": {_name(row): row.rank for row in finals.rows},
-        "test_accuracy": {
-            _name(row): accuracy for row in finals.rows if (accuracy := row.mean("accuracy")) is not None
-        },
+        **{f"test_{name}": _means(finals, name) for name in dict.fromkeys((_first_metric(finals), "accuracy"))},
     }
     return {name: value for name, value in said.items() if value not in (None, {})}
+
+
+def _first_metric(finals: Finals) -> str:
+    """Return the metric that leads in the task: accuracy, example_f1, pearson."""
+    return TEST_MEANS[finals.task][0]
+
+
+def _means(finals: Finals, name: str) -> dict[str, float]:
+    """Return a metric's mean on the test split for each finalist that was measured there."""
+    return {_name(row): mean for row in finals.rows if (mean := row.mean(name)) is not None}
 
 
 def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
@@ -130,7 +144,10 @@ def finalist_summary(finals: Finals, row: Finalist) -> dict[str, Any]:
 
 
 def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
-    """Return the rows of the verdict's split that a finalist's best run and the teacher class differently, in the columns `DISAGREEMENTS`."""
+    """Return the rows of the verdict's split that a finalist's best run and the teacher answer differently, in the columns `DISAGREEMENTS`.
+
+    Of a regression, whose numbers always differ, those that differ most come first.
+    """
     assert found.teacher is not None, "it came before every finalist"
     names, of_teacher = found.teacher.label_names, _predictions(found, finals, None)
     split = load_data(finals.rows[0].runs[0].config).split(finals.split)
@@ -140,10 +157,26 @@ def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
         mine = _predictions(found, finals, run)
         if mine is None or of_teacher is None or mine.shape != of_teacher.shape:
             continue
-        for index in np.flatnonzero(mine != of_teacher).tolist():
-            classes = (split.labels[index], of_teacher[index], mine[index])
-            lines.append([_name(row), run.finalist_seed, index, _text(split, index), *(names[int(c)] for c in classes)])
+        for index in _differing(mine, of_teacher).tolist():
+            answers = (_said(each[index], names) for each in (split.labels, of_teacher, mine))
+            lines.append([_name(row), run.finalist_seed, index, _text(split, index), *answers])
     return lines[:MOST_TEXTS]
+
+
+def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the rows that are answered differently; of numbers, the largest difference first."""
+    if np.issubdtype(one.dtype, np.floating):
+        gaps = np.abs(one - other)
+        return np.asarray([row for row in np.argsort(-gaps, kind="stable") if gaps[row] > 0], np.int64)
+    differs = one != other
+    return np.flatnonzero(differs if differs.ndim == 1 else differs.any(axis=1))
+
+
+def _said(answer: Any, names: Sequence[str]) -> Any:
+    """Return a label or a prediction as the table shows it: the name of a class, the names of labels, a number."""
+    if np.ndim(answer):
+        return ", ".join(name for name, there in zip(names, answer, strict=True) if there) or "none"
+    return float(answer) if np.issubdtype(np.asarray(answer).dtype, np.floating) else names[int(answer)]
 
 
 def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
@@ -159,9 +192,9 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
 
 
 def as_column(values: Sequence[Any]) -> list[Any]:
-    """Return a column's values in one type, as W&B's tables need it: where only some are lists, as of layers, all but None become text."""
-    listed = {isinstance(value, list | tuple) for value in values if value is not None}
-    return [value if value is None else str(value) for value in values] if len(listed) > 1 else list(values)
+    """Return a column's values in one type, as W&B's tables need it: where only some are lists or texts, as of layers, all but None become text."""
+    kinds = {(isinstance(value, list | tuple), isinstance(value, str)) for value in values if value is not None}
+    return [value if value is None else str(value) for value in values] if len(kinds) > 1 else list(values)
 
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:

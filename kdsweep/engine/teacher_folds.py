@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Send, TeacherEpoch, TeacherStep
+from kdsweep.engine.events import Send, TeacherStep, teacher_epoch
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import TrialFailed
@@ -37,7 +37,7 @@ def fold_watches(
 
         return TeacherWatch(
             on_steps=on_steps,
-            on_epoch=lambda epoch: send(TeacherEpoch(epoch=epoch.epoch, val_accuracy=epoch.val_accuracy, fold=name)),
+            on_epoch=lambda epoch: send(teacher_epoch(epoch, name)),
             checkpointing=checkpointing,
         )
 

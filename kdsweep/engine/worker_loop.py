@@ -200,7 +200,8 @@ class Worker:
         )
         if slot.id.seed is not None:
             open_teacher_test(config, self._materials, TrialFolder(teacher_folder(self._folder)))
-        label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt)
+        task = self._materials.data(config).task
+        label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt, task)
         with self._tracked.run(label, config) as run:
             return run_trial(
                 config,

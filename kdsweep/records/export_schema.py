@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from kdsweep.config.arms import Arm
 from kdsweep.config.forms import Form
+from kdsweep.config.tasks import TaskName
 
 Word = Literal["no worse", "worse", "cannot tell"]
 """What a form is beside the float32 student, by non-inferiority with the margin of its `Export`."""
@@ -25,29 +26,48 @@ class FormSpeed:
 
 @dataclass(frozen=True, kw_only=True)
 class FormQuality:
-    """Holds what a form is worth on one split, each row alone, T = 1: shares in [0, 1], loss (cross-entropy) in nats per row.
+    """Holds what a form is worth on one split, each row alone, T = 1, in the metrics of its task: those that it lacks are None.
 
     The float32 PyTorch student's own numbers are those of its record, from batches.
     """
 
     rows: int
-    accuracy: float
+    accuracy: float | None
+    """Share of rows whose label is right (multi_label: all of whose labels are), in [0, 1]; None for regression."""
     loss: float
-    ece: float
-    """Expected calibration error, in [0, 1]."""
-    agreement: float
-    """Share of rows with the same label as the float32 PyTorch student's."""
+    """Cross-entropy in nats per row; multi_label: of the decisions; regression: mean squared error."""
+    ece: float | None
+    """Expected calibration error, in [0, 1]; None for regression."""
+    agreement: float | None
+    """Share of rows (multi_label: of decisions) with the same label as the float32 PyTorch student's; None for regression."""
     largest_logit_difference: float
     """Largest absolute difference of one logit from the float32 PyTorch student's."""
     batch_dependent: int
-    """Rows whose label differs between the row alone and the row in a batch of 32."""
+    """Rows whose label (multi_label: any of whose labels) differs between the row alone and the row in a batch of 32; regression: whose
+    number does by more than a hundredth of the labels' standard deviation."""
     difference: float | None = None
-    """Accuracy minus that of the float32 PyTorch student on the same rows; None, as the next three, for that student itself and where
-    the comparison was not asked for."""
+    """The task's score minus that of the float32 PyTorch student on the same rows: accuracy; multi_label: example_f1; regression: r2. None,
+    as the next three, for that student itself and where the comparison was not asked for or not possible."""
     low: float | None = None
     high: float | None = None
     """The ends of the paired 95% interval of `difference`."""
     word: Word | None = None
+    macro_f1: float | None = None
+    """Mean F1 over the labels, in [0, 1]; this and the next three of multi_label alone."""
+    micro_f1: float | None = None
+    """F1 of all decisions together, in [0, 1]."""
+    example_f1: float | None = None
+    """Mean over rows of the F1 of a row's labels, in [0, 1]."""
+    map: float | None = None
+    """Mean average precision over the labels that occur, in [0, 1]."""
+    pearson: float | None = None
+    """Correlation of numbers and labels, in [-1, 1]; this and the next three of regression alone."""
+    spearman: float | None = None
+    """Correlation of their ranks, in [-1, 1]."""
+    rmse: float | None = None
+    """Root of the mean squared error, in the labels' unit."""
+    r2: float | None = None
+    """1 minus the mean squared error over the labels' variance, at most 1; None where all labels are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +114,7 @@ class Export:
     student_sha256: str
     """SHA-256 of model.safetensors, by which an export is made again or not."""
     margin: float
-    """The accuracy in [0, 1] that a form may lose and still be `no worse`."""
+    """The accuracy (multi_label: example F1; regression: R²) in [0, 1] that a form may lose and still be `no worse`."""
     forms: tuple[FormRecord, ...]
     """`pytorch` first."""
     teacher_speed: tuple[FormSpeed, ...]
@@ -119,6 +139,8 @@ class Export:
     """The `RECIPE` that made and judged it."""
     busy_note: str | None = None
     """That other processes slowed the speeds, as a sentence; None where they did not."""
+    task: TaskName = "single_label"
+    """What its labels ask of it; older records hold students of classes."""
 
     def form(self, name: str) -> FormRecord | None:
         """Return the record of one form; None where the export lacks it."""

@@ -8,6 +8,7 @@ from typing import Any
 from kdsweep.config.arms import ARMS
 from kdsweep.config.lengths import length_of
 from kdsweep.config.sweep import SweepConfig, identity_changes
+from kdsweep.config.tasks import TaskName, stated_task
 from kdsweep.errors import ResultsError
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, teacher_folder
@@ -30,6 +31,11 @@ class SweepRecords:
     """Trials' folders with another result than the one that counts: a second host finished the trial too."""
     exports: tuple[Export, ...] = ()
     """Exported students, one a run."""
+
+    @property
+    def task(self) -> TaskName:
+        """Return the task of the rows' labels by the teacher's record; before there is one, what the sweep file states, else single_label."""
+        return self.teacher.task if self.teacher else stated_task(self.sweep.fixed) or "single_label"
 
     @property
     def folders(self) -> tuple[Path, ...]:

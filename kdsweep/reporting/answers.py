@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.analysis.finalists import Finalist, Finals, SplitName
-from kdsweep.analysis.formats import compact, p_text, percent, plural, signed, taught
+from kdsweep.analysis.formats import compact, number, p_text, percent, plural, taught
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.ranking import Estimate
-from kdsweep.analysis.score import majority_score, named_score, score, teacher_score
+from kdsweep.analysis.score import (
+    majority_score,
+    named_score,
+    score,
+    teacher_score,
+)
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
@@ -17,6 +22,7 @@ from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.reporting.task_words import ONE_ANSWER, correlation, ends, gained, made, share_of
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 OPENINGS: dict[Word, str] = {
@@ -130,13 +136,13 @@ def _yardsticks(found: SweepRecords) -> str:
     """Return the scores of the teacher and of always naming the commonest class, as a sentence."""
     if found.teacher is None:
         return "The teacher has not been measured yet."
-    metric, teacher = found.sweep.study.metric, teacher_score(found)
-    majority = f"always naming the commonest class gives {named_score(metric, majority_score(found))}."
+    metric, teacher, task = found.sweep.study.metric, teacher_score(found), found.task
+    majority = f"{ONE_ANSWER[task]} gives {named_score(metric, majority_score(found), task=task)}."
     if found.teacher.lacks("validation"):
         return f"{_not_known(found.teacher, 'validation')} {majority[0].upper()}{majority[1:]}"
     if teacher is None:
         return f"The teacher's {metric} is not known, for its predictions are not on this disk; {majority}"
-    return f"The teacher reaches {named_score(metric, teacher)}; {majority}"
+    return f"The teacher reaches {named_score(metric, teacher, task=task)}; {majority}"
 
 
 def _not_known(teacher: TeacherResult, split: SplitName) -> str:
@@ -150,26 +156,43 @@ def _not_known(teacher: TeacherResult, split: SplitName) -> str:
 
 
 def _best_sentence(found: SweepRecords, row: Row, arm: ArmProgress) -> str:
-    metric = found.sweep.study.metric
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in row.searched.items() if value is not None)
-    interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
     complete = arm.counts["complete"]
     kind = ARM_NAMES[arm.arm]
     which = f"The best of {complete} {kind} trials" if complete > 1 else f"The only complete {kind} trial"
-    accuracy = f"{percent(row.val_accuracy)}{interval}"
-    if metric != "val_accuracy":
-        accuracy = f"{named_score(metric, score(row.trial, found.sweep))} and an accuracy of {accuracy}"
-    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {accuracy}."
+    return f"{which}, trial {row.trial.trial} with {chosen}, reaches {_reached(found, row)}."
+
+
+def _reached(found: SweepRecords, row: Row) -> str:
+    """Return a trial's score by `study.metric`, and with another metric its accuracy, or the typical error of its numbers."""
+    metric, task, result = found.sweep.study.metric, found.task, row.trial.result
+    said = named_score(metric, score(row.trial, found.sweep), task=task)
+    if task == "regression":
+        return f"{said} and a root mean squared error of {number(result.val_rmse if result else None, 3)}"
+    interval = f" (95 % interval {percent(row.interval[0])} to {percent(row.interval[1])})" if row.interval else ""
+    accuracy = f"{named_score('val_accuracy', row.val_accuracy, task=task)}{interval}"
+    if metric == "val_accuracy":
+        return accuracy
+    return f"{said} and {'an accuracy of ' if task == 'single_label' else ''}{accuracy}"
 
 
 def _difference(comparison: Comparison, finalist_runs: int) -> str:
     way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
+    test = "exact McNemar" if comparison.score == "accuracy" else "paired t test"
+    share = share_of(comparison, comparison.baseline_score)
     return (
-        f"Of {comparison.rows:,} rows, {comparison.gains} are right with distilling alone and {comparison.losses} with "
-        f"fine-tuning alone: {signed(comparison.difference)} points (95 % interval {signed(comparison.low)} to "
-        f"{signed(comparison.high)}, exact McNemar {p_text(comparison.p_value)}, counting rows alone as random). "
+        f"Of {comparison.rows:,} rows, {_better_rows(comparison)}: {gained(comparison)} ({share}95 % interval {ends(comparison)}, {test} "
+        f"{p_text(comparison.p_value)}, counting rows alone as random). "
         f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
+
+
+def _better_rows(found: Comparison) -> str:
+    """Return on how many rows each of two runs is the better one."""
+    if found.score == "accuracy":
+        return f"{found.gains} are right with distilling alone and {found.losses} with fine-tuning alone"
+    what = "a smaller error" if found.score == "minus_squared_error" else "a higher F1"
+    return f"{found.gains} have {what} with distilling and {found.losses} with fine-tuning"
 
 
 # Finalists -----------------------------------------------------------------------------------------------------------
@@ -193,11 +216,7 @@ def final_answer(finals: Finals, metric: str, teacher: TeacherResult | None = No
 def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> str | None:
     if best is None:
         return None
-    reached = named_score(metric, best.confirmed_score)
-    if finals.split == "test":
-        metric = metric.removeprefix("val_")
-        reached = named_score(metric, best.mean(metric))
-        reached += "" if metric == "accuracy" else f" and an accuracy of {percent(best.mean('accuracy'))}"
+    reached = _confirmed(finals, best, metric)
     chosen = ", ".join(f"{name} {compact(value)}" for name, value in best.searched.items() if value is not None)
     rows = f" of {best.tests[0].rows:,} rows" if best.tests else ""
     return (
@@ -206,17 +225,42 @@ def _finalist_sentence(finals: Finals, best: Finalist | None, metric: str) -> st
     )
 
 
+def _confirmed(finals: Finals, best: Finalist, metric: str) -> str:
+    """Return a finalist's score by `study.metric`; on the test split, with another metric, its accuracy or the typical error of its numbers too."""
+    task = finals.task
+    if finals.split == "validation":
+        return named_score(metric, best.confirmed_score, task=task)
+    metric = metric.removeprefix("val_")
+    reached = named_score(metric, best.mean(metric), task=task)
+    if metric == "accuracy":
+        return reached
+    if task == "regression":
+        return f"{reached} and a root mean squared error of {number(best.mean('rmse'), 3)}"
+    accuracy = named_score("accuracy", best.mean("accuracy"), task=task)
+    return f"{reached} and {'an accuracy of ' if task == 'single_label' else ''}{accuracy}"
+
+
 def _final_difference(finals: Finals, found: FinalComparison, metric: str) -> str:
-    of = "" if metric == "val_accuracy" else " of accuracy"
+    unit = "points of accuracy" if found.score == "accuracy" and metric != "val_accuracy" else None
     over = "the finalists of the latest choice" if finals.earlier else "all finalists"
     what = "Of these two configurations, the distilled one" if found.of_a_pair else f"Over {over}, distilling"
     said = (
-        f"{what} makes {signed(found.difference)} points{of} (95 % interval {signed(found.low)} to "
-        f"{signed(found.high)}, {p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
+        f"{what} {made(found, unit=unit)} ({share_of(found, found.baseline_score)}95 % interval {ends(found)}, "
+        f"{p_text(found.p_value)}, counting {found.counted} as random): {found.word}."
     )
+    said = " ".join([said, *_correlation(finals)])
     if found.one_seed:
         return f"{said} {one_seed(finals)}"
     return f"{said} {only_a_pair(finals)}" if found.of_a_pair else said
+
+
+def _correlation(finals: Finals) -> list[str]:
+    """Return the difference of Pearson's correlations, which is no mean over rows and is therefore resampled, as a sentence; none without it."""
+    if finals.pearson is None:
+        return []
+    found = finals.pearson
+    difference, low, high = (correlation(value, sign=True) for value in (found.value, found.low, found.high))
+    return [f"Pearson's r changes by {difference} (95 % interval {low} to {high}, {found.counted})."]
 
 
 def only_a_pair(finals: Finals) -> str:

@@ -15,12 +15,14 @@ from kdsweep.analysis.finalists import Finals
 from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.patience import Patience, read_patience
+from kdsweep.analysis.predicted_numbers import Numbers, read_numbers
 from kdsweep.analysis.read_finals import read_finals
 from kdsweep.analysis.shipped import shipped
-from kdsweep.analysis.two_students import Comparison, compare_predictions
+from kdsweep.analysis.two_students import Comparison, compare_by_task
 from kdsweep.analysis.weak_teacher import WeakTeacher, weak_teacher
 from kdsweep.analysis.work import Given, given_work
 from kdsweep.config.arms import PRIMARY, Arm
+from kdsweep.config.tasks import TaskName
 from kdsweep.records import layout, reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TrialResult
@@ -29,6 +31,7 @@ from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
 from kdsweep.reporting.commands import next_commands
 from kdsweep.reporting.questions import questions
+from kdsweep.reporting.task_words import LABELS_SAID
 from kdsweep.reporting.work import work_questions
 from kdsweep.system.files import shown_path
 
@@ -66,6 +69,8 @@ class Report:
     """The teacher on the test split; None before the first finalist opened it."""
     by_class: ByClass | None
     """The teacher and the best students class by class; None where no student's predictions are on disk."""
+    numbers: Numbers | None
+    """What teacher and best student of a regression predict; None for other tasks, and where the student's predictions are not on disk."""
     headline: str
     answer: str
     """One paragraph in words with numbers."""
@@ -80,6 +85,11 @@ class Report:
     provenance: tuple[tuple[str, str], ...]
     commands: tuple[tuple[str, str], ...]
     """The purpose of each command, and its text."""
+
+    @property
+    def task(self) -> TaskName:
+        """Return the task of the rows' labels, whose words and metrics every format uses."""
+        return self.records.task
 
 
 def build_report(folder: Path, *others: Path) -> Report:
@@ -111,6 +121,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         weak_teacher=weak,
         teacher_test=_teacher_test(found),
         by_class=read_by_class(found, finals, rows),
+        numbers=read_numbers(found, finals, rows),
         headline=headline(first, second, verdict, weak),
         answer=final_answer(finals, found.sweep.study.metric, found.teacher)
         if finals
@@ -132,7 +143,7 @@ def _comparison(found: SweepRecords, first: Row | None, second: Row | None) -> C
     both = [reading.read_predictions(row.trial.folder) for row in (first, second)]
     if labels is None or both[0] is None or both[1] is None:
         return None
-    return compare_predictions(both[0], both[1], np.asarray(labels))
+    return compare_by_task(both[0], both[1], np.asarray(labels), found.task)
 
 
 def _teacher_test(found: SweepRecords) -> FinalTest | None:
@@ -173,7 +184,7 @@ def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
             ("teacher", teacher.teacher),
             ("teacher's numbers" if teacher.is_file else "teacher weights", f"sha256 {teacher.weights_sha256}"),
             ("data", f"sha256 {teacher.data_sha256}"),
-            ("classes", ", ".join(teacher.label_names)),
+            (LABELS_SAID[teacher.task], ", ".join(teacher.label_names)),
             ("rows", split),
             (
                 "duplicates dropped",

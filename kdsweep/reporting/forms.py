@@ -6,15 +6,20 @@ from kdsweep.analysis.exports import Exported, Role, exported_name
 from kdsweep.analysis.formats import enumerated, milliseconds, number, percent, signed
 from kdsweep.analysis.shipped_form import (
     FORM_NAMES,
+    POINTS,
+    SCORE_NAMES,
     at_one_thread,
+    form_score,
     judged,
     judged_split,
     may_ship,
     one_row_ms,
+    score_said,
     times_teacher,
 )
 from kdsweep.config.forms import Constraints
-from kdsweep.records.export_schema import Export, FormRecord, FormSpeed
+from kdsweep.config.tasks import TaskName
+from kdsweep.records.export_schema import Export, FormQuality, FormRecord, FormSpeed
 from kdsweep.records.schema import FinalTest
 from kdsweep.records.teacher_schema import TeacherResult
 
@@ -24,20 +29,62 @@ ROLES_SAID: dict[Role, str] = {
     "other": "not the student to ship now",
 }
 BUSY = "The machine was busy while speeds were measured: kdsweep export with --again on an idle one gives ratios that hold."
-CAPTION = (
-    "Teacher and forms were measured in turns in one run, so that times compare within a table, and with no other time of this report: "
-    "one row, and rows a second in batches of 32, at one thread unless a column says otherwise. Accuracy is of rows answered alone; points "
-    "and their 95 % interval are from the float32 student on the same rows, and a form is no worse where the interval ends above the margin. "
-    "Same label: the share of rows with the float32 student's label. Batch-dependent: rows whose label is another in a batch of 32. "
-    "Memory is of a process with that form alone, libraries included."
-)
+LIKE: dict[TaskName, str] = {
+    "single_label": "same label",
+    "multi_label": "same labels",
+    "regression": "largest change",
+}
+"""The column on how like the float32 student's the answers are, by task."""
+COUNTED: dict[TaskName, str] = {
+    "single_label": (
+        "Accuracy is of rows answered alone; points and their 95 % interval are from the float32 student on the same rows, and a form is no "
+        "worse where the interval ends above the margin. Same label: the share of rows with the float32 student's label. Batch-dependent: "
+        "rows whose label is another in a batch of 32."
+    ),
+    "multi_label": (
+        "Example F1 (the F1 of a row's labels, mean over rows) is of rows answered alone; points of it and their 95 % interval are from the "
+        "float32 student on the same rows, and a form is no worse where the interval ends above the margin. Same labels: the share of single "
+        "decisions that are the float32 student's. Batch-dependent: rows any of whose labels is another in a batch of 32."
+    ),
+    "regression": (
+        "R² (1 minus the squared error over the labels' variance) is of rows answered alone; points, a hundredth of it, and their 95 % "
+        "interval are from the float32 student on the same rows, and a form is no worse where the interval ends above the margin. Largest "
+        "change: of one number, from the float32 student's. Batch-dependent: rows whose number in a batch of 32 is another by more than a "
+        "hundredth of the labels' standard deviation."
+    ),
+}
+"""What a table of forms counts, by task."""
+
+
+def caption(task: TaskName) -> str:
+    """Return what the tables of forms in a report count, and with what their times compare."""
+    return (
+        "Teacher and forms were measured in turns in one run, so that times compare within a table, and with no other time of this report: "
+        f"one row, and rows a second in batches of 32, at one thread unless a column says otherwise. {COUNTED[task]} "
+        "Memory is of a process with that form alone, libraries included."
+    )
+
+
+CAPTION = caption("single_label")
 
 
 def teacher_accuracy(export: Export, teacher: TeacherResult | None, test: FinalTest | None) -> float | None:
-    """Return the teacher's accuracy on the rows on which an export was judged; None where it is not known."""
-    if judged_split(export) == "test":
-        return test.accuracy if test else None
-    return teacher.val_accuracy if teacher else None
+    """Return the teacher's score (`shipped_form.form_score`) on the rows on which an export was judged; None where it is not known."""
+    on_test = judged_split(export) == "test"
+    known = test if on_test else teacher
+    before = "" if on_test else "val_"
+    if export.task == "regression":
+        return _r2(getattr(known, f"{before}rmse", None), judged(export.forms[0]))
+    name = "accuracy" if export.task == "single_label" else "example_f1"
+    score: float | None = getattr(known, f"{before}{name}", None)
+    return score
+
+
+def _r2(rmse: float | None, student: FormQuality) -> float | None:
+    """Return R² of a model with this error on the rows whose labels' variance the R² of the student tells."""
+    if rmse is None or student.r2 is None or student.r2 == 1:
+        return None
+    return 1 - rmse**2 * (1 - student.r2) / student.loss
 
 
 # The answer ----------------------------------------------------------------------------------------------------------
@@ -61,7 +108,7 @@ def _quality_said(export: Export, form: FormRecord) -> str:
     if form.form == "pytorch":
         return "as it was trained"
     rows = f"{judged(form).rows:,} {judged_split(export)} rows"
-    return f"no worse than the float32 student by more than {100 * export.margin:g} points on {rows}"
+    return f"no worse than the float32 student by more than {_margin(export)} on {rows}"
 
 
 def passed_over(exported: Exported) -> str:
@@ -87,13 +134,15 @@ def _not_shipped(export: Export, form: FormRecord) -> str:
     would += f" ({times:.1f} times)" if times else ""
     if quality.word is None or quality.difference is None or quality.low is None or quality.high is None:
         return f"{would}, but was not compared."
-    numbers = (
-        f"{signed(quality.difference, 2)} points, 95 % interval {signed(quality.low, 2)} to {signed(quality.high, 2)}"
-    )
+    numbers = f"{signed(quality.difference, 2)} {POINTS[export.task]}, 95 % interval {signed(quality.low, 2)} to {signed(quality.high, 2)}"
     if quality.word == "worse":
         return f"{would}, but is worse ({numbers})."
     rows = f"{quality.rows:,} {judged_split(export)} rows"
-    return f"{would}, but {rows} cannot tell whether it loses more than {100 * export.margin:g} points ({numbers})."
+    return f"{would}, but {rows} cannot tell whether it loses more than {_margin(export)} ({numbers})."
+
+
+def _margin(export: Export) -> str:
+    return f"{100 * export.margin:g} {POINTS[export.task]}"
 
 
 def stale_said(exports: Sequence[Exported]) -> str:
@@ -107,21 +156,21 @@ def stale_said(exports: Sequence[Exported]) -> str:
 # The table -----------------------------------------------------------------------------------------------------------
 
 
-def forms_table(exported: Exported, teacher_accuracy: float | None) -> list[list[str]]:
-    """Return an export's forms as a table, the teacher first; `teacher_accuracy` is the teacher's on the export's split."""
+def forms_table(exported: Exported, teacher_score: float | None) -> list[list[str]]:
+    """Return an export's forms as a table, the teacher first; `teacher_score` is the teacher's on the export's split."""
     export = exported.export
     split, threads = judged_split(export), export.threads_all
     lines = [["form", "verdict", "points", "95 % interval", "MB", "ms a row", "p95", "× teacher", "rows a second"]]
-    lines[0] += [f"{split} accuracy", "same label", "batch-dependent", "MB in memory"]
+    lines[0] += [f"{split} {SCORE_NAMES[export.task]}", LIKE[export.task], "batch-dependent", "MB in memory"]
     lines[0] += [f"ms, {threads} threads", f"rows a second, {threads} threads"] if threads > 1 else []
     if export.teacher_speed:
         speed = [number(export.teacher_size_mb), *_speed(export.teacher_speed, 1.0)]
-        lines.append(["teacher, PyTorch", *["–"] * 3, *speed, percent(teacher_accuracy, 2), *["–"] * 3])
+        lines.append(["teacher, PyTorch", *["–"] * 3, *speed, score_said(teacher_score, export.task), *["–"] * 3])
         lines[-1] += _every(export.teacher_speed, threads)
     for form in export.forms:
         speed = [number(form.size_mb), *_speed(form.speed, times_teacher(export, form))]
         lines.append([FORM_NAMES[form.form] + ", to ship" * ships(exported, form), *_difference(form), *speed])
-        lines[-1] += [*_quality(form), number(form.resident_mb, 0), *_every(form.speed, threads)]
+        lines[-1] += [*_quality(form, export.task), number(form.resident_mb, 0), *_every(form.speed, threads)]
     return lines
 
 
@@ -155,18 +204,19 @@ def _difference(form: FormRecord) -> list[str]:
     return [word, "–" if found.difference is None else signed(found.difference, 2), " to ".join(ends) or "–"]
 
 
-def _quality(form: FormRecord) -> list[str]:
-    """Return the cells of a form's accuracy, the share of the float32 student's labels, and the rows that depend on their batch."""
+def _quality(form: FormRecord, task: TaskName) -> list[str]:
+    """Return the cells of a form's score, how like the float32 student's its answers are, and the rows that depend on their batch."""
     found = judged(form)
-    agreement = "–" if form.form == "pytorch" else percent(found.agreement, 2)
-    return [percent(found.accuracy, 2), agreement, str(found.batch_dependent)]
+    like = number(found.largest_logit_difference, 4) if task == "regression" else percent(found.agreement, 2)
+    cells = [score_said(form_score(found, task), task), "–" if form.form == "pytorch" else like]
+    return [*cells, str(found.batch_dependent)]
 
 
 def forms_title(exported: Exported) -> str:
     """Return which student a table of forms is of, on which rows, as a sentence."""
     export = exported.export
     name, rows = exported_name(export), f"{judged(export.forms[0]).rows:,} {judged_split(export)} rows"
-    whole = f"{name[0].upper()}{name[1:]}: {ROLES_SAID[exported.role]}. On {rows}, with a margin of {100 * export.margin:g} points."
+    whole = f"{name[0].upper()}{name[1:]}: {ROLES_SAID[exported.role]}. On {rows}, with a margin of {_margin(export)}."
     return whole if judged_split(export) == "test" else f"{whole} Provisional: the test split was not opened."
 
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdsweep.analysis.by_class import WORST, ByClass, Judged
-from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import clipped, compact, number, percent, signed, small
+from kdsweep.analysis.finalists import TEST_MEANS, Finals, titled
+from kdsweep.analysis.formats import clipped, compact, number, percent, small
 from kdsweep.analysis.score import score_text, teacher_score
 from kdsweep.analysis.secondary import of_arms
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
-from kdsweep.records.schema import FinalTest
 from kdsweep.reporting.build import Report
-from kdsweep.reporting.forms import CAPTION, forms_table, forms_title, measured_said, teacher_accuracy
+from kdsweep.reporting.forms import caption, forms_table, forms_title, measured_said, teacher_accuracy
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
@@ -24,10 +23,17 @@ from kdsweep.reporting.tables import (
     terminal_table,
     terminal_tables,
 )
+from kdsweep.reporting.task_words import (
+    BY_CLASS,
+    CLASS,
+    board_metrics,
+    compared_by,
+    correlation,
+    signed_numbers,
+    test_cells,
+    test_heading,
+)
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
-
-TESTED = ("macro_f1", "mcc", "loss", "ece", "agreement", "kl")
-"""Metrics of the test split in the finalists' table, beside the accuracy."""
 
 
 def _shown(value: Any) -> str:
@@ -36,21 +42,21 @@ def _shown(value: Any) -> str:
 
 
 def _ranked_table(report: Report) -> list[list[str]]:
-    """Return the ranked rows as a table; `study.metric` has a column of its own where it is not the accuracy."""
-    metric = report.records.sweep.study.metric
-    own = [] if metric == "val_accuracy" else [metric]
-    header = ["rank", "arm", "trial", *own, "val_accuracy", *report.searched, "95 % interval"]
-    lines = [[*header, "parameters", "ms a row", "agreement", "seconds"]]
+    """Return the ranked rows as a table: `study.metric`, then the task's other metrics; the interval is of the accuracy."""
+    shown = board_metrics(report.task, report.records.sweep.study.metric)
+    of_shares = "val_accuracy" in shown
+    header = ["rank", "arm", "trial", *shown, *report.searched, *["95 % interval"] * of_shares]
+    lines = [[*header, "parameters", "ms a row", *["agreement"] * of_shares, "seconds"]]
     for row in report.rows:
         result = row.trial.result
         if row.rank is None or result is None:
             continue
         interval = f"{percent(row.interval[0])} to {percent(row.interval[1])}" if row.interval else "–"
         cells = [str(row.rank), ARM_NAMES[row.arm], str(row.trial.trial)]
-        cells += [score_text(name, row.score, 2) for name in own]
-        cells += [percent(row.val_accuracy, 2), *map(_shown, row.searched.values()), interval]
-        cells += [f"{result.parameters:,}", number(result.latency_ms_p50), percent(result.val_agreement)]
-        lines.append([*cells, number(result.seconds)])
+        cells += [score_text(name, getattr(result, name), 2) for name in shown]
+        cells += [*map(_shown, row.searched.values()), *[interval] * of_shares]
+        cells += [f"{result.parameters:,}", number(result.latency_ms_p50)]
+        lines.append([*cells, *[percent(result.val_agreement)] * of_shares, number(result.seconds)])
     return lines
 
 
@@ -59,39 +65,41 @@ def _ranked_table(report: Report) -> list[list[str]]:
 
 def finalists_table(report: Report, finals: Finals) -> list[list[str]]:
     """Return the finalists as a table: the score in the search, then means over the fresh seeds; the last row is the teacher's."""
-    lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds", "test accuracy"]]
-    lines[0] += [f"test {name}" for name in TESTED]
+    task = report.task
+    lines = [["rank", "finalist", "search", "confirmed", *finals.rows[0].searched, "seeds"]]
+    lines[0] += [test_heading(task, name) for name in TEST_MEANS[task]]
     metric = report.records.sweep.study.metric
     for row in finals.rows:
         scores = [score_text(metric, value, 2) for value in (row.search_score, row.confirmed_score)]
         cells = [str(row.rank), titled(row), *scores]
         cells += [*map(_shown, row.searched.values()), f"{len(row.runs)} of {row.wanted}"]
-        lines.append([*cells, percent(row.mean("accuracy"), 2), *(number(row.mean(name), 3) for name in TESTED)])
+        lines.append([*cells, *test_cells(task, row)])
     if report.records.teacher:
         confirmed = score_text(metric, teacher_score(report.records), 2)
         cells = ["–", "teacher", "–", confirmed, *("–" for _ in finals.rows[0].searched), "–"]
-        lines.append([*cells, *_teacher_test(report.teacher_test)])
+        lines.append([*cells, *test_cells(task, report.teacher_test)])
     return lines
-
-
-def _teacher_test(test: FinalTest | None) -> list[str]:
-    """Return the teacher's cells for accuracy and `TESTED`; dashes without a test, and for agreement and KL with itself."""
-    if test is None:
-        return ["–"] * (len(TESTED) + 1)
-    known = [number(getattr(test, name), 3) if name not in ("agreement", "kl") else "–" for name in TESTED]
-    return [percent(test.accuracy, 2), *known]
 
 
 def verdicts_table(finals: Finals) -> list[list[str]]:
     """Return the primary and the secondary comparisons as a table."""
     first = finals.primary
     asked = [(f"{of_arms(*PRIMARY, first)} (primary)", first, None)] if first else []
-    lines = [["comparison", "points", "95 % interval", "p", "verdict"]]
+    unit = "better by" if finals.task == "regression" else "points"
+    lines = [["comparison", unit, "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
-        ends = f"{signed(found.low)} to {signed(found.high)}"
+        difference, low, high = signed_numbers(found)
         p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
         word = found.word if corrected is None else corrected.word
-        lines.append([what, signed(found.difference), ends, p_value, word])
+        lines.append([what + compared_by(found.score), difference, f"{low} to {high}", p_value, word])
+    if first and finals.pearson:
+        numbers = [
+            correlation(value, sign=True) for value in (finals.pearson.value, finals.pearson.low, finals.pearson.high)
+        ]
+        interval = f"{numbers[1]} to {numbers[2]}"
+        lines.insert(
+            2, [f"{of_arms(*PRIMARY, first)}, by Pearson's r", numbers[0], interval, "–", finals.pearson.counted]
+        )
     return lines
 
 
@@ -112,7 +120,7 @@ NO_VERDICT = "No comparison is possible yet."
 def classes_table(by: ByClass) -> list[list[str]]:
     """Return a table with a line for each class: its rows, then each model's precision, recall and F1 in one cell."""
     scores = [each.scores() for each in by.judged]
-    lines = [["class", "rows", *(each.name for each in by.judged)]]
+    lines = [[CLASS[by.task], "rows", *(each.name for each in by.judged)]]
     for place in by.shown():
         cells = [" / ".join(in_percent(v) for v in (s.precision, s.recall, s.f1)) for s in (s[place] for s in scores)]
         lines.append([clipped(by.names[place]), f"{by.rows[place]:,}", *cells])
@@ -191,14 +199,15 @@ def render_markdown(report: Report) -> str:
 
 
 def _markdown_forms(report: Report) -> list[str]:
-    parts = ["## In which form?", *_prose(CAPTION)]
+    parts = ["## In which form?", *_prose(caption(report.task))]
     for title, table, measured in export_tables(report):
         parts += [*_prose(markdown_text(title)), markdown_tables(table, keys=1), *_prose(markdown_text(measured))]
     return parts
 
 
 def _markdown_classes(by: ByClass) -> list[str]:
-    parts = ["## Class by class", *_prose(markdown_text(by.said())), markdown_tables(classes_table(by), keys=2)]
+    table = markdown_tables(classes_table(by), keys=2)
+    parts = [f"## {BY_CLASS[by.task]}", *_prose(markdown_text(by.said())), table]
     confused = confused_table(by)
     if len(confused) > 1:
         parts += [*_prose(markdown_text(confused_said(by))), markdown_tables(confused, keys=3)]

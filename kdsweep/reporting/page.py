@@ -21,7 +21,9 @@ from kdsweep.reporting.build import Report
 from kdsweep.reporting.figures import cost, curves, importances, parallel, search_map, style
 from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.figures.forms import form_fronts
-from kdsweep.reporting.forms import CAPTION, teacher_accuracy
+from kdsweep.reporting.figures.labels import f1_by_label
+from kdsweep.reporting.figures.predictions import predicted_against_label
+from kdsweep.reporting.forms import caption, teacher_accuracy
 from kdsweep.reporting.markdown import (
     confused_said,
     confused_table,
@@ -31,19 +33,22 @@ from kdsweep.reporting.markdown import (
     verdicts_table,
 )
 from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
+from kdsweep.reporting.task_words import BY_CLASS, CLASS, ONE_ANSWER_CARD, SECTION, board_metrics
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
 
 def render_html(report: Report) -> str:
     """Return the report as one HTML page."""
-    found = report.records
+    found, task = report.records, report.task
     drawn = {
         "search": search_map.search_maps(found),
         "curves": curves.learning_curves(found),
         "cost": cost.score_versus_cost(found),
         "budget": (curves.budget_curves(found),),
-        "calibration": (cost.calibration(_calibrated(report)),),
-        "confusion": confusion_matrices(report.by_class),
+        "calibration": () if task == "regression" else (cost.calibration(_calibrated(report), task),),
+        "confusion": confusion_matrices(report.by_class) if task == "single_label" else (),
+        "labels": f1_by_label(report.by_class) if task == "multi_label" else (),
+        "predictions": predicted_against_label(report.numbers) if task == "regression" else (),
         "importances": (importances.parameter_importances(found),),
         "parallel": (parallel.parallel_coordinates(found),),
         "forms": _form_fronts(report),
@@ -64,7 +69,7 @@ def render_html(report: Report) -> str:
         work_caption=work_caption(report.work),
         finalist_runs=_finalist_runs(report.finals),
         forms=export_tables(report),
-        forms_caption=CAPTION,
+        forms_caption=caption(task),
         form_names=FORM_NAMES,
         exported_arms={each.export.arm: ARM_NAMES[each.export.arm] for each in report.exports},
         export=_shipped_export(report),
@@ -75,6 +80,14 @@ def render_html(report: Report) -> str:
         memorised=memorised(found.teacher),
         drawn=drawn,
         metric=found.sweep.study.metric,
+        task=task,
+        board=board_metrics(task, found.sweep.study.metric),
+        words={
+            "by_class": BY_CLASS[task],
+            "class": CLASS[task],
+            "section": SECTION[task],
+            "one_answer": ONE_ANSWER_CARD[task],
+        },
         teacher_score=teacher_score(found),
         majority_score=majority_score(found),
         arm_names={arm: ARM_NAMES[arm] for arm in found.sweep.arms},

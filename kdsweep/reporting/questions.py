@@ -8,19 +8,22 @@ from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
 from kdsweep.analysis.exports import Exported, to_ship
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import number, p_text, plural, points, signed
+from kdsweep.analysis.formats import number, p_text, percent, plural
 from kdsweep.analysis.leaderboard import complete
-from kdsweep.analysis.score import difference_text, score
+from kdsweep.analysis.score import difference_text, row_number, row_unit, score
 from kdsweep.analysis.secondary import Secondary
 from kdsweep.analysis.shipped_form import FORM_NAMES
+from kdsweep.analysis.tasks import ROW_SCORES
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Word
 from kdsweep.config.arms import ARM_NAMES, PRIMARY, Arm
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import one_seed
 from kdsweep.reporting.forms import form_said, limits_said, passed_over, stale_said
+from kdsweep.reporting.task_words import HARD_LABELS, ends, made
 
 WHICH = "Which student to ship?"
 WHICH_FORM = "Which student to ship, and in which form?"
@@ -30,14 +33,14 @@ PROVISIONAL = (
 
 THIRD_OPENINGS: dict[tuple[Arm, Arm], dict[Word, str]] = {
     ("distilled", "pseudo_labeled"): {
-        "better": "Soft targets are worth more than the teacher's hard labels on the same texts",
-        "not better": "Soft targets are not worth more than the teacher's hard labels on the same texts",
-        "cannot tell": "These rows cannot tell soft targets from the teacher's hard labels on the same texts",
+        "better": "Soft targets are worth more than the teacher's {labels} on the same texts",
+        "not better": "Soft targets are not worth more than the teacher's {labels} on the same texts",
+        "cannot tell": "These rows cannot tell soft targets from the teacher's {labels} on the same texts",
     },
     ("pseudo_labeled", "fine_tuned"): {
-        "better": "More text helps with hard labels alone",
-        "not better": "More text does not help with hard labels alone",
-        "cannot tell": "Whether more text helps with hard labels alone, these rows cannot tell",
+        "better": "More text helps with {labels} alone",
+        "not better": "More text does not help with {labels} alone",
+        "cannot tell": "Whether more text helps with {labels} alone, these rows cannot tell",
     },
 }
 """How the answer to the third arm's question begins, by the arms compared and the word; an arm of one configuration is told otherwise."""
@@ -52,7 +55,9 @@ def questions(
 ) -> tuple[tuple[str, str], ...]:
     """Return questions and their answers, in the order in which the report shows them."""
     third = (
-        [("Is it the soft targets, or only more text?", _third(finals))] if "pseudo_labeled" in found.sweep.arms else []
+        [("Is it the soft targets, or only more text?", _third(finals, found.task))]
+        if "pseudo_labeled" in found.sweep.arms
+        else []
     )
     return (
         (WHICH_FORM if to_ship(exports) else WHICH, _which(found, finals, shipped, exports)),
@@ -113,8 +118,8 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
         sentences.append(
-            f"{_study_size(finals, primary)} finds a true difference of "
-            f"{points(finals.detectable)} points with a chance of {100 * statistics.POWER:.0f} %; {primary.counted} count as random."
+            f"{_study_size(finals, primary)} finds {_least(primary, finals.detectable)} with a chance of {100 * statistics.POWER:.0f} %; "
+            f"{primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
         ways += [f"{primary.seeds_to_settle} seeds"] if primary.seeds_to_settle else []
@@ -135,25 +140,37 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
 
 
-def _third(finals: Finals | None) -> str:
+def _least(primary: FinalComparison, difference: float) -> str:
+    """Return the least true difference that a study finds, in words; of squared errors with its share of the baseline's."""
+    said = row_number(primary.score, difference)
+    if primary.score != "minus_squared_error":
+        return f"a true difference of {said} {row_unit(primary.score)}"
+    share = f" ({percent(difference / -primary.baseline_score, 0)} of fine-tuning's)" if primary.baseline_score else ""
+    return f"a squared error truly lower by {said}{share}"
+
+
+def _third(finals: Finals | None, task: TaskName) -> str:
     """Return what soft targets add to the texts without labels, and what these add alone, by the finalists of three arms."""
     known = [(openings, finals.between(*arms)) for arms, openings in THIRD_OPENINGS.items()] if finals else []
-    sentences = [_third_sentence(openings, each) for openings, each in known if each]
+    labels = HARD_LABELS[task]
+    sentences = [_third_sentence(openings, each, labels) for openings, each in known if each]
     return (
         " ".join(sentences)
-        or "It takes finalists of the third arm to say: the same texts with the teacher's hard labels."
+        or f"It takes finalists of the third arm to say: the same texts with the teacher's {labels}."
     )
 
 
-def _third_sentence(openings: Mapping[Word, str], each: Secondary) -> str:
+def _third_sentence(openings: Mapping[Word, str], each: Secondary, labels: str) -> str:
     assert each.arms is not None
     found, (one, other) = each.comparison, (ARM_NAMES[arm] for arm in each.arms)
-    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}, {p_text(each.adjusted_p)} after Holm"
+    interval = f"95 % interval {ends(found)}, {p_text(each.adjusted_p)} after Holm"
+    over = "beside" if found.score == "minus_squared_error" else "over"
     if found.of_a_pair:
-        made = f"Of these two configurations alone, the {one} one makes {signed(found.difference)} points over the {other} one"
+        said = f"Of these two configurations alone, the {one} one {made(found)} {over} the {other} one"
     else:
-        made = f"{openings[each.word]}: {one} finalists make {signed(found.difference)} points over {other} ones"
-    return f"{made} ({interval}): {each.word}."
+        opening = openings[each.word].format(labels=labels)
+        said = f"{opening}: {one} finalists {made(found, several=True)} {over} {other} ones"
+    return f"{said} ({interval}): {each.word}."
 
 
 def _left_out(finals: Finals) -> list[str]:
@@ -208,7 +225,7 @@ def _more(found: SweepRecords, finals: Finals | None) -> str:
     if not gains:
         return f"Too few complete trials to say: an estimate needs {FEWEST_SCORES} of an arm."
     text = f"{'; '.join(words for words, _ in gains)} (by the trials so far, as if independent)."
-    known = finals.detectable if finals and metric == "val_accuracy" else None  # a difference of accuracies
+    known = finals.detectable if finals and metric == f"val_{ROW_SCORES[finals.task]}" else None  # of the same score
     if known is not None and max(gain for _, gain in gains) < known:
         return f"Hardly: {text} That is less than such a study can tell from chance."
     return text

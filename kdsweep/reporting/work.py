@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdsweep.analysis.finalists import titled
-from kdsweep.analysis.formats import duration, enumerated, number, plural, signed
+from kdsweep.analysis.formats import duration, enumerated, number, plural
 from kdsweep.analysis.patience import Patience
 from kdsweep.analysis.score import score_text
 from kdsweep.analysis.two_arms import FinalComparison
@@ -11,6 +11,7 @@ from kdsweep.analysis.work import Given, same_length
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.lengths import length_of
 from kdsweep.config.trial import TrialConfig
+from kdsweep.reporting.task_words import ends, gained, heading, signed_numbers
 
 GIVEN_CAPTION = (
     "The training that each arm was given in all: rows count each time that a step took them; a whole trial's steps are the median of those "
@@ -87,7 +88,7 @@ def work_said(work: Sequence[Given]) -> str:
 
 def patience_table(patience: Patience, metric: str) -> list[list[str]]:
     """Return the finalists that were trained longer as a table, each arm's mean gain last."""
-    lines = [["finalist", "in the search", metric, "longer", metric, "points of accuracy", "95 % interval"]]
+    lines = [["finalist", "in the search", metric, "longer", metric, _heading(patience), "95 % interval"]]
     for row in patience.rows:
         scores = [score_text(metric, value, 2) for value in (row.finalist.search_score, row.finalist.confirmed_score)]
         lengths = [_length(row.searched), _length(row.trained)]
@@ -104,12 +105,18 @@ def _length(config: TrialConfig) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
+def _heading(patience: Patience) -> str:
+    """Return the heading of the gains' column."""
+    score = next((row.gain.score for row in patience.rows if row.gain), "accuracy")
+    return "points of accuracy" if score == "accuracy" else heading(score)
+
+
 def _gain(gain: FinalComparison | None) -> list[str]:
-    return [signed(gain.difference), _ends(gain)] if gain else ["–", "–"]
-
-
-def _ends(gain: FinalComparison) -> str:
-    return f"{signed(gain.low)} to {signed(gain.high)}"
+    """Return the cells of a gain and its interval."""
+    if gain is None:
+        return ["–", "–"]
+    difference, low, high = signed_numbers(gain)
+    return [difference, f"{low} to {high}"]
 
 
 def patience_said(patience: Patience) -> str:
@@ -117,16 +124,26 @@ def patience_said(patience: Patience) -> str:
     factors = sorted({row.finalist.factor for row in patience.rows})
     times = " to ".join(f"{factor:g}" for factor in dict.fromkeys((factors[0], factors[-1])))
     known = [
-        f"{signed(gain.difference)} points for {plural(_count(patience, arm), f'{ARM_NAMES[arm]} finalist')} (95 % interval {_ends(gain)})"
+        f"{gained(gain)} for {plural(_count(patience, arm), f'{ARM_NAMES[arm]} finalist')} (95 % interval {ends(gain)})"
         for arm, gain in patience.gains.items()
     ]
     if not known:
         return f"Finalists were trained {times} times as long, but predictions that would show the gain are not on this disk."
     return (
-        f"Trained {times} times as long, on fresh seeds: {enumerated(known)} over their trials in the search, in accuracy on the validation "
-        "rows. Those trials were chosen for their scores, which flatters them: the gain is rather larger, and an interval around 0 does not "
-        "exclude one."
+        f"Trained {times} times as long, on fresh seeds: {enumerated(known)} {_over(patience)} their trials in the search, "
+        f"{_of_what(patience)} the validation rows. Those trials were chosen for their scores, which flatters them: the gain is rather "
+        "larger, and an interval around 0 does not exclude one."
     )
+
+
+def _of_what(patience: Patience) -> str:
+    """Return what the gains are of and on, up to the rows: `in accuracy on`; points of F1 and squared errors say it themselves."""
+    return "in accuracy on" if _heading(patience) == "points of accuracy" else "on"
+
+
+def _over(patience: Patience) -> str:
+    """Return the preposition between gains and what they are compared with."""
+    return "beside" if _heading(patience) == heading("minus_squared_error") else "over"
 
 
 def _count(patience: Patience, arm: str) -> int:

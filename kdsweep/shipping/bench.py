@@ -9,6 +9,7 @@ from torch import nn
 
 from kdsweep.records.export_schema import FormQuality, FormSpeed
 from kdsweep.shipping.quality import Classify, answers, batch_cause, form_quality, near_answers
+from kdsweep.shipping.same_answer import same_answer
 from kdsweep.shipping.session import OnnxClassifier
 from kdsweep.shipping.speed import Pass, middle_rows, timed
 from kdsweep.shipping.student import JudgedSplit, Student, check_tokens
@@ -34,7 +35,7 @@ class Judged(NamedTuple):
     quality: FormQuality
     cause: str | None
     alike: float
-    """Share of rows with the float32 student's label both alone and in a batch."""
+    """How like the float32 student's its answers are, both alone and in a batch: `SameAnswer.likeness`."""
 
 
 class Bench:
@@ -54,14 +55,17 @@ class Bench:
     def _judged(self, split: JudgedSplit, name: str, margin: float) -> Judged:
         classify = self._classify(split, name)
         told = lambda rows: self._tell_rows(split, name, rows)
-        mine = name == PYTORCH
-        found = near_answers(classify, split.reference, told) if mine else answers(classify, len(split), told)
+        mine, rule = name == PYTORCH, same_answer(split.task, split.labels)
+        found = (
+            near_answers(classify, split.reference, told, rule) if mine else answers(classify, len(split), told, rule)
+        )
         quality = form_quality(
             split.reference if mine else found.alone,
             split.reference,
             split.labels,
             batch_dependent=len(found.dependent()),
             margin=None if mine else margin,
+            task=split.task,
         )
         cause = batch_cause(classify, found, dynamic=name == "dynamic")
         return Judged(quality, cause, found.alike(split.reference))

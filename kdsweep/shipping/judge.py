@@ -52,7 +52,9 @@ def judge(
     fast, taken = bench.speed(validation, teacher)
     best, lost = kept_int8(
         [
-            Candidate(how=how, words=words, alike=rows.alike, validation=rows.quality, speed=fast[how])
+            Candidate(
+                how=how, words=words, alike=rows.alike, validation=rows.quality, speed=fast[how], task=validation.task
+            )
             for how, words in quantizations.items()
             for rows in [on_validation[how]]
         ]
@@ -89,6 +91,7 @@ def judge(
         rejected=(*rejected, *lost),
         made_at=_now(),
         recipe=RECIPE,
+        task=student.data.task,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ShippingError
 from kdsweep.records.reading import read_export
 from kdsweep.shipping.extra import need
@@ -16,6 +17,20 @@ Text = str | tuple[str, str]
 
 FILES: dict[str, str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
 """Where an exported folder has each form's model, as the Hub lays it out."""
+TASKS: dict[str | None, TaskName] = {
+    None: "single_label",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+"""The tasks by transformers' name in config.json, `problem_type`."""
+CALLED: dict[TaskName, str] = {"single_label": "classes", "multi_label": "labels", "regression": "numbers"}
+"""What config.json names in id2label."""
+LABELS_RULE: dict[TaskName, str] = {
+    "single_label": "name two classes or more in id2label",
+    "multi_label": "name a label or more in id2label",
+    "regression": "name one number in id2label",
+}
 UNLIMITED = 10**6
 """A model_max_length above it is transformers' word for none."""
 
@@ -41,7 +56,8 @@ class OnnxClassifier:
         need("onnxruntime", "tokenizers")
         config, settings = (_json(folder / name) for name in ("config.json", "tokenizer_config.json"))
         self.path = folder / (file or FILES[form])
-        self.label_names = _label_names(config, folder / "config.json")
+        self.task = _task(config, folder / "config.json")
+        self.label_names = _label_names(config, folder / "config.json", self.task)
         self.max_length = max_length or _max_length(folder, settings)
         self._tokenizer = _tokenizer(folder / "tokenizer.json", settings, self.max_length)
         self._pad_id = _pad_id(self._tokenizer, settings)
@@ -68,11 +84,11 @@ class OnnxClassifier:
         return {name: made[name] for name in self._names}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the logits of one batch, float32 [B, C]. Raises ShippingError where the model has not one logit for each class."""
+        """Return the logits of one batch, float32 [B, C]. Raises ShippingError where the model has not one logit for each class or label."""
         logits: np.ndarray = self._session.run(None, dict(inputs))[0]
         if logits.shape[1:] != (len(self.label_names),):
             raise ShippingError(
-                f"{self.path} must give a logit for each of the {len(self.label_names)} classes in config.json, but gives "
+                f"{self.path} must give a logit for each of the {len(self.label_names)} {CALLED[self.task]} in config.json, but gives "
                 f"{list(logits.shape[1:])} a row: these files are not of one export; export the student again"
             )
         return logits
@@ -92,10 +108,22 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _label_names(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+def _task(config: Mapping[str, Any], path: Path) -> TaskName:
+    """Return the task that config.json says; as transformers does, one logit without a word means a number."""
+    problem, names = config.get("problem_type"), config.get("id2label")
+    if problem is None and isinstance(names, dict) and len(names) == 1:
+        return "regression"
+    if problem not in TASKS:
+        raise _unusable(path, f"have one of {[*TASKS]} as problem_type", problem)
+    return TASKS[problem]
+
+
+def _label_names(config: Mapping[str, Any], path: Path, task: TaskName) -> tuple[str, ...]:
     names = config.get("id2label")
-    if not isinstance(names, dict) or set(names) != {str(number) for number in range(len(names))} or len(names) < 2:
-        raise _unusable(path, "name two classes or more in id2label", names)
+    count = len(names) if isinstance(names, dict) else 0
+    enough = {"single_label": count >= 2, "multi_label": count >= 1, "regression": count == 1}[task]
+    if not enough or not isinstance(names, dict) or set(names) != {str(number) for number in range(count)}:
+        raise _unusable(path, LABELS_RULE[task], names)
     return tuple(str(names[str(number)]) for number in range(len(names)))
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdsweep.analysis import metrics
+from kdsweep.analysis.measured import measured_by_task
+from kdsweep.analysis.tasks import predicted
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ShippingError
 from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_test_predictions
@@ -22,6 +24,8 @@ from kdsweep.training.shared import Materials
 
 ROUNDING = 1e-3
 """Largest gap between two logits whose order may differ between machines, and largest difference of a mean loss."""
+RECORDED: dict[TaskName, str] = {"single_label": "class", "multi_label": "set of labels", "regression": "number"}
+"""What a record has of every row, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ class JudgedSplit:
     tokens: Tokens
     reference: np.ndarray
     """The float32 PyTorch student's logits [N, C], in batches as in the trial's own evaluation."""
+    task: TaskName = "single_label"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,7 +65,8 @@ class Student:
         split = self.data.split(name)
         tokens = self._reader.tokens(split, max_length=self.config.max_length)
         logits = all_logits(self.model, tokens, classes=len(self.data.label_names)).numpy()
-        return JudgedSplit(name=name, texts=_texts(split), labels=split.labels, tokens=tokens, reference=logits)
+        texts, task = _texts(split), self.data.task
+        return JudgedSplit(name=name, texts=texts, labels=split.labels, tokens=tokens, reference=logits, task=task)
 
     def classify(self, tokens: Tokens) -> Classify:
         """Return the function that gives the PyTorch student's logits of rows of `tokens`."""
@@ -80,15 +86,13 @@ def check_recorded(split: JudgedSplit, run: TrialRow) -> None:
         predictions, loss = read_test_predictions(run.folder), recorded.loss if recorded else None
     else:
         predictions, loss = read_predictions(run.folder), run.result.val_loss if run.result else None
-    logits, problems = split.reference, []
+    problems = []
     if predictions is not None and len(predictions) != len(split):
         problems.append(f"the record has {len(predictions):,} rows, and there are {len(split):,}")
-    elif predictions is not None:
-        rows = np.arange(len(split))
-        gaps = logits.max(axis=1) - logits[rows, predictions]
-        if wrong := int((gaps > ROUNDING).sum()):
-            problems.append(f"{wrong:,} of {len(split):,} rows have another class than recorded")
-    if loss is not None and abs((now := metrics.nll(logits, split.labels)) - loss) > ROUNDING:
+    elif predictions is not None and (wrong := int((_moved(split, predictions) > ROUNDING).sum())):
+        problems.append(f"{wrong:,} of {len(split):,} rows have another {RECORDED[split.task]} than recorded")
+    now = measured_by_task(split.reference, split.labels, split.task)["loss"]
+    if loss is not None and now is not None and abs(now - loss) > ROUNDING * _unit(split) ** 2:
         problems.append(f"its loss is {now:.5f}, recorded was {loss:.5f}")
     if problems:
         raise ShippingError(
@@ -96,6 +100,24 @@ def check_recorded(split: JudgedSplit, run: TrialRow) -> None:
             "its rows, its tokenizer or a library are not those that it was recorded with. "
             f"`python -m kdsweep.reproduce {run.folder}` tells what differs"
         )
+
+
+def _moved(split: JudgedSplit, predictions: np.ndarray) -> np.ndarray:
+    """Return by how much the logits of each row must have moved since these predictions of it were recorded, [N], in `_unit`."""
+    logits = split.reference
+    if split.task == "single_label":
+        gaps: np.ndarray = logits.max(axis=1) - logits[np.arange(len(split)), predictions]
+        return gaps
+    if split.task == "multi_label":
+        others: np.ndarray = (np.abs(logits) * (predicted(logits, split.task) != predictions)).max(axis=1)
+        return others
+    apart: np.ndarray = np.abs(logits[:, 0] - predictions) / _unit(split)
+    return apart
+
+
+def _unit(split: JudgedSplit) -> float:
+    """Return the size of a logit beside which rounding is small: 1, or the labels' standard deviation where they are numbers further apart."""
+    return max(1.0, float(split.labels.std(dtype=np.float64))) if split.task == "regression" else 1.0
 
 
 def check_tokens(classifier: OnnxClassifier, split: JudgedSplit) -> None:

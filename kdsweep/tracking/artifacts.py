@@ -40,7 +40,8 @@ def export_facts(export: Export) -> dict[str, Any]:
             "latency_ms_p50": speed and speed.latency_ms_p50,
             "word": quality.word,
         }
-        said |= {"accuracy": quality.accuracy, "split": "test" if form.test else "validation"}
+        said |= {"accuracy": quality.accuracy, "example_f1": quality.example_f1, "r2": quality.r2}
+        said |= {"split": "test" if form.test else "validation"}
         facts |= {f"{form.form}.{name}": value for name, value in said.items() if value is not None}
     return facts
 

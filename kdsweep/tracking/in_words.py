@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_fields import PATH_FIELDS
 from kdsweep.records.layout import TrialId
@@ -32,6 +33,17 @@ DOT = " · "
 LOSS = "L = alpha · L_soft + (1 − alpha) · L_hard"
 KL = "L_soft = T² · KL(teacher ‖ student)"
 MSE = "L_soft = half the mean squared difference of the centred logits, where T has no effect"
+SOFT: dict[TaskName, dict[str, str]] = {
+    "single_label": {"kl": KL, "mse": MSE},
+    "multi_label": {
+        "kl": "L_soft = T² · the sum over labels of KL(teacher ‖ student), each label a yes or no",
+        "mse": "L_soft = an eighth of the squared difference of the logits, summed over labels, where T has no effect",
+    },
+    "regression": dict.fromkeys(
+        ("kl", "mse"), "L_soft = the mean squared difference from the teacher's number, where T has no effect"
+    ),
+}
+"""What L_soft is, by task and `soft_loss`."""
 
 
 def run_name(short: str, sweep: SweepConfig, config: TrialConfig, trial: TrialId) -> str:
@@ -71,19 +83,21 @@ def _cut(text: str) -> str:
 # Notes ---------------------------------------------------------------------------------------------------------------
 
 
-def trial_notes(sweep: SweepConfig, config: TrialConfig, trial: TrialId, attempt: int) -> str:
+def trial_notes(
+    sweep: SweepConfig, config: TrialConfig, trial: TrialId, attempt: int, task: TaskName = "single_label"
+) -> str:
     """Return the notes of a trial's run: which trial of which sweep it is, and what its losses mean."""
     what = f"{ARM_NAMES[trial.arm].capitalize()} trial {trial.number} of the sweep {sweep.name}"
     if trial.seed is not None:
         what += f" once more, on the fresh seed {trial.seed}: a finalist"
     again = f" Attempt {attempt}." if attempt > 1 else ""
-    return f"{what}.{again}\n\n{convention(config)}"
+    return f"{what}.{again}\n\n{convention(config, task)}"
 
 
-def convention(config: TrialConfig) -> str:
+def convention(config: TrialConfig, task: TaskName = "single_label") -> str:
     """Return the loss of a trial in words: what alpha weighs, and with which factors the parts are logged."""
     relation = " + relation_weight · L_relation" if config.relation_weight else ""
-    soft = KL if config.soft_loss == "kl" else MSE
+    soft = SOFT[task][config.soft_loss]
     return (
         f"{LOSS}{relation}. alpha weighs the soft term, so alpha 0 is plain fine-tuning. {soft}; L_soft and L_hard are logged "
         "without alpha's weights."

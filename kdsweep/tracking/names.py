@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.config.arms import ARM_NAMES, Arm, Stage
+from kdsweep.config.layers import layers_text
 from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.layout import KEY_LENGTH, TrialId
 from kdsweep.tracking.in_words import last_parts, run_name, teacher_notes, trial_notes, verdict_notes
@@ -44,7 +46,9 @@ class RunLabel:
     """What its page says of it, in Markdown."""
 
 
-def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int) -> RunLabel:
+def trial_label(
+    sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialId, attempt: int, task: TaskName = "single_label"
+) -> RunLabel:
     """Return the label of an attempt's run, at a trial of the search or at a finalist."""
     seed = "" if trial.seed is None else f" s{trial.seed}"
     again = f" a{attempt}" if attempt > 1 else ""
@@ -56,7 +60,7 @@ def trial_label(sweep: SweepConfig, key: str, config: TrialConfig, trial: TrialI
         job_type=JOB_TYPES[trial.stage],
         facts=facts,
         tags=_tags(sweep.name, arm, f"trial {trial.number}", facts["student_name"], facts["data_name"]),
-        notes=trial_notes(sweep, config, trial, attempt),
+        notes=trial_notes(sweep, config, trial, attempt, task),
     )
 
 
@@ -114,12 +118,10 @@ def data_name(dataset: str | None, subset: str | None, train_file: str | None) -
 
 
 def student_name(config: TrialConfig) -> str:
-    """Return the name of a student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
+    """Return the name of a student in a few words: `from_teacher 3 layers`, `from_teacher first 3 layers`, `distilbert-base-uncased`."""
     if config.student != FROM_TEACHER:
         return last_parts(config.student)
-    layers = config.student_layers
-    said = f"{layers} layers" if isinstance(layers, int) else f"layers {','.join(map(str, layers))}"
-    return f"{FROM_TEACHER} {said}"
+    return f"{FROM_TEACHER} {layers_text(config.student_layers)}"
 
 
 def _tags(*texts: str) -> tuple[str, ...]:

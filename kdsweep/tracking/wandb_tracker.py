@@ -15,6 +15,7 @@ from typing import Any, Literal
 import wandb
 
 from kdsweep.config.sweep import TrackingConfig
+from kdsweep.config.tasks import BEST_AND_LAST
 from kdsweep.errors import ConfigError
 from kdsweep.records.reading import read_pages
 from kdsweep.records.schema import STEP_METRICS, Pages
@@ -175,7 +176,8 @@ class WandbTracker:
         for name in STEP_METRICS:
             run.define_metric(name, step_metric="step")
         run.define_metric("val_*", step_metric="epoch")
-        run.define_metric("val_accuracy", step_metric="epoch", summary="max,last")
+        for metric in BEST_AND_LAST:
+            run.define_metric(metric, step_metric="epoch", summary="max,last")
         return WandbRun(run, self._trouble, self._say, online=mode == "online")
 
 

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
 from kdsweep.config.arms import PRIMARY
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.tasks import BEST_AND_LAST, TaskName
 from kdsweep.records.schema import Pages
 
 VIEW = "kdsweep: the last sweep"
@@ -28,6 +29,20 @@ LONGEST_TITLE = 128
 """Characters of a report's title; wandb-workspaces refuses a longer one."""
 LOW, MIDDLE, HIGH = "#440154", "#21918c", "#fde725"
 """Colours of a bad, a middling and a good value: dark to light, told apart by those who see few colours."""
+CURVES: dict[TaskName, tuple[str, ...]] = {
+    "single_label": ("val_accuracy", "val_loss", "val_agreement", "val_ece"),
+    "multi_label": (
+        "val_example_f1",
+        "val_macro_f1",
+        "val_map",
+        "val_accuracy",
+        "val_loss",
+        "val_agreement",
+        "val_ece",
+    ),
+    "regression": ("val_pearson", "val_spearman", "val_rmse", "val_loss"),
+}
+"""What is measured on the validation rows in each task, as the view's curves show it; `study.metric` comes second."""
 WIDTH = 24
 """Columns of a report's grid of panels."""
 
@@ -44,6 +59,7 @@ class Shown:
     headline: str
     sections: tuple[tuple[str, str], ...]
     """The report in words: headings, and what stands below each in Markdown."""
+    task: TaskName = "single_label"
 
 
 def build_view(shown: Shown, entity: str) -> Any:
@@ -58,7 +74,7 @@ def build_view(shown: Shown, entity: str) -> Any:
         sections=[
             ws.Section(name="Search", panels=_search(sweep), is_open=True, pinned=True),
             ws.Section(name="Losses", panels=_losses(sweep), is_open=True),
-            ws.Section(name="Validation", panels=_validation(sweep), is_open=True),
+            ws.Section(name="Validation", panels=_validation(shown), is_open=True),
         ],
         settings=ws.WorkspaceSettings(max_runs=min(runs, MOST_RUNS)),
         runset_settings=ws.RunsetSettings(
@@ -105,7 +121,7 @@ def build_report(shown: Shown, entity: str, pages: Pages | None, view_url: str) 
 
 def summary_name(metric: str) -> str:
     """Return the name in a run's summary of the metric that ranks trials, which is that of the last epoch."""
-    return f"{metric}.last" if metric == "val_accuracy" else metric
+    return f"{metric}.last" if metric in BEST_AND_LAST else metric
 
 
 def columns(sweep: SweepConfig) -> list[str]:
@@ -160,8 +176,9 @@ def _losses(sweep: SweepConfig) -> list[Any]:
     return [_curve(name, "step") for name in names]
 
 
-def _validation(sweep: SweepConfig) -> list[Any]:
-    names = dict.fromkeys(("val_accuracy", sweep.study.metric, "val_loss", "val_agreement", "val_ece"))
+def _validation(shown: Shown) -> list[Any]:
+    first, *others = CURVES[shown.task]
+    names = dict.fromkeys((first, shown.sweep.study.metric, *others))
     return [_curve(name, "epoch") for name in names]
 
 

@@ -43,7 +43,7 @@ EVENTS: list[Event] = [
     Note("a note …"),
     Offline("no server"),
     TeacherStep(step=1, steps=10, L_hard=0.7),
-    TeacherEpoch(epoch=1, val_accuracy=0.75),
+    TeacherEpoch(epoch=1, score=0.75),
     TextsDone(what="tokens", done=20_000, texts=1_000_000),
     FoldsBegun(folds=5),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),

@@ -73,6 +73,8 @@ def test_a_pair_is_told_apart_by_a_model_that_asks_for_it(tmp_path: Path) -> Non
         ("config.json", b"{}"),
         ("config.json", b"[]"),
         ("config.json", b'{"id2label": {"0": "bad", "2": "good"}}'),
+        ("config.json", b'{"id2label": {"0": "bad", "1": "good"}, "problem_type": "regression"}'),
+        ("config.json", b'{"id2label": {"0": "bad", "1": "good"}, "problem_type": "ranking"}'),
         ("tokenizer_config.json", None),
         ("tokenizer_config.json", b'{"model_max_length": 1e30}'),
     ],
@@ -99,6 +101,28 @@ def test_a_model_of_other_classes_is_refused(folder: Path) -> None:
     write_words(folder, names=("bad", "fair", "good"))
     with pytest.raises(ShippingError, match="logit for each of the 3 classes"):
         OnnxClassifier(folder, "fp32", 1).logits(["a"])
+
+
+@pytest.mark.parametrize(
+    ("problem", "names", "task"),
+    [
+        (None, ("bad", "good"), "single_label"),
+        ("single_label_classification", ("bad", "good"), "single_label"),
+        ("multi_label_classification", ("bad", "good"), "multi_label"),
+        ("multi_label_classification", ("bad",), "multi_label"),
+        ("regression", ("score",), "regression"),
+        (None, ("score",), "regression"),
+    ],
+)
+def test_the_task_is_that_of_config_json(
+    tmp_path: Path, problem: str | None, names: tuple[str, ...], task: str
+) -> None:
+    write_words(tmp_path, names=names)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "problem_type": problem}), "utf-8")
+    write_onnx(tmp_path / "onnx" / "model.onnx", TABLE[:, : len(names)])
+    model = OnnxClassifier(tmp_path, "fp32", 1)
+    assert (model.task, model.label_names, model.logits(["a c"]).shape) == (task, names, (1, len(names)))
 
 
 def test_neither_torch_nor_transformers_is_imported(folder: Path) -> None:

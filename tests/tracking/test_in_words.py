@@ -10,6 +10,7 @@ from kdsweep.config.arms import Arm
 from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
+from kdsweep.config.tasks import METRICS
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import Pages
@@ -63,6 +64,12 @@ def test_notes_say_which_trial_it_is_and_the_convention_of_its_loss(sweep: Sweep
     assert "T² · KL" in notes and "L_relation" not in notes
     other = convention(tiny_config(soft_loss="mse", relation_weight=1.0))
     assert "relation_weight · L_relation" in other and "squared difference" in other and "KL" not in other
+
+
+def test_the_convention_of_the_soft_loss_is_the_tasks(tiny_config: Config) -> None:
+    said = {task: convention(tiny_config(), task) for task in METRICS}
+    assert "sum over labels of KL" in said["multi_label"] and "the teacher's number" in said["regression"]
+    assert "KL" not in said["regression"] and convention(tiny_config()) == said["single_label"]
 
 
 def test_notes_lead_to_the_sweeps_runs_report_and_view_where_they_are_known() -> None:

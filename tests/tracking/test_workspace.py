@@ -119,3 +119,20 @@ def test_the_report_says_the_verdict_first_and_takes_the_place_of_the_one_before
     ]
     pages = Pages(view_url="https://w/v", report_url="https://w/r", report_id="abc")
     assert build_report(shown(sweep_of()), "team", pages, "https://w/v").id == "abc"
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "summary", "curves"),
+    [
+        ("multi_label", "val_example_f1", "val_example_f1.last", ["val_example_f1", "val_macro_f1", "val_map"]),
+        ("multi_label", "val_map", "val_map", ["val_example_f1", "val_map", "val_macro_f1"]),
+        ("regression", "val_pearson", "val_pearson.last", ["val_pearson", "val_spearman", "val_rmse", "val_loss"]),
+    ],
+)
+def test_the_curves_are_those_of_the_task(task: Any, metric: Any, summary: str, curves: list[str]) -> None:
+    sweep = replace(sweep_of(), study=StudyConfig(trials=12, metric=metric))
+    section = view_of(sweep, task=task)
+    drawn = [name for panel in panels_of(section)["Validation"] for name in panel["config"]["metrics"]]
+    assert drawn[: len(curves)] == curves
+    assert ("val_accuracy" in drawn) == ("val_ece" in drawn) == (task == "multi_label")
+    assert section["runSets"][0]["runFeed"]["columnOrder"][1] == f"summary:{summary}"

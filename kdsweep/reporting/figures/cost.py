@@ -8,6 +8,7 @@ from kdsweep.analysis.formats import enumerated, plural
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
 from kdsweep.config.arms import ARM_NAMES, ARMS
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short
 
@@ -66,18 +67,26 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
     return front
 
 
-def calibration(students: Mapping[str, tuple[tuple[float, float, int], ...]]) -> Figure:
-    """Draw accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree."""
+def calibration(
+    students: Mapping[str, tuple[tuple[float, float, int], ...]], task: TaskName = "single_label"
+) -> Figure:
+    """Draw accuracy over confidence of each student's bins (mean confidence, accuracy, rows); on the diagonal, both agree.
+
+    Of multi_label the bins hold decisions, of which a row has one for each label.
+    """
+    whose, what = ("decision", "decisions") if task == "multi_label" else ("named class", "rows")
     title = "Accuracy over confidence"
     if not students:
         return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")
-    plot = new_plot(height=320, x_title="confidence of the named class, %", y_title="accuracy, %")
+    plot = new_plot(height=320, x_title=f"confidence of the {whose}, %", y_title="accuracy, %")
     dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
     for name, bins in students.items():
         arm = next(arm for arm in ARMS if name.startswith(ARM_NAMES[arm]))
         style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
-        text = [f"{name}: {count} rows<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins]
+        text = [
+            f"{name}: {count} {what}<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins
+        ]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
         hover = "%{text}<extra></extra>"
         plot.add_trace(go.Scatter(x=x, y=y, text=text, meta=arm, mode="lines+markers", line=style, hovertemplate=hover))

@@ -1,4 +1,4 @@
-"""Draw the forms of exported students and the teacher: accuracy over latency and over size."""
+"""Draw the forms of exported students and the teacher: accuracy, or their task's score, over latency and over size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,21 @@ import plotly.graph_objects as go
 
 from kdsweep.analysis.exports import Exported, exported_name
 from kdsweep.analysis.formats import enumerated, milliseconds, number, percent
-from kdsweep.analysis.shipped_form import FORM_NAMES, at_one_thread, judged, judged_split, times_teacher
+from kdsweep.analysis.shipped_form import (
+    FORM_NAMES,
+    POINTS,
+    SCORE_NAMES,
+    at_one_thread,
+    form_score,
+    judged,
+    judged_split,
+    score_said,
+    times_teacher,
+)
 from kdsweep.config.arms import Arm
 from kdsweep.config.forms import Form
-from kdsweep.records.export_schema import FormRecord
+from kdsweep.config.tasks import TaskName
+from kdsweep.records.export_schema import FormQuality, FormRecord
 from kdsweep.reporting.figures.cost import pareto_front
 from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, new_plot, short
 
@@ -35,28 +46,39 @@ class Mark:
 
     x: float
     y: float
-    """Accuracy in percent."""
+    """The task's score, in the unit of the axis: a share in percent, R² as it is."""
     text: str
     """The hover label."""
     form: FormRecord | None = None
     """None for the teacher."""
+    scale: float = 100.0
+    """By what a difference of scores is multiplied to be in that unit."""
 
 
-def form_fronts(exports: Sequence[Exported], teacher_accuracy: float | None) -> tuple[Figure, ...]:
-    """Draw accuracy over one row's median milliseconds at one thread, and over megabytes; `teacher_accuracy` is on the same rows.
+def form_fronts(exports: Sequence[Exported], teacher_score: float | None) -> tuple[Figure, ...]:
+    """Draw the score over one row's median milliseconds at one thread, and over megabytes; `teacher_score` is on the same rows.
 
     The arm is the colour, the form the shape; whiskers are the interval of the difference from the float32 student; a line shows the
-    margin of the student to ship, or else of the first. Exports judged on another split than the first are left out.
+    margin of the student to ship, or else of the first. Exports judged on another split than the first are left out, and all of them where
+    the score is not defined there (R² of equal labels).
     """
     alike = [each for each in exports if judged_split(each.export) == judged_split(exports[0].export)]
-    return tuple(_front(alike, teacher_accuracy, name) for name in ("latency", "size"))
+    if form_score(judged(alike[0].export.forms[0]), alike[0].export.task) is None:
+        return ()
+    return tuple(_front(alike, teacher_score, name) for name in ("latency", "size"))
 
 
-def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: str) -> Figure:
+def _scale(task: TaskName) -> float:
+    return 1.0 if task == "regression" else 100.0
+
+
+def _front(exports: Sequence[Exported], teacher_score: float | None, name: str) -> Figure:
+    task = exports[0].export.task
+    score, in_percent = SCORE_NAMES[task], ", %" if _scale(task) == 100 else ""
     unit = "milliseconds a row, one thread" if name == "latency" else "megabytes of weights"
-    plot = new_plot(height=340, x_title=unit, y_title=f"accuracy on {judged_split(exports[0].export)}, %")
+    plot = new_plot(height=340, x_title=unit, y_title=f"{score} on {judged_split(exports[0].export)}{in_percent}")
     students = [(each, _marks(each, name)) for each in exports]
-    teachers = _teachers(exports, teacher_accuracy, name)
+    teachers = _teachers(exports, teacher_score, name)
     every = [*(mark for _, marks in students for mark in marks), *teachers]
     front = pareto_front([(mark.x, mark.y) for mark in every])
     steps = {"shape": "hv", "dash": "dot", "width": 1.5, "color": NEUTRAL}
@@ -72,24 +94,25 @@ def _front(exports: Sequence[Exported], teacher_accuracy: float | None, name: st
     under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "bottom", **PLAIN}
     plot.update_layout(annotations=[*_labels(students[0][1], widest), *_labels(teachers[:1], widest), under])
     plot.update_xaxes(range=[0, 1.08 * widest], tick0=0)
-    ends = " to ".join(f"{y:.1f} % at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
+    written = (lambda y: f"{y:.1f} %") if in_percent else (lambda y: f"{y:.3f}")
+    ends = " to ".join(f"{written(y)} at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
     listed = enumerated([exported_name(each.export) for each in exports]) + " and the teacher" * bool(teachers)
     described = (
         f"The forms of {listed}; the Pareto front goes from {ends} {unit.partition(',')[0]}. "
-        f"Below the line named margin, a form has lost more than {100 * exports[0].export.margin:g} points."
+        f"Below the line named margin, a form has lost more than {100 * exports[0].export.margin:g} {POINTS[task]}."
     )
-    return Figure(name=f"forms-{name}", title=f"accuracy, over {unit}", description=described, plot=plot)
+    return Figure(name=f"forms-{name}", title=f"{score}, over {unit}", description=described, plot=plot)
 
 
 def _marks(exported: Exported, name: str) -> list[Mark]:
     """Return the marks of a student's forms; over latency, of those whose speed at one thread is known."""
-    marks = []
+    marks, task = [], exported.export.task
     for form in exported.export.forms:
-        speed = at_one_thread(form.speed)
+        speed, score = at_one_thread(form.speed), form_score(judged(form), task)
         x = form.size_mb if name == "size" else speed.latency_ms_p50 if speed else None
-        if x is not None:
-            y = short(100 * judged(form).accuracy)
-            marks.append(Mark(x=short(x), y=y, text=_told(exported, form), form=form))
+        if x is not None and score is not None:
+            y = short(_scale(task) * score)
+            marks.append(Mark(x=short(x), y=y, text=_told(exported, form), form=form, scale=_scale(task)))
     return marks
 
 
@@ -101,24 +124,33 @@ def _told(exported: Exported, form: FormRecord) -> str:
         lines.append(
             f"{ends[0]} ms a row (p95 {ends[1]})" + (f", {times:.1f} times the teacher's speed" if times else "")
         )
-    lines.append(f"accuracy {percent(quality.accuracy, 2)}, {percent(quality.agreement, 2)} the same label")
+    lines.append(_scored(quality, exported.export.task))
     lines += [quality.word] if quality.word else []
     lines += ["not the student to ship now"] if exported.role == "other" else []
     return "<br>".join(lines)
 
 
-def _teachers(exports: Sequence[Exported], accuracy: float | None, name: str) -> list[Mark]:
+def _scored(quality: FormQuality, task: TaskName) -> str:
+    said = f"{SCORE_NAMES[task]} {score_said(form_score(quality, task), task)}"
+    if task == "regression":
+        return f"{said}, its numbers within {number(quality.largest_logit_difference, 4)}"
+    return f"{said}, {percent(quality.agreement, 2)} the same label{'s' * (task == 'multi_label')}"
+
+
+def _teachers(exports: Sequence[Exported], score: float | None, name: str) -> list[Mark]:
     """Return the teacher's marks: one for each export over latency, as each run of measurements timed it; equal ones once."""
     marks = []
-    for each in exports if accuracy is not None else ():
+    for each in exports if score is not None else ():
+        task = each.export.task
         speed = at_one_thread(each.export.teacher_speed)
         x = each.export.teacher_size_mb if name == "size" else speed.latency_ms_p50 if speed else None
-        if x is not None and accuracy is not None:
+        if x is not None and score is not None:
             beside = (
                 f"{milliseconds(speed.latency_ms_p50)} ms a row, beside {exported_name(each.export)}" if speed else ""
             )
-            told = f"<b>teacher</b><br>{number(each.export.teacher_size_mb)} MB<br>{beside}<br>accuracy {percent(accuracy, 2)}"
-            marks.append(Mark(x=short(x), y=short(100 * accuracy), text=told))
+            told = f"<b>teacher</b><br>{number(each.export.teacher_size_mb)} MB<br>{beside}<br>"
+            told += f"{SCORE_NAMES[task]} {score_said(score, task)}"
+            marks.append(Mark(x=short(x), y=short(_scale(task) * score), text=told))
     return list({(mark.x, mark.y): mark for mark in reversed(marks)}.values())[::-1]
 
 
@@ -141,7 +173,7 @@ def _mark(mark: Mark, arm: Arm, opacity: float) -> go.Scatter:
         and quality.high is not None
         and quality.low < quality.high
     ):
-        above, below = (short(100 * abs(end - quality.difference)) for end in (quality.high, quality.low))
+        above, below = (short(mark.scale * abs(end - quality.difference)) for end in (quality.high, quality.low))
         whiskers = {"error_y": {"array": [above], "arrayminus": [below], "thickness": 1.2, "width": 5}}
     marker = {**shape, "color": COLOURS[arm]}
     hover = "%{text}<extra></extra>"
@@ -185,7 +217,7 @@ def _top(mark: Mark) -> float:
     quality = judged(mark.form) if mark.form else None
     if quality is None or quality.high is None or quality.difference is None:
         return mark.y
-    return mark.y + 100 * (quality.high - quality.difference)
+    return mark.y + mark.scale * (quality.high - quality.difference)
 
 
 def _stars(teachers: Sequence[Mark]) -> go.Scatter:
@@ -196,9 +228,9 @@ def _stars(teachers: Sequence[Mark]) -> go.Scatter:
 
 
 def _margin(exported: Exported, widest: float) -> go.Scatter:
-    """Draw the accuracy below which a form of this student has lost more than the margin."""
-    reference = exported.export.form("pytorch") or exported.export.forms[0]
-    floor = short(100 * (judged(reference).accuracy - exported.export.margin))
+    """Draw the score below which a form of this student has lost more than the margin."""
+    reference, task = exported.export.form("pytorch") or exported.export.forms[0], exported.export.task
+    floor = short(_scale(task) * ((form_score(judged(reference), task) or 0.0) - exported.export.margin))
     arm: Arm = exported.export.arm
     return _line([0, 1.05 * widest], [floor, floor], {"width": 1, "dash": "4px,6px", "color": COLOURS[arm]}, meta=arm)
 
