@@ -185,7 +185,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int, ex
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
         folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
         trial=trial,
-        task=records.teacher.task if records.teacher else "single_label",
+        task=records.task,
         export=export,
     )
 
