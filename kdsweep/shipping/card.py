@@ -10,6 +10,7 @@ from pathlib import Path
 from kdsweep import __version__
 from kdsweep.analysis.exports import Exported, exported_name, placed_exports
 from kdsweep.analysis.shipped_form import FORM_NAMES, judged_split
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.yaml import to_yaml
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import teacher_folder
@@ -32,11 +33,23 @@ from kdsweep.shipping.snippets import loading
 from kdsweep.shipping.sources import shown_config
 
 CLASSES_SHOWN = 12
-COUNTED = (
-    "Points and their 95 % interval: accuracy minus that of the float32 student on the same rows. Same label: rows with the float32 student's "
-    "label. Batch-dependent: rows whose label in a batch of 32 is another than alone. Times: one row, then rows a second in batches of 32, on "
-    "one thread unless a column says otherwise; teacher and forms in turns, in one run."
-)
+OF_FLOAT32 = "that of the float32 student on the same rows"
+COUNTED: dict[TaskName, str] = {
+    "single_label": (
+        f"Points and their 95 % interval: accuracy minus {OF_FLOAT32}. Same label: rows with the float32 student's label. Batch-dependent: rows "
+        "whose label in a batch of 32 is another than alone."
+    ),
+    "multi_label": (
+        f"Points and their 95 % interval: example F1 (the F1 of a row's labels, mean over rows) minus {OF_FLOAT32}. Same labels: single "
+        "decisions that are the float32 student's. Batch-dependent: rows any of whose labels in a batch of 32 is decided otherwise than alone."
+    ),
+    "regression": (
+        f"Points and their 95 % interval: hundredths of R² (1 minus the squared error over the labels' variance), minus {OF_FLOAT32}. Largest "
+        "change: of one number, from the float32 student's. Batch-dependent: rows whose number in a batch of 32 is another than alone by more "
+        "than a hundredth of the labels' standard deviation."
+    ),
+}
+TIMES = "Times: one row, then rows a second in batches of 32, on one thread unless a column says otherwise; teacher and forms in turns, in one run."
 
 
 def model_card(export: Export, found: SweepRecords, run: TrialRow) -> str:
@@ -75,21 +88,31 @@ def _prose(*paragraphs: str) -> list[str]:
 
 
 def _what(export: Export, found: SweepRecords, run: TrialRow) -> str:
-    names = found.teacher.label_names if found.teacher else ()
-    plain = [name.replace("`", "'") for name in names[:CLASSES_SHOWN]]
-    shown = ", ".join(f"`{name}`" for name in plain)
-    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
-    what = "pairs of texts" if export.text_pair_column else "texts"
     parameters = f" of {run.result.parameters:,} parameters" if run.result and run.result.parameters else ""
     made = {
         "distilled": "distilled",
         "fine_tuned": "fine-tuned without a teacher",
         "pseudo_labeled": "trained on a teacher's labels too",
     }
+    kind = "model" if export.task == "regression" else "classifier"
     return (
-        f"A classifier{parameters} that sorts {what} into {len(names)} classes ({shown}{more}), {made[run.arm]}. It is one run of the "
+        f"A {kind}{parameters} that {_does(export, found)}, {made[run.arm]}. It is one run of the "
         f"sweep {markdown_text(found.sweep.name)} of kdsweep, and reads at most {export.max_length} tokens: what is longer is cut."
     )
+
+
+def _does(export: Export, found: SweepRecords) -> str:
+    """Return what the student does with texts, as a verb and what goes with it."""
+    names = found.teacher.label_names if found.teacher else ()
+    plain = [name.replace("`", "'") for name in names[:CLASSES_SHOWN]]
+    shown = ", ".join(f"`{name}`" for name in plain)
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    what = "pairs of texts" if export.text_pair_column else "texts"
+    if export.task == "regression":
+        return f"gives {what} a number ({shown})"
+    if export.task == "multi_label":
+        return f"gives {what} any of {len(names)} labels ({shown}{more}), each of a probability above 0.5"
+    return f"sorts {what} into {len(names)} classes ({shown}{more})"
 
 
 def _ships(exported: Exported, found: SweepRecords) -> str:
@@ -119,7 +142,10 @@ def _forms(exported: Exported, found: SweepRecords) -> list[str]:
         *_prose(f"{files}. {forms_title(exported)}{opened}"),
         markdown_table([line[:half] for line in table]),
         markdown_table([[line[0], *line[half:]] for line in table]),
-        *_prose(COUNTED, f"{markdown_text(measured_said(export))} Another machine has other times.{made}"),
+        *_prose(
+            f"{COUNTED[export.task]} {TIMES}",
+            f"{markdown_text(measured_said(export))} Another machine has other times.{made}",
+        ),
     ]
 
 
@@ -130,9 +156,11 @@ def _teacher_test(found: SweepRecords) -> FinalTest | None:
 
 def _not_measured(export: Export) -> str:
     rows = "labels, texts and languages other than those of the rows above"
+    trusted = "Probabilities are the model's own (T = 1): the calibration error says how far to trust them."
+    if export.task == "regression":
+        trusted = "It does not say how sure it is of a number."
     tested = "" if judged_split(export) == "test" else " Its forms were not measured on a test split."
     return (
         f"Anything but these rows: {rows}; fairness between groups of people; resistance to hostile texts; texts longer than {export.max_length} "
-        "tokens, which are cut; other processors, GPUs, and services under load. Probabilities are the model's own (T = 1): the calibration error "
-        f"says how far to trust them.{tested}"
+        f"tokens, which are cut; other processors, GPUs, and services under load. {trusted}{tested}"
     )

@@ -1,7 +1,10 @@
 """Write the metadata of a model card: the YAML that the Hub reads at the top of README.md."""
 
+from collections.abc import Iterable
+
 from huggingface_hub import EvalResult, ModelCardData
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.export_schema import Export
 from kdsweep.records.reading import TrialRow, read_test
 from kdsweep.records.schema import FinalTest
@@ -9,8 +12,24 @@ from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.shipping.sources import body_field, dataset_type, hub_name, rows_field, shown_place
 
 TASK = "text-classification"
-METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
-"""The metrics in the card's metadata: by our name, that of the Hub."""
+METRICS: dict[TaskName, dict[str, tuple[str, str]]] = {
+    "single_label": {
+        "accuracy": ("accuracy", "accuracy"),
+        "macro_f1": ("f1", "macro F1"),
+        "mcc": ("matthews_correlation", "mcc"),
+    },
+    "multi_label": {
+        "example_f1": ("f1", "example F1"),
+        "micro_f1": ("f1", "micro F1"),
+        "macro_f1": ("f1", "macro F1"),
+        "map": ("mean_average_precision", "mean average precision"),
+        "accuracy": ("accuracy", "subset accuracy"),
+    },
+    "regression": {"pearson": ("pearsonr", "pearson"), "spearman": ("spearmanr", "spearman"), "rmse": ("rmse", "rmse")},
+}
+"""The metrics in the card's metadata by task: by our name, that of the Hub, and what they are called there."""
+OF_FORMS: dict[TaskName, str] = {"single_label": "accuracy", "multi_label": "example_f1", "regression": "pearson"}
+"""The one that is listed of ONNX forms too."""
 TO_FILL = """\
 # kdsweep cannot know these; fill them in before you publish, the licence by those of the data and of the base model:
 # license: apache-2.0
@@ -27,7 +46,7 @@ def metadata(export: Export, found: SweepRecords, run: TrialRow) -> str:
         library_name="transformers",
         pipeline_tag=TASK,
         tags=_tags(export),
-        metrics=[*METRICS.values()],
+        metrics=[*dict.fromkeys(hub for hub, _ in METRICS[export.task].values())],
         model_name=f"{found.sweep.name}-{export.run}",
         eval_results=_results(export, run),
     )
@@ -41,28 +60,31 @@ def _tags(export: Export) -> list[str]:
 
 
 def _results(export: Export, run: TrialRow) -> list[EvalResult]:
-    """Return the student's metrics on each split, and the accuracies of its ONNX forms."""
-    test, results = read_test(run.folder), []
+    """Return the student's metrics on each split, and the one of its ONNX forms."""
+    test, results, known = read_test(run.folder), [], METRICS[export.task]
     for split in ("validation", "test"):
-        measured = _of_validation(run) if split == "validation" else _of_test(test)
-        named = [(name, "", value) for name, value in measured.items()]
+        measured = _of_validation(run, known) if split == "validation" else _of_test(test, known)
+        named = [(*known[name], value) for name, value in measured.items()]
         for form in export.forms[1:]:
             quality = form.validation if split == "validation" else form.test
-            named += [("accuracy", f", ONNX {form.form}", quality.accuracy)] if quality else []
+            hub, title = known[OF_FORMS[export.task]]
+            value = getattr(quality, OF_FORMS[export.task], None)
+            named += [(hub, f"{title}, ONNX {form.form}", value)] if value is not None else []
         results += [_result(run, split, *each) for each in named]
     return results
 
 
-def _of_validation(run: TrialRow) -> dict[str, float]:
-    values = {name: getattr(run.result, f"val_{name}") for name in METRICS}
+def _of_validation(run: TrialRow, names: Iterable[str]) -> dict[str, float]:
+    values = {name: getattr(run.result, f"val_{name}") for name in names}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _of_test(test: FinalTest | None) -> dict[str, float]:
-    return {name: getattr(test, name) for name in METRICS} if test else {}
+def _of_test(test: FinalTest | None, names: Iterable[str]) -> dict[str, float]:
+    values = {name: getattr(test, name) for name in names} if test else {}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _result(run: TrialRow, split: str, metric: str, of: str, value: float) -> EvalResult:
+def _result(run: TrialRow, split: str, metric: str, name: str, value: float) -> EvalResult:
     config = run.config
     is_hub = hub_name(config, "dataset") is not None
     return EvalResult(
@@ -73,7 +95,7 @@ def _result(run: TrialRow, split: str, metric: str, of: str, value: float) -> Ev
         dataset_config=config.dataset_config,
         dataset_split=getattr(config, f"{split}_split") or split,
         dataset_revision=config.dataset_revision if is_hub else None,
-        metric_type=METRICS[metric],
-        metric_name=f"{'macro F1' if metric == 'macro_f1' else metric}{of}",
+        metric_type=metric,
+        metric_name=name,
         metric_value=round(value, 4),
     )

@@ -1,22 +1,47 @@
 """Write how an exported student was trained, for its model card: rows, teacher, student, loss and training in words."""
 
+import json
+
 from kdsweep.analysis.formats import compact, enumerated, percent, plural
+from kdsweep.config.layers import Layers, place_and_count
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.answers import ALPHA
 from kdsweep.shipping.sources import body_field, rows_field, shown_place
 
-L_SOFT = {
-    "kl": "L_soft = T² · KL(p_T ‖ q_T), of the teacher's and the student's softmax at temperature T, summed over classes, mean over rows",
-    "mse": "L_soft = half the squared difference of centred logits, mean over classes and rows, which is KL's limit for large T",
+L_SOFT: dict[TaskName, dict[str, str]] = {
+    "single_label": {
+        "kl": "L_soft = T² · KL(p_T ‖ q_T), of the teacher's and the student's softmax at temperature T, summed over classes, mean over rows",
+        "mse": "L_soft = half the squared difference of centred logits, mean over classes and rows, which is KL's limit for large T",
+    },
+    "multi_label": {
+        "kl": "L_soft = T² · KL(p_T ‖ q_T), of the teacher's and the student's sigmoid at temperature T, summed over labels, mean over rows",
+        "mse": "L_soft = an eighth of the squared difference of logits, summed over labels, mean over rows, which is KL's limit for large T",
+    },
+    "regression": dict.fromkeys(
+        ("kl", "mse"), "L_soft = the squared difference from the teacher's number, mean over rows"
+    ),
 }
+L_HARD: dict[TaskName, str] = {
+    "single_label": "cross-entropy of the labels",
+    "multi_label": "binary cross-entropy of the labels, mean over labels",
+    "regression": "the squared error",
+}
+PSEUDO: dict[TaskName, str] = {
+    "single_label": "the class that the teacher predicts",
+    "multi_label": "what the teacher decides",
+    "regression": "the teacher's number",
+}
+"""What a text without a label learns in the pseudo-labeled arm."""
 
 
 def recipe(found: SweepRecords, run: TrialRow) -> tuple[str, ...]:
     """Return the recipe of a run, a paragraph each for rows, teacher (where it had a part), student, loss and training."""
     teacher = () if run.arm == "fine_tuned" and not _starts_from_teacher(run.config) else (_teacher(found, run.config),)
-    return (_rows(found, run), *teacher, _student(run.config), _loss(run), _training(run.config))
+    task = found.teacher.task if found.teacher else "single_label"
+    return (_rows(found, run), *teacher, _student(run), _loss(run, task), _training(run.config))
 
 
 def _rows(found: SweepRecords, run: TrialRow) -> str:
@@ -45,25 +70,42 @@ def _teacher(found: SweepRecords, config: TrialConfig) -> str:
     return f"**Teacher**: {shown_place(config, 'teacher')}{size}{tuned}{folds}."
 
 
-def _student(config: TrialConfig) -> str:
+def _student(run: TrialRow) -> str:
+    config = run.config
     source = shown_place(config, body_field(config))
     if config.student != FROM_TEACHER:
         return f"**Student**: it started from {source}."
-    layers = config.student_layers
-    which = f"{layers} layers" if isinstance(layers, int) else f"layers {', '.join(map(str, layers))} (from 0)"
     when = "before" if config.student_init == "pretrained" else "after"
     of_teacher = f", the teacher as it was {when} its fine-tuning" if _starts_from_teacher(config) else ""
-    return f"**Student**: a DistilBERT that started from {which} of {source}{of_teacher}."
+    return f"**Student**: a {_family(run)} that started from {_layers(config.student_layers)} of {source}{of_teacher}."
 
 
-def _loss(run: TrialRow) -> str:
-    config = run.config
+def _layers(layers: Layers) -> str:
+    """Return the layers that were copied, in words."""
+    if isinstance(layers, tuple):
+        return f"layers {', '.join(map(str, layers))} (from 0)"
+    place, count = place_and_count(layers)
+    return plural(count, "layer") if place == "spread" else f"the {place} {plural(count, 'layer')}"
+
+
+def _family(run: TrialRow) -> str:
+    """Return what a student from the layers of another model is, by its config.json; where that is not there, what BERT's layers become."""
+    try:
+        kind = json.loads((run.folder / "student" / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError):
+        kind = "distilbert"
+    return "DistilBERT" if kind == "distilbert" else f"model of the family `{kind}`"
+
+
+def _loss(run: TrialRow, task: TaskName) -> str:
+    config, hard = run.config, L_HARD[task]
     smoothed = f" with label_smoothing {config.label_smoothing:g}" if config.label_smoothing else ""
+    smoothed += ", each class weighing the same" if config.class_weights == "balanced" else ""
     if run.arm == "fine_tuned":
-        return f"**Loss**: cross-entropy of the labels{smoothed}, without any teacher. In kdsweep {ALPHA}"
+        return f"**Loss**: {hard}{smoothed}, without any teacher. In kdsweep {ALPHA}"
     if run.arm == "pseudo_labeled":
-        labelled = "where the label of a text without one is the class that the teacher predicts"
-        return f"**Loss**: cross-entropy{smoothed}, {labelled}. In kdsweep {ALPHA}"
+        labelled = f"where the label of a text without one is {PSEUDO[task]}"
+        return f"**Loss**: {hard.removesuffix(' of the labels')}{smoothed}, {labelled}. In kdsweep {ALPHA}"
     relation = f" + {config.relation_weight:g} · L_relation" if config.relation_weight else ""
     named = (
         "; L_relation is MiniLMv2's, on the self-attention relations of the last layers"
@@ -71,11 +113,11 @@ def _loss(run: TrialRow) -> str:
         else ""
     )
     values = [_course("alpha", config.alpha, config.alpha_end)]
-    if config.soft_loss == "kl":  # T has no effect on mse
+    if config.soft_loss == "kl" and task != "regression":  # T has no effect on mse
         values.append(_course("T", config.temperature, config.temperature_end))
     return (
-        f"**Loss**: L = alpha · L_soft + (1 − alpha) · L_hard{relation} with {' and '.join(values)}. {L_SOFT[config.soft_loss]}; L_hard = "
-        f"cross-entropy of the labels{smoothed}{named}. In kdsweep {ALPHA}"
+        f"**Loss**: L = alpha · L_soft + (1 − alpha) · L_hard{relation} with {' and '.join(values)}. {L_SOFT[task][config.soft_loss]}; L_hard = "
+        f"{hard}{smoothed}{named}. In kdsweep {ALPHA}"
     )
 
 

@@ -1,14 +1,23 @@
 """Write how an exported student is loaded: three snippets for its model card, each of which runs as it stands in the student's folder."""
 
 from kdsweep.analysis.shipped_form import shipped_form
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.export_schema import Export, FormRecord
 
 TRANSFORMERS = """\
 from transformers import pipeline
 
 classify = pipeline("text-classification", model=".")
-print(classify({texts}, truncation=True, max_length={max_length}))
+{asked}
 """
+ASKED: dict[TaskName, str] = {
+    "single_label": "print(classify({texts}, truncation=True, max_length={max_length}))",
+    "multi_label": """\
+found = classify({texts}, top_k=None, truncation=True, max_length={max_length})
+print([each for each in found if each["score"] > 0.5])""",
+    "regression": "print(classify({texts}, truncation=True, max_length={max_length}))",
+}
+"""What the pipeline is asked, by task: config.json's problem_type tells it softmax, sigmoid and the number as it is apart."""
 ONNX_RUNTIME = """\
 import json
 
@@ -27,9 +36,19 @@ row = tokenizer.encode({texts})
 known = {{"input_ids": row.ids, "attention_mask": row.attention_mask, "token_type_ids": row.type_ids}}
 inputs = {{each.name: np.array([known[each.name]], np.int64) for each in session.get_inputs()}}
 logits = session.run(["logits"], inputs)[0][0]
-shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-print(names[str(shares.argmax())], shares.max())
+{answered}
 """
+ANSWERED: dict[TaskName, str] = {
+    "single_label": """\
+shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+print(names[str(shares.argmax())], shares.max())""",
+    "multi_label": """\
+shares = 1 / (1 + np.exp(-logits))
+print([(names[str(label)], shares[label]) for label in np.argsort(-shares) if shares[label] > 0.5])""",
+    "regression": """\
+print(names["0"], logits[0])""",
+}
+"""What logits mean, by task."""
 KDSWEEP = """\
 printf '{texts}\\n' | python -m kdsweep.predict . --form {form}
 """
@@ -43,7 +62,9 @@ def loading(export: Export) -> list[str]:
     parts = [
         "Each runs as it stands in this folder (`hf download USER/NAME --local-dir NAME` fetches it from the Hub).",
         "With PyTorch (`pip install torch transformers`):",
-        _code("python", TRANSFORMERS.format(texts=asked, max_length=export.max_length)),
+        _code(
+            "python", TRANSFORMERS.format(asked=ASKED[export.task].format(texts=asked, max_length=export.max_length))
+        ),
     ]
     form = _onnx_form(export)
     if form is None:
@@ -53,10 +74,15 @@ def loading(export: Export) -> list[str]:
     return [
         *parts,
         "With ONNX Runtime, without PyTorch (`pip install onnxruntime tokenizers numpy`):",
-        _code("python", ONNX_RUNTIME.format(texts=two, max_length=export.max_length, file=form.file)),
+        _code("python", _onnx_code(export, two, form.file)),
         "From a shell, a text a line (`pip install 'kdsweep[export]'`):",
         _code("bash", KDSWEEP.format(texts=piped, form=form.form)),
     ]
+
+
+def _onnx_code(export: Export, texts: str, file: str) -> str:
+    answered = ANSWERED[export.task]
+    return ONNX_RUNTIME.format(texts=texts, max_length=export.max_length, file=file, answered=answered)
 
 
 def _onnx_form(export: Export) -> FormRecord | None:

@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, H width.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ def caught(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     Hooks on the layer's own projections take them, so that attention is computed as ever. Raises ModelError for an unknown family.
     """
     family, found = family_of(model), dict[str, Tensor]()
-    if family is None:
+    if family is None or family.names is None:
         raise of_no_family("a model", str(model.config.model_type))  # type: ignore[union-attr]
     layer, names = family.last_layer(model), family.names
     hooks = [
@@ -50,7 +50,7 @@ def caught(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _keep(found: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    found[name] = output
+    found.setdefault(name, output)  # DeBERTa's may project distances after the tokens
 
 
 def same_tokens(one: Tokens, other: Tokens) -> bool:
@@ -68,10 +68,6 @@ class OnlineTeacher:
     """Token type ids of the rows' tokens, end to end as the ids are; None where the teacher reads none."""
     pieces: Tensor | None = None
     """By the id that batches hold, the teacher's own; None: the same."""
-
-    def renumbered(self, pieces: Tensor) -> "OnlineTeacher":
-        """Return the teacher for batches with the ids of a compact vocabulary: of each id, its place in `pieces`."""
-        return replace(self, pieces=pieces)
 
     @contextmanager
     def ready(self, outputs: Collection[str], *, low: bool) -> Iterator[None]:

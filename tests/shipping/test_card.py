@@ -15,14 +15,15 @@ import yaml
 from exports import an_export
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
-from makers import POINT, make_finals, row_of, sweep_of, teacher_of
+from makers import POINT, make_finals, make_teacher, row_of, sweep_of, teacher_of
+from onnx_students import make_exported
 
 from kdsweep.analysis.shipped import shipped
 from kdsweep.records.export_schema import Export
-from kdsweep.records.layout import TrialId, run_name, trial_folder
+from kdsweep.records.layout import TrialId, run_name, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_test_labels, read_test_predictions, read_trial
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.records.writing import write_export
+from kdsweep.records.writing import TrialFolder, write_export
 from kdsweep.shipping.card import model_card, upload_command
 from kdsweep.shipping.snippets import loading
 from kdsweep.shipping.sources import shown_config
@@ -134,6 +135,95 @@ def test_every_arm_has_a_card(sweep: SweepRecords, arm: Any) -> None:
     run = read_trial(trial_folder(sweep.folder, TrialId(arm, 0, 1)))
     words = " ".join(model_card(export_of(run), sweep, run).split())
     assert LOSSES[arm] in words and "| best distilled (trial 0, seed " in words
+
+
+# Other tasks -----------------------------------------------------------------------------------------------------------
+
+
+def of_task(
+    folder: Path, task: Any, names: tuple[str, ...], answers: list[np.ndarray], **scores: float
+) -> tuple[str, Export]:
+    """The card of a distilled run beside a fine-tuned one and a teacher: what the three answer to 100 rows, the labels last, `scores` of all."""
+    sweep, validated = sweep_of(text_pair_column="other"), {f"val_{name}": value for name, value in scores.items()}
+    rest = dict.fromkeys(("val_mcc", "val_agreement", "val_kl"))
+    make_teacher(folder, task=task, label_names=names, **validated)
+    runs = [row_of(sweep, arm, 0, POINT, 0.5, folder, **rest, **validated) for arm in ("distilled", "fine_tuned")]
+    for place, answered in zip((*(run.folder for run in runs), teacher_folder(folder)), answers, strict=False):
+        TrialFolder(place).path.mkdir(parents=True, exist_ok=True)
+        TrialFolder(place).write_predictions(answered)
+    TrialFolder(teacher_folder(folder)).write_labels(answers[-1])
+    teacher = teacher_of(task=task, label_names=names, **validated)
+    found = SweepRecords(folder=folder, sweep=sweep, teacher=teacher, trials=tuple(runs))
+    forms = tuple(
+        replace(form, validation=replace(form.validation, **{"accuracy": None, "r2": 0.8, "pearson": 0.91, **scores}))
+        for form in an_export().forms
+    )
+    export = export_of(runs[0], task=task, text_pair_column="other", forms=forms)
+    return model_card(export, found, runs[0]), export
+
+
+def test_a_student_of_several_labels_has_their_words(tmp_path: Path) -> None:
+    labels = np.tile(np.array([[1, 0, 1], [0, 1, 0]], np.uint8), (50, 1))
+    worse = np.where(np.arange(100)[:, None] < 10, 1 - labels, labels)
+    scores = {"example_f1": 0.61, "micro_f1": 0.6, "macro_f1": 0.55, "map": 0.7, "accuracy": 0.5}
+    card, _ = of_task(tmp_path, "multi_label", ("joy", "love", "fear"), [labels, worse, labels, labels], **scores)
+    words, data = " ".join(card.split()), ModelCard(card).data
+    assert "gives pairs of texts any of 3 labels (`joy`, `love`, `fear`), each of a probability above 0.5" in words
+    assert data.pipeline_tag == "text-classification" and data.eval_results is not None
+    assert data.metrics == ["f1", "mean_average_precision", "accuracy"]
+    named = {each.metric_name: each.metric_value for each in data.eval_results}
+    assert named["example F1"] == named["example F1, ONNX int8"] == 0.61 and named["subset accuracy"] == 0.5
+    assert line_of(card, "| best fine-tuned").rstrip().endswith("+10.0 (+3.7 to +16.3)    |")
+    assert (
+        "| 61.00\N{NO-BREAK SPACE}% " in line_of(card, "| this student")
+        and "| model " in card
+        and "subset accuracy" in card
+    )
+    assert "sigmoid at temperature T, summed over labels" in words and "mean over labels" in words
+    assert "points of example F1" in words and "Same labels: single decisions" in words
+
+
+def test_a_student_of_a_number_has_its_words(tmp_path: Path) -> None:
+    labels = np.linspace(1, 5, 100, dtype=np.float32)
+    answers = [labels + 0.5, labels + np.float32(1) * (np.arange(100) % 2), labels, labels]
+    scores = {"pearson": 0.9, "spearman": 0.88, "rmse": 0.5, "loss": 0.25}
+    card, export = of_task(tmp_path, "regression", ("relatedness",), answers, **scores)
+    words, data = " ".join(card.split()), ModelCard(card).data
+    assert "A model of 16,000,000 parameters that gives pairs of texts a number (`relatedness`), distilled" in words
+    assert data.metrics == ["pearsonr", "spearmanr", "rmse"] and data.eval_results is not None
+    named = {each.metric_name: each.metric_value for each in data.eval_results}
+    assert named == {
+        "pearson": 0.9,
+        "spearman": 0.88,
+        "rmse": 0.5,
+        **{f"pearson, ONNX {f}": 0.9 for f in ("fp32", "int8")},
+    }
+    assert line_of(card, "| best fine-tuned").split("|")[-2].strip().startswith("+0.25 (+0.15"), (
+        "the squared error is lower"
+    )
+    assert "the squared difference from the teacher's number" in words and " and T = " not in words
+    assert "hundredths of R²" in words and "It does not say how sure it is of a number." in words
+    assert (
+        "calibration error" not in words and "points of R²" in words and "accuracy" not in words.split("## Recipe")[0]
+    )
+    assert export.task == "regression"
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+@pytest.mark.parametrize("pair", [None, "other"])
+def test_the_snippet_without_torch_runs_for_every_task(
+    task: Any, pair: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = make_exported(tmp_path / "student", task=task, text_pair_column=pair)
+    code = next(part for part in loading(export) if "import onnxruntime" in part)
+    monkeypatch.chdir(tmp_path / "student")
+    texts = '"fine", "fine bad"' if pair else '"fine fine bad"'
+    asked = re.sub(r"encode\(.*\)", f"encode({texts})", code.removeprefix("```python\n").removesuffix("```"))
+    exec(compile(asked, "snippet", "exec"), {})  # noqa: S102
+    said = capsys.readouterr().out
+    number = {"single_label": "positive 0.88", "multi_label": "[('positive', ", "regression": "liking 4.0"}[task]
+    assert said.startswith(number), said
+    assert ("('negative', " in said) is (task == "multi_label")
 
 
 def test_without_an_onnx_form_it_loads_by_transformers_alone() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders import FAMILIES, encoder_config, write_encoder
 from tiny import NOUNS, PIECES, tiny_bert_config, write_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    AlbertConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -21,7 +22,6 @@ from transformers import (
     IBertConfig,
     LongformerConfig,
     MPNetConfig,
-    PreTrainedTokenizerFast,
     RobertaConfig,
     XLMRobertaConfig,
     XLNetConfig,
@@ -163,71 +163,45 @@ def test_what_no_trial_could_be_run_with_is_refused_without_a_teacher(
 def test_from_teacher_of_another_family_is_refused_without_a_teacher(
     tiny_config: Config, folder_of: Callable[[Any], Path]
 ) -> None:
-    config = tiny_config(teacher=str(folder_of(RobertaConfig(vocab_size=52))))
+    config = tiny_config(teacher=str(folder_of(AlbertConfig(vocab_size=52))))
     with pytest.raises(
-        ModelError, match="needs a BERT .* but the teacher .or student_body. is roberta .*name a student: .*any encoder"
+        ModelError, match="the teacher .or student_body. is albert, whose layers share .*name a student: .*any encoder"
     ):
         check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
 
 
+def test_layers_that_a_students_class_cannot_have_are_refused_without_a_teacher(
+    tiny_config: Config, folder_of: Callable[[Any], Path]
+) -> None:
+    body = str(folder_of(encoder_config("modernbert", layers=3, vocab_size=52)))
+    for layers in ("first:2", "spread:2", (0, 2)):
+        config = tiny_config(teacher=body, teacher_epochs=1, student_layers=layers)
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+    config = tiny_config(teacher=body, teacher_epochs=1, student_layers="last:2")
+    with pytest.raises(ModelError, match="must begin with it, as first:N, spread:N"):
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+
+
+def test_an_encoder_in_no_table_is_tried_with_its_weights_before_there_is_a_teacher(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path / "squeezebert", "squeezebert", layers=2)
+    config = tiny_config(teacher=str(tmp_path / "squeezebert"), teacher_epochs=1, student_layers=1)
+    check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+    (tmp_path / "squeezebert" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="squeezebert' must be a sequence classifier or the body of one"):
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+
+
 # Families ------------------------------------------------------------------------------------------------------------
-
-PLAIN = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-NARROW = {**PLAIN, "embedding_size": 16}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "bert": PLAIN,
-    "distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2},
-    "roberta": PLAIN,
-    "xlm-roberta": PLAIN,
-    "camembert": PLAIN,
-    "mpnet": PLAIN,
-    "electra": NARROW,
-    "albert": NARROW,
-    "convbert": NARROW,
-    "mobilebert": {**PLAIN, "embedding_size": 8, "intra_bottleneck_size": 8, "true_hidden_size": 8},
-    "squeezebert": NARROW,
-    "deberta": PLAIN,
-    "deberta-v2": PLAIN,
-    "modernbert": {**PLAIN, "pad_token_id": 1},
-    "longformer": {**PLAIN, "attention_window": 8},
-    "funnel": {
-        "architectures": ["FunnelModel"],
-        "d_model": 16,
-        "n_head": 2,
-        "d_head": 8,
-        "d_inner": 32,
-        "block_sizes": [1],
-        "num_decoder_layers": 1,
-    },
-    "xlnet": {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32},
-}
-
-
-def write_family(folder: Path, family: str) -> None:
-    """A random body of a family, and a tokenizer of whole words whose special tokens stand where that family wants them."""
-    config = CONFIG_MAPPING[family](vocab_size=60, **FAMILIES[family])
-    special = ["<s>", "</s>", "<unk>", "<mask>", "<cls>"]
-    special.insert(config.pad_token_id or 0, "<pad>")
-    words = [word for word in PIECES.split() if word.isalpha()]
-    vocabulary = {word: index for index, word in enumerate([*special, *words, *NOUNS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    form = "$A </s> <cls>" if family == "xlnet" else "<cls> $A </s>"
-    ends = [(name, vocabulary[name]) for name in ("<cls>", "</s>")]
-    tokenizer.post_processor = processors.TemplateProcessing(single=form, pair=f"{form} $B", special_tokens=ends)
-    names = {f"{name}_token": f"<{name}>" for name in ("pad", "unk", "cls", "mask")}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, sep_token="</s>", **names).save_pretrained(folder)
-    torch.manual_seed(0)
-    AutoModel.from_config(config).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_teaches_and_learns_and_padding_changes_nothing(
     family: str, tiny_config: Config, write_rows: Callable[..., Path], tmp_path: Path
 ) -> None:
-    write_family(tmp_path / "model", family)
     rows = [(f"the {noun} is {'very ' * (n % 4)}so", "ab"[n % 2]) for n, noun in enumerate(2 * NOUNS)]
-    model = str(tmp_path / "model")
+    model = str(write_encoder(tmp_path / "model", family))
     config = tiny_config(train_file=str(write_rows("rows.csv", rows)), teacher=model, student=model, epochs=1)
     materials = Materials()
     assert check_inputs(materials, [config], largest_batch=4, splits=["train", "validation"]) == []

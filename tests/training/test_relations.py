@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, DistilBertConfig, RobertaConfig
+from transformers import BertConfig, DistilBertConfig, ModernBertConfig
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ModelError
@@ -174,10 +174,11 @@ def test_models_without_relations_to_compare_are_refused() -> None:
     ):
         check_relations(bert, DistilBertConfig(dim=36, n_heads=6), 5)
     with pytest.raises(
-        ModelError, match=r"are known \(bert, distilbert\), but the student is roberta: .* relation_weight: 0"
+        ModelError,
+        match=r"are known \(bert, distilbert, roberta, .*\), but the student is modernbert: .* relation_weight: 0",
     ):
-        check_relations(bert, RobertaConfig(), 12)
-    with pytest.raises(ModelError, match=r"but the teacher is roberta"):
-        check_relations(RobertaConfig(), bert, 12)
+        check_relations(bert, ModernBertConfig(), 12)
+    with pytest.raises(ModelError, match=r"but the teacher is modernbert"):
+        check_relations(ModernBertConfig(), bert, 12)
     with pytest.raises(ValueError, match="relation_heads must divide the width 8, but got 3"):
         relation_loss(random(8), random(9), torch.ones(3, 5), heads=3)

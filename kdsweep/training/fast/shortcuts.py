@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from kdsweep.system.libraries import part_of
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.families import RELATIONS, family_of
+from kdsweep.training.fast.first_token import first_token_of
 
 
 @contextmanager
@@ -35,12 +36,15 @@ def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[No
             if machine.blas_is_slow():
                 modes.append(OneDNNProducts)
             stack.enter_context(forward_inside(model, modes))
-        elif family is not None:
-            stack.enter_context(attention(model, "sdpa"))  # which accepts the mask of `ready_mask`
-            stack.enter_context(ready_mask(model))
+        else:
+            if family and family.one_mask:
+                stack.enter_context(attention(model, "sdpa"))  # which accepts the mask of `ready_mask`
+                stack.enter_context(ready_mask(model))
+            if family and family.first_token == "deberta-v2":
+                stack.enter_context(ready_distances(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
-        if family is not None and not {*outputs} - {RELATIONS}:
-            first_token = partial(family.first_token, projected=RELATIONS in outputs)
+        if family and family.first_token and not family.why_every_token(model.config) and not {*outputs} - {RELATIONS}:
+            first_token = partial(first_token_of(family.first_token), projected=RELATIONS in outputs)
             stack.enter_context(first_token_only(family.last_layer(model), first_token))
         yield
 
@@ -94,11 +98,36 @@ def ready_mask(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def ready_distances(model: nn.Module) -> Iterator[None]:
+    """Run the block with DeBERTa's distances between tokens computed once, for the longest rows: to compute them takes a number from the host,
+    which makes the GPU wait. They depend on nothing but two tokens' places."""
+    encoder: Any = model.get_submodule("deberta.encoder")
+    plain = part_of(encoder, "get_rel_pos", "transformers", "DeBERTa on a GPU")
+    longest = model.config.max_position_embeddings  # type: ignore[union-attr]
+    every = plain(torch.empty(1, longest, 0, device=next(model.parameters()).device))  # [1, longest, longest]
+
+    def ready(hidden: Tensor, *others: Any) -> Any:
+        length = hidden.shape[1]
+        if every is None or length > longest or any(other is not None for other in others):
+            return plain(hidden, *others)
+        return every[:, :length, :length]
+
+    encoder.get_rel_pos = ready
+    try:
+        yield
+    finally:
+        del encoder.get_rel_pos
+
+
+@contextmanager
 def attention(model: nn.Module, kind: Literal["eager", "sdpa"]) -> Iterator[None]:
     """Run the block with one kind of attention: on a CPU plain matrix products, since torch's fused attention has no dropout there, and falls
-    back to such products in float32."""
+    back to such products in float32. A model with one kind alone keeps it."""
     facts: Any = model.config
     before = part_of(facts, "_attn_implementation", "transformers", "choosing a model's attention")
+    if not part_of(model, "_can_set_attn_implementation", "transformers", "choosing a model's attention")():
+        yield
+        return
     model.set_attn_implementation(kind)  # type: ignore[operator]
     try:
         yield
@@ -122,8 +151,8 @@ def forward_inside(model: nn.Module, modes: Sequence[type[TorchFunctionMode]]) -
 
 
 @contextmanager
-def first_token_only(layer: nn.Module, first_token: Callable[..., Tensor]) -> Iterator[None]:
-    """Run the block with a last layer that computes the first token alone, the only one that BERT's and DistilBERT's classifiers read."""
+def first_token_only(layer: nn.Module, first_token: Callable[..., Any]) -> Iterator[None]:
+    """Run the block with a last layer that computes the first token alone, the only one that the classifier reads."""
     with _forward(layer, partial(first_token, layer)):
         yield
 
