@@ -191,6 +191,21 @@ def tiny_fields(teacher: Path, rows: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def task_reports(tmp_path_factory: pytest.TempPathFactory) -> "dict[TaskName, Report]":
+    from task_sweeps import make_task_sweep
+
+    from kdsweep.reporting.build import build_report
+
+    reports: dict[TaskName, Report] = {}
+    for task in ("multi_label", "regression"):
+        folder = tmp_path_factory.mktemp("planted") / task
+        folder.mkdir()
+        make_task_sweep(folder, task)
+        reports[task] = build_report(folder)
+    return reports
+
+
 @pytest.fixture
 def tiny_sweep_file(tmp_path: Path, tiny_classifier: Path, tiny_csv: Path) -> Callable[..., Path]:
     """`tiny_sweep_file(fixed={"epochs": 1}, study={"trials": 4})`: sections are merged, None removes a key, a `name` renames."""

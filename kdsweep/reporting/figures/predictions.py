@@ -55,7 +55,8 @@ def _described(numbers: Numbers, each: Predicted, drawn: int) -> str:
     most = f" ({drawn:,} of them drawn)" if drawn < rows else ""
     bias = float(np.mean(each.numbers.astype(np.float64) - numbers.labels))
     off = f"{abs(bias):.2g} too {'high' if bias > 0 else 'low'} on average" if bias else "right on average"
+    who = each.name if each.arm else "the teacher"
     return (
-        f"What {each.name if each.arm else 'the teacher'} predicts for the {rows:,} {numbers.split} rows{most}, {off}, with a root mean squared error of "
+        f"What {who} predicts for the {rows:,} {numbers.split} rows{most}, {off}, with a root mean squared error of "
         f"{each.rmse(numbers.labels):.3g}; on the dotted line a prediction is the label."
     )
