@@ -71,6 +71,7 @@ def test_a_regressions_answer_is_in_squared_errors_with_pearsons_r_beside(task_r
     assert "distilling lowers the squared error by 0." in report.answer and "of it; 95 % interval" in report.answer
     assert "Pearson's r changes by +0." in report.answer and "bootstrap over rows)" in report.answer
     assert "and a root mean squared error of " in report.answer
+    assert report.verdict and report.verdict.score == "minus_squared_error" and (report.verdict.baseline_score or 0) < 0
     sure = dict(report.questions)["How sure is that?"]
     assert "finds a squared error truly lower by" in sure and "of fine-tuning's)" in sure
     text = render_markdown(report) + terminal_text(report)
