@@ -67,7 +67,7 @@ class Bench:
             margin=None if mine else margin,
             task=split.task,
         )
-        cause = batch_cause(classify, found, dynamic=name == "dynamic")
+        cause = batch_cause(classify, found, dynamic=name == "dynamic", float32=name in (PYTORCH, "fp32"))
         return Judged(quality, cause, found.alike(split.reference))
 
     def _classify(self, split: JudgedSplit, name: str) -> Classify:
