@@ -1,6 +1,7 @@
 """List the commands of kdsweep, or run one: `kdsweep run …`, `python -m kdsweep run …`."""
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -20,6 +21,8 @@ COMMANDS = {
     "schema": ("", "print the JSON Schema of a sweep file, for editors"),
 }
 """Every command, a module with a `main` of arguments and prog: what it takes, and what it does."""
+WIDTH = 120
+"""Most characters of a line of the overview."""
 
 
 @ends_with_its_reader
@@ -50,7 +53,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            f"SWEEP is a file, or the name of a shipped one: {', '.join(shipped_sweeps())}.",
+            *textwrap.wrap(f"SWEEP is a file, or the name of a shipped one: {', '.join(shipped_sweeps())}.", WIDTH),
             "FOLDER is a results folder, such as results/T_alpha. Each command explains itself with --help, and can also be",
             "started as a module: python -m kdsweep.run. From Python: import kdsweep; help(kdsweep).",
         ]

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from tiny import tiny_bert_config
 
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import SweepConfig
@@ -28,6 +29,7 @@ from kdsweep.tracking.wandb_reader import wandb_records
 from kdsweep.training import state
 from kdsweep.training.objective import Inputs, Objective, objective_of
 from kdsweep.training.shared import Materials
+from kdsweep.training.students import chosen_layers
 
 SEARCH = {
     "temperature": {"low": 1.0, "high": 8.0, "log": True, "when": {"soft_loss": ["kl"]}},
@@ -43,9 +45,9 @@ SEARCH = {
     "epochs": {"low": 1, "high": 2},
     "weight_decay": {"low": 0.0, "high": 0.1},
     "unlabeled_limit": {"low": 10, "high": 30},
-    "student_layers": {"choices": [2, [0, 2]]},
+    "student_layers": {"choices": [2, [0, 2], "last:1"]},
 }
-LAYERS: list[Any] = [[0, 2], 2]
+LAYERS: list[Any] = [[0, 2], "last:1"]
 LOSSES = ["kl", "mse"]
 """What the first trials try; the other fields are the sampler's."""
 
@@ -162,6 +164,11 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
         check_spine(point, {"teacher_folds": len(teacher.members), "teacher_keep": kept}, there, ranked[number])
 
 
+def layers_of(value: Any) -> tuple[int, ...]:
+    """The layers of the tiny teacher's three that `student_layers` names."""
+    return chosen_layers(tiny_bert_config(9), value)
+
+
 def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: dict[str, Any]) -> None:
     """One trial's values, from what the sampler proposed to what a re-run does."""
     done = read_trial(there)
@@ -174,9 +181,8 @@ def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: 
     used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
     for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value
-        assert used[name] == (len(value) if isinstance(value, tuple) else value), (
-            f"{name}: its consumer got another value"
-        )
+        wanted = len(layers_of(value)) if name == "student_layers" else value
+        assert used[name] == wanted, f"{name}: its consumer got another value"
         assert getattr(written, name) == value, f"{name}: config.yaml"
         assert tracked[name] == plain, f"{name}: W&B"
         assert row[name] == plain, f"{name}: the report"

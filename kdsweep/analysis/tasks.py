@@ -40,7 +40,8 @@ def row_scores(predictions: np.ndarray, labels: np.ndarray, task: TaskName) -> n
         return right
     if task == "multi_label":
         return example_f1(predictions, labels)
-    return -np.square(predictions.astype(np.float64) - labels)
+    lost: np.ndarray = np.square(predictions.astype(np.float64) - labels)
+    return -lost
 
 
 def example_f1(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

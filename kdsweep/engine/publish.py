@@ -192,9 +192,9 @@ def _finalists(finals: Finals) -> tuple[list[str], list[list[Any]]]:
 
 
 def as_column(values: Sequence[Any]) -> list[Any]:
-    """Return a column's values in one type, as W&B's tables need it: where only some are lists, as of layers, all but None become text."""
-    listed = {isinstance(value, list | tuple) for value in values if value is not None}
-    return [value if value is None else str(value) for value in values] if len(listed) > 1 else list(values)
+    """Return a column's values in one type, as W&B's tables need it: where only some are lists or texts, as of layers, all but None become text."""
+    kinds = {(isinstance(value, list | tuple), isinstance(value, str)) for value in values if value is not None}
+    return [value if value is None else str(value) for value in values] if len(kinds) > 1 else list(values)
 
 
 def _log_student(run: Run, report: Report, say: Callable[[str], None]) -> None:

@@ -104,8 +104,8 @@ class TeacherResult:
     val_spearman: float | None = None
     val_rmse: float | None = None
     majority_scores: Mapping[str, float] = field(default_factory=dict)
-    """Metrics on the validation rows, by name, of always giving one answer: multi_label, the best for the metric of the commonest set of
-    labels and the labels that more than half of the training rows have; regression, the mean. Empty for single_label."""
+    """Metrics on the validation rows, by name, of always giving one answer. multi_label: the best for each metric of the training rows'
+    commonest set of labels, the labels that more than half of them have, and the commonest label; regression: the mean. Empty for single_label."""
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows of each split; 0 for a test split that there is not."""

@@ -12,9 +12,6 @@ from kdsweep.analysis.ranking import Estimate
 from kdsweep.analysis.score import (
     majority_score,
     named_score,
-    row_difference_text,
-    row_number,
-    row_unit,
     score,
     teacher_score,
 )
@@ -25,7 +22,7 @@ from kdsweep.config.arms import ARM_NAMES, ARMS, PRIMARY, Arm
 from kdsweep.config.trial import FROM_TEACHER
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.task_words import ONE_ANSWER, correlation, ends, made, share_of
+from kdsweep.reporting.task_words import ONE_ANSWER, correlation, ends, gained, made, share_of
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
 OPENINGS: dict[Word, str] = {
@@ -182,23 +179,20 @@ def _reached(found: SweepRecords, row: Row) -> str:
 def _difference(comparison: Comparison, finalist_runs: int) -> str:
     way = "finalists on fresh seeds are to come" if finalist_runs else "finalists would: finalists.top, finalists.seeds"
     test = "exact McNemar" if comparison.score == "accuracy" else "paired t test"
+    share = share_of(comparison, comparison.baseline_score)
     return (
-        f"Of {comparison.rows:,} rows, {_gains(comparison)} (95 % interval {ends(comparison)}, {test} {p_text(comparison.p_value)}, "
-        "counting rows alone as random). "
+        f"Of {comparison.rows:,} rows, {_better_rows(comparison)}: {gained(comparison)} ({share}95 % interval {ends(comparison)}, {test} "
+        f"{p_text(comparison.p_value)}, counting rows alone as random). "
         f"But these are two runs of one seed each, which cannot tell luck from recipe ({way}): cannot tell."
     )
 
 
-def _gains(found: Comparison) -> str:
-    """Return on how many rows each of two runs is better, and the difference of their mean scores."""
+def _better_rows(found: Comparison) -> str:
+    """Return on how many rows each of two runs is the better one."""
     if found.score == "accuracy":
-        better = f"{found.gains} are right with distilling alone and {found.losses} with fine-tuning alone"
-    else:
-        what = "a smaller error" if found.score == "minus_squared_error" else "a higher F1"
-        better = f"{found.gains} have {what} with distilling and {found.losses} with fine-tuning"
-    if found.score == "minus_squared_error":
-        return f"{better}: a {row_difference_text(found.score, found.difference, baseline=found.baseline_score)}"
-    return f"{better}: {row_number(found.score, found.difference, sign=True)} {row_unit(found.score)}"
+        return f"{found.gains} are right with distilling alone and {found.losses} with fine-tuning alone"
+    what = "a smaller error" if found.score == "minus_squared_error" else "a higher F1"
+    return f"{found.gains} have {what} with distilling and {found.losses} with fine-tuning"
 
 
 # Finalists -----------------------------------------------------------------------------------------------------------

@@ -7,10 +7,9 @@ from typing import Any
 from kdsweep.analysis.by_class import WORST, ByClass, Judged
 from kdsweep.analysis.finalists import TEST_MEANS, Finals, titled
 from kdsweep.analysis.formats import clipped, compact, number, percent, small
-from kdsweep.analysis.score import row_number, score_text, teacher_score
+from kdsweep.analysis.score import score_text, teacher_score
 from kdsweep.analysis.secondary import of_arms
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
-from kdsweep.config.tasks import TaskName
 from kdsweep.reporting.build import Report
 from kdsweep.reporting.forms import caption, forms_table, forms_title, measured_said, teacher_accuracy
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
@@ -30,6 +29,7 @@ from kdsweep.reporting.task_words import (
     board_metrics,
     compared_by,
     correlation,
+    signed_numbers,
     test_cells,
     test_heading,
 )
@@ -88,9 +88,7 @@ def verdicts_table(finals: Finals) -> list[list[str]]:
     unit = "better by" if finals.task == "regression" else "points"
     lines = [["comparison", unit, "95 % interval", "p", "verdict"]]
     for what, found, corrected in [*asked, *((each.what, each.comparison, each) for each in finals.secondary)]:
-        difference, low, high = (
-            row_number(found.score, value, sign=True) for value in (found.difference, found.low, found.high)
-        )
+        difference, low, high = signed_numbers(found)
         p_value = small(found.p_value) if corrected is None else f"{small(corrected.adjusted_p)} (Holm)"
         word = found.word if corrected is None else corrected.word
         lines.append([what + compared_by(found.score), difference, f"{low} to {high}", p_value, word])
@@ -119,10 +117,10 @@ NO_VERDICT = "No comparison is possible yet."
 # Classes -------------------------------------------------------------------------------------------------------------
 
 
-def classes_table(by: ByClass, task: TaskName) -> list[list[str]]:
+def classes_table(by: ByClass) -> list[list[str]]:
     """Return a table with a line for each class: its rows, then each model's precision, recall and F1 in one cell."""
     scores = [each.scores() for each in by.judged]
-    lines = [[CLASS[task], "rows", *(each.name for each in by.judged)]]
+    lines = [[CLASS[by.task], "rows", *(each.name for each in by.judged)]]
     for place in by.shown():
         cells = [" / ".join(in_percent(v) for v in (s.precision, s.recall, s.f1)) for s in (s[place] for s in scores)]
         lines.append([clipped(by.names[place]), f"{by.rows[place]:,}", *cells])
@@ -186,7 +184,7 @@ def render_markdown(report: Report) -> str:
             *_prose(work_caption(report.work)),
             markdown_tables(work_table(report.work), keys=1),
         ]
-    parts += _markdown_classes(report.by_class, report.task) if report.by_class else []
+    parts += _markdown_classes(report.by_class) if report.by_class else []
     others = [row for row in report.rows if row.rank is None]
     if others:
         reasons = [(f"{ARM_NAMES[row.arm]} {row.trial.trial}, {row.status}", row.reason or "") for row in others]
@@ -207,10 +205,10 @@ def _markdown_forms(report: Report) -> list[str]:
     return parts
 
 
-def _markdown_classes(by: ByClass, task: TaskName) -> list[str]:
-    table = markdown_tables(classes_table(by, task), keys=2)
-    parts = [f"## {BY_CLASS[task]}", *_prose(markdown_text(by.said())), table]
-    confused = confused_table(by) if task == "single_label" else []
+def _markdown_classes(by: ByClass) -> list[str]:
+    table = markdown_tables(classes_table(by), keys=2)
+    parts = [f"## {BY_CLASS[by.task]}", *_prose(markdown_text(by.said())), table]
+    confused = confused_table(by)
     if len(confused) > 1:
         parts += [*_prose(markdown_text(confused_said(by))), markdown_tables(confused, keys=3)]
     return parts

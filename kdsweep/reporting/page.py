@@ -61,7 +61,7 @@ def render_html(report: Report) -> str:
         verdict=report.verdict,
         finalists=finalists_table(report, report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
-        confused=confused_table(report.by_class) if report.by_class and task == "single_label" else [],
+        confused=confused_table(report.by_class) if report.by_class else [],
         confused_said=confused_said(report.by_class) if report.by_class else "",
         patience=patience_table(report.patience, found.sweep.study.metric) if report.patience else [],
         patience_caption=PATIENCE_CAPTION,

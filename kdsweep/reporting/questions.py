@@ -8,7 +8,7 @@ from kdsweep.analysis.budget import FEWEST_TRIALS as FEWEST_SCORES
 from kdsweep.analysis.budget import next_gain
 from kdsweep.analysis.exports import Exported, to_ship
 from kdsweep.analysis.finalists import Finals, titled
-from kdsweep.analysis.formats import number, p_text, plural
+from kdsweep.analysis.formats import number, p_text, percent, plural
 from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import difference_text, row_number, row_unit, score
 from kdsweep.analysis.secondary import Secondary
@@ -117,9 +117,8 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
         sentences.append(f"{_study_size(finals, finals.primary)} gives no verdict. {one_seed(finals)}")
     if finals.primary and finals.detectable is not None:
         primary = finals.primary
-        found = f"{row_number(primary.score, finals.detectable)} {row_unit(primary.score)}"
         sentences.append(
-            f"{_study_size(finals, primary)} finds a true difference of {found} with a chance of {100 * statistics.POWER:.0f} %; "
+            f"{_study_size(finals, primary)} finds {_least(primary, finals.detectable)} with a chance of {100 * statistics.POWER:.0f} %; "
             f"{primary.counted} count as random."
         )
         ways = [f"{primary.rows_to_settle:,} rows"] if primary.rows_to_settle else []
@@ -139,6 +138,15 @@ def _how_sure(found: SweepRecords, finals: Finals | None) -> str:
     elif finals.opened:
         sentences.append(f"The test split was opened once, on {finals.opened[0][:10]}, for the finalists alone.")
     return " ".join([*sentences, "All of it holds for this one teacher and this start of the students."])
+
+
+def _least(primary: FinalComparison, difference: float) -> str:
+    """Return the least true difference that a study finds, in words; of squared errors with its share of the baseline's."""
+    said = row_number(primary.score, difference)
+    if primary.score != "minus_squared_error":
+        return f"a true difference of {said} {row_unit(primary.score)}"
+    share = f" ({percent(difference / -primary.baseline_score, 0)} of fine-tuning's)" if primary.baseline_score else ""
+    return f"a squared error truly lower by {said}{share}"
 
 
 def _third(finals: Finals | None, task: TaskName) -> str:

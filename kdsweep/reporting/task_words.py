@@ -1,5 +1,7 @@
 """Say in the words of each task how much better models are, what tables show of them, and what one answer to every row gives."""
 
+import math
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from kdsweep.analysis.finalists import TEST_MEANS, Finalist
@@ -58,28 +60,54 @@ def made(found: Difference, *, several: bool = False, unit: str | None = None) -
 
     With `several` the verb is a plural's. `unit` is said in place of the score's own.
     """
+    plural = "" if several else "s"
     if found.score == "minus_squared_error":
         verb = "lower" if found.difference >= 0 else "raise"
-        said = row_number(found.score, abs(found.difference))
-        return f"{verb}{'' if several else 's'} the squared error by {said}"
-    said = row_number(found.score, found.difference, sign=True)
-    return f"make{'' if several else 's'} {said} {unit or row_unit(found.score)}"
+        return f"{verb}{plural} the squared error by {_magnitudes(found)[0]}"
+    return f"make{plural} {row_number(found.score, found.difference, sign=True)} {unit or row_unit(found.score)}"
+
+
+def gained(found: Difference, *, unit: str | None = None) -> str:
+    """Return by how much one side is better, as a noun: `+1.2 points`, `a squared error lower by 0.123`."""
+    if found.score == "minus_squared_error":
+        return f"a squared error {'lower' if found.difference >= 0 else 'higher'} by {_magnitudes(found)[0]}"
+    return f"{row_number(found.score, found.difference, sign=True)} {unit or row_unit(found.score)}"
 
 
 def ends(found: Difference) -> str:
     """Return the interval that goes with `made`: `+0.4 to +2.0`; of squared errors of how far they are lower, or where `made` says so, higher."""
-    low, high = found.low, found.high
     if found.score == "minus_squared_error":
-        low, high = (low, high) if found.difference >= 0 else (-high, -low)
-        return f"{row_number(found.score, low)} to {row_number(found.score, high)}"
-    return f"{row_number(found.score, low, sign=True)} to {row_number(found.score, high, sign=True)}"
+        return " to ".join(_magnitudes(found)[1:])
+    return " to ".join(signed_numbers(found)[1:])
 
 
-def share_of(found: Difference, baseline: float) -> str:
+def share_of(found: Difference, baseline: float | None) -> str:
     """Return which share of the baseline's squared error a difference is, as the beginning of a bracket: `8 % of it; `; empty for other scores."""
     if found.score != "minus_squared_error" or not baseline:
         return ""
     return f"{percent(abs(found.difference / baseline), 0)} of it; "
+
+
+def signed_numbers(found: Difference) -> list[str]:
+    """Return difference, low and high with their signs, as a table shows them: more is better, also of squared errors."""
+    values = (found.difference, found.low, found.high)
+    if found.score == "minus_squared_error":
+        return _alike(values, sign="+")
+    return [row_number(found.score, value, sign=True) for value in values]
+
+
+def _magnitudes(found: Difference) -> list[str]:
+    """Return a difference of squared errors without its sign, and the ends of its interval seen in the same direction."""
+    way = 1 if found.difference >= 0 else -1
+    low, high = sorted((way * found.low, way * found.high))
+    return _alike((abs(found.difference), low, high))
+
+
+def _alike(values: Sequence[float], sign: str = "") -> list[str]:
+    """Write numbers with as many decimals each as give the largest of them three digits."""
+    largest = max(map(abs, values))
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if 0 < largest < math.inf else 2
+    return [f"{value:{sign}.{decimals}f}".replace("-", "−") for value in values]
 
 
 def heading(score: RowScore) -> str:

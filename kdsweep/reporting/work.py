@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from kdsweep.analysis.finalists import titled
 from kdsweep.analysis.formats import duration, enumerated, number, plural
 from kdsweep.analysis.patience import Patience
-from kdsweep.analysis.score import row_difference_text, row_number, row_unit, score_text
+from kdsweep.analysis.score import score_text
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.work import Given, same_length
 from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.lengths import length_of
 from kdsweep.config.trial import TrialConfig
-from kdsweep.reporting.task_words import ends, heading
+from kdsweep.reporting.task_words import ends, gained, heading, signed_numbers
 
 GIVEN_CAPTION = (
     "The training that each arm was given in all: rows count each time that a step took them; a whole trial's steps are the median of those "
@@ -112,11 +112,11 @@ def _heading(patience: Patience) -> str:
 
 
 def _gain(gain: FinalComparison | None) -> list[str]:
-    return [row_number(gain.score, gain.difference, sign=True), _ends(gain)] if gain else ["–", "–"]
-
-
-def _ends(gain: FinalComparison) -> str:
-    return f"{row_number(gain.score, gain.low, sign=True)} to {row_number(gain.score, gain.high, sign=True)}"
+    """Return the cells of a gain and its interval."""
+    if gain is None:
+        return ["–", "–"]
+    difference, low, high = signed_numbers(gain)
+    return [difference, f"{low} to {high}"]
 
 
 def patience_said(patience: Patience) -> str:
@@ -124,7 +124,7 @@ def patience_said(patience: Patience) -> str:
     factors = sorted({row.finalist.factor for row in patience.rows})
     times = " to ".join(f"{factor:g}" for factor in dict.fromkeys((factors[0], factors[-1])))
     known = [
-        f"{_gained(gain)} for {plural(_count(patience, arm), f'{ARM_NAMES[arm]} finalist')} (95 % interval {ends(gain)})"
+        f"{gained(gain)} for {plural(_count(patience, arm), f'{ARM_NAMES[arm]} finalist')} (95 % interval {ends(gain)})"
         for arm, gain in patience.gains.items()
     ]
     if not known:
@@ -134,13 +134,6 @@ def patience_said(patience: Patience) -> str:
         f"{_of_what(patience)} the validation rows. Those trials were chosen for their scores, which flatters them: the gain is rather "
         "larger, and an interval around 0 does not exclude one."
     )
-
-
-def _gained(gain: FinalComparison) -> str:
-    """Return a gain with its unit: `+1.2 points`; of squared errors `a squared error lower by 0.123`."""
-    if gain.score == "minus_squared_error":
-        return f"a {row_difference_text(gain.score, gain.difference)}"
-    return f"{row_number(gain.score, gain.difference, sign=True)} {row_unit(gain.score)}"
 
 
 def _of_what(patience: Patience) -> str:

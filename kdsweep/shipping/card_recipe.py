@@ -1,9 +1,9 @@
 """Write how an exported student was trained, for its model card: rows, teacher, student, loss and training in words."""
 
 import json
-from typing import cast
 
 from kdsweep.analysis.formats import compact, enumerated, percent, plural
+from kdsweep.config.layers import Layers, place_and_count
 from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.records.reading import TrialRow
@@ -35,8 +35,6 @@ PSEUDO: dict[TaskName, str] = {
     "regression": "the teacher's number",
 }
 """What a text without a label learns in the pseudo-labeled arm."""
-ENDS = {"first": "the first {} layers", "spread": "{} layers, spread evenly,", "last": "the last {} layers"}
-"""What `student_layers: first:3` and its like mean."""
 
 
 def recipe(found: SweepRecords, run: TrialRow) -> tuple[str, ...]:
@@ -82,16 +80,12 @@ def _student(run: TrialRow) -> str:
     return f"**Student**: a {_family(run)} that started from {_layers(config.student_layers)} of {source}{of_teacher}."
 
 
-def _layers(layers: object) -> str:
-    """Return which of a body's layers a student started from, in words."""
-    if isinstance(layers, str):
-        which, _, count = layers.partition(":")
-        return ENDS[which].format(count)
-    return (
-        f"{layers} layers"
-        if isinstance(layers, int)
-        else f"layers {', '.join(map(str, cast(tuple[int, ...], layers)))} (from 0)"
-    )
+def _layers(layers: Layers) -> str:
+    """Return the layers that were copied, in words."""
+    if isinstance(layers, tuple):
+        return f"layers {', '.join(map(str, layers))} (from 0)"
+    place, count = place_and_count(layers)
+    return plural(count, "layer") if place == "spread" else f"the {place} {plural(count, 'layer')}"
 
 
 def _family(run: TrialRow) -> str:

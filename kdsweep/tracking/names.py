@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdsweep.config.arms import ARM_NAMES, Arm, Stage
+from kdsweep.config.layers import layers_text
 from kdsweep.config.sweep import LONGEST_TAG, SweepConfig
 from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
@@ -117,12 +118,10 @@ def data_name(dataset: str | None, subset: str | None, train_file: str | None) -
 
 
 def student_name(config: TrialConfig) -> str:
-    """Return the name of a student in a few words: `from_teacher 3 layers`, `distilbert-base-uncased`."""
+    """Return the name of a student in a few words: `from_teacher 3 layers`, `from_teacher first 3 layers`, `distilbert-base-uncased`."""
     if config.student != FROM_TEACHER:
         return last_parts(config.student)
-    layers = config.student_layers
-    said = f"{layers} layers" if isinstance(layers, int) else f"layers {','.join(map(str, layers))}"
-    return f"{FROM_TEACHER} {said}"
+    return f"{FROM_TEACHER} {layers_text(config.student_layers)}"
 
 
 def _tags(*texts: str) -> tuple[str, ...]:

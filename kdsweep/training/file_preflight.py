@@ -7,19 +7,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from kdsweep.analysis.tasks import predicted
 from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.data.splits import Data
+from kdsweep.training.evaluation import measured
 from kdsweep.training.fast import machine
-from kdsweep.training.preflight import GAP_CLOSED, accepted, standing
+from kdsweep.training.preflight import accepted, standing
 from kdsweep.training.shared import Materials
+from kdsweep.training.tasks import label_tensor
 from kdsweep.training.teacher_file import EPSILON
 from kdsweep.training.teacher_quality import quality
-from kdsweep.training.teacher_record import unmeasured, write_rows
+from kdsweep.training.teacher_record import other_metrics, unmeasured, write_rows
 from kdsweep.training.unlike import unlike_labelled
 
 HARD_SHARE = 0.1
@@ -29,7 +33,7 @@ ZEROS_SHARE = 0.5
 
 
 class Judged(NamedTuple):
-    """Holds the logits of the labelled rows of train and validation that have any, float32 [N, C], and their classes [N]."""
+    """Holds the logits of the labelled rows of train and validation that have any, float32 [N, C], and their labels [N, …]."""
 
     logits: np.ndarray
     labels: np.ndarray
@@ -69,7 +73,8 @@ def record_file(config: TrialConfig, folder: TrialFolder, materials: Materials, 
     machine.set_up(int(config.threads))
     result = _result(config, materials, run)
     if not result.lacks("validation"):
-        folder.write_predictions(materials.validation_rows(config).teacher_logits.argmax(dim=-1).cpu().numpy())
+        rows = materials.validation_rows(config)
+        folder.write_predictions(predicted(rows.teacher_logits.cpu().numpy(), rows.task))
     write_rows(folder, materials.data(config))
     folder.finish(result)
     run.summarise(result.summary())
@@ -79,24 +84,25 @@ def record_file(config: TrialConfig, folder: TrialFolder, materials: Materials, 
 def _result(config: TrialConfig, materials: Materials, run: Run) -> TeacherResult:
     file, data = materials.teacher_file(config), materials.data(config)
     validation = materials.validation_rows(config)
-    known = quality(validation.teacher_logits, validation.labels) if validation.taught is None else None
+    known = measured(validation.teacher_logits, validation) if validation.taught is None else None
     return replace(
         unmeasured(file.address, config, materials, run),
-        val_accuracy=known.accuracy if known else None,
-        val_loss=known.loss if known else None,
-        val_ece=known.ece if known else None,
+        val_accuracy=known["accuracy"] if known else None,
+        val_loss=known["loss"] if known else None,
+        val_ece=known["ece"] if known else None,
+        **(other_metrics(known, data.task) if known else {}),
         taught_rows={name: int(file.outputs(data.split(name)).taught.sum()) for name in data.splits()},
         numbers={
             "rows": len(file.places),
             "zeros": file.zeros,
             "one_hot": file.one_hot,
-            **_quality(*judged(config, materials)),
+            **_quality(*judged(config, materials), data.task),
         },
     )
 
 
 def judged(config: TrialConfig, materials: Materials) -> Judged:
-    """Return the file's logits of the labelled rows of train and validation, and the classes of these rows; test stays closed."""
+    """Return the file's logits of the labelled rows of train and validation, and the labels of these rows; test stays closed."""
     file, data = materials.teacher_file(config), materials.data(config)
     found = [(file.outputs(split), split.labels) for split in (data.train, data.validation)]
     return Judged(
@@ -105,16 +111,17 @@ def judged(config: TrialConfig, materials: Materials) -> Judged:
     )
 
 
-def _quality(logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
-    """Return accuracy, loss and calibration error on the labelled rows with numbers; of no row, their number alone."""
-    known = quality(torch.from_numpy(logits), torch.from_numpy(labels))._asdict() if len(labels) else {}
-    return {"labeled_rows": len(labels), **known}
+def _quality(logits: np.ndarray, labels: np.ndarray, task: TaskName) -> Mapping[str, float]:
+    """Return accuracy, loss and calibration error on the labelled rows with numbers, as far as the task has them; of no row, their number
+    alone."""
+    known = quality(torch.from_numpy(logits), label_tensor(labels), task)._asdict() if len(labels) else {}
+    return {"labeled_rows": len(labels), **{name: value for name, value in known.items() if value is not None}}
 
 
 def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
     """Check, before the first trial, that a file's numbers are worth learning from; return what is odd about them, in words.
 
-    Raises PreflightError for a teacher that is hardly better on the labelled rows than always naming the commonest class, unless
+    Raises PreflightError for a teacher that is hardly better on the labelled rows than always giving one answer, unless
     `study.accept_weak_teacher` accepts it.
     """
     file, data, found = materials.teacher_file(config), materials.data(config), judged(config, materials)
@@ -136,12 +143,14 @@ def file_preflight(materials: Materials, config: TrialConfig, study: StudyConfig
 
 
 def _weakness(data: Data, found: Judged, metric: str, address: str) -> str | None:
-    """Describe what is wrong with numbers hardly better than always naming the commonest class, by the rule for a model; None for better ones."""
-    score, majority, needed = standing(metric, found.logits.argmax(axis=1), found.labels, data)
-    if score >= needed:
+    """Describe what is wrong with numbers hardly better than always giving one answer, by the rule for a model; None for better ones."""
+    stands = standing(metric, found.logits, found.labels, data)
+    if stands.score >= stands.needed:
         return None
+    remedy = {"regression": "See whether they are in the unit of the labels"}.get(
+        data.task, "See whether a column's name is that of its class"
+    )
     return (
-        f"the numbers of {address} must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
-        f"the {len(found.labels):,} labelled rows that have any, but have {100 * score:.2f} against {100 * majority:.2f} "
-        f"({100 * needed:.2f} would do): they have nothing to teach. See whether a column's name is that of its class, or name other numbers"
+        f"the numbers of {address} must close {stands.gap(data.task)} on the {len(found.labels):,} labelled rows that have any, but have "
+        f"{stands.numbers()}: they have nothing to teach. {remedy}, or name other numbers"
     )

@@ -6,18 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.training.data.splits import Split
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
+from kdsweep.training.tasks import label_tensor
 from kdsweep.training.teacher_file import TeacherFile
 
 
-def rows_of_file(file: TeacherFile, split: Split, tokens: Tokens, device: str) -> Rows:
+def rows_of_file(file: TeacherFile, split: Split, tokens: Tokens, device: str, task: TaskName = "single_label") -> Rows:
     """Return the rows of a split, `tokens` being the student's, with the logits that `file` has for them; `taught` is None where it has
     them for all."""
     found = file.outputs(split)
-    labels, logits = (torch.from_numpy(each).to(device) for each in (split.labels, found.logits))
+    labels, logits = label_tensor(split.labels).to(device), torch.from_numpy(found.logits).to(device)
     taught = None if found.taught.all() else found.taught
-    return Rows(tokens=tokens, labels=labels, targets={TEACHER_LOGITS: logits}, taught=taught)
+    return Rows(tokens=tokens, labels=labels, targets={TEACHER_LOGITS: logits}, taught=taught, task=task)
 
 
 def targets_of_file(file: TeacherFile, splits: Sequence[Split], device: str) -> dict[str, Tensor]:

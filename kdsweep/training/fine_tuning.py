@@ -36,6 +36,7 @@ from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.training.reader import check_forward
 from kdsweep.training.state import Training
+from kdsweep.training.tasks import balanced_weights, label_tensor, mean_label
 from kdsweep.training.teacher import (
     TEACHER_KEY,
     TEACHER_RECIPE,
@@ -81,6 +82,7 @@ def prepare_teacher(
         pretrained=tuning.pretrained,
         columns=tuning.columns,
         weights_sha256=found.made.weights_sha256,
+        task=data.task,
         epochs=tuple(TeacherEpoch(**epoch) for epoch in found.made.epochs),
         fine_tuned_seconds=found.made.seconds,
         from_cache=found.from_cache,
@@ -162,10 +164,15 @@ class FineTuning:
         folder = self.folder()
         try:
             made = Made(**json.loads((folder / "made.json").read_text(encoding="utf-8")))
-            model = load_classifier(str(folder), None, self.data.label_names, seed=0)
+            model = load_classifier(str(folder), None, self.data.label_names, seed=0, task=self.data.task)
         except (OSError, ValueError, TypeError, ModelError):
             return None
         return (model, made) if weights_sha256(model) == made.weights_sha256 else None
+
+
+def _classifier(address: str, revision: str | None, data: Data, *, seed: int) -> nn.Module:
+    """Load the model at `address` as a classifier of the task and labels of `data`; a fresh head of a regression begins at their mean."""
+    return load_classifier(address, revision, data.label_names, seed=seed, task=data.task, mean=mean_label(data))
 
 
 def refused(failure: TrialFailed) -> PreflightError:
@@ -176,8 +183,8 @@ def refused(failure: TrialFailed) -> PreflightError:
 def fine_tuning(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens]) -> FineTuning:
     """Load the model that `config` names as the teacher, check that it reads the rows, and describe its fine-tuning on all of them."""
     address = teacher_address(config)
-    pretrained = load_classifier(address, config.teacher_revision, data.label_names, seed=config.teacher_seed)
-    columns = label_columns(pretrained.config, data.label_names, address)
+    pretrained = _classifier(address, config.teacher_revision, data, seed=config.teacher_seed)
+    columns = label_columns(pretrained.config, data.label_names, address, data.task)
     pretrained = freeze(pretrained.to(config.device))
     check_forward(pretrained, tokens["train"], address)
     return FineTuning(config=config, data=data, tokens=tokens, pretrained=pretrained, columns=tuple(columns))
@@ -186,8 +193,8 @@ def fine_tuning(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens]) -
 def _fine_tune(tuning: FineTuning, folder: Path, watch: TeacherWatch) -> None:
     """Fine-tune the teacher and save it in the cache as `folder`, by rename, so that no half-written teacher is ever used."""
     started = time.perf_counter()
-    trial, names = teacher_trial(tuning.config), tuning.data.label_names
-    model = load_classifier(trial.student, trial.student_revision, names, seed=trial.seed).to(trial.device)
+    trial = teacher_trial(tuning.config)
+    model = _classifier(trial.student, trial.student_revision, tuning.data, seed=trial.seed).to(trial.device)
     train, validation = (_untaught(tuning, name, trial.device) for name in ("train", "validation"))
     if tuning.left_out is not None:
         train = train.take(np.setdiff1d(np.arange(len(train.labels)), tuning.left_out))
@@ -226,8 +233,19 @@ def _fine_tune(tuning: FineTuning, folder: Path, watch: TeacherWatch) -> None:
 
 
 def _untaught(tuning: FineTuning, name: SplitName, device: str) -> Rows:
-    """Return the rows of a split with the model's own columns as classes, and zeros as teacher's logits, which alpha 0 leaves unused."""
-    split = tuning.data.split(name)
-    labels = torch.tensor(tuning.columns, device=device)[torch.from_numpy(split.labels).to(device)]
-    nobody = torch.zeros(len(split), len(tuning.columns), device=device)
-    return Rows(tokens=tuning.tokens[name], labels=labels, targets={TEACHER_LOGITS: nobody})
+    """Return the rows of a split with labels in the order of the model's own columns, and zeros as teacher's logits, which alpha 0 leaves unused."""
+    data, columns = tuning.data, torch.tensor(tuning.columns, device=device)
+    given = label_tensor(data.split(name).labels).to(device)
+    labels = given
+    if data.task == "single_label":
+        labels = columns[given]
+    elif data.task == "multi_label":
+        labels = given[:, columns.argsort()]
+    nobody = torch.zeros(len(given), len(columns), device=device)
+    return Rows(
+        tokens=tuning.tokens[name],
+        labels=labels,
+        targets={TEACHER_LOGITS: nobody},
+        task=data.task,
+        hard_weights=balanced_weights(given, data) if tuning.config.class_weights == "balanced" else None,
+    )

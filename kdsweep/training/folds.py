@@ -18,6 +18,7 @@ from torch import nn
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, DataError
 from kdsweep.records.teacher_schema import TeacherEpoch
+from kdsweep.training.data.numbering import strata
 from kdsweep.training.data.splits import Data
 from kdsweep.training.data.tokens import Tokens
 from kdsweep.training.fine_tuning import FineTuning, Made, fine_tuning, kept_epochs
@@ -29,14 +30,14 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     """Return the fold of each training row, int64 [N], from 0 to `teacher_folds` - 1.
 
     Rows with the same text (pair) lie in one fold. Texts are shuffled by `split_seed`, as every cut of the rows is, and dealt out class by
-    class: the folds' numbers of texts differ by one at most, in all and in each class. Raises DataError where a class has fewer texts
-    than there are folds.
+    class (of labels and numbers, stratum by stratum): the folds' numbers of texts differ by one at most, in all and in each class. Raises
+    DataError where a class or label has fewer texts than there are folds.
     """
     number: dict[tuple[str, str], int] = {}
     text_of = np.array([number.setdefault(key, len(number)) for key in data.train.row_keys()], dtype=np.int64)
     _, first = np.unique(text_of, return_index=True)
-    classes = data.train.labels[first]
-    _check_classes(np.bincount(classes, minlength=len(data.label_names)), data.label_names, config.teacher_folds)
+    labels, classes = data.train.labels[first], strata(data.train.labels[first])
+    _check_classes(_texts_of(labels, data), data.label_names, config.teacher_folds)
     shuffled = np.random.default_rng(config.split_seed).permutation(len(first))
     order = shuffled[np.argsort(classes[shuffled], kind="stable")]
     fold_of_text = np.empty(len(first), dtype=np.int64)
@@ -45,8 +46,15 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     return folds
 
 
+def _texts_of(labels: np.ndarray, data: Data) -> np.ndarray:
+    """Return how many of the texts have each class or label, int64 [C], given their labels; of numbers, how many texts there are [1]."""
+    if data.task == "single_label":
+        return np.bincount(labels, minlength=len(data.label_names))
+    return labels.sum(axis=0, dtype=np.int64) if data.task == "multi_label" else np.array([len(labels)])
+
+
 def _check_classes(texts: np.ndarray, names: Sequence[str], folds: int) -> None:
-    """Check that every fold can hold a text of every class, given the number of `texts` of each. Raises DataError where it cannot."""
+    """Check that every fold can hold a text of every class or label, given the number of `texts` of each. Raises DataError where it cannot."""
     smallest = int(texts.argmin())
     if texts[smallest] < folds:
         raise DataError(
@@ -75,6 +83,7 @@ def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens],
         model=model,
         pretrained=each[0].pretrained,
         columns=each[0].columns,
+        task=data.task,
         weights_sha256=hashlib.sha256("".join(one.weights_sha256 for one in made).encode()).hexdigest(),
         epochs=_mean_epochs([one.epochs for one in made]),
         fine_tuned_seconds=sum(one.seconds for one in made),

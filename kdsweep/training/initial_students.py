@@ -1,6 +1,6 @@
 """Make the students that trainings begin with, and keep those used last."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -8,8 +8,10 @@ from torch import nn
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.trial_fields import decided_without_texts
-from kdsweep.training.models import weights_sha256
+from kdsweep.training.data.splits import Data
+from kdsweep.training.models import begin_at, say_task, weights_sha256
 from kdsweep.training.students import load_student, student_from_teacher
+from kdsweep.training.tasks import mean_label
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""
@@ -30,22 +32,26 @@ class InitialStudents:
         self._kept: dict[tuple[Any, ...], InitialStudent] = {}
         """The one used last stands last."""
 
-    def of(self, config: TrialConfig, label_names: Sequence[str], body: Callable[[], nn.Module]) -> InitialStudent:
+    def of(self, config: TrialConfig, data: Data, body: Callable[[], nn.Module]) -> InitialStudent:
         """Return the student that a training with `config` begins with; it is to be copied before it is trained.
 
-        `label_names`: the dataset's classes; `body` returns the model whose layers a from_teacher student copies.
+        `body` returns the model whose layers a from_teacher student copies.
         """
         key = tuple(getattr(config, name) for name in decided_without_texts(Role.STUDENT))
         found = self._kept.pop(key, None)
-        self._kept[key] = found or _made(config, label_names, body)
+        self._kept[key] = found or _made(config, data, body)
         while len(self._kept) > STUDENTS_KEPT:
             del self._kept[next(iter(self._kept))]
         return self._kept[key]
 
 
-def _made(config: TrialConfig, label_names: Sequence[str], body: Callable[[], nn.Module]) -> InitialStudent:
+def _made(config: TrialConfig, data: Data, body: Callable[[], nn.Module]) -> InitialStudent:
+    names, task, mean = data.label_names, data.task, mean_label(data)
     if config.student != FROM_TEACHER:
-        student = load_student(config.student, config.student_revision, label_names, seed=config.seed)
+        student = load_student(config.student, config.student_revision, names, seed=config.seed, task=task, mean=mean)
     else:
-        student = student_from_teacher(body(), config.student_layers, label_names, seed=config.seed)
+        student = student_from_teacher(body(), config.student_layers, names, seed=config.seed)
+        say_task(student, task)
+        if mean is not None:
+            begin_at(student, mean)
     return InitialStudent(student, weights_sha256(student))

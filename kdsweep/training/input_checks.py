@@ -6,13 +6,14 @@ from kdsweep.analysis.formats import truncated
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import DataError, ModelError
 from kdsweep.training.data.splits import SplitName
+from kdsweep.training.fewer_layers import check_layers, fewer_layers, is_known
 from kdsweep.training.folds import fold_of_rows
-from kdsweep.training.models import model_config
+from kdsweep.training.models import load_classifier, model_config
 from kdsweep.training.online import same_tokens
 from kdsweep.training.reader import check_forward
 from kdsweep.training.relations import check_relations
 from kdsweep.training.shared import Materials, trained
-from kdsweep.training.students import chosen_layers, student_source
+from kdsweep.training.students import becomes_distilbert, chosen_layers, student_source
 from kdsweep.training.teacher import teacher_address
 from kdsweep.training.unlike import strange_pieces
 
@@ -48,6 +49,9 @@ def check_inputs(
             if config.has_unlabeled:
                 odd.update(dict.fromkeys(strange_pieces(address, read(config, "unlabeled").unknown_share, max(shares))))
         check_student(materials, config)
+    copied = {(*student_source(each), each.student_layers): each for each in corners if each.student == FROM_TEACHER}
+    for config in copied.values():
+        check_copied(materials, config)
     return [
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
@@ -56,13 +60,29 @@ def check_inputs(
 
 
 def check_student(materials: Materials, config: TrialConfig) -> None:
-    """Check that the student can be made and used, as far as is known before there is a teacher. Raises ModelError where it cannot."""
-    if config.student == FROM_TEACHER:
-        chosen_layers(model_config(*student_source(config)), config.student_layers)
-    else:
+    """Check that the student can be used, as far as is known before there is a teacher. Raises ModelError where it cannot."""
+    if config.student != FROM_TEACHER:
         check_forward(materials.student(config), materials.student_tokens(config, "train"), config.student)
     if config.relation_weight > 0:
         _check_relations(materials, config)
+
+
+def check_copied(materials: Materials, config: TrialConfig) -> None:
+    """Check that a from_teacher student can be made; where no table knows its teacher's family, by making it from the weights on disk.
+
+    Raises ModelError where it cannot.
+    """
+    address, revision = student_source(config)
+    found = model_config(address, revision)
+    chosen = chosen_layers(found, config.student_layers)
+    if becomes_distilbert(found):
+        return
+    check_layers(found, chosen)
+    if not is_known(found):
+        names = materials.data(config).label_names
+        body = load_classifier(address, revision, names, seed=0)
+        for layers in (tuple(range(found.num_hidden_layers)), chosen):
+            fewer_layers(body, layers, names, seed=0)
 
 
 def _check_relations(materials: Materials, config: TrialConfig) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdsweep.training.data.kept import end_to_end
 from kdsweep.training.data.kept_tokens import joined_tokens
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows, Tokens
+from kdsweep.training.tasks import predicted_labels, without_label
 from kdsweep.training.teacher import Teacher
 from kdsweep.training.teacher_logits import teacher_targets
 
@@ -39,12 +40,12 @@ def joined_targets(train: Rows, teacher: Teacher, tokens: Tokens, on_rows: Calla
 def joined(train: Rows, texts: Tokens, targets: Mapping[str, Tensor], *, pseudo_labels: bool) -> Rows:
     """Return the rows that a student is trained on: `train`, then `texts`, its own tokens; `targets` are of both.
 
-    With `pseudo_labels`, the label of a text is the class that the teacher predicts.
+    With `pseudo_labels`, the label of a text is what the teacher predicts.
     """
     known, extra = len(train.labels), len(texts.lengths)
-    labels = torch.full_like(train.labels[:1], -1).expand(extra)
+    labels = without_label(train.labels, extra)
     if pseudo_labels:
-        labels = targets[TEACHER_LOGITS][known:].argmax(dim=-1)
+        labels = predicted_labels(targets[TEACHER_LOGITS][known:], train.task)
     return replace(
         train,
         tokens=joined_tokens(train.tokens, texts),

@@ -22,11 +22,10 @@ from kdsweep.training.data.order import batches_of_steps
 from kdsweep.training.data.tokens import Batch, Rows, split_batch
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
-from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording
-from kdsweep.training.fast.families import family_of
+from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording, why_not_recorded
 from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
-from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary
+from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary, why_whole_vocabulary
 from kdsweep.training.objective import TOTAL, Inputs, Objective, objective_of
 from kdsweep.training.online import OnlineTeacher, outputs_of
 from kdsweep.training.readout import Readout, Taken
@@ -71,9 +70,9 @@ def distill(
     objective.check(train)
     if objective.teacher_outputs and teacher is None:
         raise ValueError(f"an objective that reads {sorted(objective.teacher_outputs)} of a teacher needs a teacher")
-    vocabulary = compact_vocabulary(student, [train.tokens, validation.tokens])
-    train, validation = train.renumbered(vocabulary.pieces), validation.renumbered(vocabulary.pieces)
-    online = teacher.renumbered(vocabulary.pieces) if teacher and objective.teacher_outputs else None
+    splits = [train.tokens, validation.tokens]
+    vocabulary = None if why_whole_vocabulary(student) else compact_vocabulary(student, splits)
+    online = teacher if objective.teacher_outputs else None
     training = _beginning(student, train, config, objective, online, team)
     if (state := checkpoints.latest(config.device)) is not None:
         training.load_state_dict(state)
@@ -106,7 +105,8 @@ def distill(
         evaluation = evaluation or evaluate(student, validation, team)
     training.graphs = None  # frees their memory
     steps = training.kept.step if training.kept else training.step
-    restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(training.schedule, config, steps))
+    if vocabulary:
+        restore_vocabulary(student, vocabulary, decay=weight_decay_so_far(training.schedule, config, steps))
     return training, evaluation
 
 
@@ -127,15 +127,17 @@ def _beginning(
         optimizer=optimizer,
         schedule=schedule,
         team=team,
-        graphs=Graphs(optimizer, config.device) if _can_be_recorded(student, config, team) else None,
+        graphs=None if why_no_graphs(student, config, team) else Graphs(optimizer, config.device),
         teacher=teacher,
         known={name: torch.from_numpy(mask).to(device).float() for name, mask in train.known().items()},
     )
 
 
-def _can_be_recorded(student: nn.Module, config: TrialConfig, team: Team) -> bool:
-    """Return whether steps can be recorded as CUDA graphs: on a GPU, for a known model family, in a single process."""
-    return config.device.startswith("cuda") and team.size == 1 and family_of(student) is not None
+def why_no_graphs(student: nn.Module, config: TrialConfig, team: Team) -> str | None:
+    """Return why no step of the training is recorded as a CUDA graph; None where each is that can be."""
+    if not config.device.startswith("cuda"):
+        return "it trains on a CPU"
+    return "it trains on several devices" if team.size > 1 else why_not_recorded(student.config)
 
 
 def distill_epoch(
@@ -244,14 +246,18 @@ def _backward_piece(training: Training, piece: Batch, rows: Rows, config: TrialC
         with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
             outputs, asked = outputs_of(training.student, piece.inputs, objective.student_outputs), training.teacher
             taught = asked.outputs(piece, rows.tokens, objective.teacher_outputs) if asked else {}
+        weights = {name: _weights(known, piece, whole) for name, known in training.known.items()}
+        if rows.hard_weights is not None:
+            weights["L_hard"] = rows.hard_weights[piece.rows] * weights.get("L_hard", 1)
         inputs = Inputs(
             student=outputs,
             teacher=taught,
             targets={name: rows.targets[name][piece.rows] for name in objective.targets},
             labels=rows.labels[piece.rows],
             mask=piece.inputs["attention_mask"],
-            weights={name: _weights(known, piece, whole) for name, known in training.known.items()},
+            weights=weights,
             progress=training.progress,
+            task=rows.task,
         )
         losses = objective.loss(inputs)
         share = len(piece.rows) / len(whole.rows)

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import transformers
@@ -19,8 +19,21 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import NAMES_SHOWN, ModelError, listed
 from kdsweep.system.wheels import local_path
+
+PROBLEM_TYPES: Final[dict[TaskName, str]] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+"""What transformers calls the tasks, in `problem_type` of a model's config."""
+_MUST: Final[dict[TaskName, str]] = {
+    "single_label": "choose one class of several",
+    "multi_label": "decide on each of several labels",
+    "regression": "give one number",
+}
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -44,17 +57,26 @@ def resolved_revision(address: str) -> str | None:
         raise ModelError(unreadable(address, error)) from error
 
 
-def load_classifier(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """Load the sequence classifier at `address` for the classes `label_names`, float32.
+def load_classifier(
+    address: str,
+    revision: str | None,
+    label_names: Sequence[str],
+    *,
+    seed: int,
+    task: TaskName = "single_label",
+    mean: float | None = None,
+) -> nn.Module:
+    """Load the sequence classifier at `address` for the classes `label_names`, float32; its config says the task where that is another.
 
     A checkpoint's own head keeps its class order (`label_columns` maps it); a body without one gets a fresh head, from `seed`, in the
-    order of `label_names`. Raises ModelError for weights that are missing, pickled, of another task or of other classes.
+    order of `label_names`, of a regression with the labels' `mean` as its bias. Raises ModelError for weights that are missing, pickled,
+    of another task or of other classes.
     """
     config = model_config(address, revision)
-    check_task(config, address)
+    check_task(config, address, task)
     names = {index: name for index, name in enumerate(label_names)}
     if is_classifier(config):
-        label_columns(config, label_names, address)
+        label_columns(config, label_names, address, task)
         names = dict(config.id2label)
     torch.manual_seed(seed)
     try:
@@ -69,7 +91,29 @@ def load_classifier(address: str, revision: str | None, label_names: Sequence[st
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(unreadable(address, error, is_classifier(config))) from error
+    say_task(model, task)
+    if mean is not None and not is_classifier(config):
+        begin_at(model, mean)
     return model
+
+
+def say_task(model: nn.Module, task: TaskName) -> None:
+    """Write the task into a model's config, so that plain transformers knows it; for single_label, which it takes for granted, nothing."""
+    if task != "single_label":
+        model.config.problem_type = PROBLEM_TYPES[task]  # type: ignore[union-attr]
+
+
+def begin_at(model: nn.Module, mean: float) -> None:
+    """Set the bias of a fresh regression head to `mean`, so that training does not begin by moving there. Raises ModelError for a model
+    that does not end with one linear layer of one output with a bias."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if len(heads) != 1 or heads[0].bias is None:
+        kind = model.config.model_type  # type: ignore[union-attr]
+        raise ModelError(
+            f"a fresh head for regression must be one linear layer with a bias, but {kind} has another; name a model that was fine-tuned "
+            "for regression"
+        )
+    nn.init.constant_(heads[0].bias, mean)
 
 
 def unreadable(address: str, error: Exception, classifies: bool = False) -> str:
@@ -104,23 +148,29 @@ def is_classifier(config: Any) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
-def check_task(config: Any, address: str) -> None:
-    """Check that a model chooses one class of several. Raises ModelError for regression, multi-label and single-output heads."""
+def check_task(config: Any, address: str, task: TaskName = "single_label") -> None:
+    """Check that a model is one for `task`, as far as its config says what it is for. Raises ModelError for a head of another task."""
     problem = config.problem_type
-    if problem in ("regression", "multi_label_classification") or (is_classifier(config) and config.num_labels == 1):
+    if problem is None and is_classifier(config) and (config.num_labels == 1) != (task == "regression"):
+        problem = "regression" if config.num_labels == 1 else f"one or several of {config.num_labels} classes"
+    if problem not in (None, PROBLEM_TYPES[task]):
         raise ModelError(
-            f"{address!r} must choose one class of several, but is for {problem or 'regression'}: not supported"
+            f"{address!r} must {_MUST[task]} (task: {task}, which the rows' labels say), but is for {problem}; name a model of that task, or "
+            "say which task it is: task"
         )
 
 
-def label_columns(config: Any, label_names: Sequence[str], address: str) -> list[int]:
-    """Return, for each of `label_names`, the model's logit column of that class: `logits[:, columns]` is in the dataset's order.
+def label_columns(config: Any, label_names: Sequence[str], address: str, task: TaskName = "single_label") -> list[int]:
+    """Return, for each of `label_names`, the model's logit column of that class: `logits[:, columns]` is in the dataset's order. A regression
+    has one column, whatever its name.
 
     Names are compared as they are, then without case, spaces and punctuation. Where one side only numbers its classes (LABEL_0, … in the
     model, or 0, 1, … in the dataset), both have the same order. Raises ModelError, which lists the classes of both sides, where they
     cannot be matched so.
     """
     theirs = [str(config.id2label[index]) for index in range(config.num_labels)]
+    if task == "regression" and len(theirs) == 1:
+        return [0]
     if sorted(theirs) == sorted(label_names):
         return [theirs.index(name) for name in label_names]  # keeps C and C++ apart
     mine, other = [_plain(name) for name in label_names], [_plain(name) for name in theirs]

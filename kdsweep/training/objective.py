@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.schema import StepMetrics
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
@@ -40,14 +41,16 @@ class Inputs:
     targets: Mapping[str, Tensor]
     """The rows' targets, each [B, …]."""
     labels: Tensor
-    """Classes, int64 [B]; -1 where a row has none."""
+    """Classes, int64 [B], -1 where a row has none; those of the other tasks are in `training/tasks.py`."""
     mask: Tensor
     """1 for a token, 0 for padding, [B, L]."""
     weights: Mapping[str, Tensor]
-    """Each row's weight in a loss part, by the part's name, float32 [B], with mean 1 over the whole batch: 0 for a row that the part does
-    not count. A part that is missing here weighs all rows alike."""
+    """Each row's weight in a loss part, by the part's name, float32 [B], with mean 1 over the whole batch (but for class_weights, which L_hard's
+    have as a factor): 0 for a row that the part does not count. A part that is missing here weighs all rows alike."""
     progress: Tensor
     """(step - 1) / (steps - 1) of the whole training, in [0, 1], 0-d float32."""
+    task: TaskName = "single_label"
+    """What the labels ask of a model."""
 
 
 class Loss(Protocol):
@@ -104,7 +107,10 @@ class Objective:
 
 
 def objective_of(config: TrialConfig) -> Objective:
-    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard from logits alone, and relation_weight L_relation where that is above 0."""
+    """Return the objective of `config`: alpha L_soft + (1 - alpha) L_hard from logits alone, and relation_weight L_relation where that is above 0.
+
+    Which losses these are, the task of each batch decides.
+    """
     loss = partial(
         _distillation,
         temperature=config.temperature,
@@ -171,6 +177,7 @@ def _distillation(
         label_smoothing=label_smoothing,
         soft_weights=batch.weights.get("L_soft"),
         hard_weights=batch.weights.get("L_hard"),
+        task=batch.task,
     )
     moved = {name: value for name, value in now.items() if isinstance(value, Tensor)}
     return {TOTAL: parts.total, "L_soft": parts.soft, "L_hard": parts.hard, **moved}

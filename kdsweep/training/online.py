@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, H width.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -68,10 +68,6 @@ class OnlineTeacher:
     """Token type ids of the rows' tokens, end to end as the ids are; None where the teacher reads none."""
     pieces: Tensor | None = None
     """By the id that batches hold, the teacher's own; None: the same."""
-
-    def renumbered(self, pieces: Tensor) -> "OnlineTeacher":
-        """Return the teacher for batches with the ids of a compact vocabulary: of each id, its place in `pieces`."""
-        return replace(self, pieces=pieces)
 
     @contextmanager
     def ready(self, outputs: Collection[str], *, low: bool) -> Iterator[None]:

@@ -1,15 +1,20 @@
 """Check, once before the first trial, that a teacher is worth learning from. Shapes: N rows, C classes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 
 from kdsweep.analysis import metrics
+from kdsweep.analysis.measured import measured_by_task
+from kdsweep.analysis.number_metrics import mean_squared_error
+from kdsweep.analysis.tasks import predicted
 from kdsweep.config.sweep import StudyConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NAMES_SHOWN, PreflightError, listed
+from kdsweep.training.constant_answers import majority_scores
 from kdsweep.training.data.splits import Data
 from kdsweep.training.data.tokens import Rows, evaluation_batches
 from kdsweep.training.models import classes_of, is_order_assumed
@@ -18,11 +23,23 @@ from kdsweep.training.teacher import Teacher
 from kdsweep.training.unlike import unlike_labelled
 
 GAP_CLOSED = 0.04
-"""Share of the gap between always naming the commonest class and a perfect score that a teacher must close: one below it has nothing to
+"""Share of the gap between always giving one answer and a perfect score that a teacher must close: one below it has nothing to
 teach. For two classes of one size that is 2 points; a perfect teacher passes however rare the other classes are."""
 ERRORS_LEFT = 2 / 3
 """Share of a teacher's errors that may remain under another order of its classes for that order to be reported; `likelier_order` also
 requires that the difference is no chance."""
+
+
+_ALWAYS: Final[dict[TaskName, str]] = {
+    "single_label": "naming the commonest class",
+    "multi_label": "naming the same labels",
+    "regression": "giving the mean",
+}
+_ASKED: Final[dict[TaskName, str]] = {
+    "single_label": "classes",
+    "multi_label": "labels",
+    "regression": "numbers, in their unit",
+}
 
 
 def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> list[str]:
@@ -30,16 +47,18 @@ def preflight(materials: Materials, config: TrialConfig, study: StudyConfig) -> 
     `study.accept_weak_teacher` accepts, and texts without labels that look like another domain.
 
     Raises PreflightError for a teacher that gives the same rows other logits the second time; and, unless accepted, for one whose
-    classes, matched by order alone, seem to be in another order, or that is hardly better than always naming the commonest class.
+    classes, matched by order alone, seem to be in another order, or that is hardly better than always giving one answer.
     """
     data, teacher = materials.data(config), materials.teacher(config)
     _, validation = materials.teacher_rows(config)
     _check_deterministic(teacher, validation)
-    assumed = config.teacher_epochs == 0 and is_order_assumed(teacher.model, data.label_names)
-    predicted = validation.teacher_logits.argmax(dim=-1).cpu().numpy()
-    weak = (_other_order(data, predicted, classes_of(teacher.model)) if assumed else None) or _weakness(
-        data, predicted, config, study.metric, assumed
-    )
+    numbered = config.teacher_epochs == 0 and is_order_assumed(teacher.model, data.label_names)
+    assumed = numbered and data.task != "regression"
+    logits = validation.teacher_logits.cpu().numpy()
+    weak = None
+    if assumed and data.task == "single_label":
+        weak = _other_order(data, logits.argmax(axis=1), classes_of(teacher.model))
+    weak = weak or _weakness(data, logits, config, study.metric, assumed)
     notes = [note] if (note := unlike_labelled(materials, config)) else []
     if weak is None:
         return notes
@@ -66,40 +85,54 @@ def _check_deterministic(teacher: Teacher, validation: Rows) -> None:
 
 
 class Standing(NamedTuple):
-    """Holds a teacher's score, that of always naming the commonest class, and the score that the teacher needs."""
+    """Holds a teacher's score, that of always giving one answer, and the score that the teacher needs; `metric` is the score's name."""
 
+    metric: str
     score: float
     majority: float
     needed: float
 
+    def gap(self, task: TaskName) -> str:
+        """Return what the teacher must close, in words."""
+        return f"{GAP_CLOSED:.0%} of the gap between always {_ALWAYS[task]} and a perfect {self.metric}"
 
-def standing(metric: str, predicted: np.ndarray, labels: np.ndarray, data: Data) -> Standing:
-    """Return where a teacher that predicts `predicted` [N] for rows of the classes `labels` [N] stands, by `metric`.
+    def numbers(self) -> str:
+        """Return the numbers, in words."""
+        return f"{100 * self.score:.2f} against {100 * self.majority:.2f} ({100 * self.needed:.2f} would do)"
 
-    It needs m + GAP_CLOSED (1 - m), where m is the `metric` of always naming the commonest training class.
+
+def standing(metric: str, logits: np.ndarray, labels: np.ndarray, data: Data) -> Standing:
+    """Return where a teacher with `logits` [N, C] for rows with `labels` [N, …] stands, by `metric`; of regression, by R² whatever the metric.
+
+    It needs m + GAP_CLOSED (1 - m), where m is the `metric` of always giving one answer, the best that the training labels suggest. R² is
+    1 - squared error / that of always giving the training labels' mean, for which it is 0: students learn the teacher's own numbers, so a
+    teacher that is only correlated with the labels, in another unit, does not do.
     """
-    measure, commonest = metrics.measure(metric, len(data.label_names)), np.bincount(data.train.labels).argmax()
-    score, majority = (measure(named, labels) for named in (predicted, np.full_like(labels, commonest)))
-    return Standing(score, majority, needed=majority + GAP_CLOSED * (1 - majority))
+    majority = majority_scores(data, labels)
+    if data.task == "regression":
+        error = mean_squared_error(predicted(logits, "regression"), labels)
+        return Standing("R²", 1 - error / majority["val_loss"], 0.0, GAP_CLOSED)
+    score = measured_by_task(logits, labels, data.task)[metric.removeprefix("val_")]
+    assert score is not None, "preparation checks that the task has the metric"
+    return Standing(metric, score, majority[metric], majority[metric] + GAP_CLOSED * (1 - majority[metric]))
 
 
-def _weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
-    """Describe what is wrong with a teacher that is hardly better than always naming the commonest class; return None for a better one.
+def _weakness(data: Data, logits: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
+    """Describe what is wrong with a teacher that is hardly better than always giving one answer; return None for a better one.
 
     `assumed`: its classes are matched with the dataset's by order alone.
     """
-    score, majority, needed = standing(metric, predicted, data.validation.labels, data)
-    if score >= needed:
+    stands = standing(metric, logits, data.validation.labels, data)
+    if stands.score >= stands.needed:
         return None
     order = (
         "; or see whether its classes are in another order than label_names, which nothing but the order matches "
         f"(now {listed(data.label_names)})"
     )
     return (
-        f"the teacher must close {GAP_CLOSED:.0%} of the gap between always naming the commonest class and a perfect {metric} on "
-        f"validation, but has {100 * score:.2f} against {100 * majority:.2f} ({100 * needed:.2f} would do): it has nothing to teach. "
-        f"Train it first or longer (teacher_epochs, now {config.teacher_epochs}), or name a teacher fine-tuned for these classes"
-        f"{order if assumed else ''}"
+        f"the teacher must close {stands.gap(data.task)} on validation, but has {stands.numbers()}: it has nothing to teach. "
+        f"Train it first or longer (teacher_epochs, now {config.teacher_epochs}), or name a teacher fine-tuned for these "
+        f"{_ASKED[data.task]}{order if assumed else ''}"
     )
 
 

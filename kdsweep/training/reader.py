@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ModelError
 from kdsweep.training.data.kept_tokens import kept_tokens
 from kdsweep.training.data.splits import Split
@@ -83,11 +84,11 @@ class Reader:
             )
 
 
-def reader(address: str, revision: str | None) -> Reader:
+def reader(address: str, revision: str | None, task: TaskName = "single_label") -> Reader:
     """Return what the model at `address` can read. Raises ModelError for a tokenizer that is missing or not the model's own, and for
-    a model that is unreadable, of another task, or without one table of word pieces."""
+    a model that is unreadable, of another task than `task`, or without one table of word pieces."""
     config, tokenizer = model_config(address, revision), load_tokenizer(address, revision)
-    check_task(config, address)
+    check_task(config, address, task)
     model = _without_weights(config, address)
     pieces = _table(model, address).num_embeddings
     if len(tokenizer) < SMALLEST_TOKENIZER * pieces:

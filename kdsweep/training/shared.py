@@ -26,10 +26,11 @@ from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.initial_students import InitialStudent, InitialStudents
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import load_classifier, size_mb
+from kdsweep.training.models import load_classifier, model_config, size_mb
 from kdsweep.training.online import OnlineTeacher
 from kdsweep.training.reader import Reader, reader
-from kdsweep.training.students import student_source
+from kdsweep.training.students import reads_segments, student_source
+from kdsweep.training.tasks import balanced_weights, label_tensor
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
 from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
 from kdsweep.training.teacher_logits import teacher_targets
@@ -87,7 +88,7 @@ class Materials:
 
         def make() -> TeacherFile:
             data = self.data(config)
-            file = read_teacher_file(config, data.label_names)
+            file = read_teacher_file(config, data.label_names, data.task)
             file.check_unique([split for split in (data.train, data.validation, data.test) if split is not None])
             return file
 
@@ -112,13 +113,15 @@ class Materials:
 
     def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
-        return self._tokens(config, self._reader(teacher_address(config), config.teacher_revision), name)
+        return self._tokens(config, self._reader(config, teacher_address(config), config.teacher_revision), name)
 
     def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
         """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
-        found = self._reader(*student_source(config))
+        source = student_source(config)
+        found = self._reader(config, *source)
         if config.student == FROM_TEACHER:
-            found = dataclasses.replace(found, segments=False)  # DistilBERT has no segment embeddings
+            body = self._kept(("configuration", *source), lambda: model_config(*source))
+            found = dataclasses.replace(found, segments=reads_segments(body))
         return self._tokens(config, found, name)
 
     def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
@@ -210,24 +213,26 @@ class Materials:
         return made
 
     def _initial_student(self, config: TrialConfig) -> InitialStudent:
-        return self._students.of(config, self.data(config).label_names, lambda: self._body(config))
+        return self._students.of(config, self.data(config), lambda: self._body(config))
 
     def _body(self, config: TrialConfig) -> nn.Module:
         """Return the model whose layers a from_teacher student copies."""
         if config.student_body is None:
             teacher = self.teacher(config)
             return teacher.pretrained if config.student_init == "pretrained" else teacher.model
-        address, revision, names = config.student_body, config.student_body_revision, self.data(config).label_names
+        address, revision, data = config.student_body, config.student_body_revision, self.data(config)
         fields = (*decided_by(Role.ROWS), "student_body", "student_body_revision")
-        return self._once("body", config, fields, lambda: load_classifier(address, revision, names, seed=0))
+        return self._once(
+            "body", config, fields, lambda: load_classifier(address, revision, data.label_names, seed=0, task=data.task)
+        )
 
     def _teacher_rows(self, config: TrialConfig, name: SplitName) -> Rows:
         def make() -> Rows:
-            tokens, teacher = self.teacher_tokens(config, name), self.teacher(config)
-            labels = torch.from_numpy(self.data(config).split(name).labels).to(config.device)
+            tokens, teacher, data = self.teacher_tokens(config, name), self.teacher(config), self.data(config)
+            labels = label_tensor(data.split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
                 targets = teacher_targets(teacher, tokens, own_rows=name == "train")
-                return Rows(tokens=tokens, labels=labels, targets=targets)
+                return Rows(tokens=tokens, labels=labels, targets=targets, task=data.task)
 
         return self._once(f"teacher_rows of {name}", config, decided_by(Role.TEACHER), make)
 
@@ -235,21 +240,26 @@ class Materials:
         def make() -> Rows:
             tokens = self.student_tokens(config, name)
             if config.teacher_file:
-                split = self.data(config).split(name)
-                return rows_of_file(self.teacher_file(config), split, tokens, config.device)
+                data = self.data(config)
+                return rows_of_file(self.teacher_file(config), data.split(name), tokens, config.device, data.task)
             return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
         return self._once(f"rows of {name}", config, decided_without_texts(Role.STUDENT_TOKENS), make)
 
     def _training_rows(self, config: TrialConfig) -> Rows:
-        """Return the student's rows for training, texts without labels included."""
+        """Return the student's rows for training, texts without labels included, each with the weight of its class where classes are weighed."""
         train = self._student_rows(config, "train")
-        if not config.has_unlabeled:
+        if not config.has_unlabeled and config.class_weights == "none":
             return train
 
         def make() -> Rows:
-            texts = self.student_tokens(config, "unlabeled")
-            return joined(train, texts, self._targets(config), pseudo_labels=config.pseudo_labels)
+            rows = train
+            if config.has_unlabeled:
+                texts = self.student_tokens(config, "unlabeled")
+                rows = joined(train, texts, self._targets(config), pseudo_labels=config.pseudo_labels)
+            if config.class_weights == "none":
+                return rows
+            return dataclasses.replace(rows, hard_weights=balanced_weights(rows.labels, self.data(config)))
 
         return self._once("rows for training", config, (*decided_by(Role.STUDENT_TOKENS), "pseudo_labels"), make)
 
@@ -268,8 +278,9 @@ class Materials:
 
         return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
 
-    def _reader(self, address: str, revision: str | None) -> Reader:
-        return self._kept(("reader", address, revision), lambda: reader(address, revision))
+    def _reader(self, config: TrialConfig, address: str, revision: str | None) -> Reader:
+        task = self.data(config).task
+        return self._kept(("reader", address, revision, task), lambda: reader(address, revision, task))
 
     def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
         def make() -> Tokens:

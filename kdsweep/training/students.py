@@ -1,4 +1,4 @@
-"""Make students: load named ones, and build others from a teacher's own layers."""
+"""Make students: load named ones, and build others from a teacher's own layers, as a DistilBERT or of the teacher's class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DistilBertConfig
 
+from kdsweep.config.layers import Layers, place_and_count
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import ModelError
 from kdsweep.training.fast.families import BERT, BERT_NAMES, DISTILBERT, DISTILBERT_NAMES
+from kdsweep.training.fewer_layers import check_encoder, fewer_layers
 from kdsweep.training.models import label_columns, load_classifier
 from kdsweep.training.teacher import teacher_address
 
@@ -37,11 +40,22 @@ def spread_layers(count: int, teacher_layers: int) -> tuple[int, ...]:
     return tuple(round(index * step) for index in range(count))
 
 
-def load_student(address: str, revision: str | None, label_names: Sequence[str], *, seed: int) -> nn.Module:
-    """Load a named student, and put its logits and id2label into the dataset's class order. Raises ModelError where that fails."""
-    student = load_classifier(address, revision, label_names, seed=seed)
+def load_student(
+    address: str,
+    revision: str | None,
+    label_names: Sequence[str],
+    *,
+    seed: int,
+    task: TaskName = "single_label",
+    mean: float | None = None,
+) -> nn.Module:
+    """Load a named student, and put its logits and id2label into the dataset's class order; `mean` as in `load_classifier`.
+
+    Raises ModelError where that fails.
+    """
+    student = load_classifier(address, revision, label_names, seed=seed, task=task, mean=mean)
     config: Any = student.config
-    columns = label_columns(config, label_names, address)
+    columns = label_columns(config, label_names, address, task)
     if columns != list(range(len(columns))):
         heads = [m for m in student.modules() if isinstance(m, nn.Linear) and m.out_features == len(columns)]
         if not heads:
@@ -56,38 +70,49 @@ def load_student(address: str, revision: str | None, label_names: Sequence[str],
     return student
 
 
-def student_from_teacher(
-    teacher: nn.Module, layers: int | tuple[int, ...], label_names: Sequence[str], *, seed: int
-) -> nn.Module:
-    """Make a `DistilBertForSequenceClassification` of the teacher's embeddings and chosen layers; its head is fresh, from `seed`.
+def student_from_teacher(teacher: nn.Module, layers: Layers, label_names: Sequence[str], *, seed: int) -> nn.Module:
+    """Make a student of the teacher's embeddings and chosen layers; its head is fresh, from `seed`.
 
-    The teacher's segment-0 embedding is added to the position embeddings, because DistilBERT has no segments. With all layers the
-    student gives the teacher's own last hidden states of single texts. Raises ModelError for a teacher that is no BERT.
+    Of a BERT it is a `DistilBertForSequenceClassification`: the teacher's segment-0 embedding is added to the position embeddings, because
+    DistilBERT has no segments. Of any other encoder it is of the teacher's own class. With all layers the student gives the teacher's own
+    last hidden states, of single texts. Raises ModelError for a teacher whose layers cannot be copied.
     """
     config: Any = teacher.config
     chosen = chosen_layers(config, layers)
+    if not becomes_distilbert(config):
+        return fewer_layers(teacher, chosen, label_names, seed=seed)
     torch.manual_seed(seed)
     student: nn.Module = DISTILBERT.classifier_class()(_distilbert_config(config, len(chosen), label_names))
     student.load_state_dict(_copied_weights(teacher.state_dict(), chosen), strict=False)
     return student
 
 
-def chosen_layers(config: Any, layers: int | tuple[int, ...]) -> tuple[int, ...]:
+def becomes_distilbert(config: Any) -> bool:
+    """Return whether the from_teacher student of a model of this configuration is a DistilBERT, whose layer_norm_eps is always 1e-12."""
+    return bool(config.model_type == "bert" and config.layer_norm_eps == 1e-12)
+
+
+def reads_segments(config: Any) -> bool:
+    """Return whether the from_teacher student of a model of this configuration tells the two texts of a pair apart by token type ids."""
+    return not becomes_distilbert(config) and getattr(config, "type_vocab_size", 0) > 1
+
+
+def chosen_layers(config: Any, layers: Layers) -> tuple[int, ...]:
     """Return the teacher's layers that its from_teacher student copies, counted from 0, from the teacher's `config` alone.
 
-    Raises ModelError for a teacher that is no BERT with layer_norm_eps 1e-12, and for layers that it does not have.
+    Raises ModelError for a teacher whose layers cannot be copied, and for layers that it does not have.
     """
-    if config.model_type != "bert" or config.layer_norm_eps != 1e-12:
-        found = f"{config.model_type} with layer_norm_eps {getattr(config, 'layer_norm_eps', None)}"
-        raise ModelError(
-            f"student: from_teacher needs a BERT (layer_norm_eps 1e-12), but the teacher (or student_body) is {found}; name a student: as that, "
-            "as for a teacher, any encoder works that transformers has a sequence classifier for"
-        )
-    chosen = spread_layers(layers, config.num_hidden_layers) if isinstance(layers, int) else layers
-    if max(chosen) >= config.num_hidden_layers:
-        last = config.num_hidden_layers - 1
-        raise ModelError(f"student_layers must lie in 0 … {last} (the teacher's layers), but got {list(chosen)}")
-    return chosen
+    check_encoder(config)
+    count = config.num_hidden_layers
+    if isinstance(layers, tuple):
+        if max(layers) >= count:
+            raise ModelError(
+                f"student_layers must lie in 0 … {count - 1} (the teacher's layers), but got {list(layers)}"
+            )
+        return layers
+    place, wanted = place_and_count(layers)
+    spread = spread_layers(wanted, count)
+    return {"first": tuple(range(wanted)), "last": tuple(range(count - wanted, count)), "spread": spread}[place]
 
 
 def _distilbert_config(config: Any, layers: int, label_names: Sequence[str]) -> DistilBertConfig:

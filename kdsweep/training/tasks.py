@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdsweep.config.tasks import TaskName
+from kdsweep.training.data.splits import Data
 
 
 def label_tensor(labels: np.ndarray) -> Tensor:
@@ -43,3 +44,16 @@ def predicted_labels(logits: Tensor, task: TaskName) -> Tensor:
     if task == "single_label":
         return logits.argmax(dim=-1)
     return (logits > 0).float() if task == "multi_label" else logits[:, 0]
+
+
+def mean_label(data: Data) -> float | None:
+    """Return the mean of the training rows' labels, where a regression begins; None for the other tasks."""
+    return float(data.train.labels.mean(dtype=np.float64)) if data.task == "regression" else None
+
+
+def balanced_weights(labels: Tensor, data: Data) -> Tensor:
+    """Return the weight of each row in L_hard under class_weights: balanced, float32 [N], by its class [N]: labelled training rows over
+    (classes · those of the class). A row without a label has some weight, which nothing reads."""
+    counts = np.bincount(data.train.labels, minlength=len(data.label_names))
+    weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(weights).float().to(labels.device)[labels.clamp(min=0)]

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdsweep.config.arms import FINE_TUNED
 from kdsweep.config.roles import Role
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_fields import ROLES
 from kdsweep.records.schema import StepMetrics
@@ -66,6 +67,8 @@ class Teacher:
     """With folds, the teacher of each; empty for one teacher."""
     fold_of: np.ndarray | None = None
     """With folds, the fold of each training row [N], which is the one member that has not seen it; None for one teacher."""
+    task: TaskName = "single_label"
+    """What its logits mean."""
 
     @property
     def members(self) -> tuple[Member, ...]:

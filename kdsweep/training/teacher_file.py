@@ -1,33 +1,34 @@
 """Read a teacher that is a file: its outputs for texts or ids, checked, and joined to the rows of a split.
 
 The outputs of a class stand in a column `prob_CLASS` (probabilities, of an LLM, an ensemble or an API) or `logit_CLASS`. A probability p
-becomes the logit log(p + EPSILON), p being divided by the row's sum first; from there on temperature and losses are as for a model.
-Shapes: C classes, N rows of a split, R rows of the file that have numbers.
+becomes the logit log(p + EPSILON), p being divided by the row's sum first; of multi_label, where every label has a probability of its own,
+log(p / (1 - p)). From there on temperature and losses are as for a model. The output of a regression stands in a column `prediction`.
+Shapes: C classes or labels, 1 for a regression, N rows of a split, R rows of the file that have numbers.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.rows import file_table
 from kdsweep.training.data.splits import Key, Split
 from kdsweep.training.data.tables import Table, as_text
+from kdsweep.training.teacher_columns import Kind, class_columns, number_column
 
 EPSILON = 1e-12
-"""Added to every probability, so that a zero has a logarithm: -27.6."""
+"""Added to every probability, so that a zero has a logarithm: -27.6; of multi_label, the least distance of one from 0 and 1."""
 SUM_TOLERANCE = 0.01
 """How far the probabilities of a row may add up from 1, beside what rounding explains: half of the last digit for each class, where all
 numbers of the file are rounded to 1, 2, 3 or 4 digits."""
 ABOVE_ONE = 1e-6
 """How far a probability may lie above 1, as float32 can."""
-
-Kind = Literal["prob", "logit"]
 
 
 class Outputs(NamedTuple):
@@ -54,7 +55,7 @@ class TeacherFile:
     zeros: float
     """Share of the probabilities that are exactly 0."""
     one_hot: float
-    """Share of the rows that name one class with probability 1."""
+    """Share of the rows that name one class with probability 1; of multi_label, that have no other probabilities than 0 and 1."""
     sha256: str
     """SHA-256 of keys and logits, in whatever order the file has them; in the records it stands where a model's weights have theirs."""
 
@@ -93,8 +94,8 @@ class TeacherFile:
             )
 
 
-def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> TeacherFile:
-    """Read and check the teacher that `config` names as a file.
+def read_teacher_file(config: TrialConfig, label_names: Sequence[str], task: TaskName = "single_label") -> TeacherFile:
+    """Read and check the teacher that `config` names as a file, its outputs being those of `task`.
 
     Raises DataError for a class without a column or with two, for an unknown class, for numbers that are no probabilities, and for a
     text or an id that has two sets of numbers.
@@ -108,7 +109,10 @@ def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> Teache
     def wanted(found: Sequence[str]) -> list[str]:
         if not found:
             raise DataError(f"{where} must hold the teacher's outputs, but is empty")
-        kind, columns = class_columns([name for name in found if name not in joined], label_names, where)
+        others = [name for name in found if name not in joined]
+        kind, columns = (
+            number_column(others, where) if task == "regression" else class_columns(others, label_names, where)
+        )
         named[kind] = columns
         return [*joined, *columns]
 
@@ -123,7 +127,10 @@ def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> Teache
         raise DataError(f"{where}: every row must have an id in {config.id_column}, but not so {table.named(blank)}")
     rows, keys = rows[named_rows], [keys[place] for place in named_rows]
     numbers = numbers[rows]
-    logits = _of_probabilities(table, rows, numbers, where) if kind == "prob" else numbers
+    logits = numbers
+    if kind == "prob":
+        to_logits = _of_independent if task == "multi_label" else _of_probabilities
+        logits = to_logits(table, rows, numbers, where)
     places = _places(table, rows, keys, numbers, where)
     return TeacherFile(
         address=where,
@@ -132,47 +139,9 @@ def read_teacher_file(config: TrialConfig, label_names: Sequence[str]) -> Teache
         places=places,
         logits=logits.astype(np.float32),
         zeros=float((numbers == 0).mean()) if kind == "prob" else 0.0,
-        one_hot=float((numbers.max(axis=1) == 1).mean()) if kind == "prob" else 0.0,
+        one_hot=_hard_share(numbers, task) if kind == "prob" else 0.0,
         sha256=_sha256(places, logits.astype(np.float32)),
     )
-
-
-# Columns -------------------------------------------------------------------------------------------------------------
-
-
-def class_columns(found: Sequence[str], label_names: Sequence[str], where: str) -> tuple[Kind, list[str]]:
-    """Choose from the columns `found` those of the classes, in the order of `label_names`; return what they hold, and their names.
-
-    Raises DataError where there are none or both kinds, and for a class that is missing, unknown or doubled.
-    """
-    kinds: tuple[Kind, ...] = ("prob", "logit")
-    columns = {kind: [name for name in found if name.startswith(f"{kind}_")] for kind in kinds}
-    given = [kind for kind in kinds if columns[kind]]
-    if len(given) != 1:
-        what = f"both, such as {columns['prob'][0]} and {columns['logit'][0]}" if given else f"only {listed(found)}"
-        raise DataError(
-            f"{where} must have a column prob_CLASS of each class, or a column logit_CLASS of each, but has {what}"
-        )
-    (kind,) = given
-    classes = [name.removeprefix(f"{kind}_") for name in columns[kind]]
-    missing = [name for name in label_names if name not in classes]
-    unknown = [name for name in dict.fromkeys(classes) if name not in label_names]
-    doubled = [name for name, count in Counter(classes).items() if count > 1]
-    problems = [f"{listed(names)} {said}" for names, said in ((missing, "missing"), (doubled, "doubled")) if names]
-    problems += [f"{listed(unknown)} unknown{_meant(unknown, missing)}"] if unknown else []
-    if problems:
-        raise DataError(
-            f"{where} must have one column {kind}_CLASS of each class of the dataset, {listed(label_names)}, but of the classes are "
-            f"{', '.join(problems)}"
-        )
-    return kind, [f"{kind}_{name}" for name in label_names]
-
-
-def _meant(unknown: Sequence[str], missing: Sequence[str]) -> str:
-    """Return a hint for a message where an unknown class is a missing one but for case and blanks; otherwise an empty text."""
-    plain = {name.strip().casefold(): name for name in missing}
-    pairs = [(name, plain[name.strip().casefold()]) for name in unknown if name.strip().casefold() in plain]
-    return f"; did you mean {', '.join(f'{right!r} by {wrong!r}' for wrong, right in pairs[:3])}?" if pairs else ""
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
@@ -208,22 +177,44 @@ def _rows_with_numbers(table: Table, numbers: np.ndarray, where: str) -> np.ndar
 
 def _of_probabilities(table: Table, rows: np.ndarray, numbers: np.ndarray, where: str) -> np.ndarray:
     """Return the logits of probabilities, log(p + EPSILON). Raises DataError where a row holds none: below 0, above 1, or with another sum."""
-
-    def check(broken: np.ndarray, rule: str, values: np.ndarray) -> None:
-        whole = np.zeros(len(table), dtype=bool)
-        whole[rows] = broken
-        _refuse(table, whole, f"{where}: {rule}", f"such as {values[broken][0]:g}" if broken.any() else "")
-
-    lowest, highest, sums = numbers.min(axis=1), numbers.max(axis=1), numbers.sum(axis=1)
-    check(lowest < 0, "a probability must not be negative", lowest)
-    check(highest > 1 + ABOVE_ONE, "a probability must not be above 1 (logits stand in columns logit_CLASS)", highest)
+    _check_range(table, rows, numbers, where)
+    sums = numbers.sum(axis=1)
     digits = _digits(numbers)
     rounding = 0.0 if digits is None else numbers.shape[1] * 0.5 * 10.0**-digits
     rule = f"a row's probabilities must add up to 1, within {SUM_TOLERANCE + rounding:g}"
     rule += f" (as {numbers.shape[1]} numbers of {digits} digits can)" if digits else ""
-    check((np.abs(sums - 1) > SUM_TOLERANCE + rounding) | (sums <= 0), rule, sums)
+    _check(table, rows, (np.abs(sums - 1) > SUM_TOLERANCE + rounding) | (sums <= 0), f"{where}: {rule}", sums)
     logits: np.ndarray = np.log(numbers / sums[:, None] + EPSILON)
     return logits
+
+
+def _of_independent(table: Table, rows: np.ndarray, numbers: np.ndarray, where: str) -> np.ndarray:
+    """Return the logits of probabilities of each label by itself, log(p / (1 - p)). Raises DataError where one is below 0 or above 1."""
+    _check_range(table, rows, numbers, where)
+    inside = numbers.clip(EPSILON, 1 - EPSILON)
+    logits: np.ndarray = np.log(inside) - np.log1p(-inside)
+    return logits
+
+
+def _check_range(table: Table, rows: np.ndarray, numbers: np.ndarray, where: str) -> None:
+    """Check that probabilities lie in [0, 1]. Raises DataError where one does not."""
+    lowest, highest = numbers.min(axis=1), numbers.max(axis=1)
+    _check(table, rows, lowest < 0, f"{where}: a probability must not be negative", lowest)
+    rule = f"{where}: a probability must not be above 1 (logits stand in columns logit_CLASS)"
+    _check(table, rows, highest > 1 + ABOVE_ONE, rule, highest)
+
+
+def _check(table: Table, rows: np.ndarray, broken: np.ndarray, rule: str, values: np.ndarray) -> None:
+    """Check that none of `rows` is `broken`; `values` are what they have. Raises DataError where one is."""
+    whole = np.zeros(len(table), dtype=bool)
+    whole[rows] = broken
+    _refuse(table, whole, rule, f"such as {values[broken][0]:g}" if broken.any() else "")
+
+
+def _hard_share(numbers: np.ndarray, task: TaskName) -> float:
+    """Return the share of rows whose probabilities are hard labels: one class with probability 1, or nothing but 0 and 1."""
+    hard = ((numbers == 0) | (numbers == 1)).all(axis=1) if task == "multi_label" else numbers.max(axis=1) == 1
+    return float(hard.mean())
 
 
 def _digits(numbers: np.ndarray) -> int | None:

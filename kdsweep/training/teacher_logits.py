@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn import functional
 
 from kdsweep.errors import ModelError
 from kdsweep.system.wheels import cache_root
@@ -34,11 +35,14 @@ def teacher_targets(teacher: Teacher, tokens: Tokens, *, own_rows: bool = False)
 
 
 def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
-    """Return the teacher's logits of every row in the dataset's class order, float32 [N, C]; those of an ensemble are the logarithm of
-    the mean of its members' probabilities."""
+    """Return the teacher's logits of every row in the dataset's class order, float32 [N, C]; those of an ensemble are the logits of the mean of
+    its members' probabilities, of regression the mean of their numbers."""
     if len(teacher.members) == 1:
         return member_logits(teacher, teacher.members[0], tokens)
-    return log_mean_probability(member_logits(teacher, member, tokens) for member in teacher.members)
+    members = (member_logits(teacher, member, tokens) for member in teacher.members)
+    if teacher.task == "regression":
+        return torch.stack([each.double() for each in members]).mean(dim=0).float()
+    return log_mean_probability(members) if teacher.task == "single_label" else logit_of_mean_probability(members)
 
 
 def out_of_fold_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
@@ -63,6 +67,16 @@ def log_mean_probability(logits: Iterable[Tensor]) -> Tensor:
         total = torch.logaddexp(total.to(each.device), torch.log_softmax(each.double(), dim=-1))
         members += 1
     return (total - math.log(members)).float()
+
+
+def logit_of_mean_probability(logits: Iterable[Tensor]) -> Tensor:
+    """Return log(p / (1 - p)) of the mean p of the members' probabilities of each label, float32 [N, C], from their logits [N, C]; finite for all
+    finite logits."""
+    there, absent = torch.tensor(-math.inf, dtype=torch.float64), torch.tensor(-math.inf, dtype=torch.float64)
+    for each in logits:
+        there = torch.logaddexp(there.to(each.device), functional.logsigmoid(each.double()))
+        absent = torch.logaddexp(absent.to(each.device), functional.logsigmoid(-each.double()))
+    return (there - absent).float()
 
 
 def member_logits(teacher: Teacher, member: Member, tokens: Tokens) -> Tensor:

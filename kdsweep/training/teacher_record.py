@@ -1,23 +1,29 @@
 """Record the teacher like a trial, once, before the first: its epochs, what it is worth, and the rows that all trials use."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from kdsweep.analysis.tasks import predicted
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import TrialFailed
 from kdsweep.records.reading import read_teacher
-from kdsweep.records.teacher_schema import TeacherEpoch, TeacherResult
+from kdsweep.records.teacher_schema import OTHER_TASKS, TeacherEpoch, TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.tracking.tracker import Run
+from kdsweep.training.constant_answers import majority_accuracy, majority_scores
 from kdsweep.training.data.splits import Data
+from kdsweep.training.evaluation import measured
 from kdsweep.training.fast import machine
 from kdsweep.training.fine_tuning import refused
 from kdsweep.training.losses import hard_loss
 from kdsweep.training.models import parameter_count, size_mb
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_address, teacher_trial
-from kdsweep.training.teacher_quality import out_of_fold_quality, quality
+from kdsweep.training.teacher_quality import out_of_fold_quality
 
 
 def recorded_teacher(
@@ -64,7 +70,7 @@ def run_teacher(
     materials.teacher_rows(config)
     result = _result(config, materials, run, logits_seconds=time.perf_counter() - started)
     _, validation = materials.teacher_rows(config)
-    folder.write_predictions(validation.teacher_logits.argmax(dim=-1).cpu().numpy())
+    folder.write_predictions(predicted(validation.teacher_logits.cpu().numpy(), validation.task))
     write_rows(folder, materials.data(config))
     folder.finish(result)
     run.summarise(result.summary())
@@ -72,7 +78,7 @@ def run_teacher(
 
 
 def write_rows(folder: TrialFolder, data: Data) -> None:
-    """Write the classes of the validation and test rows into the teacher's folder, where all readers look for them."""
+    """Write the labels of the validation and test rows into the teacher's folder, where all readers look for them."""
     folder.write_labels(data.validation.labels)
     if data.test is not None:
         folder.write_test_labels(data.test.labels)
@@ -81,13 +87,17 @@ def write_rows(folder: TrialFolder, data: Data) -> None:
 def _result(config: TrialConfig, materials: Materials, run: Run, *, logits_seconds: float) -> TeacherResult:
     teacher, speed = materials.teacher(config), materials.teacher_speed(config)
     train, validation = materials.teacher_rows(config)
-    predicted = validation.teacher_logits.argmax(dim=-1)
+    found = measured(validation.teacher_logits, validation)
+    loss = found["loss"]
+    if validation.task == "single_label":  # in float32, as every record has it
+        loss = hard_loss(validation.teacher_logits, validation.labels).item()
     seen, unseen = materials.teacher_on_seen_rows(config), out_of_fold_quality(teacher, train)
     return replace(
         unmeasured(teacher_address(config), config, materials, run),
-        val_accuracy=(predicted == validation.labels).double().mean().item(),
-        val_loss=hard_loss(validation.teacher_logits, validation.labels).item(),
-        val_ece=quality(validation.teacher_logits, validation.labels).ece,
+        val_accuracy=found["accuracy"],
+        val_loss=loss,
+        val_ece=found["ece"],
+        **other_metrics(found, validation.task),
         parameters=parameter_count(teacher.model),
         size_mb=size_mb(teacher.model),
         latency_ms_p50=speed.latency_ms_p50,
@@ -107,6 +117,11 @@ def _result(config: TrialConfig, materials: Materials, run: Run, *, logits_secon
     )
 
 
+def other_metrics(found: Mapping[str, float | None], task: TaskName) -> dict[str, Any]:
+    """Return the metrics that a teacher's record holds for multi_label and regression, from all that were measured; none for single_label."""
+    return {} if task == "single_label" else {name: found[name.removeprefix("val_")] for name in OTHER_TASKS}
+
+
 def unmeasured(address: str, config: TrialConfig, materials: Materials, run: Run) -> TeacherResult:
     """Return what the record of any teacher holds, a model or a file: its hash, the rows, the machine, the W&B run; all else is empty."""
     data = materials.data(config)
@@ -114,7 +129,9 @@ def unmeasured(address: str, config: TrialConfig, materials: Materials, run: Run
         teacher=address,
         val_accuracy=None,
         val_loss=None,
-        majority_accuracy=data.majority_accuracy(),
+        majority_accuracy=majority_accuracy(data),
+        majority_scores={} if data.task == "single_label" else majority_scores(data, data.validation.labels),
+        task=data.task,
         parameters=None,
         size_mb=None,
         latency_ms_p50=None,

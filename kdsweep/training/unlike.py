@@ -18,7 +18,10 @@ UNKNOWN_FACTOR, UNKNOWN_MORE = 2, 0.02
 
 
 class Sureness(NamedTuple):
-    """Holds how sure the teacher is of some rows: mean largest probability, its standard error, and mean entropy in nats, at T = 1."""
+    """Holds how sure the teacher is of some rows: mean largest probability, its standard error, and mean entropy in nats, at T = 1.
+
+    Of multi_label a row's probability and entropy are means over the labels, of what is decided on each.
+    """
 
     confidence: float
     error: float
@@ -46,15 +49,21 @@ def unlike_labelled(materials: Materials, config: TrialConfig) -> str | None:
 
 
 def sureness(rows: Rows, numbers: np.ndarray | None = None) -> Sureness | None:
-    """Return how sure the teacher is of the rows `numbers` (None: all) for which it has logits; None for fewer than two such rows."""
+    """Return how sure the teacher is of the rows `numbers` (None: all) for which it has logits; None for fewer than two such rows, and for
+    regression, whose numbers tell nothing of it."""
     numbers = np.arange(len(rows.labels)) if numbers is None else numbers
     if rows.taught is not None:
         numbers = numbers[rows.taught[numbers]]
-    if TEACHER_LOGITS not in rows.targets or len(numbers) < 2:
+    if TEACHER_LOGITS not in rows.targets or len(numbers) < 2 or rows.task == "regression":
         return None
-    logs = torch.log_softmax(rows.teacher_logits[torch.from_numpy(numbers)].double(), dim=-1).cpu()
+    logits = rows.teacher_logits[torch.from_numpy(numbers)].double()
+    if rows.task == "multi_label":
+        logits = torch.stack([logits, torch.zeros_like(logits)], dim=-1)  # there or not: softmax is the sigmoid
+    logs = torch.log_softmax(logits, dim=-1).cpu()
     confidence = logs.max(dim=-1).values.exp()
     entropy = torch.special.entr(logs.exp()).sum(dim=-1)
+    if rows.task == "multi_label":
+        confidence, entropy = confidence.mean(dim=-1), entropy.mean(dim=-1)
     error = float(confidence.std()) / len(numbers) ** 0.5
     return Sureness(float(confidence.mean()), error, float(entropy.mean()))
 

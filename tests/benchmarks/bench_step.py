@@ -117,7 +117,7 @@ def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
     )
     student = DistilBertForSequenceClassification(facts).to(config.device)
     optimizer, schedule = state.optimizer_and_schedule(student, config, steps=10**6)
-    graphs = Graphs(optimizer, config.device) if loop._can_be_recorded(student, config, ALONE) else None
+    graphs = None if loop.why_no_graphs(student, config, ALONE) else Graphs(optimizer, config.device)
     return Training(
         student=student, objective=objective_of(config), optimizer=optimizer, schedule=schedule, graphs=graphs
     )

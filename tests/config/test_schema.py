@@ -46,7 +46,8 @@ def test_the_command_prints_it_from_anywhere_and_brings_neither_torch_nor_optuna
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_sweep_names_the_schema_and_keeps_it_also_as_it_is_recorded(name: str, tmp_path: Path) -> None:
-    assert SHIPPED[name].read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
+    schema = "../schema.json" if "/" in name else "schema.json"
+    assert SHIPPED[name].read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={schema}\n")
     assert complaints(SHIPPED[name]) == []
     (tmp_path / "sweep.yaml").write_text(sweep_yaml(load_sweep(SHIPPED[name])), encoding="utf-8")
     assert complaints(tmp_path / "sweep.yaml") == []
@@ -102,6 +103,8 @@ def test_the_schema_is_no_sweep() -> None:
         "search.weight_decay.choices=[-1,0]",
         "search.student.low=1",
         "search.student_layers.choices=[first]",
+        "search.student_layers.choices=[first:0]",
+        "fixed.student_layers=3.5",
         "search.encoding.choices=[utf-8,latin-1]",
         "search.threads.choices=[1,2]",
         "search.temperature.when=kl",
@@ -167,7 +170,8 @@ def test_a_teacher_is_fixed_or_searched(tiny_sweep_file: Callable[..., Path]) ->
         "search.temperature_end={low: 1, high: 4}",
         "search.alpha_end.choices=[null, 1.0]",
         "search.student_init.choices=[pretrained, finetuned]",
-        "search.student_layers.choices=[1, [0]]",
+        "search.student_layers.choices=[1, [0], first:2, last:1]",
+        "fixed.student_layers=last:2",
     ],
 )
 def test_what_load_sweep_takes_the_schema_takes(tiny_sweep_file: Callable[..., Path], override: str) -> None:

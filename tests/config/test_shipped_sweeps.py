@@ -14,7 +14,8 @@ from kdsweep.config.shipped_sweeps import find_sweep, shipped_sweeps
 from kdsweep.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-FILES = {path.stem: path for path in (ROOT / "sweeps").glob("*.yaml")}
+SWEEPS = ROOT / "sweeps"
+FILES = {path.relative_to(SWEEPS).with_suffix("").as_posix(): path for path in SWEEPS.rglob("*.yaml")}
 
 
 def said_of(asked: str) -> str:
@@ -28,9 +29,10 @@ def test_a_name_means_the_shipped_sweep_and_a_file_of_that_name_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shipped_sweeps() == FILES and find_sweep(Path("T_alpha")) == FILES["T_alpha"]
+    assert len(FILES) > 12 and shipped_sweeps() == FILES and find_sweep(Path("T_alpha")) == FILES["T_alpha"]
     (tmp_path / "smoke").mkdir()  # a folder is no sweep
     assert find_sweep(Path("smoke")) == FILES["smoke"]
+    assert find_sweep(Path("glue/rte")) == SWEEPS / "glue" / "rte.yaml"
     (tmp_path / "T_alpha").touch()
     assert find_sweep(Path("T_alpha")) == Path("T_alpha")
 
@@ -41,6 +43,7 @@ def test_what_is_neither_file_nor_name_is_told_what_there_is(tmp_path: Path, mon
     assert "did you mean 'T_alpha'? shipped: T_alpha, clinc150" in said_of("T_alhpa")
     assert "shipped: T_alpha" in said_of("x" * 300) and "did you mean" not in said_of("x" * 300)
     assert "there is none; the shipped one is called by its name, T_alpha" in said_of("sweeps/T_alpha.yaml")
+    assert "there is none; the shipped one is called by its name, glue/rte" in said_of("rte")
     (tmp_path / "mine").mkdir()
     assert "mine must be a sweep file, but is a folder" in said_of("mine")
 

@@ -509,7 +509,7 @@ def random_sweep(rng: random.Random) -> SweepConfig:
         "alpha": interval(1e-9, 1),
         "learning_rate": interval(1e-7, 1e-2),
         "batch_size": rng.choice([Axis(low=8, high=64), Axis(choices=(8, 64))]),
-        "student_layers": Axis(choices=(2, (0, 3), (1,))),
+        "student_layers": Axis(choices=(2, (0, 3), (1,), "last:2")),
         "student": Axis(choices=("from_teacher", "null", "1e5")),
     }
     chosen = dict(rng.sample(sorted(axes.items()), rng.randrange(1, len(axes) + 1)))

@@ -108,6 +108,11 @@ NAN, INF = float("nan"), float("inf")
         ("student_layers", [1, 1], "student_layers rise from 0"),
         ("student_layers", [-1, 1], "student_layers rise from 0"),
         ("student_layers", ["first"], "a whole number"),
+        ("student_layers", 2.5, "must be a whole number or a list of int or a text, but got 2.5"),
+        *(
+            ("student_layers", word, f"first:N, spread:N or last:N, N from 1 must hold, but got {word!r}")
+            for word in ("first", "first:0", "first:-1", "first:2.5", "middle:3", "first: 3", "3")
+        ),
         ("label_names", ["one"], "label_names has two classes or more"),
         ("label_names", ["a", "a"], "label_names are distinct"),
         ("label_names", "positive", "a list of str"),
@@ -192,7 +197,7 @@ def random_config(rng: random.Random) -> TrialConfig:
         teacher=text(),
         teacher_epochs=rng.randrange(1, 9),
         teacher_learning_rate=real(1e-12, 1),
-        student_layers=rng.choice([6, (0, 2, 5), (3,)]),
+        student_layers=rng.choice([6, (0, 2, 5), (3,), "first:3", "last:12"]),
         temperature=real(1e-9, 99),
         alpha=rng.choice([0.0, 1.0, rng.random(), sys.float_info.min]),
         learning_rate=10 ** rng.uniform(-9, 0),

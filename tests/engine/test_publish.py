@@ -178,11 +178,11 @@ def test_weights_and_texts_leave_the_machine_only_where_the_file_says_so(
     assert not list((plain / "wandb").glob("*/files/media/table/disagreements*"))
 
 
-def test_a_column_of_w_and_bs_table_has_one_type_where_layers_are_a_count_or_a_list() -> None:
+def test_a_column_of_w_and_bs_table_has_one_type_where_layers_are_a_count_a_list_or_a_word() -> None:
     from wandb import Table
 
-    layers = as_column([[0, 2], 2, None])
-    assert layers == ["[0, 2]", "2", None]
+    layers = as_column([[0, 2], 2, None, "first:2"])
+    assert layers == ["[0, 2]", "2", None, "first:2"] and as_column([2, "first:2"]) == ["2", "first:2"]
     assert as_column([2, 3]) == [2, 3] and as_column([[0, 2], [1, 2]]) == [[0, 2], [1, 2]]
     Table(columns=["student_layers"], data=[[value] for value in layers])
     with pytest.raises(TypeError, match="incompatible types"):

@@ -131,6 +131,7 @@ def test_facts_to_group_by_stand_beside_the_config_and_in_tags_that_w_and_b_take
 
 def test_students_and_rows_have_short_names(sweep: SweepConfig, tiny_config: Config) -> None:
     assert student_name(tiny_config(student_layers=(0, 2))) == "from_teacher layers 0,2"
+    assert student_name(tiny_config(student_layers="last:2")) == "from_teacher last 2 layers"
     assert student_name(tiny_config(student="distilbert-base-uncased")) == "distilbert-base-uncased"
     assert student_name(tiny_config(student="wheel:gt-minilm==0.1.0/gt_minilm/model#sha256=ab")) == "gt_minilm/model"
     file = Path(sweep.fixed["train_file"])

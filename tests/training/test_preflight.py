@@ -27,6 +27,11 @@ def data_of(*counts: int) -> Data:
     return Data(train=split, validation=split, test=None, label_names=names, duplicates_dropped=0)
 
 
+def weakness(data: Data, predicted: np.ndarray, config: TrialConfig, metric: str, assumed: bool) -> str | None:
+    """What is wrong with a teacher that predicts these classes."""
+    return _weakness(data, np.eye(len(data.label_names))[predicted], config, metric, assumed)
+
+
 def wrong_in(data: Data, rows: int) -> np.ndarray:
     """Predictions that are right but for `rows` rows of the rarer classes, which get the commonest one."""
     predicted = data.validation.labels.copy()
@@ -40,15 +45,15 @@ def test_a_perfect_teacher_passes_however_rare_the_other_classes_are(
     metric: str, counts: tuple[int, ...], tiny_config: Config
 ) -> None:
     data = data_of(*counts)
-    assert _weakness(data, wrong_in(data, 0), tiny_config(), metric, False) is None
+    assert weakness(data, wrong_in(data, 0), tiny_config(), metric, False) is None
     always = wrong_in(data, len(data.validation) - counts[0])
-    assert _weakness(data, always, tiny_config(), metric, False) is not None
+    assert weakness(data, always, tiny_config(), metric, False) is not None
 
 
 def test_the_margin_is_a_share_of_the_gap_two_points_where_two_classes_have_one_size(tiny_config: Config) -> None:
     data, config = data_of(500, 500), tiny_config()
-    assert _weakness(data, wrong_in(data, 480), config, "val_accuracy", False) is None  # 52.0
-    told = _weakness(data, wrong_in(data, 481), config, "val_accuracy", False)
+    assert weakness(data, wrong_in(data, 480), config, "val_accuracy", False) is None  # 52.0
+    told = weakness(data, wrong_in(data, 481), config, "val_accuracy", False)
     assert told is not None and "has 51.90 against 50.00 (52.00 would do)" in told
 
 
@@ -56,9 +61,9 @@ def test_a_teacher_is_judged_by_the_metric_that_the_study_maximises(tiny_config:
     data = data_of(95, 4, 1)
     predicted = wrong_in(data, 0)
     predicted[:6] = 1  # four points of accuracy lost, and every row of the rare classes found
-    assert "93.50" not in str(_weakness(data, predicted, tiny_config(), "val_accuracy", False))
-    assert _weakness(data, predicted, tiny_config(), "val_accuracy", False) is not None
-    assert _weakness(data, predicted, tiny_config(), "val_macro_f1", False) is None
+    assert "93.50" not in str(weakness(data, predicted, tiny_config(), "val_accuracy", False))
+    assert weakness(data, predicted, tiny_config(), "val_accuracy", False) is not None
+    assert weakness(data, predicted, tiny_config(), "val_macro_f1", False) is None
 
 
 def test_a_weak_teacher_is_refused_with_the_key_that_takes_it_and_taken_with_it(
@@ -124,6 +129,6 @@ def test_two_swapped_classes_of_many_are_found_and_a_teacher_that_is_only_bad_is
 
 def test_a_weak_teacher_of_numbered_classes_is_told_that_the_order_may_be_it(tiny_config: Config) -> None:
     data = data_of(50, 50)
-    told = str(_weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", True))
+    told = str(weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", True))
     assert "in another order than label_names, which nothing but the order matches (now ['a', 'b'])" in told
-    assert "label_names" not in str(_weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", False))
+    assert "label_names" not in str(weakness(data, wrong_in(data, 50), tiny_config(), "val_accuracy", False))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoders import FAMILIES, write_encoder
+from encoders import FAMILIES, encoder_config, write_encoder
 from tiny import NOUNS, PIECES, tiny_bert_config, write_tokenizer
 from transformers import (
+    AlbertConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
@@ -162,10 +163,33 @@ def test_what_no_trial_could_be_run_with_is_refused_without_a_teacher(
 def test_from_teacher_of_another_family_is_refused_without_a_teacher(
     tiny_config: Config, folder_of: Callable[[Any], Path]
 ) -> None:
-    config = tiny_config(teacher=str(folder_of(RobertaConfig(vocab_size=52))))
+    config = tiny_config(teacher=str(folder_of(AlbertConfig(vocab_size=52))))
     with pytest.raises(
-        ModelError, match="needs a BERT .* but the teacher .or student_body. is roberta .*name a student: .*any encoder"
+        ModelError, match="the teacher .or student_body. is albert, whose layers share .*name a student: .*any encoder"
     ):
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+
+
+def test_layers_that_a_students_class_cannot_have_are_refused_without_a_teacher(
+    tiny_config: Config, folder_of: Callable[[Any], Path]
+) -> None:
+    body = str(folder_of(encoder_config("modernbert", layers=3, vocab_size=52)))
+    for layers in ("first:2", "spread:2", (0, 2)):
+        config = tiny_config(teacher=body, teacher_epochs=1, student_layers=layers)
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+    config = tiny_config(teacher=body, teacher_epochs=1, student_layers="last:2")
+    with pytest.raises(ModelError, match="must begin with it, as first:N, spread:N"):
+        check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+
+
+def test_an_encoder_in_no_table_is_tried_with_its_weights_before_there_is_a_teacher(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    write_encoder(tmp_path / "squeezebert", "squeezebert", layers=2)
+    config = tiny_config(teacher=str(tmp_path / "squeezebert"), teacher_epochs=1, student_layers=1)
+    check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
+    (tmp_path / "squeezebert" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="squeezebert' must be a sequence classifier or the body of one"):
         check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
 
 

@@ -133,3 +133,33 @@ def test_the_same_numbers_twice_are_one_and_the_hash_is_that_of_the_content(writ
 def test_a_training_file_can_be_the_teachers_and_its_rows_without_text_mean_none(write_rows: Write) -> None:
     rows = [ROW | {"label": "no"}, line("", 0.9, 0.1, label="no"), line(" ", 0.8, 0.2, label="yes")]
     assert len(read(write_rows("n.csv", rows)).places) == 1
+
+
+def test_every_label_of_multi_label_has_a_probability_of_its_own(write_rows: Write) -> None:
+    path = write_rows("n.csv", [line("a", 0.75, 0.9), line("b", 0.0, 1.0), line("c", 0.0, 0.0), line("d", "", "")])
+    file = read_teacher_file(config_of(path), NAMES, "multi_label")
+    found = file.outputs(split_of("a", "b", "c", "d"))
+    assert found.taught.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(found.logits[0], np.log([3.0, 9.0]), rtol=1e-6)
+    far = np.log(EPSILON)
+    np.testing.assert_allclose(found.logits[1:3], [[far, -far], [far, far]], rtol=1e-5)
+    assert (file.zeros, file.one_hot) == (0.5, pytest.approx(2 / 3))
+    logits = write_rows("l.csv", [{"text": "a", "logit_no": -2, "logit_yes": 3}])
+    assert read_teacher_file(config_of(logits), NAMES, "multi_label").logits.tolist() == [[-2, 3]]
+    for wrong, rule in ((1.5, "must not be above 1"), (-0.5, "must not be negative")):
+        with pytest.raises(DataError, match=rule):
+            read_teacher_file(config_of(write_rows("w.csv", [line("a", wrong, 0.5)])), NAMES, "multi_label")
+
+
+def test_a_regressions_output_is_one_column_of_numbers(write_rows: Write) -> None:
+    path = write_rows("n.csv", [{"text": "a", "prediction": "3.25"}, {"text": "b", "prediction": ""}])
+    file = read_teacher_file(config_of(path), ("score",), "regression")
+    found = file.outputs(split_of("b", "a"))
+    assert found.taught.tolist() == [False, True] and found.logits.tolist() == [[0.0], [3.25]]
+    assert (file.kind, file.zeros, file.one_hot) == ("number", 0.0, 0.0)
+    with pytest.raises(DataError, match="'prediction' is missing: it holds the teacher's number for each row"):
+        read_teacher_file(config_of(write_rows("p.csv", [ROW])), ("score",), "regression")
+    with pytest.raises(DataError, match="column prediction must hold numbers, but in line 2 'high'"):
+        read_teacher_file(
+            config_of(write_rows("w.csv", [{"text": "a", "prediction": "high"}])), ("score",), "regression"
+        )

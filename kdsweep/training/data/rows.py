@@ -1,35 +1,27 @@
-"""Read one split from a hub dataset or a file: each row's text, and its class by name."""
+"""Read one split from a hub dataset or a file: each row's text, and its label by name or as a number."""
 
-import re
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.system.wheels import local_path
+from kdsweep.training.data.labels import Labels, in_order, label_columns, read_labels
 from kdsweep.training.data.tables import Columns, Table, as_text, check_columns, read_table
-
-HIDDEN = "-1"
-"""The class of rows whose label is not published."""
-
-_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_FRACTION = re.compile(r"\.[0-9]*[1-9]|[eE]-")
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 class RawRows(NamedTuple):
-    """Holds one split as read: texts, second texts of pairs or None, and each row's class by name."""
+    """Holds one split as read: texts, second texts of pairs or None, and what each row is labelled with."""
 
     texts: list[str]
     pairs: list[str] | None
-    names: list[str]
+    labels: Labels
     declared: tuple[str, ...]
     """The classes that the dataset itself declares, in its order; empty where it declares none."""
     empty_dropped: int
@@ -48,27 +40,22 @@ def source(config: TrialConfig, split: str) -> str | None:
     return found
 
 
-def raw_rows(config: TrialConfig, split: str) -> RawRows:
-    """Read `split`, which the config must name. Raises DataError where rows, columns, labels or the file are missing, and for cells that are
-    not texts."""
+def raw_rows(config: TrialConfig, split: str, task: TaskName | None = None) -> RawRows:
+    """Read `split`, which the config must name; a `task` of None is the one that config or labels say. Raises DataError where rows, columns,
+    labels or the file are missing, and for cells that are not texts."""
     named = source(config, split)
     assert named is not None
     where = f"{config.dataset} ({named})" if config.dataset else named
     texts = [name for name in (config.text_column, config.text_pair_column) if name]
-    wanted = [name for name in (*texts, config.label_column, config.id_column) if name]
+    wanted = [name for name in (*texts, *label_columns(config), config.id_column) if name]
     table = (_hub_table if config.dataset else file_table)(config, named, wanted)
     if len(table) == 0:
         raise DataError(f"{where} must hold rows, but is empty")
     blank: list[int] = []
     if config.drop_empty_texts:
         table, blank = _without_blank(table)
-    names = _class_names(table, config.label_column, config.label_names, where)
-    keep = set(config.label_names) or set(names)
-    rows = [row for row, name in enumerate(names) if name in keep]
-    if not rows:
-        raise DataError(
-            f"{where} must hold rows of {listed(config.label_names)}, but its classes are {listed(in_order(set(names)))}"
-        )
+    labels = read_labels(table, config, where, task)
+    rows = _kept_rows(labels, config.label_names, where)
     columns = [_texts(table, name, rows, f"{where}, column {name}") for name in texts]
     filled = [all(text.strip() for text in each) for each in zip(*columns, strict=True)]
     empty, complaint = [row for row, full in zip(rows, filled, strict=True) if not full], ""
@@ -82,13 +69,24 @@ def raw_rows(config: TrialConfig, split: str) -> RawRows:
     return RawRows(
         texts=columns[0],
         pairs=columns[1] if len(columns) > 1 else None,
-        names=[names[row] for row in rows],
+        labels=labels._replace(values=[labels.values[row] for row in rows]),
         declared=table.declared.get(config.label_column, ()),
         empty_dropped=0 if complaint else len(blank) + len(empty),
         complaint=complaint,
         ids=[ids[row] for row in rows] if ids else None,
         all_ids=frozenset(ids or ()),
     )
+
+
+def _kept_rows(labels: Labels, chosen: Sequence[str], where: str) -> Sequence[int]:
+    """Return the numbers of the rows to keep: those of the `chosen` classes; of labels and numbers all. Raises DataError where none is left."""
+    if labels.task != "single_label" or not chosen:
+        return range(len(labels.values))
+    rows = [row for row, name in enumerate(labels.values) if name in chosen]
+    if not rows:
+        found = in_order({str(name) for name in labels.values})
+        raise DataError(f"{where} must hold rows of {listed(chosen)}, but its classes are {listed(found)}")
+    return rows
 
 
 def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | None, list[str] | None]:
@@ -128,7 +126,7 @@ def file_table(config: TrialConfig, address: str, columns: Columns) -> Table:
     return read_table(path, columns, where=address, delimiter=delimiter, encoding=config.encoding)
 
 
-# Texts and classes ---------------------------------------------------------------------------------------------------
+# Texts and ids -------------------------------------------------------------------------------------------------------
 
 
 def _texts(table: Table, column: str, rows: Sequence[int], where: str) -> list[str]:
@@ -158,70 +156,6 @@ def _ids(table: Table, column: str, where: str) -> list[str]:
     return ids
 
 
-def _class_names(table: Table, column: str, chosen: Collection[str], where: str) -> list[str]:
-    """Return each row's class by name. Raises DataError for missing, hidden and multi-label classes, and for regression."""
-    values, declared = table.columns[column], table.declared.get(column, ())
-    try:
-        texts = [as_text(value) for value in values]
-    except TypeError as error:
-        raise DataError(f"{where}: one class a row is supported, but got a multi-label row: {error}") from error
-    missing = [row for row, text in enumerate(texts) if not text or not text.strip()]
-    if missing:
-        raise DataError(
-            f"{where}: every row must have a label, but {len(missing):,} have none ({table.named(missing)})"
-        )
-    counts = Counter(text for text in texts if text)
-    spelled = _spelled(counts, declared, chosen, where)
-    names = [spelled[text] for text in texts if text]
-    hidden = sum(count for text, count in counts.items() if spelled[text] == HIDDEN)
-    if hidden == len(names) or (hidden and declared and not chosen):
-        way_out = "name another split" if hidden == len(names) else "name the classes to keep: label_names"
-        raise DataError(
-            f"{where}: the labels of {hidden:,} of {len(names):,} rows are hidden ({HIDDEN}), so nothing can be measured on them; {way_out}"
-        )
-    return names
-
-
-def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection[str], where: str) -> dict[str, str]:
-    """Map each label found in a split to its class's name: a declared class's name, a whole number without `.0`, any other label unchanged.
-
-    Raises DataError for labels for which the dataset declares no class, and where the labels are measurements.
-    """
-    if declared:
-        meant = {**{str(number): name for number, name in enumerate(declared)}, HIDDEN: HIDDEN}
-        unknown = sorted(set(found) - set(meant))
-        if unknown:
-            raise DataError(
-                f"{where}: labels must be numbers of the classes {listed(declared)}, but got {listed(in_order(unknown))}"
-            )
-        return meant
-    if all(_WHOLE.fullmatch(name) for name in found):
-        named = {_whole(name): name for name in chosen}
-        if len(named) == len(chosen):  # else the user distinguishes 1 and 1.0
-            return {name: named.get(_whole(name), _whole(name)) for name in found}
-    if set(chosen) & set(found):  # as the user spells them, such as 0.5
-        return {name: name for name in found}
-    fractions = [name for name in found if _FRACTION.search(name)]
-    if fractions and all(_NUMBER.fullmatch(name) for name in found):
-        raise DataError(
-            f"{where}: labels must be classes (texts or whole numbers), but got {fractions[0]}; regression is not supported. If these "
-            "numbers are classes, name them: label_names"
-        )
-    return {name: name for name in found}
-
-
-def _whole(name: str) -> str:
-    """Remove the `.0` that pandas writes behind a whole number where a column has gaps; return any other name unchanged."""
-    found = _WHOLE.fullmatch(name)
-    return found[1] if found else name
-
-
-def in_order(names: Collection[str]) -> tuple[str, ...]:
-    """Sort class names: by size where all are whole numbers, otherwise by letter."""
-    whole = all(_INTEGER.fullmatch(name) for name in names)
-    return tuple(sorted(names, key=lambda name: (int(name), name))) if whole else tuple(sorted(names))
-
-
 # The hub -------------------------------------------------------------------------------------------------------------
 
 
@@ -238,13 +172,22 @@ def _hub_table(config: TrialConfig, split: str, columns: Sequence[str]) -> Table
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(_unreachable(config.dataset, config.dataset_config, split, error)) from error
     check_columns(columns, found.column_names, f"{config.dataset} ({split})")
-    classes = {name: found.features[name] for name in columns}
+    features = found.features
+    kinds = {name: _single(features[name]) for name in columns}
+    whole = [name for name in columns if features[name] is kinds[name]]
     return Table(
         columns={name: found[name][:] for name in columns},
         places=range(len(found)),
         counted_in="row",
-        declared={name: tuple(one.names) for name, one in classes.items() if isinstance(one, datasets.ClassLabel)},
+        declared={name: tuple(kind.names) for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)},
+        floats=frozenset(name for name in whole if str(getattr(kinds[name], "dtype", "")).startswith("float")),
     )
+
+
+def _single(feature: Any) -> Any:
+    """Return what a feature of lists holds a list of; any other feature itself."""
+    inside = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+    return feature if inside is None else inside
 
 
 def resolved_dataset_revision(dataset: str | None, dataset_config: str | None, split: str) -> str | None:

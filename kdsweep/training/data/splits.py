@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from kdsweep.config.tasks import TaskName
+from kdsweep.config.tasks import TaskName, stated_task
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
-from kdsweep.training.data.rows import RawRows, in_order, raw_rows, source
+from kdsweep.training.data.numbering import check_differ, found_names, label_array, strata
+from kdsweep.training.data.rows import RawRows, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
 Key = str | tuple[str, ...]
@@ -19,7 +20,8 @@ Key = str | tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Holds N rows: texts, second texts of pairs or None, and classes [N] as indices into the label names."""
+    """Holds N rows: texts, second texts of pairs or None, and labels: classes int64 [N] as indices into the label names, labels uint8 [N, C],
+    1 where a row has one, or numbers float32 [N]."""
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
@@ -86,8 +88,11 @@ class Data:
         return found
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the label names, and of every text and label of every split, in order."""
+        """Return the SHA-256 of the label names, and of every text and label of every split, in order; with another task than single_label,
+        of its name too."""
         digest = hashlib.sha256(repr(self.label_names).encode())
+        if self.task != "single_label":
+            digest.update(self.task.encode())
         for split in (self.train, self.validation, self.test):
             if split is not None:
                 digest.update(texts_sha256(split).encode() + split.labels.tobytes())
@@ -112,11 +117,12 @@ def texts_sha256(split: Split) -> str:
 
 def load_data(config: TrialConfig) -> Data:
     """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
-    raw = {split: raw_rows(config, split) for split in ("train", "validation", "test") if source(config, split)}
+    raw = {"train": raw_rows(config, "train", stated_task(vars(config)))}
+    task = raw["train"].labels.task
+    raw |= {split: raw_rows(config, split, task) for split in ("validation", "test") if source(config, split)}
     names = _label_names(config, raw)
     splits = {split: _numbered(rows, names, split) for split, rows in raw.items()}
-    if len(set(splits["train"].labels.tolist())) < 2:
-        raise DataError(f"the training rows must hold two classes or more of {listed(names)}, but hold one")
+    check_differ(splits["train"].labels, names, task, "training rows")
     train, validation, test = _cut(config, splits["train"], splits.get("validation"), splits.get("test"))
     if test is not None:
         validation, dropped_validation = _without(validation, test)
@@ -131,6 +137,7 @@ def load_data(config: TrialConfig) -> Data:
         validation=_limited(validation, config.validation_limit, config.split_seed)[0],
         test=test,
         label_names=tuple(names),
+        task=task,
         duplicates_dropped=dropped + dropped_validation + dropped_test,
         empty_texts_dropped=sum(rows.empty_dropped for rows in raw.values()),
         conflicting_texts=_conflicting(splits.values()),
@@ -141,10 +148,15 @@ def load_data(config: TrialConfig) -> Data:
 
 
 def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[str]:
-    """Return the names of the classes, in order. Raises DataError where there are fewer than two, and where a split holds empty texts."""
-    names = config.label_names or raw["train"].declared or in_order(set(raw["train"].names))
-    if len(names) < 2:
-        raise DataError(f"a classifier needs two classes or more, but the training rows hold {list(names)}")
+    """Return the names of the classes or labels, in order; of numbers, the name of their column. Raises DataError where there are fewer
+    than two, and where a split holds empty texts."""
+    train = raw["train"]
+    names = config.label_columns or config.label_names or train.declared or found_names(train.labels)
+    if train.labels.task == "regression":
+        names = (config.label_column,)
+    elif len(names) < 2:
+        kind = "classes" if train.labels.task == "single_label" else "labels"
+        raise DataError(f"a classifier needs two {kind} or more, but the training rows hold {list(names)}")
     if complaints := [rows.complaint for rows in raw.values() if rows.complaint]:
         told = "; ".join(complaints)
         raise DataError(
@@ -154,51 +166,59 @@ def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[st
 
 
 def _numbered(rows: RawRows, names: Sequence[str], split: str) -> Split:
-    index = {name: number for number, name in enumerate(names)}
-    unseen = set(rows.names) - set(index)
-    if unseen:
-        raise DataError(
-            f"every class of the {split} rows must occur in training ({listed(names)}), but got {listed(in_order(unseen))}"
-        )
-    labels = np.array([index[name] for name in rows.names], dtype=np.int64)
+    """Return the rows with their labels as numbers: indices into `names`, 0 and 1 for each of them, or the numbers themselves. Raises
+    DataError for a label that is not among `names`."""
     return Split(
         texts=tuple(rows.texts),
         pairs=tuple(rows.pairs) if rows.pairs else None,
-        labels=labels,
+        labels=label_array(rows.labels, names, split),
         ids=tuple(rows.ids) if rows.ids else None,
     )
 
 
 def _conflicting(splits: Iterable[Split]) -> int:
     """Count the texts (pairs) that have two labels or more in `splits`."""
-    first: dict[object, int] = {}
+    first: dict[object, object] = {}
     conflicting = set()
     for split in splits:
         keys = split.row_keys() if split.pairs else split.texts
-        labelled = zip(keys, split.labels.tolist(), strict=True)
+        labels = split.labels.tolist()
+        labelled = zip(keys, map(tuple, labels) if split.labels.ndim == 2 else labels, strict=True)
         conflicting |= {key for key, label in labelled if first.setdefault(key, label) != label}
     return len(conflicting)
 
 
 def _check_left(config: TrialConfig, data: Data, splits: Iterable[Split]) -> None:
-    """Check that rows are left after duplicates and limits. Raises DataError where train or validation is empty, or where train lacks a class
-    that is in `splits` (as they were read) or in `label_names`."""
+    """Check that rows are left after duplicates and limits. Raises DataError where train or validation is empty, where train lacks a class
+    that is in `splits` (as they were read) or in `label_names`, or any label, and where the numbers of either do not differ."""
     for name, split in (("training", data.train), ("validation", data.validation)):
         if len(split) == 0:
             raise DataError(f"no {name} row is left after the duplicates were dropped")
-    wanted = {label for split in splits for label in np.unique(split.labels).tolist()}
-    wanted |= set(range(len(config.label_names)))
-    lacking = [data.label_names[label] for label in sorted(wanted - set(data.train.labels.tolist()))]
-    if lacking:
+        if data.task != "single_label":  # one class of a few validation rows is enough to rank by
+            check_differ(split.labels, data.label_names, data.task, f"{name} rows that are left")
+    if lacking := _lacking(config, data, splits):
+        kind, kinds = ("class", "classes") if data.task == "single_label" else ("label", "labels")
         raise DataError(
-            f"every class must have training rows, but none of the {len(data.train):,} that are left is of {listed(lacking)}: duplicates, "
-            f"splits cut from training and train_limit ({config.train_limit}) are taken off. Raise the limit, or name the classes to keep: "
-            "label_names"
+            f"every {kind} must have training rows, but none of the {len(data.train):,} that are left is of {listed(lacking)}: duplicates, "
+            f"splits cut from training and train_limit ({config.train_limit}) are taken off. Raise the limit, or name the {kinds} to keep: "
+            f"{'label_columns' if config.label_columns else 'label_names'}"
         )
 
 
+def _lacking(config: TrialConfig, data: Data, splits: Iterable[Split]) -> list[str]:
+    """Return the classes that no training row has, though they are in `splits` or named; all labels that no training row has."""
+    if data.task == "regression":
+        return []
+    if data.task == "multi_label":
+        return [name for name, there in zip(data.label_names, data.train.labels.any(axis=0), strict=True) if not there]
+    wanted = {label for split in splits for label in np.unique(split.labels).tolist()}
+    wanted |= set(range(len(config.label_names)))
+    return [data.label_names[label] for label in sorted(wanted - set(data.train.labels.tolist()))]
+
+
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return the numbers of all rows in a random order [N] of which every beginning holds the classes in about their overall shares."""
+    """Return the numbers of all rows in a random order [N] of which every beginning holds the classes, or strata, in about their overall
+    shares."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     seen: dict[int, int] = {}
     totals = np.bincount(labels)
@@ -215,7 +235,7 @@ def _cut(
     config: TrialConfig, train: Split, validation: Split | None, test: Split | None
 ) -> tuple[Split, Split, Split | None]:
     """Cut a test split (with `test_fraction`) and a validation split from train where they are None, stratified by label."""
-    order = stratified_order(train.labels, config.split_seed)
+    order = stratified_order(strata(train.labels), config.split_seed)
     start = 0
     if test is None and config.test_fraction:
         count = max(1, round(config.test_fraction * len(train)))
@@ -237,5 +257,5 @@ def _limited(split: Split, limit: int | None, seed: int) -> tuple[Split, Split |
     """Return at most `limit` rows of `split`, stratified by label, and the others; None where there are no others."""
     if limit is None or limit >= len(split):
         return split, None
-    order = stratified_order(split.labels, seed)
+    order = stratified_order(strata(split.labels), seed)
     return split.take(np.sort(order[:limit])), split.take(np.sort(order[limit:]))

@@ -41,7 +41,9 @@ class Table:
     """The place of each row: the line on which it begins, from 1; or its number, from 0."""
     counted_in: Literal["line", "row"]
     declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By column of whole numbers, the classes that the numbers mean (the hub's ClassLabel), in their order."""
+    """By column of whole numbers, or of lists of them, the classes that the numbers mean (the hub's ClassLabel), in their order."""
+    floats: frozenset[str] = frozenset()
+    """The columns that a dataset of the hub declares to be floats."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -273,7 +275,9 @@ def _parquet(path: Path, wanted: Columns, where: str) -> Table:
     except pyarrow.ArrowException as error:
         raise DataError(f"{where} must be readable as parquet, but: {error}") from error
     said = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    classes = {name: said[name]["names"] for name in names if said.get(name, {}).get("_type") == "ClassLabel"}
+    kinds = {name: said.get(name) or {} for name in names}
+    kinds = {name: kind.get("feature", kind) if isinstance(kind, dict) else kind[0] for name, kind in kinds.items()}
+    classes = {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     return Table(
         columns={name: table[name].to_pylist() for name in names},
         places=range(len(table)),

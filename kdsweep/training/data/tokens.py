@@ -85,8 +85,6 @@ class Tokens:
     """Whether a row is padded on its left: for a model that reads its answer from the last place."""
     unknown_share: float = 0.0
     """Share of unknown word pieces in all of the rows as they were tokenized, special ones not counted."""
-    numbers: Tensor | None = None
-    """By id, the id that batches hold in its place, int64; None: the same."""
 
     def to(self, device: str) -> "Tokens":
         """Copy the tokens to `device`; lengths stay on the host, so that a batch's width is known without a synchronisation."""
@@ -113,12 +111,6 @@ class Tokens:
         for part in self.ids.split(2**20):
             used[part.long()] = True
         return used.nonzero()[:, 0]
-
-    def renumbered(self, pieces: Tensor) -> "Tokens":
-        """Return the tokens with every id replaced, in batches, by its place in `pieces`, which is sorted and holds all of them."""
-        numbers = torch.zeros(int(pieces[-1]) + 1, dtype=torch.int64, device=pieces.device)
-        numbers[pieces] = torch.arange(len(pieces), device=pieces.device)
-        return replace(self, numbers=numbers)
 
     def sha256(self) -> str:
         """Return the SHA-256 of ids, segments, starts and padding: of all that a model computes with, for tokens of a whole split."""
@@ -230,9 +222,10 @@ def gathered(tokens: Tokens, cuts: Sequence[np.ndarray]) -> Iterator[Batch]:
             columns = columns - (width - own)[:, None]
             mask = columns >= 0
         places = (tokens.starts[index][:, None] + columns).clamp(0, len(tokens.ids) - 1)
-        ids = tokens.ids[places].long()
-        ids = tokens.numbers[ids] if tokens.numbers is not None else ids
-        inputs = {"input_ids": ids.masked_fill(~mask, tokens.pad_id), "attention_mask": mask.long()}
+        inputs = {
+            "input_ids": tokens.ids[places].long().masked_fill(~mask, tokens.pad_id),
+            "attention_mask": mask.long(),
+        }
         if tokens.segments is not None:
             inputs["token_type_ids"] = tokens.segments[places].long().masked_fill(~mask, 0)
         yield Batch(index, inputs, numbers)
@@ -270,6 +263,8 @@ class Rows:
     """Which rows have the teacher's outputs, bool [N], on the host; None: all."""
     task: TaskName = "single_label"
     """What the labels ask of a model."""
+    hard_weights: Tensor | None = None
+    """Each row's weight in L_hard by its class, float32 [N]; None: 1."""
 
     @property
     def teacher_logits(self) -> Tensor:
@@ -288,13 +283,10 @@ class Rows:
             labeled=None if self.labeled is None else self.labeled[rows],
             taught=None if self.taught is None else self.taught[rows],
             task=self.task,
+            hard_weights=None if self.hard_weights is None else self.hard_weights[index],
         )
 
     def known(self) -> dict[str, np.ndarray]:
         """Return, for each loss part that is a mean over some rows alone, which rows these are, bool [N]."""
         masks = {"L_soft": self.taught, "L_hard": self.labeled}
         return {name: mask for name, mask in masks.items() if mask is not None}
-
-    def renumbered(self, pieces: Tensor) -> "Rows":
-        """Return the rows with the ids of a compact vocabulary: every id is replaced by its place in `pieces`."""
-        return replace(self, tokens=self.tokens.renumbered(pieces))

@@ -208,6 +208,16 @@ FAMILIES = (
 )
 KNOWN_TYPES = tuple(family.model_type for family in FAMILIES if family.names is not None)
 """transformers' names of the families whose queries, keys and values have names."""
+NOT_CUT = {
+    "albert": "whose layers share one set of weights, so that fewer of them are not smaller",
+    "funnel": "whose layers lie in blocks that shorten the text",
+}
+"""Why no student can have fewer layers than a model of these families, by transformers' name."""
+
+
+def family_named(model_type: str) -> Family | None:
+    """Return the family of transformers' name `model_type`; None for an unknown one."""
+    return next((family for family in FAMILIES if family.model_type == model_type), None)
 
 
 def family_of(model: nn.Module) -> Family | None:

@@ -142,7 +142,8 @@ def _modernbert(
         split = functional.linear(tokens, weights[part], biases[part]).unflatten(-1, (heads, -1)).transpose(1, 2)
         cos, sin = (table[:, None, : tokens.shape[1]] for table in position_embeddings)
         left, right = split.float().chunk(2, dim=-1)
-        return (split.float() * cos + torch.cat((-right, left), dim=-1) * sin).to(split.dtype)
+        rotated: Tensor = split.float() * cos + torch.cat((-right, left), dim=-1) * sin
+        return rotated.to(split.dtype)
 
     scores = (turned(normed[:, :1], 0) @ turned(normed, 1).transpose(2, 3)).squeeze(2) * own.head_dim**-0.5
     shares = _masked(scores, attention_mask).softmax(dim=-1, dtype=torch.float32).to(scores.dtype)

@@ -40,6 +40,8 @@ def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[No
             if family and family.one_mask:
                 stack.enter_context(attention(model, "sdpa"))  # which accepts the mask of `ready_mask`
                 stack.enter_context(ready_mask(model))
+            if family and family.first_token == "deberta-v2":
+                stack.enter_context(ready_distances(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
         if family and family.first_token and not family.why_every_token(model.config) and not {*outputs} - {RELATIONS}:
             first_token = partial(first_token_of(family.first_token), projected=RELATIONS in outputs)
@@ -93,6 +95,28 @@ def ready_mask(model: nn.Module) -> Iterator[None]:
 
     with _forward(model, forward):
         yield
+
+
+@contextmanager
+def ready_distances(model: nn.Module) -> Iterator[None]:
+    """Run the block with DeBERTa's distances between tokens computed once, for the longest rows: to compute them takes a number from the host,
+    which makes the GPU wait. They depend on nothing but two tokens' places."""
+    encoder: Any = model.get_submodule("deberta.encoder")
+    plain = part_of(encoder, "get_rel_pos", "transformers", "DeBERTa on a GPU")
+    longest = model.config.max_position_embeddings  # type: ignore[union-attr]
+    every = plain(torch.empty(1, longest, 0, device=next(model.parameters()).device))  # [1, longest, longest]
+
+    def ready(hidden: Tensor, *others: Any) -> Any:
+        length = hidden.shape[1]
+        if every is None or length > longest or any(other is not None for other in others):
+            return plain(hidden, *others)
+        return every[:, :length, :length]
+
+    encoder.get_rel_pos = ready
+    try:
+        yield
+    finally:
+        del encoder.get_rel_pos
 
 
 @contextmanager

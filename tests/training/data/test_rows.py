@@ -13,7 +13,7 @@ import pytest
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
-from kdsweep.training.data.rows import in_order, listed
+from kdsweep.training.data.labels import in_order, listed
 from kdsweep.training.data.splits import load_data
 
 Config = Callable[..., TrialConfig]
@@ -55,8 +55,9 @@ def test_labels_of_a_csv_are_classes_as_they_stand_unless_they_are_measurements(
     labels: list[str], expected: tuple[str, ...] | None, classes: Callable[..., tuple[str, ...]]
 ) -> None:
     if expected is None:
-        with pytest.raises(DataError, match="regression is not supported. If these numbers are classes, name them"):
-            classes(labels)
+        with pytest.raises(DataError, match="to predict are task: regression. If these numbers are classes, name them"):
+            classes(labels, task="single_label")
+        assert classes(labels) == ("label",), "numbers to predict"
     else:
         assert classes(labels) == expected
 
@@ -81,8 +82,8 @@ def test_numbers_with_a_fraction_are_classes_where_the_user_names_them(
 ) -> None:
     assert classes(["0.5", "1.5", "2"], label_names=("1.5", "0.5")) == ("1.5", "0.5")
     assert classes(["0.0", "1.0"], label_names=("1.0", "0.0")) == ("1.0", "0.0")
-    with pytest.raises(DataError, match="got 0.5; regression"):
-        classes([0.5, 2], "jsonl")
+    with pytest.raises(DataError, match="got 0.5; numbers to predict are task: regression"):
+        classes([0.5, 2], "jsonl", label_names=("a", "b"))
 
 
 def test_a_split_whose_only_label_is_minus_one_is_hidden(write_rows: Write, tiny_config: Config) -> None:

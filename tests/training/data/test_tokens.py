@@ -176,13 +176,6 @@ def test_taken_rows_are_those_rows_in_that_order(tokens: Tokens) -> None:
     assert torch.equal(taken.inputs["attention_mask"], direct.inputs["attention_mask"])
 
 
-def test_renumbered_ids_are_places_in_the_sorted_pieces(tokens: Tokens) -> None:
-    pieces, rows = torch.cat([torch.tensor([0]), tokens.ids]).unique(), np.arange(len(tokens.lengths))
-    renumbered = padded(tokens.renumbered(pieces), rows).inputs["input_ids"]
-    assert int(renumbered.max()) < len(pieces)
-    assert torch.equal(pieces[renumbered], padded(tokens, rows).inputs["input_ids"])
-
-
 def test_the_pieces_of_tokens_are_their_distinct_ids(tokens: Tokens) -> None:
     assert torch.equal(tokens.pieces, tokens.ids.unique()) and tokens.pieces.dtype == torch.int64
 
