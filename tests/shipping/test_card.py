@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from exports import an_export
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 from makers import POINT, make_finals, make_teacher, row_of, sweep_of, teacher_of
-from onnx_students import make_exported
+from onnx_students import PROBLEMS, make_exported
 
 from kdsweep.analysis.shipped import shipped
 from kdsweep.records.export_schema import Export
@@ -248,24 +249,37 @@ def test_the_upload_stays_private_and_the_users_own() -> None:
 # The snippets, each in a process of its own --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path) -> Path:
-    """A real export of a tiny student."""
+@pytest.fixture(scope="module", params=["single_label", "multi_label", "regression"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path
+) -> tuple[Any, Path]:
+    """A task, and a real export of a tiny student of it."""
+    from transformers import BertForSequenceClassification
+
     from kdsweep.shipping.exporter import export_onnx, quantize
 
     folder = tmp_path_factory.mktemp("exported")
     shutil.copytree(tiny_classifier, folder, dirs_exist_ok=True)
+    if request.param != "single_label":
+        model = BertForSequenceClassification.from_pretrained(folder)
+        model.config.problem_type = PROBLEMS[request.param]
+        if request.param == "regression":
+            model.config.id2label, model.config.label2id = {0: "liking"}, {"liking": 0}
+            head = model.classifier
+            model.classifier = torch.nn.Linear(head.in_features, 1)
+        model.save_pretrained(folder)
     (folder / "onnx").mkdir()
     export_onnx(folder, folder / "onnx/model.onnx")
     quantize(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", "dynamic", [])
-    return folder
+    return request.param, folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", [None, "other"])
-def test_each_snippet_runs_as_it_stands_and_says_the_same_label(exported: Path, pair: str | None) -> None:
-    export = an_export(max_length=16, text_pair_column=pair)
-    write_export(exported, export)
+def test_each_snippet_runs_as_it_stands_and_says_the_same(exported: tuple[Any, Path], pair: str | None) -> None:
+    task, folder = exported
+    export = an_export(max_length=16, text_pair_column=pair, task=task)
+    write_export(folder, export)
     codes = re.findall(r"```(python|bash)\n(.*?)```", "\n\n".join(loading(export)), re.S)
     assert [language for language, _ in codes] == ["python", "python", "bash"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -273,7 +287,12 @@ def test_each_snippet_runs_as_it_stands_and_says_the_same_label(exported: Path, 
     said = []
     for language, code in codes:
         line = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
-        done = subprocess.run(line, cwd=exported, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        said += re.findall(r"\b(?:negative|positive)\b.*?\d", done.stdout)
-    assert len(said) == 3 and len({each.split()[0].strip("',") for each in said}) == 1, said
+        said.append(done.stdout)
+    if task == "regression":
+        numbers = [float(re.findall(r"-?\d+\.\d+", each)[0]) for each in said]
+        assert max(numbers) - min(numbers) < 0.1, said
+    else:
+        labels = [re.findall(r"\b(?:negative|positive)\b", each) for each in said]
+        assert labels[0] == labels[1] == labels[2] and len(labels[0]) == 1, said
