@@ -249,35 +249,35 @@ def test_the_upload_stays_private_and_the_users_own() -> None:
 # The snippets, each in a process of its own --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["single_label", "multi_label", "regression"])
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path
-) -> tuple[Any, Path]:
-    """A task, and a real export of a tiny student of it."""
+def write_student(folder: Path, classifier: Path, task: str) -> None:
+    """A real export of a tiny student of a task."""
     from transformers import BertForSequenceClassification
 
     from kdsweep.shipping.exporter import export_onnx, quantize
 
-    folder = tmp_path_factory.mktemp("exported")
-    shutil.copytree(tiny_classifier, folder, dirs_exist_ok=True)
-    if request.param != "single_label":
+    shutil.copytree(classifier, folder)
+    if task != "single_label":
         model = BertForSequenceClassification.from_pretrained(folder)
-        model.config.problem_type = PROBLEMS[request.param]
-        if request.param == "regression":
+        model.config.problem_type = PROBLEMS[task]
+        if task == "regression":
             model.config.id2label, model.config.label2id = {0: "liking"}, {"liking": 0}
-            head = model.classifier
-            model.classifier = torch.nn.Linear(head.in_features, 1)
+            model.classifier = torch.nn.Linear(model.classifier.in_features, 1)
         model.save_pretrained(folder)
     (folder / "onnx").mkdir()
     export_onnx(folder, folder / "onnx/model.onnx")
     quantize(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", "dynamic", [])
-    return request.param, folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", [None, "other"])
-def test_each_snippet_runs_as_it_stands_and_says_the_same(exported: tuple[Any, Path], pair: str | None) -> None:
-    task, folder = exported
+@pytest.mark.parametrize(
+    ("task", "pair"),
+    [("single_label", None), ("single_label", "other"), ("multi_label", "other"), ("regression", None)],
+)
+def test_each_snippet_runs_as_it_stands_and_says_the_same(
+    task: Any, pair: str | None, tmp_path: Path, tiny_classifier: Path
+) -> None:
+    folder = tmp_path / "student"
+    write_student(folder, tiny_classifier, task)
     export = an_export(max_length=16, text_pair_column=pair, task=task)
     write_export(folder, export)
     codes = re.findall(r"```(python|bash)\n(.*?)```", "\n\n".join(loading(export)), re.S)
