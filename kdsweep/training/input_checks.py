@@ -12,9 +12,10 @@ from kdsweep.training.models import load_classifier, model_config
 from kdsweep.training.online import same_tokens
 from kdsweep.training.reader import check_forward
 from kdsweep.training.relations import check_relations
-from kdsweep.training.shared import Materials, trained
+from kdsweep.training.shared import Materials
 from kdsweep.training.students import becomes_distilbert, chosen_layers, student_source
 from kdsweep.training.teacher import teacher_address
+from kdsweep.training.texts import trained
 from kdsweep.training.unlike import strange_pieces
 
 UNKNOWN_WARNED = 0.1
@@ -93,7 +94,7 @@ def _check_relations(materials: Materials, config: TrialConfig) -> None:
     )
     check_relations(teacher, student, config.relation_heads)
     for name in trained(config):
-        if not same_tokens(materials.teacher_tokens(config, name), materials.student_tokens(config, name)):
+        if not same_tokens(materials.teacher_tokens(config, name), materials.whole_student_tokens(config, name)):
             raise ModelError(
                 f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
                 f"{config.teacher!r} and {student_source(config)[0]!r} cut the training texts otherwise: name a student with the "
