@@ -1,4 +1,4 @@
-"""A tiny student of every family as ONNX, in float32 and in 8 bits: the same answers as plain transformers give, alone and in batches."""
+"""A tiny student from a teacher of every family as ONNX, in float32 and in 8 bits: plain transformers' answers, alone and in batches."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.shipping.exporter import How, export_onnx, inputs_of, quantize
 from kdsweep.shipping.session import OnnxClassifier, Text
+from kdsweep.training.models import load_classifier
+from kdsweep.training.students import student_from_teacher
+from kdsweep.training.trial import save_student
 
 LAYERS = {"modernbert": 2, "deberta-v2": 2}
-"""Layers of families whose layers are not all alike, or share tables; others have one."""
+"""Layers of students whose layers are not all alike, or share tables; others have one."""
+NAMES = ("joy", "love", "fear")
 TEXTS: list[Text] = ["the film was great", "a dull story and a weak ending so very boring in the end", "music", ""]
 PAIRS: list[Text] = [("the film was great", "a dull story"), ("music", "the song was really lovely in the end")]
 
@@ -44,10 +48,11 @@ def answered(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
     ],
 )
 def test_a_student_of_each_family_answers_alike_as_onnx(family: str, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"initializer_range": 0.2}
-    student = write_encoder(
-        tmp_path / "student", family, layers=LAYERS.get(family, 1), label_names=("joy", "love", "fear"), **changes
-    )
+    student, layers = tmp_path / "student", LAYERS.get(family, 1)
+    body = write_encoder(tmp_path / "body", family, layers=layers + 1, initializer_range=0.2)
+    teacher = load_classifier(str(body), None, NAMES, seed=0)
+    shorter = student_from_teacher(teacher, f"first:{layers}", NAMES, seed=1)
+    save_student(shorter, AutoTokenizer.from_pretrained(body), student)
     (student / "onnx").mkdir()
     export_onnx(student, student / "onnx/model.onnx")
     model = OnnxClassifier(student, "fp32", 1, max_length=32)
