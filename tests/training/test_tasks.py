@@ -17,12 +17,15 @@ from kdsweep.analysis.tasks import predicted
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
-from kdsweep.errors import ModelError
+from kdsweep.errors import Interrupted, ModelError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_predictions, read_trial
 from kdsweep.records.schema import VALIDATED_IN
 from kdsweep.records.writing import TrialFolder
+from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
+from kdsweep.training import readout
+from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.constant_answers import majority_accuracy, majority_scores
 from kdsweep.training.data.splits import Data, Split
 from kdsweep.training.data.tokens import TEACHER_LOGITS, padded
@@ -103,16 +106,25 @@ def shared() -> Materials:
     return Materials()
 
 
-def run(config: TrialConfig, folder: Path, materials: Materials) -> Any:
-    watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
-    slot = Slot(id=TrialId("distilled", 0))
-    run_trial(config, slot, TrialFolder(folder), materials, NullRun(), watch)
+def run(config: TrialConfig, folder: Path, materials: Materials, *, stop_at: int | None = None) -> Any:
+    """One trial, which is cut off at step `stop_at` and goes on."""
+    stop = StopRequest()
+
+    def on_steps(steps: Any) -> None:
+        stop.requested |= any(step.step == stop_at for step in steps)
+
+    watch, keep = Watch(on_steps=on_steps, on_epoch=lambda _: False), Checkpointing(every_seconds=1e9, stop=stop)
+    trial = (config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "me"), materials, NullRun(), watch)
+    if stop_at is not None:
+        with pytest.raises(Interrupted):
+            run_trial(*trial, keep)
+    run_trial(*trial)
     return read_trial(folder)
 
 
 @pytest.mark.parametrize("task", OTHERS)
-def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit(
-    task: TaskName, config_of: Config, shared: Materials, tmp_path: Path
+def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit_after_an_interruption(
+    task: TaskName, config_of: Config, shared: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(task)
     done = run(config, tmp_path / "trials" / "0000", shared)
@@ -134,7 +146,8 @@ def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit(
     assert predictions is not None and predictions.shape == data.validation.labels.shape
     np.testing.assert_allclose(predicted(plain, task), predictions, rtol=1e-4)
 
-    again = run(config, tmp_path / "again" / "trials" / "0000", shared)
+    monkeypatch.setattr(readout, "READ_EVERY", 1)
+    again = run(config, tmp_path / "again" / "trials" / "0000", shared, stop_at=7)
     assert receipt(done, again).verdict == "identical"
     assert read_trial(done.folder).epochs[-1].measured() == again.epochs[-1].measured()
 
