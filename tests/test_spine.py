@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from tiny import tiny_bert_config
+from tiny import BAD, GOOD, NOUNS, PIECES, tiny_bert_config
 
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import SweepConfig
@@ -46,10 +46,15 @@ SEARCH = {
     "weight_decay": {"low": 0.0, "high": 0.1},
     "unlabeled_limit": {"low": 10, "high": 30},
     "student_layers": {"choices": [2, [0, 2], "last:1"]},
+    "student_vocabulary": {"choices": ["full", "trained"]},
 }
 LAYERS: list[Any] = [[0, 2], "last:1"]
 LOSSES = ["kl", "mse"]
+VOCABULARIES = ["trained", "full"]
 """What the first trials try; the other fields are the sampler's."""
+
+WHOLE = len([*PIECES.split(), *NOUNS, *GOOD, *BAD])
+"""Pieces of the tiny teacher's tokenizer."""
 
 
 @dataclass
@@ -112,7 +117,10 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         search=SEARCH,
         fixed={"batch_size": None, "epochs": None, "student_layers": None, "train_limit": 40, "unlabeled_rest": True},
         study={"trials": 1, "controls": 0, "pseudo_labeled": 0, "keep_students": 2},
-        enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
+        enqueue=[
+            {"student_layers": layers, "soft_loss": loss, "student_vocabulary": vocabulary}
+            for layers, loss, vocabulary in zip(LAYERS, LOSSES, VOCABULARIES, strict=True)
+        ],
         tracking={"mode": "offline"},
     )
     first = load_sweep(made_by_hand)
@@ -186,7 +194,9 @@ def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: 
     again = rerun(done, TrialFolder(there.parent.parent / "again" / "trials" / there.name), lambda _: None)
     used["epochs"] = len(done.epochs)
     used["unlabeled_limit"] = done.result.unlabeled_rows
-    used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
+    config = json.loads((there / "student" / "config.json").read_text())
+    used["student_vocabulary"] = "full" if config["vocab_size"] == WHOLE else "trained"
+    used["student_layers"] = config["n_layers"]
     for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value
         wanted = len(layers_of(value)) if name == "student_layers" else value
