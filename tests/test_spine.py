@@ -150,16 +150,17 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
 ) -> None:
     search = {"teacher_folds": {"choices": [1, 2]}, "teacher_keep": {"choices": ["last", "lowest_loss"]}}
-    search["class_weights"] = {"choices": ["none", "balanced"]}
+    search |= {"class_weights": {"choices": ["none", "balanced"]}}
     points = [
         {"teacher_folds": 2, "teacher_keep": "last", "class_weights": "none"},
-        {"teacher_folds": 1, "teacher_keep": "lowest_loss", "class_weights": "balanced"},
+        {"teacher_folds": 1, "teacher_keep": "lowest_loss", "class_weights": "none"},
+        {"teacher_folds": 1, "teacher_keep": "last", "class_weights": "balanced"},
     ]
     sweep = load_sweep(
         tiny_sweep_file(
             search=search | dict.fromkeys(("temperature", "alpha", "learning_rate")),
             fixed={"teacher": str(tiny_body), "teacher_epochs": 1, "epochs": 1},
-            study={"trials": 2, "controls": 0, "keep_students": 2, "accept_weak_teacher": True},
+            study={"trials": 3, "controls": 0, "keep_students": 3, "accept_weak_teacher": True},
             enqueue=points,
             tracking={"mode": "offline"},
         )
@@ -170,12 +171,12 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     ranked = {row["trial"]: row for row in json.loads((folder / "leaderboard.json").read_text())["trials"]}
     for number, point in enumerate(points):
         there = trial_folder(folder, TrialId("distilled", number))
-        config, materials = read_trial_config(there / "config.yaml"), Materials()
-        done, teacher = read_trial(there), materials.teacher(config)
+        done, materials, config = read_trial(there), Materials(), read_trial_config(there / "config.yaml")
+        teacher = materials.teacher(config)
         assert done.result is not None and done.result.teacher_weights_sha256 == teacher.weights_sha256
         kept = "lowest_loss" if teacher.kept_epochs else "last"
-        weighed = "none" if materials.rows(config)[0].hard_weights is None else "balanced"
-        used = {"teacher_folds": len(teacher.members), "teacher_keep": kept, "class_weights": weighed}
+        used = {"teacher_folds": len(teacher.members), "teacher_keep": kept}
+        used["class_weights"] = "none" if materials.rows(config)[0].hard_weights is None else "balanced"
         check_spine(point, used, there, ranked[number])
 
 

@@ -17,15 +17,19 @@ from kdsweep.analysis.tasks import predicted
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
-from kdsweep.errors import ModelError
+from kdsweep.errors import Interrupted, ModelError, PreflightError
 from kdsweep.records.layout import TrialId
 from kdsweep.records.reading import read_predictions, read_trial
 from kdsweep.records.schema import VALIDATED_IN
 from kdsweep.records.writing import TrialFolder
+from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullRun
+from kdsweep.training import readout
+from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.constant_answers import majority_accuracy, majority_scores
 from kdsweep.training.data.splits import Data, Split
 from kdsweep.training.data.tokens import TEACHER_LOGITS, padded
+from kdsweep.training.file_preflight import file_preflight, record_file
 from kdsweep.training.final_test import final_test
 from kdsweep.training.fine_tuning import _untaught as untaught
 from kdsweep.training.fine_tuning import fine_tuning
@@ -80,7 +84,7 @@ def write_teacher(body: Path, folder: Path, task: TaskName, rows: list[dict[str,
         labels, loss = torch.tensor([[float(row["label"])] for row in rows]), nn.functional.mse_loss
         nn.init.constant_(model.classifier.bias, labels.mean().item())
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(25):
+    for _ in range(20):
         loss(model(**encoded).logits, labels).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -91,7 +95,7 @@ def write_teacher(body: Path, folder: Path, task: TaskName, rows: list[dict[str,
 @pytest.fixture
 def config_of(made: Path, tiny_config: Config) -> Config:
     """`config_of("regression")`: the teacher and rows of a task, and a student of its layers."""
-    fields: dict[str, Any] = {"epochs": 4, "learning_rate": 3e-3, "alpha": 0.7}
+    fields: dict[str, Any] = {"epochs": 2, "learning_rate": 5e-3, "alpha": 0.7}
     return lambda task, **changes: tiny_config(
         **{**fields, "train_file": str(made / f"{task}.jsonl"), "teacher": str(made / task), **changes}
     )
@@ -103,16 +107,25 @@ def shared() -> Materials:
     return Materials()
 
 
-def run(config: TrialConfig, folder: Path, materials: Materials) -> Any:
-    watch = Watch(on_steps=lambda _: None, on_epoch=lambda _: False)
-    slot = Slot(id=TrialId("distilled", 0))
-    run_trial(config, slot, TrialFolder(folder), materials, NullRun(), watch)
+def run(config: TrialConfig, folder: Path, materials: Materials, *, stop_at: int | None = None) -> Any:
+    """One trial, which is cut off at step `stop_at` and goes on."""
+    stop = StopRequest()
+
+    def on_steps(steps: Any) -> None:
+        stop.requested |= any(step.step == stop_at for step in steps)
+
+    watch, keep = Watch(on_steps=on_steps, on_epoch=lambda _: False), Checkpointing(every_seconds=1e9, stop=stop)
+    trial = (config, Slot(id=TrialId("distilled", 0)), TrialFolder(folder, "me"), materials, NullRun(), watch)
+    if stop_at is not None:
+        with pytest.raises(Interrupted):
+            run_trial(*trial, keep)
+    run_trial(*trial)
     return read_trial(folder)
 
 
 @pytest.mark.parametrize("task", OTHERS)
-def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit(
-    task: TaskName, config_of: Config, shared: Materials, tmp_path: Path
+def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit_after_an_interruption(
+    task: TaskName, config_of: Config, shared: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(task)
     done = run(config, tmp_path / "trials" / "0000", shared)
@@ -134,7 +147,8 @@ def test_a_student_learns_is_recorded_saved_and_repeated_to_the_bit(
     assert predictions is not None and predictions.shape == data.validation.labels.shape
     np.testing.assert_allclose(predicted(plain, task), predictions, rtol=1e-4)
 
-    again = run(config, tmp_path / "again" / "trials" / "0000", shared)
+    monkeypatch.setattr(readout, "READ_EVERY", 1)
+    again = run(config, tmp_path / "again" / "trials" / "0000", shared, stop_at=7)
     assert receipt(done, again).verdict == "identical"
     assert read_trial(done.folder).epochs[-1].measured() == again.epochs[-1].measured()
 
@@ -244,19 +258,16 @@ def test_the_ensemble_of_several_labels_has_the_mean_of_the_probabilities() -> N
     assert logit_of_mean_probability(far).tolist() == [[900.0, -900.0]]
 
 
-@pytest.mark.parametrize("task", OTHERS)
-def test_folds_teach_and_are_measured(task: TaskName, config_of: Config, tiny_body: Path) -> None:
-    config, materials = config_of(task, teacher=str(tiny_body), teacher_folds=2, teacher_epochs=1), Materials()
+def test_folds_of_a_regression_teach_the_mean_of_their_numbers_and_are_measured(
+    config_of: Config, tiny_body: Path
+) -> None:
+    config, materials = config_of("regression", teacher=str(tiny_body), teacher_folds=2, teacher_epochs=1), Materials()
     teacher, (_, validation) = materials.teacher(config), materials.teacher_rows(config)
     each = [member.load()(**batch_of(validation)).logits for member in teacher.members]
-    if task == "regression":
-        torch.testing.assert_close(validation.teacher_logits, torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-4)
-    else:
-        mean = torch.stack([one.sigmoid() for one in each]).mean(dim=0)
-        torch.testing.assert_close(validation.teacher_logits.sigmoid(), mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(validation.teacher_logits, torch.stack(each).mean(dim=0), rtol=1e-4, atol=1e-4)
     seen = materials.teacher_on_seen_rows(config)
-    assert (seen.accuracy is None) == (task == "regression") and seen.loss > 0
-    assert (teacher.epochs[0].val_accuracy is None) == (task == "regression")
+    assert (seen.accuracy, seen.ece) == (None, None) and seen.loss > 0
+    assert teacher.epochs[0].val_accuracy is None and teacher.epochs[0].val_pearson is not None
 
 
 def batch_of(rows: Any) -> dict[str, torch.Tensor]:
@@ -314,6 +325,37 @@ def test_a_teacher_that_learnt_nothing_is_refused_in_words(tiny_config: Config) 
     number = _weakness(numbers, np.array([[0.1], [0.2]]), config, "val_pearson", False)
     assert number is not None and "always giving the mean and a perfect R²" in number and "in their unit" in number
     assert _weakness(numbers, np.array([[1.1], [2.0]]), config, "val_pearson", False) is None
+
+
+@pytest.mark.parametrize("task", OTHERS)
+def test_a_file_that_teaches_is_recorded_and_judged_by_its_task(
+    task: TaskName, config_of: Config, tiny_body: Path, tmp_path: Path
+) -> None:
+    facts: dict[str, Any] = {"teacher": None, "student": str(tiny_body), "student_init": "pretrained"}
+    studies: dict[TaskName, Any] = {"multi_label": "val_map", "regression": "val_spearman"}
+    study = StudyConfig(metric=studies[task])
+
+    def write(name: str, of: Callable[[str], str]) -> TrialConfig:
+        rows = []
+        for text, _ in sentences():
+            said = labels_of(of(text))[task]
+            columns = {f"prob_{name}": 0.9 if name in said else 0.2 for name in NAMES} if task == "multi_label" else {}
+            rows.append({"text": text, **(columns or {"prediction": said + 0.5})})
+        write_table(tmp_path / name, rows)
+        return config_of(task, **facts, teacher_file=str(tmp_path / name))
+
+    good, materials = write("good.csv", lambda text: text), Materials()
+    result = record_file(good, TrialFolder(tmp_path / "teacher"), materials, NullRun())
+    assert result.task == task and result.numbers["labeled_rows"] == 96
+    if task == "regression":
+        assert result.val_loss == pytest.approx(0.25, rel=1e-4) and result.val_pearson == pytest.approx(1.0)
+        assert "accuracy" not in result.numbers
+    else:
+        assert (result.val_accuracy, result.val_map, result.numbers["accuracy"]) == (1.0, 1.0, 1.0)
+    assert file_preflight(materials, good, study) == []
+    turned = dict(zip([text for text, _ in sentences()], [text for text, _ in sentences()[::-1]], strict=True))
+    with pytest.raises(PreflightError, match="they have nothing to teach"):
+        file_preflight(Materials(), write("bad.csv", turned.__getitem__), study)
 
 
 def test_balanced_weights_give_every_class_the_same_weight_in_all() -> None:
