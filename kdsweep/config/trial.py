@@ -119,12 +119,12 @@ class TrialConfig:
     teacher_keep: Annotated[Literal["last", "lowest_loss"], Role.TEACHER] = "last"
     """Which epoch's weights of a teacher fine-tuned here are kept: the last, or that with the lowest validation loss."""
     student: Annotated[str, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = FROM_TEACHER
-    """`from_teacher`: a DistilBERT made of the layers of the teacher (of student_body, where that is named); or a hub name, local path or
+    """`from_teacher`: a model made of layers of the teacher (of student_body, where that is named); or a hub name, local path or
     `wheel:` address."""
     student_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student; auto: the newest at the first trial, null for local weights and from_teacher."""
     student_body: Annotated[str | None, Role.STUDENT_TOKENS, Trait.PATH | Trait.SPEED] = None
-    """Hub name, local path or `wheel:` address of the pretrained BERT whose layers a from_teacher student copies; null: the teacher."""
+    """Hub name, local path or `wheel:` address of the pretrained encoder whose layers a from_teacher student copies; null: the teacher."""
     student_body_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student_body; auto: the newest at the first trial, null for local weights and without a student_body."""
     student_vocabulary: Annotated[Literal["full", "trained"], Role.STUDENT_TOKENS] = "full"

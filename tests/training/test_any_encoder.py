@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from encoders import write_encoder
+from tiny import sentences
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kdsweep.analysis.receipt import receipt
+from kdsweep.analysis.tasks import predicted
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import Interrupted
 from kdsweep.records.layout import TrialId
@@ -24,6 +27,7 @@ from kdsweep.training import readout
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast.families import KNOWN_TYPES
 from kdsweep.training.input_checks import check_inputs
+from kdsweep.training.models import PROBLEM_TYPES
 from kdsweep.training.shared import Materials
 from kdsweep.training.trial import Slot, Watch, run_trial
 
@@ -66,12 +70,12 @@ def outcome(folder: Path) -> Any:
 
 
 def loaded_elsewhere(folder: Path, texts: Any) -> tuple[np.ndarray, Any]:
-    """The predictions of a saved student for each text alone, by transformers and nothing of kdsweep; the student."""
+    """The logits of a saved student for each text alone, by transformers and nothing of kdsweep; the student."""
     student = AutoModelForSequenceClassification.from_pretrained(folder / "student").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "student")
     with torch.inference_mode():
         rows = [tokenizer(text, return_tensors="pt", return_token_type_ids=False) for text in texts]
-        return np.array([int(student(**row).logits.argmax()) for row in rows]), student
+        return torch.cat([student(**row).logits for row in rows]).numpy(), student
 
 
 def check(config: TrialConfig, folder: Path) -> Any:
@@ -88,8 +92,8 @@ def check(config: TrialConfig, folder: Path) -> Any:
     again = rerun(done, TrialFolder(folder / "again" / "trials" / "0000"), lambda _: None)
     assert receipt(done, again).verdict == "identical"
     data = materials.data(config)
-    predictions, student = loaded_elsewhere(whole, data.validation.texts)
-    assert predictions.tolist() == read_predictions(whole).tolist()  # type: ignore[union-attr]
+    logits, student = loaded_elsewhere(whole, data.validation.texts)
+    assert logits.argmax(axis=1).tolist() == read_predictions(whole).tolist()  # type: ignore[union-attr]
     assert student.config.id2label == dict(enumerate(data.label_names)) and data.label_names == REVERSED[::-1]
     return student
 
@@ -113,3 +117,25 @@ def test_a_family_as_teacher_and_as_student_with_the_same_bits_again(
     check(make(**tuned, student_layers="first:1"), tmp_path / "fine_tuned_here")
     named = check(make(teacher=str(tiny_classifier), student=str(model)), tmp_path / "named")  # another tokenizer
     assert (named.config.model_type, named.config.num_hidden_layers) == (family, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_learns_several_labels_a_row_and_numbers(
+    family: str, tiny_config: Config, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    body = write_encoder(tmp_path / "body", family, layers=3)
+    tuned = {"teacher": str(body), "teacher_epochs": 1, "student_init": "pretrained", "student_layers": "first:2"}
+    labels: dict[TaskName, Callable[[int], Any]] = {
+        "multi_label": lambda n: ["bad", "good"][: n % 3],
+        "regression": lambda n: 0.5 + n % 3,
+    }
+    for task, label in labels.items():
+        rows = [{"text": text, "label": label(n)} for n, (text, _) in enumerate(sentences()[:48])]
+        config = tiny_config(train_file=str(write_rows(f"{task}.jsonl", rows)), epochs=1, **tuned)
+        folder, materials = tmp_path / task / "trials" / "0000", Materials()
+        train(config, folder, materials)
+        logits, student = loaded_elsewhere(folder, materials.data(config).validation.texts)
+        assert student.config.problem_type == PROBLEM_TYPES[task] and student.config.num_hidden_layers == 2
+        found = read_predictions(folder)
+        assert found is not None and np.allclose(predicted(logits, task), found, atol=1e-3)
