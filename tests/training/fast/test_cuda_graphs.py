@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from encoders import FAMILIES, encoder, padded_batch
+from encoders import encoder, padded_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdsweep.config.trial import TrialConfig
@@ -160,12 +160,12 @@ WAITS = {"longformer"}
 """Families of which a step needs a number from the GPU."""
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ["roberta", "mpnet", "deberta-v2", "modernbert", "convbert", "xlnet", "longformer"])
 def test_a_step_under_recording_needs_no_number_from_the_gpu(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.utils.import_utils.is_cuda_stream_capturing", lambda: True)
     monkeypatch.setattr(shortcuts_module, "_device_type", lambda _: "cuda")
-    model = encoder(kind).to("meta")  # whose tensors have no numbers: to read one raises an error
-    batch = {name: values.to("meta") for name, values in padded_batch(encoder(kind)).items()}
+    model = encoder(kind, layers=1).to("meta")  # whose tensors have no numbers: to read one raises an error
+    batch = {name: values.to("meta") for name, values in padded_batch(model).items()}
     with shortcuts(model), _NothingFromTheHost():
         if kind in WAITS:
             with pytest.raises(RuntimeError, match="cannot be called on meta"):
