@@ -30,7 +30,7 @@ from kdsweep.tracking.tracker import NullRun
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
 from kdsweep.training.data.splits import Split
-from kdsweep.training.input_checks import check_inputs
+from kdsweep.training.input_checks import check_inputs, kept_pieces
 from kdsweep.training.reader import Reader
 from kdsweep.training.shared import Materials
 from kdsweep.training.trained_vocabulary import (
@@ -161,6 +161,10 @@ def test_what_the_texts_decide_is_kept_apart(tiny_config: Config, write_rows: Ca
     assert materials.teacher_tokens(few, "train") is materials.teacher_tokens(full, "train")
     use = materials.vocabulary_use(few, test=False)
     assert use is not None and use.validation.recut_share > 0 and use.test is None
+    told = kept_pieces(materials, [few, few, more, full])
+    assert len(told) == 2 and f"keeps {sizes[0]} of the {sizes[2]} pieces of " in told[0]
+    assert f"texts {use.validation.recut_share:.0%} are cut otherwise; texts without labels would add pieces" in told[0]
+    assert told[1].endswith("are cut otherwise")
     own = materials.student_tokens(few, "validation")
     assert use.validation.unknown_share == own.unknown_share > 0, "these words have no letters to fall apart into"
 
