@@ -24,7 +24,7 @@ from kdsweep.training.data.splits import SplitName
 from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fast.team import check_devices
 from kdsweep.training.file_preflight import check_join, file_preflight, record_file
-from kdsweep.training.input_checks import check_inputs, truncation
+from kdsweep.training.input_checks import check_inputs, kept_pieces, truncation
 from kdsweep.training.preflight import preflight
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import TeacherWatch, teacher_trial
@@ -105,6 +105,8 @@ class Preparation:
         largest = max(self._sweep.values("batch_size"))
         for note in check_inputs(self._materials, corners, largest_batch=largest, splits=splits):
             self._messages.note(note)
+        for line in kept_pieces(self._materials, corners):
+            self._messages.note(line)
         check_join(self._materials, corners)
 
     def _check_forms(self, corners: list[TrialConfig]) -> None:

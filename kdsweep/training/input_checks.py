@@ -105,6 +105,23 @@ def _check_relations(materials: Materials, config: TrialConfig) -> None:
             )
 
 
+def kept_pieces(materials: Materials, corners: Sequence[TrialConfig]) -> list[str]:
+    """Return what each smaller vocabulary keeps and how it reads the validation texts, in words; nothing where all students have all pieces."""
+    lines: dict[str, None] = {}
+    for corner in corners:
+        if use := materials.vocabulary_use(corner, test=False):
+            more = (
+                ""
+                if corner.has_unlabeled
+                else "; texts without labels would add pieces (unlabeled_file, unlabeled_rest)"
+            )
+            lines[
+                f"student_vocabulary: trained keeps {use.pieces:,} of the {use.whole:,} pieces of {student_source(corner)[0].partition('#')[0]}: of "
+                f"the validation texts {use.validation.recut_share:.0%} are cut otherwise{more}"
+            ] = None
+    return list(lines)
+
+
 def truncation(materials: Materials, corners: Sequence[TrialConfig]) -> tuple[list[str], list[str]]:
     """Return what `max_length` cuts, in words, one line for each model and length; and the lines that are worth a warning."""
     several = len({(corner.teacher, corner.student, corner.student_body) for corner in corners}) > 1

@@ -109,7 +109,7 @@ def test_a_family_as_teacher_and_as_student_with_the_same_bits_again(
     make = lambda **changes: tiny_config(**{"train_limit": 48, "epochs": 1, **changes})
 
     relations = {"relation_weight": 0.5, "relation_heads": 2} if family in KNOWN_TYPES else {}
-    copies = {"student_layers": "spread:2", "student_init": "finetuned", **relations}
+    copies = {"student_layers": "spread:2", "student_init": "finetuned", "student_vocabulary": "trained", **relations}
     copied = check(make(teacher=str(model), **copies), tmp_path / "copied")
     assert copied.config.model_type == ("distilbert" if family == "bert" else family)
     assert copied.config.num_hidden_layers == 2
