@@ -9,6 +9,7 @@
     memory             this test's folder in memory, gone when the test ends
     tiny_config        builds a resolved `TrialConfig` on them (CPU, float32, 1 thread); keywords change any field
     wheel              address of a wheel in a folder that pip is told to look in; its path is left to fill in
+    task_reports       reports of planted sweeps with several labels a row, and with a number a row, by their task [session]
     tiny_sweep_file    writes a sweep file of 2 distilled trials and 1 control on them, tracking off; keywords change a section
 
 Real servers and devices for the slow tests (PostgreSQL, W&B, a small disk) are in servers.py.
@@ -34,7 +35,9 @@ import pytest  # noqa: E402
 import yaml  # noqa: E402
 
 if TYPE_CHECKING:
+    from kdsweep.config.tasks import TaskName
     from kdsweep.config.trial import TrialConfig
+    from kdsweep.reporting.build import Report
     from kdsweep.training.shared import Materials
 
 MEMORY = Path("/dev/shm")
@@ -186,6 +189,21 @@ def tiny_fields(teacher: Path, rows: Path) -> dict[str, Any]:
         "batch_size": 16,
         "epochs": 2,
     }
+
+
+@pytest.fixture(scope="session")
+def task_reports(tmp_path_factory: pytest.TempPathFactory) -> "dict[TaskName, Report]":
+    from task_sweeps import make_task_sweep
+
+    from kdsweep.reporting.build import build_report
+
+    reports: dict[TaskName, Report] = {}
+    for task in ("multi_label", "regression"):
+        folder = tmp_path_factory.mktemp("planted") / task
+        folder.mkdir()
+        make_task_sweep(folder, task)
+        reports[task] = build_report(folder)
+    return reports
 
 
 @pytest.fixture

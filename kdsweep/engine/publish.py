@@ -157,13 +157,13 @@ def disagreements(found: SweepRecords, finals: Finals) -> list[list[Any]]:
         mine = _predictions(found, finals, run)
         if mine is None or of_teacher is None or mine.shape != of_teacher.shape:
             continue
-        for index in _differing(mine, of_teacher).tolist():
-            answers = (_said(each[index], names) for each in (split.labels, of_teacher, mine))
+        for index in differing_rows(mine, of_teacher).tolist():
+            answers = (answer_said(each[index], names) for each in (split.labels, of_teacher, mine))
             lines.append([_name(row), run.finalist_seed, index, _text(split, index), *answers])
     return lines[:MOST_TEXTS]
 
 
-def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def differing_rows(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the rows that are answered differently; of numbers, the largest difference first."""
     if np.issubdtype(one.dtype, np.floating):
         gaps = np.abs(one - other)
@@ -172,7 +172,7 @@ def _differing(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.flatnonzero(differs if differs.ndim == 1 else differs.any(axis=1))
 
 
-def _said(answer: Any, names: Sequence[str]) -> Any:
+def answer_said(answer: Any, names: Sequence[str]) -> Any:
     """Return a label or a prediction as the table shows it: the name of a class, the names of labels, a number."""
     if np.ndim(answer):
         return ", ".join(name for name, there in zip(names, answer, strict=True) if there) or "none"

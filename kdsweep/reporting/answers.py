@@ -15,6 +15,7 @@ from kdsweep.analysis.score import (
     score,
     teacher_score,
 )
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.two_students import Comparison, Word
 from kdsweep.analysis.weak_teacher import WeakTeacher
@@ -53,6 +54,10 @@ class Verdict:
     """Folders of the runs compared, relative to the results folder."""
     fine_tuned: tuple[str, ...]
     rows: int
+    score: RowScore
+    """What the mean score of a row is, and so the unit of difference and interval: more of each is better."""
+    baseline_score: float | None
+    """That of the fine-tuned side; None where only the rows were counted that one side alone has right."""
     difference: float
     low: float
     high: float
@@ -65,7 +70,7 @@ def verdict_of(
     first: Row | None, second: Row | None, comparison: Comparison | None, finals: Finals | None
 ) -> Verdict | None:
     """Return the finalists' verdict where both arms have finalists, else that of both best trials; None where no comparison is possible."""
-    numbers = ("rows", "difference", "low", "high", "p_value")
+    numbers = ("rows", "score", "baseline_score", "difference", "low", "high", "p_value")
     if finals and finals.primary:
         facts: dict[str, Any] = {key: getattr(finals.primary, key) for key in (*numbers, "word", "one_seed", "counted")}
         folders: dict[str, Any] = {arm: finals.folders(arm) for arm in PRIMARY}

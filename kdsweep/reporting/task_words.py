@@ -40,7 +40,7 @@ HARD_LABELS: Final[dict[TaskName, str]] = {
 
 
 class Difference(Protocol):
-    """A difference of two mean row scores, with its interval and what the score is."""
+    """Holds a difference of two mean row scores, with its interval and what the score is."""
 
     @property
     def difference(self) -> float: ...

@@ -6,6 +6,7 @@ from kdsweep.analysis.finalists import titled
 from kdsweep.analysis.formats import duration, enumerated, number, plural
 from kdsweep.analysis.patience import Patience
 from kdsweep.analysis.score import score_text
+from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import FinalComparison
 from kdsweep.analysis.work import Given, same_length
 from kdsweep.config.arms import ARM_NAMES
@@ -107,7 +108,7 @@ def _length(config: TrialConfig) -> str:
 
 def _heading(patience: Patience) -> str:
     """Return the heading of the gains' column."""
-    score = next((row.gain.score for row in patience.rows if row.gain), "accuracy")
+    score: RowScore = next((row.gain.score for row in patience.rows if row.gain), "accuracy")
     return "points of accuracy" if score == "accuracy" else heading(score)
 
 

@@ -25,8 +25,10 @@ from kdsweep.engine.events import (
     TextsDone,
     TrialEnded,
     TrialStarted,
+    teacher_epoch,
 )
 from kdsweep.engine.plan import print_plan
+from kdsweep.records import teacher_schema as records
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import StepMetrics
 
@@ -238,3 +240,38 @@ def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
         log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
         said = " ".join(" ".join(log.lines()).split())
         assert ("the teacher running in every step (relation_weight)" in said) == runs
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, "ready: val_accuracy 0.8800 (majority class 0.5000)"),
+        (
+            {"task": "multi_label", "val_example_f1": 0.7, "majority_scores": {"val_example_f1": 0.25}},
+            "ready: val_example_f1 0.7000 (the same labels for all 0.2500)",
+        ),
+        (
+            {"task": "regression", "val_pearson": 0.85, "majority_scores": {"val_pearson": 0.0}},
+            "ready: val_pearson 0.8500 (the mean for all 0.0000)",
+        ),
+    ],
+)
+def test_the_teacher_is_shown_by_the_first_metric_of_its_task(clock: Clock, facts: dict[str, Any], said: str) -> None:
+    none = {"val_accuracy": None, "majority_accuracy": None} if facts.get("task") == "regression" else {}
+    log = Log(clock)
+    shown: dict[str, Any] = {"max_length": "64 cuts no row", "device": "cpu", "precision": "fp32", "threads": 2}
+    shown |= {"tracking": "offline", "tracking_why": "no key", "seconds_per_trial": 1.5}
+    log.show(Prepared(teacher=teacher_of(**{**none, **facts}), plan=Plan(**shown)))
+    assert any(said in line for line in log.lines())
+
+
+def test_an_epoch_of_the_teacher_is_shown_by_the_first_metric_of_its_task(clock: Clock) -> None:
+    log, facts = Log(clock), {"epoch": 2, "step": 9, "L_hard": 0.5, "val_loss": 0.4, "train_seconds": 1.0}
+    log.show(teacher_epoch(records.TeacherEpoch(**facts, val_accuracy=0.75)))
+    log.show(teacher_epoch(records.TeacherEpoch(**facts, val_accuracy=0.3, val_example_f1=0.5), "fold 1 of 2"))
+    log.show(teacher_epoch(records.TeacherEpoch(**facts, val_accuracy=None, val_pearson=0.8)))
+    assert log.lines() == [
+        "teacher, epoch 2: val_accuracy 0.7500",
+        "teacher of fold 1 of 2, epoch 2: val_example_f1 0.5000",
+        "teacher, epoch 2: val_pearson 0.8000",
+    ]

@@ -43,3 +43,11 @@ def test_before_data_are_read_it_is_said_for_3000_rows(
 def test_once_rows_are_known_it_is_said_for_them() -> None:
     sweep = replace(sweep_of(), study=StudyConfig(trials=24), finalists=FinalistsConfig(top=10, seeds=1))
     assert "a true difference of 1.8 points on these 400 rows" in what_they_find(sweep, 400)
+
+
+def test_what_is_found_is_said_in_the_unit_of_the_task() -> None:
+    sweep = replace(sweep_of(), study=StudyConfig(trials=24), finalists=FinalistsConfig(top=10, seeds=1))
+    assert "a true difference of 1.8 points of F1, if F1 varies" in what_they_find(sweep, 400, "multi_label")
+    stated = replace(sweep, fixed={**sweep.fixed, "task": "regression"})
+    assert what_they_find(stated) == what_they_find(sweep, 400, "regression")
+    assert "squared errors" in what_they_find(stated) and "points" not in what_they_find(stated)

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import command
 from makers import make_finalist, make_finals, make_full, make_teacher_tested
 from servers import WandbServer
 
 from kdsweep.config.sweep import Resolved
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial_file import trial_yaml
-from kdsweep.engine.publish import as_column, publish
+from kdsweep.engine.publish import answer_said, as_column, differing_rows, publish, verdict_summary
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_sweep_key, read_trials, read_verdict
 from kdsweep.records.whole_sweep import read_records
@@ -187,3 +189,25 @@ def test_a_column_of_w_and_bs_table_has_one_type_where_layers_are_a_count_a_list
     Table(columns=["student_layers"], data=[[value] for value in layers])
     with pytest.raises(TypeError, match="incompatible types"):
         Table(columns=["student_layers"], data=[[[0, 2]], [2]])
+
+
+def test_rows_answered_differently_are_shown_as_their_task_answers() -> None:
+    classes, labels = np.array([0, 1, 1]), np.array([[0, 1], [1, 1], [0, 0]], np.uint8)
+    assert differing_rows(classes, np.array([0, 0, 1])).tolist() == [1]
+    assert differing_rows(labels, labels[[0, 1, 1]]).tolist() == [2]
+    numbers = np.array([1.0, 2.0, 3.0], np.float32)
+    assert differing_rows(numbers, np.array([1.5, 2.0, 9.0], np.float32)).tolist() == [2, 0], "the largest first"
+    said = [answer_said(each[2], ("no", "yes")) for each in (classes, labels, numbers)]
+    assert said == ["yes", "none", 3.0] and answer_said(labels[1], ("no", "yes")) == "no, yes"
+
+
+def test_the_verdicts_summary_has_the_tasks_scores(task_reports: dict[TaskName, Report]) -> None:
+    for task, name, score in (
+        ("multi_label", "example_f1", "example_f1"),
+        ("regression", "pearson", "minus_squared_error"),
+    ):
+        report = task_reports[task]
+        assert report.finals is not None
+        summary = verdict_summary(report, report.finals)
+        assert summary["score"] == score and set(summary[f"test_{name}"]) == set(summary["rank"])
+        assert ("pearson_difference" in summary) == (task == "regression") != ("test_accuracy" in summary)

@@ -37,7 +37,7 @@ def _scatter(numbers: Numbers, each: Predicted, drawn: np.ndarray) -> Figure:
     x, y = ([short(value) for value in values[drawn].tolist()] for values in (numbers.labels, each.numbers))
     many = len(drawn) > 500
     marker = {"size": 4 if many else 6, "opacity": 0.35 if many else 0.6, "color": NEUTRAL}
-    marker |= {"color": COLOURS[each.arm], "symbol": SYMBOLS[each.arm]} if each.arm else {"symbol": "star"}
+    marker |= {"color": COLOURS[each.arm], "symbol": SYMBOLS[each.arm]} if each.arm else {}
     hover = f"<b>{each.name}</b><br>row %{{customdata}}<br>label %{{x}}, predicted %{{y}}<extra></extra>"
     plot.add_trace(
         go.Scatter(
@@ -54,8 +54,9 @@ def _described(numbers: Numbers, each: Predicted, drawn: int) -> str:
     rows = len(numbers.labels)
     most = f" ({drawn:,} of them drawn)" if drawn < rows else ""
     bias = float(np.mean(each.numbers.astype(np.float64) - numbers.labels))
-    off = f"{abs(bias):.3g} too {'high' if bias > 0 else 'low'} on average" if bias else "right on average"
+    off = f"{abs(bias):.2g} too {'high' if bias > 0 else 'low'} on average" if bias else "right on average"
+    who = each.name if each.arm else "the teacher"
     return (
-        f"What {each.name} predicts for the {rows:,} {numbers.split} rows{most}, {off}, with a root mean squared error of "
+        f"What {who} predicts for the {rows:,} {numbers.split} rows{most}, {off}, with a root mean squared error of "
         f"{each.rmse(numbers.labels):.3g}; on the dotted line a prediction is the label."
     )
