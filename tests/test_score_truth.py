@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from score_simulator import ScorePlan, score_studies
 
+from kdsweep.analysis.non_inferiority import compare_scores
 from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import compare_arms
 
@@ -67,3 +68,17 @@ def test_without_a_difference_few_verdicts_say_one_and_intervals_cover(plan: Sco
 def test_a_gain_is_found_and_covered(plan: ScorePlan, power: float) -> None:
     found = measured(plan, 200)
     assert found["better"] >= power and found["covers gain"] >= 0.92
+
+
+@pytest.mark.slow
+def test_an_exported_form_of_labels_is_rarely_called_no_worse_where_it_loses_the_margin() -> None:
+    """Differences of F1 on 1 to 10 % of 500 rows, whose mean is a loss of the margin: by a t interval up to 2.7 % are called so."""
+    rng, steps = np.random.default_rng(0), np.array([-1, -2 / 3, -1 / 2, -1 / 3, 1 / 3, 1 / 2])
+    for share in (0.01, 0.1):
+        gains = (0.005 / share - 0.625) / (-0.625 - 5 / 12)  # share of gains among the rows that differ
+        chances = np.array([*[(1 - gains) / 4] * 4, *[gains / 2] * 2])
+        words = []
+        for _ in range(250):
+            rows = np.where(rng.random(500) < share, rng.choice(steps, 500, p=chances), 0.0)
+            words.append(compare_scores(rows, np.zeros(500), margin=0.005).word)
+        assert np.mean([word == "no worse" for word in words]) <= 0.05

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, worst_first
+from kdsweep.analysis.classes import ClassScore, Confusion, class_scores, confusions, label_counts, worst_first
 
 COUNTS = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
 """Of class 0 six rows are right and two named 1; of class 1 three are right and one named 0; class 2 is always named 1;
@@ -35,3 +35,15 @@ def test_confused_pairs_stand_by_their_rows_ties_by_class_with_their_share_of_th
 
 def test_the_worst_classes_come_first_and_one_without_f1_not_at_all() -> None:
     assert worst_first(class_scores(COUNTS)) == [2, 1, 0]
+
+
+def test_labels_are_counted_each_for_itself() -> None:
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], np.uint8)
+    decisions = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
+    counts = label_counts(decisions, labels)
+    assert counts.tolist() == [[[1, 1], [1, 1]], [[1, 1], [0, 2]], [[4, 0], [0, 0]]]
+    first, second, absent = class_scores(counts + counts)  # as of two seeds
+    assert first == ClassScore(precision=0.5, recall=0.5, f1=0.5)
+    assert second == ClassScore(precision=2 / 3, recall=1.0, f1=0.8)
+    assert absent == ClassScore(precision=None, recall=None, f1=None)
+    assert confusions(counts) == ()

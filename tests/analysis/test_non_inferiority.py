@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kdsweep.analysis.non_inferiority import NonInferiority, compare_form_counts, compare_forms
+from kdsweep.analysis.non_inferiority import NonInferiority, compare_form_counts, compare_forms, compare_scores
 from kdsweep.analysis.two_students import compare_counts
 from kdsweep.errors import DataError
 
@@ -112,3 +112,64 @@ def test_rows_are_counted_by_who_is_right() -> None:
 def test_what_cannot_be_compared_is_refused(right: np.ndarray, reference: np.ndarray, margin: float, said: str) -> None:
     with pytest.raises(DataError, match=said):
         compare_forms(right, reference, margin=margin)
+
+
+# Scores that are no right and wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "rows"), [(0, 0, 800), (1, 0, 600), (2, 9, 1000), (0, 12, 900), (30, 31, 3000)]
+)
+def test_scores_of_0_and_1_are_compared_as_right_and_wrong_are(gains: int, losses: int, rows: int) -> None:
+    right, reference = np.zeros(rows, bool), np.zeros(rows, bool)
+    right[:gains], reference[gains : gains + losses] = True, True
+    whole = compare_forms(right, reference, margin=0.005)
+    scores = compare_scores(right.astype(np.float64), reference.astype(np.float64), margin=0.005)
+    assert (scores.word, scores.gains, scores.losses, scores.rows) == (whole.word, gains, losses, rows)
+    assert (scores.low, scores.high, scores.difference) == pytest.approx((whole.low, whole.high, whole.difference))
+    assert scores.rows_to_settle == whole.rows_to_settle
+
+
+def test_half_a_difference_on_twice_as_many_rows_says_more_than_whole_ones() -> None:
+    whole, halves = np.zeros(3000), np.zeros(3000)
+    whole[:10], halves[:20] = -1.0, -0.5
+    one, other = (compare_scores(1 + scores, np.ones(3000), margin=0.01) for scores in (whole, halves))
+    assert one.difference == pytest.approx(other.difference) == pytest.approx(-10 / 3000)
+    assert one.low < other.low < other.high < 0 and other.high < one.high
+
+
+def test_squared_errors_count_in_the_variance_of_the_labels() -> None:
+    """Student's interval of the paired differences, by hand; a form that is equal but for rounding is no worse."""
+    rng = np.random.default_rng(0)
+    labels, errors = 5 * rng.standard_normal(400), rng.standard_normal(400)
+    reference = -np.square(errors)
+    scores = -np.square(errors + 0.3 * rng.standard_normal(400))
+    unit = float(labels.var())
+    found = compare_scores(scores, reference, margin=0.005, unit=unit)
+    rows = (scores - reference) / unit
+    assert found.difference == pytest.approx(rows.mean())
+    assert found.high - found.difference == pytest.approx(found.difference - found.low)
+    assert found.high - found.difference == pytest.approx(1.97 * rows.std(ddof=1) / 20, rel=0.15)
+    assert (found.gains, found.losses) == (int((rows > 0).sum()), int((rows < 0).sum()))
+    assert compare_scores(reference - 1e-7, reference, margin=0.005, unit=unit).word == "no worse"
+    assert compare_scores(scores - unit, reference, margin=0.005, unit=unit).word == "worse"
+    few = compare_scores(scores[:30], reference[:30], margin=0.005, unit=unit)
+    assert few.word == "cannot tell" and few.rows_to_settle and few.rows_to_settle > 30
+
+
+@pytest.mark.parametrize(
+    ("scores", "reference", "margin", "unit", "said"),
+    [
+        (np.ones(3), np.ones(2), 0.1, None, r"on the same rows, at least two, but got \(3,\) and \(2,\)"),
+        (np.ones(1), np.ones(1), 0.1, None, "at least two"),
+        (np.ones(3), np.ones(3), 0.0, None, "0 < margin <= 1 must hold"),
+        (np.ones(3), np.ones(3), 0.1, 0.0, "unit > 0 must hold"),
+        (np.full(3, -4.0), np.ones(3), 0.1, None, r"lie in \[0, 1\] where there is no unit, but differ by up to 5"),
+        (np.full(3, np.nan), np.ones(3), 0.1, 1.0, "must be finite"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused(
+    scores: np.ndarray, reference: np.ndarray, margin: float, unit: float | None, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        compare_scores(scores, reference, margin=margin, unit=unit)

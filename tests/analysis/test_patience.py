@@ -101,3 +101,13 @@ def test_without_longer_finalists_nothing_is_said_of_patience(tmp_path: Path) ->
     report = build_report(tmp_path / "s")
     assert report.patience is None and "Does patience pay?" not in dict(report.questions)
     assert report.finals is not None and report.finals.shrinkage is not None
+
+
+def test_a_gain_in_squared_error_has_no_bounds() -> None:
+    rng = np.random.default_rng(0)
+    searched = -40 * np.square(rng.standard_normal((2, 300)))
+    pairs = [(0.5 * each + rng.standard_normal((2, 300)), each) for each in searched]
+    gain = mean_gain(pairs, seed_variance([longer for longer, _ in pairs]), "minus_squared_error")
+    assert gain.score == "minus_squared_error" and 1 < gain.low < 20 < gain.high
+    single = mean_gain([(longer[:1], each) for longer, each in pairs], seed_variance([]), "minus_squared_error")
+    assert single.difference == pytest.approx(gain.difference, rel=0.1) and single.high > 1

@@ -194,3 +194,51 @@ def test_other_rows_and_empty_arms_are_refused() -> None:
         compare_arms([], [np.ones((2, 2))])
     with pytest.raises(DataError, match=r"\[S, N\], but got \(1, 2, 3\)"):
         compare_finalists(np.ones((1, 2, 3)), np.ones((2, 3)))
+
+
+# Squared errors ------------------------------------------------------------------------------------------------------
+
+
+def squared(level: float, finalists: int, seeds: int, rows: int = 300, seed: int = 0) -> list[np.ndarray]:
+    """Minus the squared errors of an arm's finalists, [S, N] each."""
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal(rows)
+    return [-level * np.square(shared + 0.5 * rng.standard_normal((seeds, rows))) for _ in range(finalists)]
+
+
+@pytest.mark.parametrize(("finalists", "seeds"), [(1, 3), (4, 1), (3, 2)])
+def test_squared_errors_have_no_bounds_and_no_unit(finalists: int, seeds: int) -> None:
+    one, other = squared(1.0, finalists, seeds), squared(1.5, finalists, seeds, seed=1)
+    small = compare_arms(one, other, score="minus_squared_error")
+    large = compare_arms([1e4 * each for each in one], [1e4 * each for each in other], score="minus_squared_error")
+    assert small.word.startswith("better") and (large.word, large.score) == (small.word, "minus_squared_error")
+    for name in ("difference", "low", "high", "standard_error", "baseline_score"):
+        assert getattr(large, name) == pytest.approx(1e4 * getattr(small, name), rel=1e-9)
+    assert (large.p_value, large.df) == pytest.approx((small.p_value, small.df))
+    assert small.baseline_score == pytest.approx(-1.5 * 1.25, rel=0.2) and large.low > 1
+
+
+def test_students_that_are_never_wrong_do_not_differ() -> None:
+    found = compare_arms([np.zeros((2, 50))] * 2, [np.zeros((2, 50))] * 2, score="minus_squared_error")
+    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("finalists", [1, 5])
+def test_a_row_that_makes_up_most_of_an_error_leaves_few_degrees_of_freedom_but_some(finalists: int) -> None:
+    """By luck both arms' means may agree on the one row that finalists differ on: rows would seem to be known, and df would be 0."""
+    one, other = squared(1.0, finalists, 3), squared(1.0, finalists, 3, seed=1)
+    far = np.linspace(-1, 1, 3)[:, None] * np.eye(1, 300)
+    one, other = ([each - 1000 - 900 * far for each in arm] for arm in (one, other))
+    found = compare_arms(one, other, score="minus_squared_error")
+    plain = compare_arms(one, other)
+    assert found.df >= 1 and found.standard_error >= plain.standard_error
+    assert found.word == "cannot tell" and np.isfinite([found.low, found.high]).all()
+
+
+def test_scores_in_0_to_1_are_compared_as_right_and_wrong_are() -> None:
+    one, other = finalist(0.8, 3), finalist(0.7, 3, seed=1)
+    found, floats = (
+        compare_finalists(one, other),
+        compare_finalists(one.astype(float), other.astype(float), score="example_f1"),
+    )
+    assert floats == replace(found, score="example_f1")

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, multinomial
+from scipy.stats import binomtest, multinomial, ttest_rel
 
-from kdsweep.analysis.two_students import compare_counts, compare_predictions, wilson_interval
+from kdsweep.analysis.two_students import (
+    compare_by_task,
+    compare_counts,
+    compare_predictions,
+    compare_row_scores,
+    wilson_interval,
+)
 from kdsweep.errors import DataError
 
 
@@ -84,3 +90,36 @@ def test_predictions_of_other_rows_are_refused_with_both_shapes() -> None:
 def test_counts_that_no_rows_can_give_are_refused(gains: int, losses: int, rows: int) -> None:
     with pytest.raises(DataError, match="must hold, but got"):
         compare_counts(gains=gains, losses=losses, rows=rows)
+
+
+def test_each_task_has_its_own_test() -> None:
+    labels = np.array([0, 1, 2, 0, 1])
+    one, other = np.array([0, 1, 2, 1, 1]), np.array([0, 2, 0, 0, 1])
+    assert compare_by_task(one, other, labels, "single_label") == compare_predictions(one, other, labels)
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal(300).astype(np.float32)
+    near, far = (numbers + noise * rng.standard_normal(300).astype(np.float32) for noise in (0.5, 1.5))
+    found = compare_by_task(near, far, numbers, "regression")
+    assert (found.score, found.word, found.rows) == ("minus_squared_error", "better", 300)
+    assert found.difference == pytest.approx(1.5**2 - 0.5**2, abs=0.5) and found.high > 1
+    assert found.baseline_score == pytest.approx(-(1.5**2), abs=0.5)
+    assert compare_by_task(far, near, numbers, "regression").word == "not better"
+    sets = (rng.random((300, 4)) < 0.4).astype(np.uint8)
+    less, more = (np.where(rng.random((300, 4)) < share, 1 - sets, sets).astype(np.uint8) for share in (0.1, 0.3))
+    labelled = compare_by_task(less, more, sets, "multi_label")
+    assert (labelled.score, labelled.word) == ("example_f1", "better") and 0 < labelled.low < labelled.high <= 1
+    with pytest.raises(DataError, match="run both trials on the same rows"):
+        compare_by_task(less, more[1:], sets, "multi_label")
+
+
+def test_equal_scores_tell_nothing_and_the_interval_is_that_of_students_t() -> None:
+    same = np.full(50, 0.5)
+    equal = compare_row_scores(same, same, "example_f1")
+    assert (equal.word, equal.difference, equal.p_value) == ("cannot tell", 0, 1) and equal.low < 0 < equal.high
+    perfect = compare_row_scores(np.zeros(50), np.zeros(50), "minus_squared_error")
+    assert (perfect.low, perfect.high, perfect.p_value) == (0, 0, 1)
+    rng = np.random.default_rng(1)
+    scores, baseline = rng.random(4000), rng.random(4000)
+    found, plain = compare_row_scores(scores, baseline, "example_f1"), ttest_rel(scores, baseline)
+    assert found.p_value == pytest.approx(plain.pvalue, rel=0.01)
+    assert (found.low, found.high) == pytest.approx(tuple(plain.confidence_interval()), abs=3e-5)
