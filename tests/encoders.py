@@ -73,7 +73,7 @@ def _tokenizer(family: str, pad_id: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     form = "$A </s> <cls>" if family == "xlnet" else "<cls> $A </s>"
     ends = [(name, vocabulary[name]) for name in ("<cls>", "</s>")]
-    tokenizer.post_processor = processors.TemplateProcessing(single=form, pair=f"{form} $B", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(single=form, pair=f"{form} $B:1", special_tokens=ends)
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "unk", "cls", "mask")}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, sep_token="</s>", **names)
 

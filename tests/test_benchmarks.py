@@ -32,10 +32,12 @@ def test_bench_trial_runs_a_trial_and_says_where_its_seconds_go(
     assert sum(parts.values()) == pytest.approx(1) and all(share > 0 for share in parts.values())
 
 
-def test_bench_step_trains_an_epoch_of_its_own_rows(tiny_config: Config) -> None:
+@pytest.mark.parametrize("family", ["distilbert", "roberta", "modernbert"])
+def test_bench_step_trains_an_epoch_of_its_own_rows(family: str, tiny_config: Config) -> None:
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6)
     config, steps = tiny_config(batch_size=4), list[int]()
-    rows, training = bench_step.synthetic_rows(4, options, "cpu"), bench_step.training_of(config, options)
+    rows, training = bench_step.synthetic_rows(4, options, "cpu"), bench_step.training_of(config, options, family)
+    assert (training.student.config.hidden_size, training.student.config.num_hidden_layers) == (24, 1)
     distill_epoch(training, rows, config, on_steps=lambda told: steps.extend(step.step for step in told))
     assert steps == list(range(1, bench_step.STEPS + 1))
 

@@ -103,16 +103,16 @@ def test_an_append(small_disk: MakeDisk) -> None:
 @pytest.mark.parametrize("leave", [0, 4096, 8192, 65536, 131072])
 def test_a_student(leave: int, tiny_config: Config, small_disk: MakeDisk) -> None:
     disk, materials, config = small_disk(2), Materials(), tiny_config()
-    student = materials.student(config)
+    student, tokenizer = materials.student(config), materials.student_tokenizer(config)
     path = disk.path / "student"
     disk.fill(leave)
     try:
-        save_student(student, config, path)
+        save_student(student, tokenizer, path)
     except ResultsError as error:
         assert str(path) in str(error) and "No space left" in str(error)
         assert not path.exists() and [found.name for found in disk.path.iterdir()] == ["filler"]
     disk.free()
-    assert save_student(student, config, path) > 0
+    assert save_student(student, tokenizer, path) > 0
     loaded = AutoModelForSequenceClassification.from_pretrained(path)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in student.state_dict().items())
     assert len(AutoTokenizer.from_pretrained(path)) > 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders import write_encoder
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
@@ -109,6 +110,31 @@ def test_graphs_train_what_single_launches_train_dropout_included(
     assert losses == pytest.approx(expected, rel=close)
     for name, tensor in weights(plain).items():
         torch.testing.assert_close(weights(recorded)[name], tensor, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "family", ["roberta", "electra", "mpnet", "deberta-v2", "modernbert", "convbert", "xlnet", "albert", "longformer"]
+)
+def test_a_step_of_any_family_is_a_graph_where_it_can_be(
+    family: str,
+    precision: str,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replays: list[int],
+) -> None:
+    """A Longformer's step reads a number, and is launched with the reason kept."""
+    folder = write_encoder(tmp_path, family, layers=2, label_names=("negative", "positive"))
+    config = tiny_config(epochs=3, device="cuda", precision=precision, student=str(folder))
+    recorded, losses = train(config, Materials())
+    waits = family == "longformer"
+    assert (len(replays) > len(losses) // 2) != waits
+    assert (recorded.shortcuts["cuda_graphs"] == "taken") != waits
+    monkeypatch.setattr(loop, "why_no_graphs", lambda *_: "told so")
+    plain, expected = train(config, Materials())
+    assert plain.shortcuts["cuda_graphs"] == "told so"
+    assert losses == pytest.approx(expected, rel={"fp32": 1e-4, "bf16": 2e-2}[precision])
 
 
 def test_bfloat16_gradients_are_those_of_autocast(tiny_config: Config) -> None:

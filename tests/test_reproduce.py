@@ -229,6 +229,8 @@ def test_a_trial_from_another_machine_runs_with_its_rows_and_teacher_elsewhere(
 ) -> None:
     shutil.rmtree(brought / "student")
     assert main([str(brought)]) == 2
+    assert "a data file must exist, but '/nowhere/rows.csv' does not" in capsys.readouterr().err
+    assert main([str(brought), "--set", f"train_file={trained / 'rows.csv'}"]) == 2
     assert "'/nowhere/bert' must be" in capsys.readouterr().err
     monkeypatch.chdir(trained)
     places = ["--set", "train_file=rows.csv", f"teacher={trained / 'bert'}"]

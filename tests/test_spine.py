@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from tiny import tiny_bert_config
+from tiny import BAD, GOOD, NOUNS, PIECES, tiny_bert_config
 
 from kdsweep.analysis.receipt import receipt
 from kdsweep.config.sweep import SweepConfig
@@ -46,10 +46,15 @@ SEARCH = {
     "weight_decay": {"low": 0.0, "high": 0.1},
     "unlabeled_limit": {"low": 10, "high": 30},
     "student_layers": {"choices": [2, [0, 2], "last:1"]},
+    "student_vocabulary": {"choices": ["full", "trained"]},
 }
 LAYERS: list[Any] = [[0, 2], "last:1"]
 LOSSES = ["kl", "mse"]
+VOCABULARIES = ["trained", "full"]
 """What the first trials try; the other fields are the sampler's."""
+
+WHOLE = len([*PIECES.split(), *NOUNS, *GOOD, *BAD])
+"""Pieces of the tiny teacher's tokenizer."""
 
 
 @dataclass
@@ -112,7 +117,10 @@ def test_every_axis_from_sampler_to_consumer_tracker_record_report_and_rerun(
         search=SEARCH,
         fixed={"batch_size": None, "epochs": None, "student_layers": None, "train_limit": 40, "unlabeled_rest": True},
         study={"trials": 1, "controls": 0, "pseudo_labeled": 0, "keep_students": 2},
-        enqueue=[{"student_layers": layers, "soft_loss": loss} for layers, loss in zip(LAYERS, LOSSES, strict=True)],
+        enqueue=[
+            {"student_layers": layers, "soft_loss": loss, "student_vocabulary": vocabulary}
+            for layers, loss, vocabulary in zip(LAYERS, LOSSES, VOCABULARIES, strict=True)
+        ],
         tracking={"mode": "offline"},
     )
     first = load_sweep(made_by_hand)
@@ -142,7 +150,11 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     tiny_sweep_file: Callable[..., Path], tiny_body: Path, tmp_path: Path
 ) -> None:
     search = {"teacher_folds": {"choices": [1, 2]}, "teacher_keep": {"choices": ["last", "lowest_loss"]}}
-    points = [{"teacher_folds": 2, "teacher_keep": "last"}, {"teacher_folds": 1, "teacher_keep": "lowest_loss"}]
+    search["class_weights"] = {"choices": ["none", "balanced"]}
+    points = [
+        {"teacher_folds": 2, "teacher_keep": "last", "class_weights": "none"},
+        {"teacher_folds": 1, "teacher_keep": "lowest_loss", "class_weights": "balanced"},
+    ]
     sweep = load_sweep(
         tiny_sweep_file(
             search=search | dict.fromkeys(("temperature", "alpha", "learning_rate")),
@@ -158,10 +170,13 @@ def test_axes_of_the_teacher_from_sampler_to_its_models_tracker_record_report_an
     ranked = {row["trial"]: row for row in json.loads((folder / "leaderboard.json").read_text())["trials"]}
     for number, point in enumerate(points):
         there = trial_folder(folder, TrialId("distilled", number))
-        done, teacher = read_trial(there), Materials().teacher(read_trial_config(there / "config.yaml"))
+        config, materials = read_trial_config(there / "config.yaml"), Materials()
+        done, teacher = read_trial(there), materials.teacher(config)
         assert done.result is not None and done.result.teacher_weights_sha256 == teacher.weights_sha256
         kept = "lowest_loss" if teacher.kept_epochs else "last"
-        check_spine(point, {"teacher_folds": len(teacher.members), "teacher_keep": kept}, there, ranked[number])
+        weighed = "none" if materials.rows(config)[0].hard_weights is None else "balanced"
+        used = {"teacher_folds": len(teacher.members), "teacher_keep": kept, "class_weights": weighed}
+        check_spine(point, used, there, ranked[number])
 
 
 def layers_of(value: Any) -> tuple[int, ...]:
@@ -178,7 +193,9 @@ def check_spine(params: dict[str, Any], used: dict[str, Any], there: Path, row: 
     again = rerun(done, TrialFolder(there.parent.parent / "again" / "trials" / there.name), lambda _: None)
     used["epochs"] = len(done.epochs)
     used["unlabeled_limit"] = done.result.unlabeled_rows
-    used["student_layers"] = json.loads((there / "student" / "config.json").read_text())["n_layers"]
+    config = json.loads((there / "student" / "config.json").read_text())
+    used["student_vocabulary"] = "full" if config["vocab_size"] == WHOLE else "trained"
+    used["student_layers"] = config["n_layers"]
     for name, value in params.items():
         plain = list(value) if isinstance(value, tuple) else value
         wanted = len(layers_of(value)) if name == "student_layers" else value

@@ -40,7 +40,8 @@ leaderboard.json, schema 2, is one object:
               role         to ship, best fine-tuned (beside it), or other: of a run that is neither, or no longer
               ships        the form to ship of this student: pytorch, fp32 or int8
     trials    every trial, ranked ones first, as `columns` returns it; the same as the rows of leaderboard.csv. Where
-              `study.constraints` names an exported form, all have `LIMITED`; where a student was exported, all have
+              `study.constraints` names an exported form, all have `LIMITED`; where a student has a trained vocabulary, all have
+              `schema.VOCABULARY`; where a student was exported, all have
               `shipped_form.FORM_COLUMNS`, at one thread and on the split of the form's verdict
 """
 
@@ -65,7 +66,7 @@ from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.export_schema import Export
 from kdsweep.records.reading import TrialRow
-from kdsweep.records.schema import VALIDATED_IN
+from kdsweep.records.schema import VALIDATED_IN, VOCABULARY
 from kdsweep.records.whole_sweep import SweepRecords
 
 SCHEMA = 2
@@ -184,7 +185,7 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int, ex
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
         folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
         trial=trial,
-        task=records.teacher.task if records.teacher else "single_label",
+        task=records.task,
         export=export,
     )
 
@@ -216,8 +217,8 @@ def columns(row: Row) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Convert all rows to flat records, by `columns`, with those of `_limited` and, where a student was exported, `FORM_COLUMNS`."""
-    forms, limited = any(row.export for row in rows), _limited(rows)
+    """Convert all rows to flat records, by `columns`, with those of `_limited`, `_vocabulary` and, where a student was exported, `FORM_COLUMNS`."""
+    forms, limited = any(row.export for row in rows), (*_limited(rows), *_vocabulary(rows))
     return [
         columns(row)
         | {name: getattr(row.trial.result, name, None) for name in limited}
@@ -231,12 +232,17 @@ def _limited(rows: Sequence[Row]) -> tuple[str, ...]:
     return LIMITED if any(row.trial.result and row.trial.result.limited_form for row in rows) else ()
 
 
+def _vocabulary(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return `VOCABULARY` where any student has fewer pieces than its tokenizer, else nothing."""
+    return VOCABULARY if any(row.trial.result and row.trial.result.vocabulary_pieces for row in rows) else ()
+
+
 def column_names(searched: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return the names of the columns of `table` in their order, also where there are no rows."""
     names = ["rank", "arm", "trial", "status", "val_accuracy", *searched]
     task = rows[0].task if rows else "single_label"
     names += [name for name in MEASURED[task] if name not in searched]
-    names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder", *_limited(rows)]
+    names += ["val_accuracy_low", "val_accuracy_high", "reason", "folder", *_limited(rows), *_vocabulary(rows)]
     return [*names, *FORM_COLUMNS] if any(row.export for row in rows) else names
 
 

@@ -45,6 +45,7 @@ from scipy.stats import norm
 
 from kdsweep.analysis.two_arms import POWER, quantile
 from kdsweep.analysis.two_students import CONFIDENCE, compare_counts, lower_limit
+from kdsweep.analysis.variances import row_df
 from kdsweep.errors import DataError
 from kdsweep.records.export_schema import Word
 
@@ -137,7 +138,7 @@ def _compare_bounded(found: np.ndarray, margin: float) -> NonInferiority:
 def _compare_unbounded(found: np.ndarray, margin: float) -> NonInferiority:
     """Compare by the t interval of the rows' differences, in the unit of the margin."""
     mean, deviation = float(found.mean()), float(found.std(ddof=1))
-    half = quantile(found.size - 1) * deviation / math.sqrt(found.size)
+    half = quantile(row_df(found, "minus_squared_error")) * deviation / math.sqrt(found.size)
 
     def settle() -> int:
         bound = -margin if mean > -margin else 0.0

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdsweep.analysis.bootstrap import Bootstrapped, pearson_difference
 from kdsweep.analysis.finalists import SplitName
-from kdsweep.analysis.row_reading import labels_of, predicted, task_of
+from kdsweep.analysis.row_reading import labels_of, predicted
 from kdsweep.analysis.secondary import Asked, of_arms
 from kdsweep.analysis.shipped import Place
 from kdsweep.analysis.two_arms import compare_arms
@@ -23,7 +23,7 @@ def subset_accuracy(found: SweepRecords, compared: Runs, split: SplitName, searc
 
     It is planned before the search, as the comparisons with a third arm are: pass it to `adjusted` with them.
     """
-    labels = labels_of(found, split) if task_of(found) == "multi_label" else None
+    labels = labels_of(found, split) if found.task == "multi_label" else None
     arms = _arms(compared, split, labels)
     if labels is None or not all(arms):
         return []
@@ -35,7 +35,7 @@ def subset_accuracy(found: SweepRecords, compared: Runs, split: SplitName, searc
 
 def pearson(found: SweepRecords, compared: Runs, split: SplitName) -> Bootstrapped | None:
     """Compare the primary arms by Pearson's r; None but for a regression with finalists in both."""
-    labels = labels_of(found, split) if task_of(found) == "regression" else None
+    labels = labels_of(found, split) if found.task == "regression" else None
     arms = _arms(compared, split, labels)
     return None if labels is None or not all(arms) else pearson_difference(*arms, labels)
 

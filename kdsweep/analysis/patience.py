@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdsweep.analysis.finalists import Finalist, Finals
-from kdsweep.analysis.row_reading import right_rows, task_of
+from kdsweep.analysis.row_reading import right_rows
 from kdsweep.analysis.tasks import ROW_SCORES, RowScore
 from kdsweep.analysis.two_arms import FinalComparison, compare_finalists
 from kdsweep.analysis.variances import SeedVariance, seed_variance
@@ -52,7 +52,7 @@ def read_patience(found: SweepRecords, finals: Finals | None) -> Patience | None
     if not pairs:
         return None
     known = [(row, right) for row, origin in pairs if (right := _right(found, row, origin))]
-    seeds, row_score = seed_variance([longer for _, (longer, _) in known]), ROW_SCORES[task_of(found)]
+    seeds, row_score = seed_variance([longer for _, (longer, _) in known]), ROW_SCORES[found.task]
     by_place = {(row.arm, row.trial): right for row, right in known}
     arms = dict.fromkeys(row.arm for row, _ in known)
     return Patience(

@@ -19,7 +19,7 @@ from kdsweep.analysis.finalists import Finalist, Finals, SplitName, titled
 from kdsweep.analysis.leaderboard import complete, status
 from kdsweep.analysis.other_scores import pearson, subset_accuracy
 from kdsweep.analysis.ranking import distillation_ratio, minimal_detectable_difference, ranks, shrinkage
-from kdsweep.analysis.row_reading import right_rows, scored, task_of
+from kdsweep.analysis.row_reading import right_rows, scored
 from kdsweep.analysis.score import score
 from kdsweep.analysis.secondary import Asked, Secondary, adjusted, third_arm
 from kdsweep.analysis.shipped import Place, confirmed, confirmed_score
@@ -39,7 +39,7 @@ def read_finals(found: SweepRecords) -> Finals | None:
     if not groups:
         return None
     validation, tested = scored(found, groups, "validation"), scored(found, groups, "test")
-    by_score = ranks(list(validation.values()), _per_run(validation), ROW_SCORES[task_of(found)])
+    by_score = ranks(list(validation.values()), _per_run(validation), ROW_SCORES[found.task])
     placed = dict(zip(validation, by_score, strict=True))
     split: SplitName = "test" if len(tested) == len(groups) else "validation"
     right = tested if split == "test" else validation
@@ -126,7 +126,7 @@ def _verdicts(
     )
     chosen_of = {arm: max(len(each), searched(found, arm)) for arm, each in arms.items()}
     primary = ratio = None
-    task, row_score = task_of(found), ROW_SCORES[task_of(found)]
+    task, row_score = found.task, ROW_SCORES[found.task]
     if pair[0] is not None and pair[1] is not None:
         among = (chosen_of["distilled"], chosen_of["fine_tuned"])
         primary = compare_arms(arms["distilled"], arms["fine_tuned"], searched=among, score=row_score)

@@ -1,6 +1,6 @@
 """Compare a re-run of a trial with its record: equal to the last bit, within a tolerance, or different, and where first.
 
-Compared are every metric of every epoch, the result, the trained weights, the class of every validation row, and for a finalist the
+Compared are every metric of every epoch, the result, the trained weights, the prediction of every validation row, and for a finalist the
 test split. On a CPU the rule is equality to the last bit. On a GPU, where sums are not ordered, it is `TOLERANCE`.
 """
 
@@ -16,7 +16,8 @@ from kdsweep.records.reading import TrialRow, read_predictions, read_test, read_
 from kdsweep.records.schema import VALIDATED, EpochMetrics, TrialResult
 
 TOLERANCE = 0.01
-"""How far a re-run on a GPU may differ: losses by this share of themselves, other metrics by this much, predicted classes on this share of rows."""
+"""How far a re-run on a GPU may differ: losses and errors by this share of themselves, other metrics by this much, predictions on this share of
+rows. A predicted number differs where it does by more than this share of the range of all."""
 
 Verdict = Literal["identical", "within tolerance", "different"]
 
@@ -63,7 +64,7 @@ def receipt(trial: TrialRow, again: TrialRow) -> Receipt:
         _compared_results(trial.result, again.result),
         *_compared_config(trial.result),
         _compared_weights(trial.result, again.result),
-        _compared_classes("validation", read_predictions(trial.folder), read_predictions(again.folder)),
+        _compared_predictions("validation", read_predictions(trial.folder), read_predictions(again.folder)),
         *_compared_tests(trial, again),
     )
     other = [f"{each.of}, {each.what}: {each.recorded}, now {each.again}" for each in compared if each.same is False]
@@ -102,7 +103,7 @@ def _first_difference(trial: TrialRow, again: TrialRow, *, tolerance: float) -> 
 def _first_differing(before: Mapping[str, Any], now: Mapping[str, Any], *, tolerance: float) -> str | None:
     """Return the first metric that differs by more than `tolerance`, a loss by more than that share of itself; None where none does."""
     for name, value in before.items():
-        scale = abs(value) if name.startswith("L_") or name.endswith("loss") else 1.0
+        scale = abs(value) if name.startswith("L_") or name.endswith(("loss", "rmse")) else 1.0
         again = now.get(name)
         if again is None or not abs(again - value) <= tolerance * scale:  # nan is never close
             return name
@@ -154,23 +155,32 @@ def _compared_weights(old: TrialResult, new: TrialResult) -> Compared:
     )
 
 
-def _compared_classes(of: Literal["validation", "test"], before: np.ndarray | None, now: np.ndarray | None) -> Compared:
-    """Compare the classes that the student predicts for every row; `before` None: not on disk, so nothing is compared."""
+def _compared_predictions(
+    of: Literal["validation", "test"], before: np.ndarray | None, now: np.ndarray | None
+) -> Compared:
+    """Compare what the student predicts for every row; `before` None: not on disk, so nothing is compared."""
     what = "predictions"
     if before is None:
         return Compared(of=of, what=what, recorded="not on disk", again="-", same=None, close=None)
     if now is None or now.shape != before.shape:
         rows = "none" if now is None else f"{len(now):,} rows"
         return Compared(of=of, what=what, recorded=f"{len(before):,} rows", again=rows, same=False, close=False)
-    differing = int((before != now).sum())
+    differing, far = _rows_differing(before, now), _rows_differing(before, now, tolerance=TOLERANCE)
     return Compared(
         of=of,
         what=what,
         recorded=f"{len(before):,} rows",
         again=f"{differing:,} differ",
         same=differing == 0,
-        close=differing <= TOLERANCE * len(before),
+        close=far <= TOLERANCE * len(before),
     )
+
+
+def _rows_differing(before: np.ndarray, now: np.ndarray, *, tolerance: float = 0.0) -> int:
+    """Count the rows whose class, any of whose labels, or whose number differs, the number by more than `tolerance` of the range of all."""
+    if np.issubdtype(before.dtype, np.floating):
+        return int((~(np.abs(now - before) <= tolerance * np.ptp(before))).sum())  # nan is never close
+    return int((before != now).reshape(len(before), -1).any(axis=1).sum())
 
 
 def _compared_tests(trial: TrialRow, again: TrialRow) -> list[Compared]:
@@ -178,8 +188,8 @@ def _compared_tests(trial: TrialRow, again: TrialRow) -> list[Compared]:
     before, now = read_test(trial.folder), read_test(again.folder)
     if before is None:
         return []
-    classes = read_test_predictions(trial.folder), read_test_predictions(again.folder)
-    found = _compared_classes("test", *classes)
+    predictions = read_test_predictions(trial.folder), read_test_predictions(again.folder)
+    found = _compared_predictions("test", *predictions)
     return [found, _compared_metrics("test", before.measured(), now.measured())] if now else [found]
 
 

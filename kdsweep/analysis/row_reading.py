@@ -8,15 +8,9 @@ import numpy as np
 from kdsweep.analysis.finalists import SplitName
 from kdsweep.analysis.shipped import Place
 from kdsweep.analysis.tasks import row_scores
-from kdsweep.config.tasks import TaskName
 from kdsweep.records import reading
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
-
-
-def task_of(found: SweepRecords) -> TaskName:
-    """Return the task of a sweep's rows, by the teacher's record."""
-    return found.teacher.task if found.teacher else "single_label"
 
 
 def labels_of(found: SweepRecords, split: SplitName) -> np.ndarray | None:
@@ -37,7 +31,7 @@ def right_rows(found: SweepRecords, folder: Path, split: SplitName) -> np.ndarra
     """
     labels = labels_of(found, split)
     predictions = None if labels is None else predictions_of(folder, split, labels)
-    return None if labels is None or predictions is None else row_scores(predictions, labels, task_of(found))
+    return None if labels is None or predictions is None else row_scores(predictions, labels, found.task)
 
 
 def scored(

@@ -11,6 +11,8 @@ class Spread:
     """Holds the variance of a difference by its sources."""
 
     rows: float
+    rows_df: float
+    """Degrees of freedom of `rows`."""
     units: tuple[tuple[SeedVariance, float], ...]
     """For each kind of unit crossed with the rows, seeds or finalists: its variance, and the share by which it counts."""
     size: int
@@ -29,7 +31,7 @@ class Spread:
 
     @property
     def df(self) -> float:
-        uncertain = self.rows**2 / max(1, self.size - 1)
+        uncertain = self.rows**2 / self.rows_df
         uncertain += sum((unit.mean_square * share) ** 2 / unit.df for unit, share in self.units)
         return self.total**2 / uncertain if uncertain else 1.0
 

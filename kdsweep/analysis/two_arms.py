@@ -60,6 +60,7 @@ from kdsweep.analysis.variances import (
     SeedVariance,
     matrix,
     pair,
+    row_df,
     row_size,
     row_variance,
     run_variance,
@@ -144,7 +145,8 @@ def compare_finalists(
     share = sum(1 / len(side) for side, counted in zip((one, other), counts, strict=True) if counted)
     rows = one.mean(axis=0) - other.mean(axis=0)
     spread = Spread(
-        rows=row_variance(rows, row_size(one, other, score)),
+        rows=max(row_variance(rows, row_size(one, other, score)), _least(known.residual * share, score)),
+        rows_df=row_df(rows, score),
         units=((known, share),) if share else (),
         size=rows.size,
         by_seeds=(known.residual + known.main) * share,
@@ -188,9 +190,12 @@ def compare_arms(
     one, other = pair(*(np.stack([right.mean(axis=0) for right in arm]) for arm in arms))
     rows = one.mean(axis=0) - other.mean(axis=0)
     runs = sum(sum(1 / len(right) for right in arm) / len(arm) ** 2 for arm in drawn)
+    units = tuple(_units(arm, drawn, known, size) for arm, size in zip(drawn, sizes, strict=False))
+    flips = sum(unit.residual * min(share, 1 / len(arm)) for (unit, share), arm in zip(units, drawn, strict=True))
     spread = Spread(
-        rows=row_variance(rows, row_size(one, other, score)),
-        units=tuple(_units(arm, drawn, known, size) for arm, size in zip(drawn, sizes, strict=False)),
+        rows=max(row_variance(rows, row_size(one, other, score)), _least(flips, score)),
+        rows_df=row_df(rows, score),
+        units=units,
         size=rows.size,
         by_seeds=(known.residual + known.main) * runs,
     )
@@ -208,6 +213,15 @@ def compare_arms(
 
 
 # How a comparison is made --------------------------------------------------------------------------------------------
+
+
+def _least(flips: float, score: RowScore) -> float:
+    """Return the least that the variance over rows is, given what single rows add to the variance of seeds or finalists.
+
+    It holds that part, but where a few rows make up most of a squared error its estimate may fall short of it by luck, and would leave
+    no degrees of freedom. Scores in [0, 1] have no such rows.
+    """
+    return flips if score == "minus_squared_error" else 0.0
 
 
 def _units(

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm, t
 
 from kdsweep.analysis.tasks import ROW_SCORES, RowScore, row_scores
-from kdsweep.analysis.variances import row_size, row_variance
+from kdsweep.analysis.variances import row_df, row_size, row_variance
 from kdsweep.config.tasks import TaskName
 from kdsweep.errors import DataError
 
@@ -77,7 +77,7 @@ def compare_by_task(predictions: np.ndarray, baseline: np.ndarray, labels: np.nd
 def compare_row_scores(scores: np.ndarray, baseline: np.ndarray, score: RowScore) -> Comparison:
     """Compare the scores of rows [N] with a baseline's by Student's t test of their differences; rows alone count as random."""
     rows = scores.astype(np.float64) - baseline
-    difference, df = float(rows.mean()), max(1, rows.size - 1)
+    difference, df = float(rows.mean()), row_df(rows, score)
     error = math.sqrt(row_variance(rows, row_size(scores, baseline, score)))
     half = float(t.ppf((1 + CONFIDENCE) / 2, df)) * error
     p_value = float(2 * t.sf(abs(difference) / error, df)) if error else 1.0

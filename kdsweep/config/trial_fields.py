@@ -26,6 +26,11 @@ def decided_by(role: Role) -> tuple[str, ...]:
     return tuple(name for name, first in ROLES.items() if first <= role)
 
 
+def decided_for_student(config: TrialConfig, role: Role) -> tuple[str, ...]:
+    """Return the fields on which a student's tokens or weights depend: on those of texts without labels only where these decide its pieces."""
+    return decided_by(role) if config.student_vocabulary == "trained" else decided_without_texts(role)
+
+
 def decided_without_texts(role: Role) -> tuple[str, ...]:
     """Return the same fields without those of texts without labels, for a thing that has nothing to do with such texts: all arms share it."""
     return tuple(name for name in decided_by(role) if name not in TEXT_FIELDS)

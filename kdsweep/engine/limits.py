@@ -8,6 +8,7 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError
 from kdsweep.search.agreements import Agreements
+from kdsweep.training.architecture import architecture
 from kdsweep.training.shared import Materials
 
 MeasureForm = Callable[[Materials, TrialConfig, OnnxForm], dict[str, float]]
@@ -68,12 +69,12 @@ class Limits:
     def _values(self, config: TrialConfig, form: OnnxForm | None, limits: dict[str, float]) -> dict[str, float]:
         if not limits:
             return {}
-        architecture = self._materials.architecture(config)
+        fields = architecture(config)
         if form is not None:
             measure_form = lambda: self._measure_form(self._materials, config, form)
-            return self._agreements.agreed_form_cost(form, architecture, measure_form)
+            return self._agreements.agreed_form_cost(form, fields, measure_form)
         values = {"size_mb": self._materials.size_mb(config)}
         if "latency_ms_p50" in limits:
             measure = lambda: self._materials.speed(config).latency_ms_p50
-            values["latency_ms_p50"] = self._agreements.agreed_latency(architecture, measure)
+            values["latency_ms_p50"] = self._agreements.agreed_latency(fields, measure)
         return values

@@ -12,6 +12,7 @@ from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.tasks import TaskName
+from kdsweep.engine.planned_shortcuts import planned_shortcuts
 from kdsweep.engine.planned_verdict import what_they_find
 
 
@@ -56,6 +57,8 @@ def print_plan(
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
     if sweep.enqueue:
         table.add_row("tried first", escape("; ".join(shown_params(item) for item in sweep.enqueue)))
+    if taken := planned_shortcuts(sweep):
+        table.add_row("shortcuts", escape(taken))
     for name, value in facts.items():
         table.add_row(name, escape(value))
     console.print(table)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
-from kdsweep.config.task_problems import task_problems
+from kdsweep.config.task_problems import task_notes, task_problems
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherStep, teacher_epoch
 from kdsweep.engine.limits import Limits
@@ -94,8 +94,11 @@ class Preparation:
 
     def _check_inputs(self, corners: list[TrialConfig]) -> None:
         """Check everything that can be refused before the teacher is fine-tuned."""
-        if problems := task_problems(self._sweep, self._materials.data(corners[0]).task):
+        task = self._materials.data(corners[0]).task
+        if problems := task_problems(self._sweep, task):
             raise ConfigError(problems)
+        for note in task_notes(self._sweep, task):
+            self._messages.note(note)
         splits: list[SplitName] = ["train", "validation"]
         if self._sweep.finalist_runs() and self._materials.data(corners[0]).test is not None:
             splits.append("test")

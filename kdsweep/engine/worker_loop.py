@@ -32,8 +32,9 @@ from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
-from kdsweep.training.shared import NO_PROGRESS, Materials
+from kdsweep.training.shared import Materials
 from kdsweep.training.state import total_steps
+from kdsweep.training.texts import NO_PROGRESS
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5

@@ -242,6 +242,9 @@ class TrialResult:
     """Every field that ran, as config.yaml held it then, so that later edits of that file are noticed. None in older records."""
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
     """Rows of each split read whose student tokens `max_length` cut; empty where they were not counted."""
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
+    """For each shortcut of the training, the same mathematics at less cost, `taken` or why it was not; empty for a trial that failed, and in
+    older records."""
     unlabeled_sha256: str | None = None
     """Hash of the texts without labels; None for a trial without such texts."""
     unlabeled_rows: int = 0
@@ -249,6 +252,17 @@ class TrialResult:
     unlabeled_dropped: Mapping[str, int] = field(default_factory=dict)
     """Texts without labels that were left out: `empty`, `duplicates`, `labelled` (of training rows), `held_out` (of validation or
     test); with a teacher that is a file, `untaught` too."""
+    vocabulary_pieces: int | None = None
+    """Word pieces of a student with `student_vocabulary: trained`; None, like the five fields below, for one that has them all."""
+    vocabulary_whole: int | None = None
+    """Word pieces that the same student has with `student_vocabulary: full`."""
+    val_unknown_share: float | None = None
+    """Share of the validation rows' pieces that are unknown to the smaller tokenizer."""
+    val_recut_share: float | None = None
+    """Share of the validation texts that the smaller tokenizer cuts otherwise than the whole one."""
+    test_unknown_share: float | None = None
+    """The same of the test rows; None where the test split was not opened."""
+    test_recut_share: float | None = None
     run_url: str | None = None
     """The W&B run's page; None for one that did not go to a server."""
     run_missing: str | None = None
@@ -262,10 +276,27 @@ class TrialResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what W&B's table of runs shows: everything but what is in the config or in the history, whose last values it shows anyway."""
-        kept = {"environment", "run_id", "run_url", "run_missing", "config", "truncated_rows", "unlabeled_dropped"}
+        kept = {
+            "environment",
+            "run_id",
+            "run_url",
+            "run_missing",
+            "config",
+            "truncated_rows",
+            "unlabeled_dropped",
+            "shortcuts",
+        }
         kept |= {each.name for each in dataclasses.fields(EpochMetrics)}
         kept |= set() if self.limited_form else {"limited_form", "limited_latency_ms_p50", "limited_size_mb"}
+        kept |= set() if self.vocabulary_pieces else set(VOCABULARY)
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in kept}
+
+
+VOCABULARY = (
+    *("vocabulary_pieces", "vocabulary_whole"),
+    *("val_unknown_share", "val_recut_share", "test_unknown_share", "test_recut_share"),
+)
+"""Fields of `TrialResult` that only students with fewer pieces than their tokenizer's have."""
 
 
 @dataclass(frozen=True, kw_only=True)

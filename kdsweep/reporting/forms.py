@@ -65,10 +65,7 @@ def caption(task: TaskName) -> str:
     )
 
 
-CAPTION = caption("single_label")
-
-
-def teacher_accuracy(export: Export, teacher: TeacherResult | None, test: FinalTest | None) -> float | None:
+def teacher_beside(export: Export, teacher: TeacherResult | None, test: FinalTest | None) -> float | None:
     """Return the teacher's score (`shipped_form.form_score`) on the rows on which an export was judged; None where it is not known."""
     on_test = judged_split(export) == "test"
     known = test if on_test else teacher

@@ -11,7 +11,7 @@ from kdsweep.analysis.score import score_text, teacher_score
 from kdsweep.analysis.secondary import of_arms
 from kdsweep.config.arms import ARM_NAMES, PRIMARY
 from kdsweep.reporting.build import Report
-from kdsweep.reporting.forms import caption, forms_table, forms_title, measured_said, teacher_accuracy
+from kdsweep.reporting.forms import caption, forms_table, forms_title, measured_said, teacher_beside
 from kdsweep.reporting.memorised import memorised, seen_line, seen_table
 from kdsweep.reporting.tables import (
     TERMINAL_WIDTH,
@@ -107,7 +107,7 @@ def export_tables(report: Report) -> list[tuple[str, list[list[str]], str]]:
     """Return a title, a table of forms and what else was measured, for each export."""
     known = report.records.teacher, report.teacher_test
     return [
-        (forms_title(each), forms_table(each, teacher_accuracy(each.export, *known)), measured_said(each.export))
+        (forms_title(each), forms_table(each, teacher_beside(each.export, *known)), measured_said(each.export))
         for each in report.exports
     ]
 

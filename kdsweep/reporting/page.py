@@ -23,7 +23,7 @@ from kdsweep.reporting.figures.confusion import confusion_matrices
 from kdsweep.reporting.figures.forms import form_fronts
 from kdsweep.reporting.figures.labels import f1_by_label
 from kdsweep.reporting.figures.predictions import predicted_against_label
-from kdsweep.reporting.forms import caption, teacher_accuracy
+from kdsweep.reporting.forms import caption, teacher_beside
 from kdsweep.reporting.markdown import (
     confused_said,
     confused_table,
@@ -110,7 +110,7 @@ def _form_fronts(report: Report) -> tuple[style.Figure, ...]:
     if not report.exports:
         return ()
     known = report.records.teacher, report.teacher_test
-    return form_fronts(report.exports, teacher_accuracy(report.exports[0].export, *known))
+    return form_fronts(report.exports, teacher_beside(report.exports[0].export, *known))
 
 
 def _shipped_export(report: Report) -> dict[str, Any] | None:

@@ -79,6 +79,7 @@ def _which(found: SweepRecords, finals: Finals | None, run: TrialRow | None, exp
     others = (
         f"{passed_over(exported)} {limits_said(exported, constraints)}".strip() if exported else stale_said(exports)
     )
+    others = " ".join(filter(None, (_pieces(run.result), others)))
     limits = constraints.text()
     kept = f" of those that keep {limits}" if limits else ""
     if not finals:
@@ -105,6 +106,23 @@ def _size(result: TrialResult, found: SweepRecords) -> str:
         limited = f"{number(result.limited_size_mb)} MB and {number(result.limited_latency_ms_p50)} ms"
         size += f"; {limited} as {result.limited_form}, measured before it was trained"
     return size
+
+
+def _pieces(result: TrialResult) -> str:
+    """Return how a student with fewer pieces than its tokenizer reads the rows that it was measured on; nothing for one that has them all."""
+    if result.vocabulary_pieces is None or result.vocabulary_whole is None:
+        return ""
+    tested = result.test_recut_share is not None
+    unknown, recut = (
+        (result.test_unknown_share, result.test_recut_share)
+        if tested
+        else (result.val_unknown_share, result.val_recut_share)
+    )
+    return (
+        f"It has {result.vocabulary_pieces:,} of its tokenizer's {result.vocabulary_whole:,} pieces: of the "
+        f"{'test' if tested else 'validation'} texts {percent(recut)} are cut otherwise, and {percent(unknown, 2)} of their pieces are "
+        "unknown to it."
+    )
 
 
 def _how_sure(found: SweepRecords, finals: Finals | None) -> str:

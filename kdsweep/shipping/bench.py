@@ -67,7 +67,7 @@ class Bench:
             margin=None if mine else margin,
             task=split.task,
         )
-        cause = batch_cause(classify, found, dynamic=name == "dynamic")
+        cause = batch_cause(classify, found, dynamic=name == "dynamic", float32=name in (PYTORCH, "fp32"))
         return Judged(quality, cause, found.alike(split.reference))
 
     def _classify(self, split: JudgedSplit, name: str) -> Classify:
@@ -123,7 +123,8 @@ def teacher_model(student: Student, materials: Materials) -> TeacherModel | None
     config = student.config
     if config.teacher_file:
         return None
-    model = load_classifier(teacher_address(config), config.teacher_revision, student.data.label_names, seed=0).eval()
+    address, data = teacher_address(config), student.data
+    model = load_classifier(address, config.teacher_revision, data.label_names, seed=0, task=data.task).eval()
     return TeacherModel(model, materials.teacher_tokens(config, "validation"))
 
 

@@ -23,7 +23,7 @@ from kdsweep.reporting.forms import (
     forms_title,
     measured_said,
     passed_over,
-    teacher_accuracy,
+    teacher_beside,
 )
 from kdsweep.reporting.tables import markdown_prose, markdown_table, markdown_text
 from kdsweep.shipping.card_metadata import metadata
@@ -128,7 +128,7 @@ def _ships(exported: Exported, found: SweepRecords) -> str:
 def _forms(exported: Exported, found: SweepRecords) -> list[str]:
     """Return the card's table of forms, what it counts, and where they were measured."""
     export = exported.export
-    table = forms_table(exported, teacher_accuracy(export, found.teacher, _teacher_test(found)))
+    table = forms_table(exported, teacher_beside(export, found.teacher, _teacher_test(found)))
     half = table[0].index("rows a second") + 1
     opened = (
         f" The test split was opened for them on {export.tested_at[:10]}, after the finalists."

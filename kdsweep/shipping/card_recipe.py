@@ -74,10 +74,24 @@ def _student(run: TrialRow) -> str:
     config = run.config
     source = shown_place(config, body_field(config))
     if config.student != FROM_TEACHER:
-        return f"**Student**: it started from {source}."
+        return f"**Student**: it started from {source}.{_pieces(run)}"
     when = "before" if config.student_init == "pretrained" else "after"
     of_teacher = f", the teacher as it was {when} its fine-tuning" if _starts_from_teacher(config) else ""
-    return f"**Student**: a {_family(run)} that started from {_layers(config.student_layers)} of {source}{of_teacher}."
+    return f"**Student**: a {_family(run)} that started from {_layers(config.student_layers)} of {source}{of_teacher}.{_pieces(run)}"
+
+
+def _pieces(run: TrialRow) -> str:
+    """Return that a student has fewer word pieces than its tokenizer had, as a sentence after a space; nothing for one that has them all."""
+    known = run.result
+    if known is None or known.vocabulary_pieces is None or known.vocabulary_whole is None:
+        return ""
+    split, recut = ("test", known.test_recut_share)
+    if recut is None:
+        split, recut = ("validation", known.val_recut_share)
+    return (
+        f" Of the {known.vocabulary_whole:,} word pieces of its tokenizer it has the {known.vocabulary_pieces:,} that its training texts use: "
+        f"it cuts {percent(recut, 2)} of the {split} texts otherwise than the whole one."
+    )
 
 
 def _layers(layers: Layers) -> str:

@@ -97,8 +97,9 @@ def _write_forms(
 
 def calibration_rows(student: Path, materials: Materials, config: TrialConfig) -> Sequence[dict[str, np.ndarray]]:
     """Return a student's inputs of up to `CALIBRATION_ROWS` training rows, drawn by a fixed seed, each alone and so without padding."""
-    train = materials.data(config).train
+    data = materials.data(config)
+    train = data.train
     drawn = np.random.default_rng(0).permutation(len(train.labels))[:CALIBRATION_ROWS]
-    tokens = reader(str(student), None).tokens(train.take(np.sort(drawn)), max_length=config.max_length)
+    tokens = reader(str(student), None, data.task).tokens(train.take(np.sort(drawn)), max_length=config.max_length)
     batches = (padded(tokens, np.array([row])) for row in range(len(drawn)))
     return [{name: values.numpy() for name, values in batch.inputs.items()} for batch in batches]

@@ -27,7 +27,7 @@ def form_cost(materials: Materials, config: TrialConfig, form: OnnxForm) -> dict
     need(*EXPORTING)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "student"
-        save_student(materials.student(config), config, folder)
+        save_student(materials.student(config), materials.student_tokenizer(config), folder)
         model = folder / FILES["fp32"]
         model.parent.mkdir()
         export_onnx(folder, model)

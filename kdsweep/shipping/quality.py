@@ -23,6 +23,8 @@ COPIED = 64
 """Most rows whose dependence on their batch is looked into."""
 
 
+PADDING_READ = 1e-3
+"""What a float32 logit may move by between a row alone and in a batch where padding does not count: a hundred times its rounding."""
 PLAIN = SameAnswer()
 """How classes are compared."""
 NEAR_EVEN: dict[TaskName, str] = {
@@ -127,11 +129,11 @@ def _r2(squared_error: float, labels: np.ndarray) -> float | None:
     return 1 - squared_error / variance if variance else None
 
 
-def batch_cause(classify: Classify, found: Answers, *, dynamic: bool) -> str | None:
+def batch_cause(classify: Classify, found: Answers, *, dynamic: bool, float32: bool = False) -> str | None:
     """Return why rows have another answer in a batch than alone, as a sentence; None where none has.
 
     Rows are run in a batch of copies of themselves: where that gives the answer that they have alone, their neighbours are the cause,
-    not the size of the batch.
+    not the size of the batch. In `float32` a logit that moves by more than rounding does so because the model reads padding.
     """
     rows, rule = found.dependent()[:COPIED], found.rule
     if not len(rows):
@@ -149,4 +151,19 @@ def batch_cause(classify: Classify, found: Answers, *, dynamic: bool) -> str | N
             "Dynamic quantisation takes one scale for all activations of a batch, padding included, so that a row is rounded by the "
             f"largest values of its neighbours: {tried}"
         )
+    if float32 and (moved := _moved(classify, found, rows)) > PADDING_READ:
+        return (
+            f"This family of models reads the padding of a batch, as convolutions over neighbouring tokens do (logits move by up to {moved:.2g}), "
+            f"so that a row's answer depends on the longest row beside it: {tried}"
+        )
     return f"Sums are taken in another order in a batch, and round {NEAR_EVEN[rule.task]}: {tried}"
+
+
+def _moved(classify: Classify, found: Answers, rows: np.ndarray) -> float:
+    """Return by how much a logit of these rows moves at most between the row alone and its batch of `answers`."""
+    total, most = len(found.alone), 0.0
+    for row in rows:
+        first = row - row % BATCH_ROWS
+        batch = classify(np.arange(first, min(first + BATCH_ROWS, total)))
+        most = max(most, float(np.abs(batch[row - first] - found.alone[row]).max()))
+    return most

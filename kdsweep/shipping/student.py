@@ -52,8 +52,9 @@ class Student:
         self.run, self.folder = run, folder
         self.config: TrialConfig = replace(run.config, device="cpu", precision="fp32")
         self.data = materials.data(self.config)
-        self.model: nn.Module = load_classifier(str(folder), None, self.data.label_names, seed=0).eval()
-        self._reader: Reader = reader(str(folder), None)
+        names, task = self.data.label_names, self.data.task
+        self.model: nn.Module = load_classifier(str(folder), None, names, seed=0, task=task).eval()
+        self._reader: Reader = reader(str(folder), None, task)
         trained = run.result and run.result.weights_sha256
         if trained and (now := weights_sha256(self.model)) != trained:
             raise ShippingError(

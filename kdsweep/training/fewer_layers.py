@@ -23,6 +23,8 @@ from kdsweep.training.fast.families import NOT_CUT, family_named
 
 TOLERANCE = 1e-5
 """Largest difference, absolute and relative, between a student's hidden states and those of its teacher without the other layers."""
+PER_LAYER = ("layer_types", "mlp_layer_types", "attention_window")
+"""Fields of transformers' configurations that may be a list with an item for each layer."""
 _PROOF_ROWS, _PROOF_TOKENS = 2, 8
 _WAY_OUT = (
     "name a student: as that, as for a teacher, any encoder works that transformers has a sequence classifier for"
@@ -77,10 +79,11 @@ def is_known(config: Any) -> bool:
 
 
 def _shorter(config: Any, chosen: Sequence[int]) -> Any:
-    """Return a copy of a teacher's configuration for the layers `chosen`: their number, and of every list with an item a layer theirs."""
+    """Return a copy of a teacher's configuration for the layers `chosen`: their number, and of lists with an item a layer theirs."""
     count, shorter = config.num_hidden_layers, copy.deepcopy(config)
-    for name, items in vars(config).items():
-        if isinstance(items, list) and len(items) == count:
+    for name in PER_LAYER:
+        items = getattr(config, name, None)
+        if isinstance(items, list | tuple) and len(items) == count:
             setattr(shorter, name, [items[layer] for layer in chosen])
     try:
         shorter.num_hidden_layers = len(chosen)

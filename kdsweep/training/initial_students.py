@@ -7,11 +7,12 @@ from torch import nn
 
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
-from kdsweep.config.trial_fields import decided_without_texts
+from kdsweep.config.trial_fields import decided_for_student
 from kdsweep.training.data.splits import Data
 from kdsweep.training.models import begin_at, say_task, weights_sha256
 from kdsweep.training.students import load_student, student_from_teacher
 from kdsweep.training.tasks import mean_label
+from kdsweep.training.trained_vocabulary import TrainedVocabulary, with_fewer_pieces
 
 STUDENTS_KEPT = 4
 """Initial students kept in memory, those used last."""
@@ -32,20 +33,28 @@ class InitialStudents:
         self._kept: dict[tuple[Any, ...], InitialStudent] = {}
         """The one used last stands last."""
 
-    def of(self, config: TrialConfig, data: Data, body: Callable[[], nn.Module]) -> InitialStudent:
+    def of(
+        self,
+        config: TrialConfig,
+        data: Data,
+        body: Callable[[], nn.Module],
+        vocabulary: TrainedVocabulary | None = None,
+    ) -> InitialStudent:
         """Return the student that a training with `config` begins with; it is to be copied before it is trained.
 
-        `body` returns the model whose layers a from_teacher student copies.
+        `body` returns the model whose layers a from_teacher student copies; `vocabulary`: what the student keeps of its pieces, None: all.
         """
-        key = tuple(getattr(config, name) for name in decided_without_texts(Role.STUDENT))
+        key = tuple(getattr(config, name) for name in decided_for_student(config, Role.STUDENT))
         found = self._kept.pop(key, None)
-        self._kept[key] = found or _made(config, data, body)
+        self._kept[key] = found or _made(config, data, body, vocabulary)
         while len(self._kept) > STUDENTS_KEPT:
             del self._kept[next(iter(self._kept))]
         return self._kept[key]
 
 
-def _made(config: TrialConfig, data: Data, body: Callable[[], nn.Module]) -> InitialStudent:
+def _made(
+    config: TrialConfig, data: Data, body: Callable[[], nn.Module], vocabulary: TrainedVocabulary | None
+) -> InitialStudent:
     names, task, mean = data.label_names, data.task, mean_label(data)
     if config.student != FROM_TEACHER:
         student = load_student(config.student, config.student_revision, names, seed=config.seed, task=task, mean=mean)
@@ -54,4 +63,6 @@ def _made(config: TrialConfig, data: Data, body: Callable[[], nn.Module]) -> Ini
         say_task(student, task)
         if mean is not None:
             begin_at(student, mean)
+    if vocabulary is not None:
+        student = with_fewer_pieces(student, vocabulary)
     return InitialStudent(student, weights_sha256(student))

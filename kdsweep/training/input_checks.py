@@ -12,9 +12,10 @@ from kdsweep.training.models import load_classifier, model_config
 from kdsweep.training.online import same_tokens
 from kdsweep.training.reader import check_forward
 from kdsweep.training.relations import check_relations
-from kdsweep.training.shared import Materials, trained
+from kdsweep.training.shared import Materials
 from kdsweep.training.students import becomes_distilbert, chosen_layers, student_source
 from kdsweep.training.teacher import teacher_address
+from kdsweep.training.texts import trained
 from kdsweep.training.unlike import strange_pieces
 
 UNKNOWN_WARNED = 0.1
@@ -40,7 +41,10 @@ def check_inputs(
             raise DataError(f"batch_size <= training rows must hold, but got {largest_batch} and {rows} rows")
         if config.teacher_folds > 1:
             fold_of_rows(materials.data(config), config)
-        readers = {student_source(config)[0]: materials.student_tokens}
+        source = student_source(config)[0]
+        readers = {source: materials.whole_student_tokens}
+        if config.student_vocabulary == "trained":
+            readers[f"{source}, cut down (student_vocabulary: trained),"] = materials.student_tokens
         if config.teacher is not None:
             readers = {config.teacher: materials.teacher_tokens, **readers}
         for address, read in readers.items():
@@ -79,10 +83,10 @@ def check_copied(materials: Materials, config: TrialConfig) -> None:
         return
     check_layers(found, chosen)
     if not is_known(found):
-        names = materials.data(config).label_names
-        body = load_classifier(address, revision, names, seed=0)
+        data = materials.data(config)
+        body = load_classifier(address, revision, data.label_names, seed=0, task=data.task)
         for layers in (tuple(range(found.num_hidden_layers)), chosen):
-            fewer_layers(body, layers, names, seed=0)
+            fewer_layers(body, layers, data.label_names, seed=0)
 
 
 def _check_relations(materials: Materials, config: TrialConfig) -> None:
@@ -93,7 +97,7 @@ def _check_relations(materials: Materials, config: TrialConfig) -> None:
     )
     check_relations(teacher, student, config.relation_heads)
     for name in trained(config):
-        if not same_tokens(materials.teacher_tokens(config, name), materials.student_tokens(config, name)):
+        if not same_tokens(materials.teacher_tokens(config, name), materials.whole_student_tokens(config, name)):
             raise ModelError(
                 f"relation_weight > 0 needs a teacher and a student that read the same tokens, but the tokenizers of "
                 f"{config.teacher!r} and {student_source(config)[0]!r} cut the training texts otherwise: name a student with the "

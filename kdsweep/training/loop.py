@@ -23,7 +23,7 @@ from kdsweep.training.data.tokens import Batch, Rows, split_batch
 from kdsweep.training.evaluation import Evaluation, evaluate
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.cuda_graphs import Graphs, own_stream, recording, why_not_recorded
-from kdsweep.training.fast.shortcuts import shortcuts, weights_in_bfloat16
+from kdsweep.training.fast.shortcuts import shortcuts, shortcuts_taken, weights_in_bfloat16
 from kdsweep.training.fast.team import ALONE, Team
 from kdsweep.training.fast.vocabulary import compact_vocabulary, restore_vocabulary, why_whole_vocabulary
 from kdsweep.training.objective import TOTAL, Inputs, Objective, objective_of
@@ -70,8 +70,8 @@ def distill(
     objective.check(train)
     if objective.teacher_outputs and teacher is None:
         raise ValueError(f"an objective that reads {sorted(objective.teacher_outputs)} of a teacher needs a teacher")
-    splits = [train.tokens, validation.tokens]
-    vocabulary = None if why_whole_vocabulary(student) else compact_vocabulary(student, splits)
+    whole = why_whole_vocabulary(student)
+    vocabulary = None if whole else compact_vocabulary(student, [train.tokens, validation.tokens])
     online = teacher if objective.teacher_outputs else None
     training = _beginning(student, train, config, objective, online, team)
     if (state := checkpoints.latest(config.device)) is not None:
@@ -103,6 +103,13 @@ def distill(
             evaluation = None
         # None where the training was cut off after its last epoch, or an earlier epoch is kept
         evaluation = evaluation or evaluate(student, validation, team)
+    training.shortcuts = shortcuts_taken(
+        student,
+        objective.student_outputs,
+        low=config.precision == "bf16",
+        whole_vocabulary=whole,
+        no_graphs=training.graphs.why_not if training.graphs else why_no_graphs(student, config, team),
+    )
     training.graphs = None  # frees their memory
     steps = training.kept.step if training.kept else training.step
     if vocabulary:

@@ -40,6 +40,10 @@ class Reader:
     """Whether the model tells the two texts of a pair apart by token type ids."""
     pads_left: bool
     """Whether padding comes before a row's tokens, because the model answers from the last token."""
+    first_position: int = 0
+    """The number of a row's first position: above 0 in models that number positions from the padding's id + 1."""
+    kept: str = ""
+    """SHA-256 of the pieces that are left of the tokenizer's; empty where all are."""
 
     def tokens(self, split: Split, *, max_length: int) -> Tokens:
         """Tokenise `split` for the model. Raises ModelError for ids beyond its table, rows too long for it, too many unknown pieces."""
@@ -49,10 +53,14 @@ class Reader:
         if tokens.unknown_share > MOST_UNKNOWN:
             raise ModelError(
                 f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
-                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; name a model of the texts' language, or put "
-                "the model's own tokenizer beside its weights"
+                f"{tokens.unknown_share:.0%} are {self.tokenizer.unk_token} to it; {self._way_out()}"
             )
         return tokens
+
+    def _way_out(self) -> str:
+        if self.kept:
+            return "it has the pieces of the training texts alone: train on more texts, labelled or not, or say student_vocabulary: full"
+        return "name a model of the texts' language, or put the model's own tokenizer beside its weights"
 
     def kept_tokens(self, texts: Unlabeled, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
         """Tokenise texts without labels for the model, once: their tokens are kept in the cache, memory-mapped.
@@ -104,6 +112,7 @@ def reader(address: str, revision: str | None, task: TaskName = "single_label") 
         longest=_longest(model),
         segments=getattr(config, "type_vocab_size", 0) > 1,
         pads_left=getattr(config, "summary_type", "first") == "last",  # XLNet
+        first_position=_first_position(model),
     )
 
 
@@ -148,13 +157,18 @@ def _table(model: nn.Module, address: str) -> nn.Embedding:
 
 
 def _longest(model: nn.Module) -> int | None:
-    """Return the most tokens that a model reads; None where it sets no limit (XLNet: -1).
-
-    RoBERTa and models derived from it number positions from padding_idx + 1, so that 514 positions read 512 tokens.
-    """
+    """Return the most tokens that a model reads; None where it sets no limit (XLNet: -1)."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
+    return positions - _first_position(model)
+
+
+def _first_position(model: nn.Module) -> int:
+    """Return the number of a row's first position.
+
+    RoBERTa and models derived from it number positions from padding_idx + 1, so that 514 positions read 512 tokens.
+    """
     tables = [table for name, table in model.named_modules() if name.endswith("position_embeddings")]
     padding = [getattr(table, "padding_idx", None) for table in tables]
-    return positions - max((index + 1 for index in padding if index is not None), default=0)
+    return max((index + 1 for index in padding if index is not None), default=0)

@@ -6,19 +6,17 @@ initial students only those used last are kept.
 
 import copy
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from kdsweep.config.roles import Role, Trait, having
-from kdsweep.config.trial import FROM_TEACHER, TrialConfig
-from kdsweep.config.trial_fields import ROLES, TEXT_FIELDS, decided_by, decided_without_texts
-from kdsweep.training.data.splits import Data, SplitName, load_data
+from kdsweep.config.roles import Role
+from kdsweep.config.trial import TrialConfig
+from kdsweep.config.trial_fields import decided_by, decided_for_student
+from kdsweep.training.architecture import speed_fields
+from kdsweep.training.data.splits import SplitName
 from kdsweep.training.data.tokens import Rows, Tokens
-from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
 from kdsweep.training.evaluation import Speed, measure_speed
 from kdsweep.training.fast import machine
 from kdsweep.training.file_rows import rows_of_file, targets_of_file
@@ -26,52 +24,22 @@ from kdsweep.training.fine_tuning import prepare_teacher
 from kdsweep.training.folds import help_with_folds, prepare_folds
 from kdsweep.training.initial_students import InitialStudent, InitialStudents
 from kdsweep.training.joined import joined, joined_targets
-from kdsweep.training.models import load_classifier, model_config, size_mb
+from kdsweep.training.models import load_classifier, size_mb
 from kdsweep.training.online import OnlineTeacher
-from kdsweep.training.reader import Reader, reader
-from kdsweep.training.students import reads_segments, student_source
 from kdsweep.training.tasks import balanced_weights, label_tensor
-from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch, teacher_address
-from kdsweep.training.teacher_file import TeacherFile, read_teacher_file
+from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
-
-SPEED_FIELDS = sorted(having(TrialConfig, Trait.SPEED), key=lambda name: -min(ROLES[name], Role.STUDENT_TOKENS))
-"""Fields on which the student's speed depends: the student's, the teacher's, the tokens', in the order that sweeps have in their records."""
-
-RowsName = SplitName | Literal["unlabeled"]
-Progress = Callable[[str, int, int], None]
-"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
-NO_PROGRESS: Progress = lambda what, done, texts: None
-
-Made = TypeVar("Made")
+from kdsweep.training.texts import NO_PROGRESS, Progress, Texts, splits_read, trained
 
 
-class Materials:
+class Materials(Texts):
     """Holds the shared materials of one process, each made on first use; `progress` is called while what takes long is made."""
 
     def __init__(self, progress: Progress = NO_PROGRESS) -> None:
-        self._progress = progress
-        self._made: dict[tuple[Any, ...], Any] = {}
+        """Begin with nothing made."""
+        super().__init__(progress)
         self._students = InitialStudents()
-
-    def data(self, config: TrialConfig) -> Data:
-        """Return the texts and labels of every split."""
-        return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
-
-    def unlabeled(self, config: TrialConfig) -> Unlabeled | None:
-        """Return the texts without labels, of those that a teacher's file has numbers for where it is one; None where the config names none.
-
-        Neither data nor teacher depend on them.
-        """
-        if not config.has_unlabeled:
-            return None
-
-        def make() -> Unlabeled:
-            teaches = self.teacher_file(config).places.__contains__ if config.teacher_file else None
-            return load_unlabeled(config, self.data(config), teaches)
-
-        return self._once("unlabeled", config, (*decided_by(Role.TRAIN_ROWS), *TEXT_FIELDS, "teacher_file"), make)
 
     def teacher(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> Teacher:
         """Return the frozen teacher; `watch` gets the steps and epochs of its fine-tuning, where it has to be fine-tuned."""
@@ -82,17 +50,6 @@ class Materials:
                 return prepare(config, self.data(config), self._fine_tuning_tokens(config), watch)
 
         return self._once("teacher", config, decided_by(Role.TEACHER), make)
-
-    def teacher_file(self, config: TrialConfig) -> TeacherFile:
-        """Return the teacher that is a file. Raises DataError where its columns, numbers or ids are not what they must be."""
-
-        def make() -> TeacherFile:
-            data = self.data(config)
-            file = read_teacher_file(config, data.label_names, data.task)
-            file.check_unique([split for split in (data.train, data.validation, data.test) if split is not None])
-            return file
-
-        return self._once("teacher_file", config, decided_by(Role.TEACHER), make)
 
     def teacher_sha256(self, config: TrialConfig, watch: TeacherWatch = UNWATCHED) -> str:
         """Return the SHA-256 of what teaches: of the teacher's weights (`watch` as in `teacher`), or of the numbers in the file in its place."""
@@ -109,26 +66,18 @@ class Materials:
 
     def _fine_tuning_tokens(self, config: TrialConfig) -> dict[str, Tokens]:
         """Return what a teacher's fine-tuning reads: the teacher's tokens of train and validation."""
-        return {name: self.teacher_tokens(config, name) for name in _splits(test=False)}
-
-    def teacher_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
-        """Return a split's tokens for the teacher, without loading its weights. Raises ModelError where it cannot read them."""
-        return self._tokens(config, self._reader(config, teacher_address(config), config.teacher_revision), name)
-
-    def student_tokens(self, config: TrialConfig, name: RowsName) -> Tokens:
-        """Return a split's tokens for the student, without loading its weights. Raises ModelError where it cannot read them."""
-        source = student_source(config)
-        found = self._reader(config, *source)
-        if config.student == FROM_TEACHER:
-            body = self._kept(("configuration", *source), lambda: model_config(*source))
-            found = dataclasses.replace(found, segments=reads_segments(body))
-        return self._tokens(config, found, name)
+        return {name: self.teacher_tokens(config, name) for name in splits_read(test=False)}
 
     def online_teacher(self, config: TrialConfig) -> OnlineTeacher:
         """Return the teacher as it runs beside its student in every step of a training."""
         segments = [self.teacher_tokens(config, name).segments for name in trained(config)]
         read = [each.to(torch.int8) for each in segments if each is not None]
-        return OnlineTeacher(model=self.teacher(config).model, segments=torch.cat(read) if read else None)
+        vocabulary = self.student_vocabulary(config)
+        return OnlineTeacher(
+            model=self.teacher(config).model,
+            segments=torch.cat(read) if read else None,
+            pieces=vocabulary.pieces.to(config.device) if vocabulary else None,
+        )
 
     def student(self, config: TrialConfig) -> nn.Module:
         """Return a fresh student on its device; equal fields give equal initial weights."""
@@ -158,39 +107,17 @@ class Materials:
         """Return the teacher's rows of train and validation: its own tokens and logits."""
         return self._teacher_rows(config, "train"), self._teacher_rows(config, "validation")
 
-    def truncated_rows(self, config: TrialConfig, *, texts: bool = False) -> dict[str, int]:
-        """Return, for each split and, with `texts`, the texts without labels, the number of rows whose teacher's tokens `max_length` cut.
-
-        Nothing for a teacher that is a file, which reads no tokens.
-        """
-        if config.teacher_file:
-            return {}
-        names = (*_splits(test=self.data(config).test is not None), *(_texts(config) if texts else ()))
-        return {name: self.teacher_tokens(config, name).truncated_rows for name in names}
-
-    def student_truncated_rows(self, config: TrialConfig, *, test: bool) -> dict[str, int]:
-        """Return, for train, validation, the texts without labels and, with `test`, the test split, the number of rows whose student's
-        tokens `max_length` cut."""
-        names = (*_splits(test=test), *_texts(config))
-        return {name: self.student_tokens(config, name).truncated_rows for name in names}
-
     def speed(self, config: TrialConfig) -> Speed:
         """Return the student's speed, measured once for each architecture, so that trials of one size can be compared."""
 
         def measure() -> Speed:
             return measure_speed(self.student(config), self.rows(config)[1].tokens)
 
-        return self._once("speed", config, SPEED_FIELDS, measure)
+        return self._once("speed", config, speed_fields(config), measure)
 
     def size_mb(self, config: TrialConfig) -> float:
         """Return the megabytes (10⁶ bytes) of the student's weights."""
         return size_mb(self._initial_student(config).model)
-
-    def architecture(self, config: TrialConfig) -> str:
-        """Return the fields on which the student's speed depends, with their values, as JSON: what a sweep has in its records, where a
-        student_body is there only where one is named."""
-        idle = () if config.student_body else ("student_body", "student_body_revision")
-        return json.dumps({name: getattr(config, name) for name in SPEED_FIELDS if name not in idle})
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
         """Return the teacher's speed, measured on its validation rows."""
@@ -202,18 +129,9 @@ class Materials:
         with machine.threads(int(config.teacher_threads)):
             return seen_quality(self.teacher(config), self.teacher_rows(config)[0])
 
-    def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
-        """Return what `make` makes, made once for each value of `fields`."""
-        return self._kept((kind, *(getattr(config, name) for name in fields)), make)
-
-    def _kept(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
-        if key not in self._made:
-            self._made[key] = make()
-        made: Made = self._made[key]
-        return made
-
     def _initial_student(self, config: TrialConfig) -> InitialStudent:
-        return self._students.of(config, self.data(config), lambda: self._body(config))
+        vocabulary = self.student_vocabulary(config)
+        return self._students.of(config, self.data(config), lambda: self._body(config), vocabulary)
 
     def _body(self, config: TrialConfig) -> nn.Module:
         """Return the model whose layers a from_teacher student copies."""
@@ -244,7 +162,7 @@ class Materials:
                 return rows_of_file(self.teacher_file(config), data.split(name), tokens, config.device, data.task)
             return dataclasses.replace(self._teacher_rows(config, name), tokens=tokens)
 
-        return self._once(f"rows of {name}", config, decided_without_texts(Role.STUDENT_TOKENS), make)
+        return self._once(f"rows of {name}", config, decided_for_student(config, Role.STUDENT_TOKENS), make)
 
     def _training_rows(self, config: TrialConfig) -> Rows:
         """Return the student's rows for training, texts without labels included, each with the weight of its class where classes are weighed."""
@@ -277,34 +195,3 @@ class Materials:
                 return joined_targets(train, self.teacher(config), tokens, told)
 
         return self._once("targets for training", config, decided_by(Role.UNLABELED), make)
-
-    def _reader(self, config: TrialConfig, address: str, revision: str | None) -> Reader:
-        task = self.data(config).task
-        return self._kept(("reader", address, revision, task), lambda: reader(address, revision, task))
-
-    def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
-        def make() -> Tokens:
-            if name != "unlabeled":
-                return found.tokens(self.data(config).split(name), max_length=config.max_length).to(config.device)
-            texts = self.unlabeled(config)
-            assert texts is not None
-            told = lambda done: self._progress("tokens", done, len(texts))
-            return found.kept_tokens(texts, max_length=config.max_length, on_rows=told).to(config.device)
-
-        segments = found.segments and config.text_pair_column is not None
-        kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}"
-        fields = (*decided_without_texts(Role.TOKENS), *((*TEXT_FIELDS, "teacher_file") if name == "unlabeled" else ()))
-        return self._once(kind, config, fields, make)
-
-
-def trained(config: TrialConfig) -> tuple[RowsName, ...]:
-    """Return the names of the rows for training, in their order."""
-    return ("train", *_texts(config))
-
-
-def _splits(*, test: bool) -> tuple[SplitName, ...]:
-    return ("train", "validation", "test") if test else ("train", "validation")
-
-
-def _texts(config: TrialConfig) -> tuple[RowsName, ...]:
-    return ("unlabeled",) if config.has_unlabeled else ()

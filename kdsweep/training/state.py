@@ -63,6 +63,8 @@ class Training:
     history: list[EpochMetrics] = field(default_factory=list)
     kept: Kept | None = None
     """None unless the epoch with the lowest validation loss is kept."""
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
+    """As in `TrialResult`, once the training is over."""
     epoch_started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:

@@ -112,6 +112,7 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         student=teacher_address(config),
         student_revision=config.teacher_revision,
         student_body=None,
+        student_vocabulary="full",
         **FINE_TUNED,
         label_smoothing=0.0,
         max_steps=None,

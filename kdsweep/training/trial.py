@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from kdsweep.config.lengths import evaluations_of, unit_of
 from kdsweep.config.trial import TrialConfig
@@ -29,7 +30,6 @@ from kdsweep.records.writing import TrialFolder
 from kdsweep.system.files import drafting
 from kdsweep.tracking.tracker import Run
 from kdsweep.training.checkpoints import NO_CHECKPOINTING, Checkpointing
-from kdsweep.training.data.tokens import load_tokenizer
 from kdsweep.training.evaluation import Evaluation, Speed
 from kdsweep.training.fast import machine
 from kdsweep.training.fast.team import leading
@@ -39,7 +39,7 @@ from kdsweep.training.models import parameter_count, weights_sha256
 from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import Training
-from kdsweep.training.students import student_source
+from kdsweep.training.trained_vocabulary import VocabularyUse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,8 @@ class _Outcome:
     weights_sha256: str | None = None
     size_mb: float | None = None
     truncated_rows: Mapping[str, int] = field(default_factory=dict)
+    shortcuts: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: VocabularyUse | None = None
 
 
 def _check(config: TrialConfig, make_objective: Callable[[TrialConfig], Objective]) -> None:
@@ -166,6 +168,7 @@ def _measure_and_save(
     student, folder, tested = training.student, log.folder, None
     outcome.speed, outcome.parameters = materials.speed(config), parameter_count(student)
     outcome.micro_batches, outcome.weights_sha256 = training.micro_batches, weights_sha256(student)
+    outcome.shortcuts = training.shortcuts
     folder.write_predictions(evaluation.predictions())
     if log.pruned:
         outcome.status = "pruned"
@@ -173,10 +176,11 @@ def _measure_and_save(
             f"pruned after {unit_of(config)} {len(log.epochs)} of {evaluations_of(config)}: others were ahead"
         )
     else:
-        outcome.size_mb = save_student(student, config, folder.student)
+        outcome.size_mb = save_student(student, materials.student_tokenizer(config), folder.student)
         if log.slot.id.seed is not None and (tested := open_test(student, config, materials, folder)):
             log.run.summarise({f"test_{name}": value for name, value in tested.items()})
     outcome.truncated_rows = materials.student_truncated_rows(config, test=tested is not None)
+    outcome.vocabulary = materials.vocabulary_use(config, test=tested is not None)
 
 
 class _Log:
@@ -221,12 +225,11 @@ class _Log:
         return self.pruned
 
 
-def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
-    """Save the student and its tokenizer, to be loaded with plain transformers; return the megabytes (10⁶ bytes) of its weights on disk.
+def save_student(student: nn.Module, tokenizer: PreTrainedTokenizerBase, path: Path) -> float:
+    """Save a student and its tokenizer, to be loaded with plain transformers; return the megabytes (10⁶ bytes) of its weights on disk.
 
     Raises ResultsError where the disk cannot be written, and then leaves no half-written student.
     """
-    tokenizer = load_tokenizer(*student_source(config))
     with drafting(path) as draft:
         student.save_pretrained(draft)  # type: ignore[operator]
         tokenizer.save_pretrained(draft)
@@ -235,6 +238,7 @@ def save_student(student: nn.Module, config: TrialConfig, path: Path) -> float:
 
 def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outcome) -> TrialResult:
     slot, run, speed, texts = log.slot, log.run, outcome.speed, materials.unlabeled(config)
+    use = outcome.vocabulary
     last = log.epochs[-1] if log.epochs else None
     best = max(log.epochs, key=lambda epoch: (_accuracy_or_pearson(epoch), -epoch.epoch), default=None)
     return TrialResult(
@@ -277,6 +281,13 @@ def _result(config: TrialConfig, materials: Materials, log: _Log, outcome: _Outc
         weights_sha256=outcome.weights_sha256,
         config=plain_values(asdict(config)),
         truncated_rows=outcome.truncated_rows,
+        shortcuts=outcome.shortcuts,
+        vocabulary_pieces=use.pieces if use else None,
+        vocabulary_whole=use.whole if use else None,
+        val_unknown_share=use.validation.unknown_share if use else None,
+        val_recut_share=use.validation.recut_share if use else None,
+        test_unknown_share=use.test.unknown_share if use and use.test else None,
+        test_recut_share=use.test.recut_share if use and use.test else None,
     )
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.system.hardware import available_cores, default_workers
@@ -105,17 +105,13 @@ def synthetic_rows(batch_size: int, options: argparse.Namespace, device: str) ->
     return Rows(tokens=tokens.to(device), labels=labels, targets={TEACHER_LOGITS: logits})
 
 
-def training_of(config: TrialConfig, options: argparse.Namespace) -> Training:
+def training_of(config: TrialConfig, options: argparse.Namespace, family: str = "distilbert") -> Training:
     """A student of random weights, which work as much as others."""
-    facts = DistilBertConfig(
-        vocab_size=options.vocabulary,
-        dim=options.width,
-        hidden_dim=4 * options.width,
-        n_layers=options.layers,
-        n_heads=12,
-        num_labels=options.classes,
-    )
-    student = DistilBertForSequenceClassification(facts).to(config.device)
+    sizes = {"vocab_size": options.vocabulary, "hidden_size": options.width, "num_hidden_layers": options.layers}
+    sizes |= {"num_attention_heads": 12, "num_labels": options.classes, "pad_token_id": 0}
+    inner = "hidden_dim" if family == "distilbert" else "intermediate_size"
+    facts = AutoConfig.for_model(family, **sizes, **{inner: 4 * options.width})
+    student = AutoModelForSequenceClassification.from_config(facts).to(config.device)
     optimizer, schedule = state.optimizer_and_schedule(student, config, steps=10**6)
     graphs = None if loop.why_no_graphs(student, config, ALONE) else Graphs(optimizer, config.device)
     return Training(
@@ -144,7 +140,7 @@ def measure(batch_size: int, options: argparse.Namespace) -> None:
     }
     config = TrialConfig(train_file="-", teacher="-", student="-", batch_size=batch_size, **machines)
     machine.set_up(int(config.threads))
-    rows, training = synthetic_rows(batch_size, options, device), training_of(config, options)
+    rows, training = synthetic_rows(batch_size, options, device), training_of(config, options, options.family)
 
     def epoch() -> None:
         training.epoch, training.step = training.epoch + 1, training.epoch * STEPS
@@ -203,6 +199,7 @@ def main() -> None:
     add("--tokens", type=int, default=28, help="of a row (default 28, a review's mean)")
     add("--vocabulary", type=int, default=9000, help="word pieces of the compact vocabulary (default 9,000)")
     add("--classes", type=int, default=2, help="default 2")
+    add("--family", default="distilbert", help="transformers' name of the student's (default distilbert)")
     add("--layers", type=int, default=3, help="of the student (default 3)")
     add("--width", type=int, default=384, help="of the student (default 384)")
     add("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default auto")

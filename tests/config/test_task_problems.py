@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.config.task_problems import task_problems
+from kdsweep.config.task_problems import task_notes, task_problems
 from kdsweep.config.tasks import METRICS, Metric, stated_task
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ConfigError
@@ -63,6 +63,10 @@ def test_a_task_that_the_data_say_is_held_against_the_sweep(tiny_sweep_file: Wri
     assert "val_pearson, val_spearman, but got val_accuracy; fixed.task: regression takes val_pearson" in metric
     assert "search.temperature is given" in temperature and "of these data (task: regression) has none" in weights
     assert len(task_problems(plain, "multi_label")) == 1, "the row's accuracy is among its metrics"
+    (note,) = task_notes(plain, "multi_label")
+    assert "the share of rows with all labels right; fixed.task=multi_label ranks by val_example_f1" in note
+    named = load_sweep(tiny_sweep_file(), ["fixed.task=multi_label", "study.metric=val_accuracy"])
+    assert task_notes(named, "multi_label") == task_notes(plain, "single_label") == []
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,23 @@ def test_an_export_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert found.at(1) == found.speed[0] and found.at(3) is None and export.form("gguf") is None
 
 
+NEWER = ("macro_f1", "micro_f1", "example_f1", "map", "pearson", "spearman", "rmse", "r2")
+"""Fields of a quality that exports of classes alone did not have."""
+
+
+def test_an_export_from_before_there_were_tasks_is_of_classes(tmp_path: Path) -> None:
+    write_export(tmp_path, an_export())
+    path = tmp_path / "export.json"
+    content = json.loads(path.read_text("utf-8"))
+    del content["task"]
+    for form in content["forms"]:
+        for split in ("validation", "test"):
+            form[split] = {name: value for name, value in form[split].items() if name not in NEWER}
+    path.write_text(json.dumps(content), "utf-8")
+    found = read_export(tmp_path)
+    assert found == an_export() and found is not None and found.task == "single_label"
+
+
 def test_an_exports_folder_is_named_after_its_run(tmp_path: Path) -> None:
     assert run_name(TrialId("distilled", 7)) == "distilled-0007"
     assert export_folder(tmp_path, TrialId("fine_tuned", 3, 2)) == exports_folder(tmp_path) / "fine_tuned-0003-seed2"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from exports import an_export, speeds
-from makers import make_finals, page_of
+from makers import final_test, make_finals, page_of
 
 from kdsweep.analysis.exports import Exported, Role
 from kdsweep.analysis.shipped import shipped
@@ -22,7 +22,16 @@ from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import write_export, write_sweep
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures.forms import form_fronts
-from kdsweep.reporting.forms import form_said, forms_table, forms_title, limits_said, measured_said, passed_over
+from kdsweep.reporting.forms import (
+    caption,
+    form_said,
+    forms_table,
+    forms_title,
+    limits_said,
+    measured_said,
+    passed_over,
+    teacher_beside,
+)
 from kdsweep.reporting.markdown import render_markdown, terminal_text
 from kdsweep.reporting.write import write_report
 from kdsweep.results import Results
@@ -247,6 +256,69 @@ def test_each_run_of_measurements_has_its_own_teacher_and_a_teacher_that_is_a_fi
     assert size.plot is not None and list(size.plot.data[-1].x) == [91.0]
     (alone, _) = form_fronts((placed(an_export(teacher_speed=(), teacher_size_mb=None)),), None)
     assert alone.plot is not None and "teacher" not in alone.description
+
+
+OTHER_TASKS: dict[Any, dict[str, float | None]] = {
+    "multi_label": {"accuracy": 0.4, "example_f1": 0.61},
+    "regression": {"accuracy": None, "agreement": None, "r2": 0.75, "loss": 0.5, "rmse": 0.707},
+}
+
+
+def of_task(task: Any) -> Exported:
+    """The export of a student of another task, judged on the test split."""
+    forms = tuple(
+        replace(form, test=form.test and replace(form.test, **OTHER_TASKS[task])) for form in an_export().forms
+    )
+    return placed(an_export(task=task, forms=forms))
+
+
+@pytest.mark.parametrize(
+    ("task", "heading", "score", "like", "points"),
+    [
+        (
+            "multi_label",
+            "test example F1",
+            "61.00\N{NO-BREAK SPACE}%",
+            ("same labels", "99.00\N{NO-BREAK SPACE}%"),
+            "points of example F1",
+        ),
+        ("regression", "test R²", "0.7500", ("largest change", "0.2000"), "points of R²"),
+    ],
+)
+def test_forms_of_other_tasks_are_told_in_their_score(
+    task: Any, heading: str, score: str, like: tuple[str, str], points: str
+) -> None:
+    export = of_task(task)
+    test = replace(final_test(0.5, 1000), rmse=1.0, example_f1=0.7)
+    beside = teacher_beside(export.export, None, test)
+    assert beside == pytest.approx({"multi_label": 0.7, "regression": 0.5}[task]), (
+        "a teacher's error of 1 beside a variance of 2"
+    )
+    lines = forms_table(export, beside)
+    int8 = dict(zip(lines[0], lines[4], strict=True))
+    assert {heading: score, like[0]: like[1], "points": "−0.10"}.items() <= int8.items()
+    assert f"no worse than the float32 student by more than 0.5 {points} on 1,000 test rows" in form_said(export)
+    assert f"with a margin of 0.5 {points}." in forms_title(export) and "ccuracy" not in caption(task)
+    latency, _ = form_fronts((export,), beside)
+    assert (
+        latency.plot is not None
+        and latency.title == f"{heading.removeprefix('test ')}, over milliseconds a row, one thread"
+    )
+    scale = 1 if task == "regression" else 100
+    marks = [trace for trace in latency.plot.data if trace.mode == "markers"]
+    assert beside is not None and marks[3].y[0] == pytest.approx(scale * beside)
+    assert marks[2].error_y.array[0] == pytest.approx(scale * 0.003)
+    assert latency.plot.data[1].y[0] == pytest.approx(scale * ((0.75 if task == "regression" else 0.61) - 0.005)), (
+        "the margin"
+    )
+    assert f"{heading.removeprefix('test ')} {score}" in marks[2].text[0]
+
+
+def test_numbers_whose_labels_are_all_equal_have_no_figure() -> None:
+    export = of_task("regression")
+    forms = tuple(replace(form, test=form.test and replace(form.test, r2=None)) for form in export.export.forms)
+    equal = placed(replace(export.export, forms=forms))
+    assert form_fronts((equal,), None) == () and forms_table(equal, None)[1][9] == "–"
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from exports import an_export
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 from makers import POINT, make_finals, make_teacher, row_of, sweep_of, teacher_of
-from onnx_students import make_exported
+from onnx_students import PROBLEMS, make_exported
 
 from kdsweep.analysis.shipped import shipped
 from kdsweep.records.export_schema import Export
@@ -25,6 +26,7 @@ from kdsweep.records.reading import TrialRow, read_test_labels, read_test_predic
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.records.writing import TrialFolder, write_export
 from kdsweep.shipping.card import model_card, upload_command
+from kdsweep.shipping.card_recipe import recipe
 from kdsweep.shipping.snippets import loading
 from kdsweep.shipping.sources import shown_config
 
@@ -174,11 +176,7 @@ def test_a_student_of_several_labels_has_their_words(tmp_path: Path) -> None:
     named = {each.metric_name: each.metric_value for each in data.eval_results}
     assert named["example F1"] == named["example F1, ONNX int8"] == 0.61 and named["subset accuracy"] == 0.5
     assert line_of(card, "| best fine-tuned").rstrip().endswith("+10.0 (+3.7 to +16.3)    |")
-    assert (
-        "| 61.00\N{NO-BREAK SPACE}% " in line_of(card, "| this student")
-        and "| model " in card
-        and "subset accuracy" in card
-    )
+    assert "| 61.00" in line_of(card, "| this student") and "| model " in card and "subset accuracy" in card
     assert "sigmoid at temperature T, summed over labels" in words and "mean over labels" in words
     assert "points of example F1" in words and "Same labels: single decisions" in words
 
@@ -233,6 +231,20 @@ def test_without_an_onnx_form_it_loads_by_transformers_alone() -> None:
     assert [part for part in alone if "onnx" in part.lower()] == [] and "pipeline(" in alone[-1]
 
 
+def test_a_student_with_fewer_word_pieces_or_of_another_family_says_so(tmp_path: Path) -> None:
+    sweep = sweep_of()
+    facts = {"vocabulary_pieces": 6000, "vocabulary_whole": 30522, "val_recut_share": 0.012, "val_unknown_share": 0.001}
+    run = row_of(sweep, "distilled", 0, POINT, 0.9, tmp_path, **facts)
+    (run.folder / "student").mkdir(parents=True)
+    (run.folder / "student" / "config.json").write_text('{"model_type": "modernbert"}', encoding="utf-8")
+    layered = replace(run, config=replace(run.config, student_layers="first:3"))
+    said = recipe(SweepRecords(folder=tmp_path, sweep=sweep, teacher=teacher_of(), trials=(run,)), layered)[2]
+    assert "a model of the family `modernbert` that started from the first 3 layers of a local model" in said
+    assert (
+        "Of the 30,522 word pieces of its tokenizer it has the 6,000 that its training texts use: it cuts 1.20" in said
+    )
+
+
 def test_a_field_left_at_its_default_is_not_listed() -> None:
     run = row_of(sweep_of(), "fine_tuned", 0, {"learning_rate": 1e-4, "batch_size": 64}, 0.9)
     assert {"learning_rate", "batch_size", "alpha"} <= set(shown_config(run.config))
@@ -248,24 +260,37 @@ def test_the_upload_stays_private_and_the_users_own() -> None:
 # The snippets, each in a process of its own --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path) -> Path:
-    """A real export of a tiny student."""
+def write_student(folder: Path, classifier: Path, task: str) -> None:
+    """A real export of a tiny student of a task."""
+    from transformers import BertForSequenceClassification
+
     from kdsweep.shipping.exporter import export_onnx, quantize
 
-    folder = tmp_path_factory.mktemp("exported")
-    shutil.copytree(tiny_classifier, folder, dirs_exist_ok=True)
+    shutil.copytree(classifier, folder)
+    if task != "single_label":
+        model = BertForSequenceClassification.from_pretrained(folder)
+        model.config.problem_type = PROBLEMS[task]
+        if task == "regression":
+            model.config.id2label, model.config.label2id = {0: "liking"}, {"liking": 0}
+            model.classifier = torch.nn.Linear(model.classifier.in_features, 1)
+        model.save_pretrained(folder)
     (folder / "onnx").mkdir()
     export_onnx(folder, folder / "onnx/model.onnx")
     quantize(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", "dynamic", [])
-    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", [None, "other"])
-def test_each_snippet_runs_as_it_stands_and_says_the_same_label(exported: Path, pair: str | None) -> None:
-    export = an_export(max_length=16, text_pair_column=pair)
-    write_export(exported, export)
+@pytest.mark.parametrize(
+    ("task", "pair"),
+    [("single_label", None), ("single_label", "other"), ("multi_label", "other"), ("regression", None)],
+)
+def test_each_snippet_runs_as_it_stands_and_says_the_same(
+    task: Any, pair: str | None, tmp_path: Path, tiny_classifier: Path
+) -> None:
+    folder = tmp_path / "student"
+    write_student(folder, tiny_classifier, task)
+    export = an_export(max_length=16, text_pair_column=pair, task=task)
+    write_export(folder, export)
     codes = re.findall(r"```(python|bash)\n(.*?)```", "\n\n".join(loading(export)), re.S)
     assert [language for language, _ in codes] == ["python", "python", "bash"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -273,7 +298,12 @@ def test_each_snippet_runs_as_it_stands_and_says_the_same_label(exported: Path, 
     said = []
     for language, code in codes:
         line = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
-        done = subprocess.run(line, cwd=exported, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        said += re.findall(r"\b(?:negative|positive)\b.*?\d", done.stdout)
-    assert len(said) == 3 and len({each.split()[0].strip("',") for each in said}) == 1, said
+        said.append(done.stdout)
+    if task == "regression":
+        numbers = [float(re.findall(r"-?\d+\.\d+", each)[0]) for each in said]
+        assert max(numbers) - min(numbers) < 0.1, said
+    else:
+        labels = [re.findall(r"\b(?:negative|positive)\b", each) for each in said]
+        assert labels[0] == labels[1] == labels[2] and len(labels[0]) == 1, said

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx_models import write_onnx
 
+from kdsweep.analysis.shipped_form import form_score
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import ShippingError
 from kdsweep.records.export_schema import Export
@@ -192,3 +194,60 @@ def test_pairs_of_texts_reach_a_model_that_tells_them_apart(tiny_classifier: Pat
     fp32 = export.form("fp32")
     assert fp32 is not None and fp32.validation.rows == 24 and export.text_pair_column == "second"
     assert fp32.validation.largest_logit_difference > 100, "the second texts were marked"
+
+
+# Other tasks -----------------------------------------------------------------------------------------------------------
+
+LABELS = {"multi_label": ("funny", "sad", "long"), "regression": ("score",)}
+
+
+def of_task(task: str, body: Path, folder: Path) -> TrialRow:
+    """A tested finalist of 2 steps on pairs of texts, whose labels are several or a number."""
+    from conftest import MACHINE, tiny_fields
+    from tiny import sentences, write_table
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    names = dict(enumerate(LABELS[task]))
+    problem = "regression" if task == "regression" else "multi_label_classification"
+    torch.manual_seed(0)
+    teacher = BertForSequenceClassification.from_pretrained(body, id2label=names, problem_type=problem)
+    teacher.save_pretrained(folder / "teacher")
+    AutoTokenizer.from_pretrained(body).save_pretrained(folder / "teacher")
+    labels: Callable[[int, str], Any] = lambda n, text: [name for bit, name in names.items() if n >> bit & 1]
+    if task == "regression":
+        labels = lambda n, text: len(text) / 10 + 0.5
+    rows = [{"text": text, "other": text[::2], "label": labels(n, text)} for n, (text, _) in enumerate(sentences())]
+    write_table(folder / "rows.jsonl", rows)
+    fields = {**tiny_fields(folder / "teacher", folder / "rows.jsonl"), **MACHINE, "test_fraction": 0.4, "max_steps": 2}
+    return run(TrialConfig(**fields, evaluations=1, text_pair_column="other", task=task), folder, seed=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_forms_of_every_task_are_judged_by_its_own_score(
+    task: str, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = of_task(task, tiny_body, tmp_path)
+    folder = tmp_path / "draft"
+    shutil.copytree(finished.folder / "student", folder)
+    pieces = json.loads((folder / "config.json").read_text("utf-8"))["vocab_size"]
+    table = np.random.default_rng(0).normal(size=(pieces, len(LABELS[task])))
+    for name in ("", "_int8_dynamic"):
+        write_onnx(folder / "onnx" / f"model{name}.onnx", table)
+    export = judged(finished, folder, "dynamic")
+    write_export(folder, export)
+    assert read_export(folder) == export and (export.task, export.text_pair_column) == (task, "other")
+    recorded, pytorch = read_test(finished.folder), export.forms[0].test
+    assert recorded is not None and pytorch is not None and pytorch.loss == pytest.approx(recorded.loss, abs=1e-5)
+    for name in ("accuracy", "example_f1", "micro_f1", "map", "pearson", "spearman", "rmse"):
+        assert getattr(pytorch, name) == pytest.approx(getattr(recorded, name), abs=1e-5), name
+    form = export.forms[2].test
+    assert form is not None and form.word is not None and form.largest_logit_difference > 0.1
+    mine, theirs = (form_score(each, export.task) for each in (form, pytorch))
+    assert mine is not None and theirs is not None and form.difference == pytest.approx(mine - theirs)
+    assert (form.r2 is None, form.example_f1 is None) == ((task != "regression"), (task == "regression"))
+    predictions = np.load(finished.folder / "test_predictions.npy")
+    np.save(finished.folder / "test_predictions.npy", 1 - predictions)
+    with pytest.raises(
+        ShippingError, match=f"{len(predictions)} of {len(predictions)} rows have another (number|set of labels)"
+    ):
+        judged(finished, folder)

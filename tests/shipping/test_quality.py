@@ -58,6 +58,21 @@ def test_why_rows_depend_on_their_batch_is_found_by_copies(
     assert re.search(said, cause), cause
 
 
+def test_a_model_that_reads_padding_is_told_from_rounding() -> None:
+    found = answers(by_neighbours, 96, lambda _: None)
+    cause = batch_cause(by_neighbours, found, dynamic=False, float32=True)
+    assert cause is not None and "reads the padding of a batch" in cause and "(logits move by up to 5)" in cause
+    assert "Sums are taken" in (batch_cause(by_neighbours, found, dynamic=False) or ""), (
+        "a static scale rounds in steps"
+    )
+
+    def by_rounding(rows: np.ndarray) -> np.ndarray:
+        return np.tile([0.0, 1e-7 if len(rows) == 1 else -1e-7], (len(rows), 1))
+
+    found = answers(by_rounding, 40, lambda _: None)
+    assert "Sums are taken" in (batch_cause(by_rounding, found, dynamic=False, float32=True) or "")
+
+
 def test_a_float32_form_answers_alone_where_rounding_can_count() -> None:
     reference = np.zeros((40, 2))
     reference[:, 1] = np.where(np.arange(40) < 3, 1e-4, 5.0)

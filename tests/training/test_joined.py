@@ -14,6 +14,7 @@ from kdsweep.training import joined as joining
 from kdsweep.training.data import kept as keeping
 from kdsweep.training.data.tokens import Rows, padded
 from kdsweep.training.shared import Materials
+from kdsweep.training.tasks import has_label
 
 Config = Callable[..., TrialConfig]
 TEXTS: dict[str, Any] = {"train_limit": 20, "unlabeled_rest": True}
@@ -51,6 +52,31 @@ def test_with_pseudo_labels_every_row_has_one_and_the_rest_is_shared(tiny_config
     assert named.labeled is None and named.extra == 52
     assert torch.equal(named.labels[20:], rows.teacher_logits[20:].argmax(dim=-1))
     assert torch.equal(named.labels[:20], rows.labels[:20]) and named.targets is rows.targets
+
+
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_texts_get_no_label_or_what_the_teacher_decides_in_every_task(
+    task: str, tiny_config: Config, tiny_body: Path, tiny_rows: list[tuple[str, str]], write_rows: Callable[..., Path]
+) -> None:
+    several = task == "multi_label"
+    labels: list[Any] = [["a"], ["a", "b"], []] if several else [1.5, 2.5, -4.0]
+    content = [{"text": text, "label": labels[place % 3]} for place, (text, _) in enumerate(tiny_rows)]
+    outputs = {"prob_a": 0.9, "prob_b": 0.2} if several else {"prediction": 3.25}
+    files = {"train_file": content[:60], "unlabeled_file": [{"text": row["text"]} for row in content[60:]]}
+    files["teacher_file"] = [{"text": row["text"], **outputs} for row in content]
+    paths = {name: str(write_rows(f"{name}.jsonl", rows)) for name, rows in files.items()}
+    student = {"teacher": None, "student": str(tiny_body), "student_layers": 6, "student_init": "pretrained"}
+    materials, config = Materials(), tiny_config(**paths, **student)
+    rows = materials.rows(config)[0]
+    named = materials.rows(tiny_config(**paths, **student, pseudo_labels=True))[0]
+    known = len(materials.data(config).train)
+    assert (rows.task, rows.extra, len(rows.labels)) == (task, 36, known + 36)
+    assert has_label(rows.labels).tolist() == [True] * known + [False] * 36 and has_label(named.labels).all()
+    assert rows.labels.dtype == named.labels.dtype == torch.float32
+    assert named.labels[known:].tolist() == [[1.0, 0.0] if several else 3.25] * 36
+    assert torch.equal(named.labels[:known], rows.labels[:known])
+    expected = [np.log(9), np.log(0.25)] if several else [3.25]
+    np.testing.assert_allclose(rows.teacher_logits[-1], expected, rtol=1e-6)
 
 
 @pytest.fixture

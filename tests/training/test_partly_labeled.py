@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.records.schema import EpochMetrics, StepMetrics
+from kdsweep.training import loop
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Rows
 from kdsweep.training.loop import distill
 from kdsweep.training.losses import hard_loss, kl_loss
@@ -141,3 +142,28 @@ def test_as_many_steps_as_the_epochs_take_train_the_same_student(tiny_config: Co
         train(config, *materials.rows(config), student=student)
         found.add(weights_sha256(student))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_the_weights_of_classes_weigh_the_labelled_rows_of_every_batch_whole_or_in_pieces(
+    tiny_config: Config, materials: Materials, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L_hard is the sum of weight · cross-entropy over the labelled rows, over their number: not over the sum of their weights."""
+    config = tiny_config(batch_size=12, max_steps=2, evaluations=1, alpha=0.5)
+    rows, validation = materials.rows(config)
+    rows = replace(partly(rows, labeled=30), hard_weights=torch.where(rows.labels == 1, 3.0, 0.5))
+    seen, split = list[Any](), loop.split_batch
+    monkeypatch.setattr(loop, "split_batch", lambda batch, _: split(batch, pieces))
+    real = objective_of(config)
+
+    def spied(batch: Inputs) -> Any:
+        seen.append((batch.student["logits"].detach(), batch.labels))
+        return real.loss(batch)
+
+    student = materials.student(config)
+    steps, _ = train(config, rows, validation, student=student, objective=replace(real, loss=spied))
+    for place, step in enumerate(steps):
+        logits, labels = (torch.cat(each) for each in zip(*seen[pieces * place : pieces * (place + 1)], strict=True))
+        known = labels >= 0
+        each = functional.cross_entropy(logits[known], labels[known], reduction="none")
+        assert step.L_hard == pytest.approx((torch.where(labels[known] == 1, 3.0, 0.5) * each).mean().item(), rel=1e-5)

@@ -193,6 +193,19 @@ def test_an_encoder_in_no_table_is_tried_with_its_weights_before_there_is_a_teac
         check_inputs(Materials(), [config], largest_batch=1, splits=["train"])
 
 
+def test_a_student_reads_segments_where_its_class_has_them(
+    tiny_config: Config, tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    rows = [{"text": f"the {noun}", "second": "is so", "label": "ab"[n % 2]} for n, noun in enumerate(NOUNS)]
+    pairs = {"train_file": str(write_rows("pairs.csv", rows)), "text_pair_column": "second"}
+    reads = {"bert": False, "electra": True, "mpnet": False}
+    for family, expected in reads.items():
+        body = str(write_encoder(tmp_path / family, family, layers=2))
+        tokens = Materials().student_tokens(tiny_config(student_body=body, student_init="pretrained", **pairs), "train")
+        assert (tokens.segments is not None) == expected, family
+        assert tokens.segments is None or tokens.segments.tolist()[:6] == [0, 0, 0, 0, 1, 1]
+
+
 # Families ------------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
 from kdsweep.tracking.tracker import NullRun
 from kdsweep.training import fine_tuning, teacher, teacher_logits
+from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
 from kdsweep.training.estimate import estimated_seconds
@@ -102,7 +103,7 @@ def test_every_field_with_the_teachers_role_is_in_that_key_by_value_or_by_conten
 
 
 def test_what_a_students_speed_depends_on_is_spelled_as_in_older_records() -> None:
-    said = Materials().architecture(TrialConfig(train_file="rows.csv", teacher="bert", teacher_epochs=3, device="cpu"))
+    said = architecture(TrialConfig(train_file="rows.csv", teacher="bert", teacher_epochs=3, device="cpu"))
     assert said == (
         '{"student": "from_teacher", "student_revision": "auto", "student_layers": 6, "teacher": "bert", '
         '"teacher_revision": "auto", "max_length": 128, "device": "cpu"}'

@@ -136,3 +136,4 @@ def test_a_result_says_how_many_rows_max_length_cut(tiny_config: Config, folder:
     assert result.truncated_rows == own.truncated_rows(config) and result.truncated_rows["train"] > 0
     row = read_trial(folder)
     assert row.result == result
+    assert result.shortcuts["first_token"] == result.shortcuts["compact_vocabulary"] == "taken"

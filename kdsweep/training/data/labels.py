@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +71,7 @@ def _found_task(table: Table, config: TrialConfig, where: str) -> TaskName:
         return "single_label"
     if column in table.floats:
         return "regression"
+    _check_one_kind(table, column, where)
     try:
         texts = {as_text(value) for value in values}
     except TypeError:
@@ -78,12 +79,25 @@ def _found_task(table: Table, config: TrialConfig, where: str) -> TaskName:
     return "regression" if _are_measurements({text for text in texts if text and text.strip()}) else "single_label"
 
 
-def _refuse(table: Table, rows: Sequence[int], where: str, rule: str, what: Callable[[int], Any] | None = None) -> None:
-    """Raise DataError where there are `rows` that break a rule; `what` tells what the first of them has."""
-    if rows:
-        such = f", such as {what(rows[0])!r}" if what else ""
+def _check_one_kind(table: Table, column: str, where: str) -> None:
+    """Check that labels are not numbers with fractions here and words there. Raises DataError where they are, as json and parquet tell; the
+    cells of a csv are texts."""
+    values = table.columns[column]
+    numbers = [row for row, value in enumerate(values) if isinstance(value, float) and value % 1 > 0]
+    words = [row for row, value in enumerate(values) if isinstance(value, str) and not _NUMBER.fullmatch(value.strip())]
+    if numbers and words:
         raise DataError(
-            f"{where}: {rule}, but {len(rows):,} of {len(table):,} rows break this ({table.named(rows)}){such}"
+            f"{where}: the labels in {column} must be of one kind, but {len(numbers):,} are numbers with a fraction ({table.named(numbers)}) and "
+            f"{len(words):,} are words ({table.named(words)}, such as {values[words[0]]!r}); mend these rows, or say fixed.task: single_label "
+            "where all are classes"
+        )
+
+
+def _refuse(table: Table, rows: Sequence[int], where: str, rule: str, cells: Sequence[Any]) -> None:
+    """Raise DataError where there are `rows` that break a rule with their `cells`."""
+    if rows:
+        raise DataError(
+            f"{where}: {rule}, but {len(rows):,} of {len(table):,} rows break this ({table.named(rows)}), such as {cells[rows[0]]!r}"
         )
 
 
@@ -174,7 +188,7 @@ def _of_lists(table: Table, config: TrialConfig, where: str) -> list[tuple[str, 
     values, declared = table.columns[column], table.declared.get(column, ())
     plain = [row for row, value in enumerate(values) if not (value is None or isinstance(value, list))]
     rule = f"task: multi_label wants a list of labels in {column}, or label_columns of 0 and 1 (one class a row is task: single_label)"
-    _refuse(table, plain, where, rule, lambda row: values[row])
+    _refuse(table, plain, where, rule, values)
     _refuse_missing(table, [row for row, value in enumerate(values) if value is None], where)
     lists: list[list[str]] = []
     for row, value in enumerate(values):
@@ -185,14 +199,8 @@ def _of_lists(table: Table, config: TrialConfig, where: str) -> list[tuple[str, 
                 f"{where}: a label must be a text or a number, but in {table.named([row])} {error}"
             ) from error
         lists.append(texts)
-    rule = "every label of a list must be a text or a number"
-    _refuse(
-        table,
-        [row for row, texts in enumerate(lists) if not all(map(str.strip, texts))],
-        where,
-        rule,
-        lambda row: values[row],
-    )
+    blank = [row for row, texts in enumerate(lists) if not all(map(str.strip, texts))]
+    _refuse(table, blank, where, "every label of a list must be a text or a number", values)
     hidden = sum(HIDDEN in texts for texts in lists)
     if hidden and (declared or all(texts == [HIDDEN] for texts in lists)):
         _refuse_hidden(hidden, len(lists), where)
@@ -209,14 +217,8 @@ def _of_columns(table: Table, config: TrialConfig, where: str) -> list[tuple[str
     for name, column in cells.items():
         _refuse_missing(table, [row for row, cell in enumerate(column) if not cell], f"{where}, column {name}")
         wrong = [row for row, cell in enumerate(column) if cell not in _ONES]
-        given = table.columns[name]
-        _refuse(
-            table,
-            wrong,
-            where,
-            f"label_columns hold 0 and 1 (or true and false), so must {name}",
-            lambda row, given=given: given[row],
-        )
+        rule = f"label_columns hold 0 and 1 (or true and false), so must {name}"
+        _refuse(table, wrong, where, rule, table.columns[name])
     rows = zip(*([_ONES[cell] for cell in column] for column in cells.values()), strict=True)
     return [tuple(name for name, there in zip(cells, row, strict=True) if there) for row in rows]
 
@@ -242,21 +244,15 @@ def _numbers(table: Table, column: str, where: str) -> list[float]:
         )
     if lists := [row for row, value in enumerate(values) if isinstance(value, list)]:
         rule = f"task: regression wants a number a row in {column} (lists of labels are task: multi_label)"
-        _refuse(table, lists, where, rule, lambda row: values[row])
+        _refuse(table, lists, where, rule, values)
     _refuse_missing(table, [row for row, value in enumerate(values) if _is_gap(value)], where)
     numbers = [_number(value) for value in values]
     rule = f"task: regression wants a number in {column} (with a point, such as 3.5; classes are task: single_label)"
-    _refuse(table, [row for row, number in enumerate(numbers) if number is None], where, rule, lambda row: values[row])
+    _refuse(table, [row for row, number in enumerate(numbers) if number is None], where, rule, values)
     found = [float(number) for number in numbers if number is not None]
-    rule = f"the numbers in {column} must be finite, as 32-bit floats too"
     largest = float(np.finfo(np.float32).max)
-    _refuse(
-        table,
-        [row for row, number in enumerate(found) if not abs(number) <= largest],
-        where,
-        rule,
-        lambda row: values[row],
-    )
+    far = [row for row, number in enumerate(found) if not abs(number) <= largest]
+    _refuse(table, far, where, f"the numbers in {column} must be finite, as 32-bit floats too", values)
     if all(number == float(HIDDEN) for number in found):
         _refuse_hidden(len(found), len(found), where)
     return found

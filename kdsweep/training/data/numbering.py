@@ -66,7 +66,8 @@ def strata(labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 2:
         totals = labels.sum(axis=0, dtype=np.int64)
         rarest = np.where(labels > 0, totals, len(labels) + 1).argmin(axis=1)
-        return np.where(labels.any(axis=1), rarest, labels.shape[1])
+        found: np.ndarray = np.where(labels.any(axis=1), rarest, labels.shape[1])
+        return found
     if np.issubdtype(labels.dtype, np.floating):
         edges = np.quantile(labels, np.arange(1, BINS) / BINS)
         bins: np.ndarray = np.searchsorted(edges, labels, side="right")

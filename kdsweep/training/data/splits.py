@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from kdsweep.config.tasks import TaskName, stated_task
+from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.numbering import check_differ, found_names, label_array, strata
@@ -117,7 +117,7 @@ def texts_sha256(split: Split) -> str:
 
 def load_data(config: TrialConfig) -> Data:
     """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
-    raw = {"train": raw_rows(config, "train", stated_task(vars(config)))}
+    raw = {"train": raw_rows(config, "train")}
     task = raw["train"].labels.task
     raw |= {split: raw_rows(config, split, task) for split in ("validation", "test") if source(config, split)}
     names = _label_names(config, raw)
@@ -154,6 +154,9 @@ def _label_names(config: TrialConfig, raw: Mapping[str, RawRows]) -> Sequence[st
     names = config.label_columns or config.label_names or train.declared or found_names(train.labels)
     if train.labels.task == "regression":
         names = (config.label_column,)
+    elif not names:
+        empty = f"the lists of all {len(train.texts):,} training rows are empty"
+        raise DataError(f"a row must have one label or more, but {empty}; name another label_column")
     elif len(names) < 2:
         kind = "classes" if train.labels.task == "single_label" else "labels"
         raise DataError(f"a classifier needs two {kind} or more, but the training rows hold {list(names)}")
@@ -210,7 +213,7 @@ def _lacking(config: TrialConfig, data: Data, splits: Iterable[Split]) -> list[s
     if data.task == "regression":
         return []
     if data.task == "multi_label":
-        return [name for name, there in zip(data.label_names, data.train.labels.any(axis=0), strict=True) if not there]
+        return [name for name, rows in zip(data.label_names, data.train.labels.T, strict=True) if not rows.any()]
     wanted = {label for split in splits for label in np.unique(split.labels).tolist()}
     wanted |= set(range(len(config.label_names)))
     return [data.label_names[label] for label in sorted(wanted - set(data.train.labels.tolist()))]

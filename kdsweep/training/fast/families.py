@@ -6,9 +6,11 @@ reads the table with no more than a model's config.json.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from kdsweep.analysis.formats import enumerated
 from kdsweep.system.libraries import lacks
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Family:
             return f"its classifier reads every token (classifier_pooling: {pooling})"
         if (
             self.first_token == "deberta-v2"
-            and config.num_hidden_layers == 1
+            and getattr(config, "num_hidden_layers", 0) == 1
             and getattr(config, "conv_kernel_size", 0)
         ):
             return "a convolution reads every token of its only layer"
@@ -218,6 +220,18 @@ NOT_CUT = {
 def family_named(model_type: str) -> Family | None:
     """Return the family of transformers' name `model_type`; None for an unknown one."""
     return next((family for family in FAMILIES if family.model_type == model_type), None)
+
+
+def why_every_token(family: Family | None, config: Any, outputs: Collection[str] = ()) -> str | None:
+    """Return why the last layer of a classifier computes every token, where a loss reads `outputs` besides logits; None where it computes
+    the first alone."""
+    if others := sorted({*outputs} - {RELATIONS}):
+        return f"the loss reads its {enumerated([name.replace('_', ' ') for name in others])}"
+    if getattr(config, "is_decoder", False):
+        return "a decoder classifies by its last token"
+    if family is None:
+        return f"kdsweep does not know the layers of {config.model_type}"
+    return family.why_every_token(config)
 
 
 def family_of(model: nn.Module) -> Family | None:

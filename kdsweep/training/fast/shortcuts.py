@@ -17,8 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from kdsweep.system.libraries import part_of
 from kdsweep.training.fast import machine
-from kdsweep.training.fast.families import RELATIONS, family_of
+from kdsweep.training.fast.families import RELATIONS, family_of, why_every_token
 from kdsweep.training.fast.first_token import first_token_of
+
+TAKEN = "taken"
+"""What is said of a shortcut that a training took."""
 
 
 @contextmanager
@@ -43,10 +46,27 @@ def shortcuts(model: nn.Module, *, outputs: Collection[str] = ()) -> Iterator[No
             if family and family.first_token == "deberta-v2":
                 stack.enter_context(ready_distances(model))
             stack.enter_context(forward_inside(model, [BiasByProduct]))
-        if family and family.first_token and not family.why_every_token(model.config) and not {*outputs} - {RELATIONS}:
+        if family and family.first_token and why_every_token(family, model.config, outputs) is None:
             first_token = partial(first_token_of(family.first_token), projected=RELATIONS in outputs)
             stack.enter_context(first_token_only(family.last_layer(model), first_token))
         yield
+
+
+def shortcuts_taken(
+    model: nn.Module, outputs: Collection[str], *, low: bool, whole_vocabulary: str | None, no_graphs: str | None
+) -> dict[str, str]:
+    """Return, for each shortcut that there is on the model's device, `taken`, or why it is not: of this module's, of a compact vocabulary and of
+    CUDA graphs, whose reasons are given. `low`: in bfloat16."""
+    family = family_of(model)
+    why_not = {"first_token": why_every_token(family, model.config, outputs), "compact_vocabulary": whole_vocabulary}
+    if _device_type(model) == "cpu":
+        slow = machine.blas_is_slow()
+        fast = None if slow else "torch multiplies matrices as fast on this CPU"
+        why_not |= {"cheap_dropout": None, "onednn_products": "it trains in bfloat16" if low else fast}
+    else:
+        masks = None if family and family.one_mask else "not every layer takes one mask of tokens"
+        why_not |= {"ready_mask": masks, "cuda_graphs": no_graphs}
+    return {name: reason or TAKEN for name, reason in why_not.items()}
 
 
 def _device_type(model: nn.Module) -> str:
@@ -102,8 +122,9 @@ def ready_distances(model: nn.Module) -> Iterator[None]:
     """Run the block with DeBERTa's distances between tokens computed once, for the longest rows: to compute them takes a number from the host,
     which makes the GPU wait. They depend on nothing but two tokens' places."""
     encoder: Any = model.get_submodule("deberta.encoder")
+    facts: Any = model.config
     plain = part_of(encoder, "get_rel_pos", "transformers", "DeBERTa on a GPU")
-    longest = model.config.max_position_embeddings  # type: ignore[union-attr]
+    longest: int = facts.max_position_embeddings
     every = plain(torch.empty(1, longest, 0, device=next(model.parameters()).device))  # [1, longest, longest]
 
     def ready(hidden: Tensor, *others: Any) -> Any:

@@ -19,10 +19,11 @@ class Vocabulary(NamedTuple):
 class _Compact(nn.Embedding):
     """Looks up the kept rows of a table by the whole table's ids: the model reads the ids that it knows, its padding and others among them."""
 
+    places: Tensor
+    """Each piece's row; -1, which to look up is an error, for a piece that has none."""
+
     def __init__(self, table: nn.Embedding, pieces: Tensor) -> None:
-        places = torch.full(
-            (table.num_embeddings,), -1, device=pieces.device
-        )  # no row has it: another piece is an error
+        places = torch.full((table.num_embeddings,), -1, device=pieces.device)
         places[pieces] = torch.arange(len(pieces), device=pieces.device)
         padding = None if table.padding_idx is None else int(places[table.padding_idx])
         rows = table.weight.detach()[pieces].clone()

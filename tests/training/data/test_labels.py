@@ -122,6 +122,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
             {},
             r"all lists or none, but 27 are \(lines 1, 3, 4, 6, 7 and 22 more\) and 13 are not .*'b'\); write one label as",
         ),
+        ([1.5, 2.5, "n/a"], {}, r"must be of one kind, but 27 are numbers .* and 13 are words .*'n/a'\); mend these"),
         (
             [["a", "b"], ["b"]],
             {"task": "single_label"},
@@ -152,7 +153,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
         ([["a"], None, ["b"]], {}, r"must have a label, but 13 have none"),
         ([["a"], [" "]], {}, "every label of a list must be a text or a number, but 20 of 40"),
         ([["a"], [["b"]]], {}, r"in line 2 a text or a number is wanted, but got \['b'\]"),
-        ([[], []], {}, "needs two labels or more, but the training rows hold"),
+        ([[], []], {}, "one label or more, but the lists of all 40 training rows are empty; name another label_column"),
         ([["a"]], {}, r"needs two labels or more, but the training rows hold \['a'\]"),
         (
             [["x"], []],

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders import FAMILIES, encoder, padded_batch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdsweep.config.trial import TrialConfig
 from kdsweep.training.data.tokens import padded
@@ -17,7 +19,7 @@ from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fast import machine
 from kdsweep.training.fast import shortcuts as shortcuts_module
 from kdsweep.training.fast.families import RELATIONS
-from kdsweep.training.fast.shortcuts import CheapDropout, attention, shortcuts, weights_in_bfloat16
+from kdsweep.training.fast.shortcuts import CheapDropout, attention, shortcuts, shortcuts_taken, weights_in_bfloat16
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
 from kdsweep.training.shared import Materials
@@ -203,3 +205,54 @@ def test_a_bf16_training_repeats_to_the_bit(tiny_config: Config) -> None:
         return weights_sha256(student)
 
     assert weights() == weights()
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_dropout_of_a_family_is_the_cheap_one(kind: str) -> None:
+    model = encoder(kind).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    with shortcuts(model), _Ran() as ran:
+        model(**padded_batch(model))
+    assert "aten::random_" in ran.names
+    assert not {name for name in ran.names if "dropout" in name or "bernoulli" in name}
+
+
+class _Ran(TorchDispatchMode):
+    """The names of the operations in the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_record_names_what_was_taken_and_why_the_rest_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "blas_is_slow", lambda: False)
+    given: Any = {"whole_vocabulary": None, "no_graphs": "memory was too short for it"}
+    assert shortcuts_taken(encoder("roberta"), (RELATIONS,), low=False, **given) == {
+        "first_token": "taken",
+        "compact_vocabulary": "taken",
+        "cheap_dropout": "taken",
+        "onednn_products": "torch multiplies matrices as fast on this CPU",
+    }
+    assert shortcuts_taken(encoder("bert"), ("hidden_states",), low=True, **given) == {
+        "first_token": "the loss reads its hidden states",
+        "compact_vocabulary": "taken",
+        "cheap_dropout": "taken",
+        "onednn_products": "it trains in bfloat16",
+    }
+    monkeypatch.setattr(shortcuts_module, "_device_type", lambda _: "cuda")
+    assert shortcuts_taken(encoder("albert"), (), low=True, **given | {"whole_vocabulary": "it is tied"}) == {
+        "first_token": "kdsweep does not know the layers of albert",
+        "compact_vocabulary": "it is tied",
+        "ready_mask": "not every layer takes one mask of tokens",
+        "cuda_graphs": "memory was too short for it",
+    }
+    assert shortcuts_taken(encoder("bert", is_decoder=True), (), low=False, **given)["first_token"] == (
+        "a decoder classifies by its last token"
+    )
