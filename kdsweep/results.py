@@ -223,7 +223,8 @@ class Results:
 
         Speeds are of one thread, and with `_all` of all of them; times_teacher is the teacher's median time of a row over the form's, both from
         the one run that measured all of a student's forms. accuracy and the like are on `split`; difference, low and high (95 % interval) are of
-        accuracy from the float32 student, and missing for that student itself. Empty before `kdsweep export`.
+        accuracy (of several labels, of example_f1; of numbers, of r2) from the float32 student, and missing for that student itself. Empty before
+        `kdsweep export`.
         """
         from kdsweep.analysis.exports import RECORD_NAMES, form_records
 
@@ -264,7 +265,7 @@ class Results:
             "size_mb",
             "latency_ms_p50",
             "times_teacher",
-            "accuracy",
+            {"single_label": "accuracy", "multi_label": "example_f1", "regression": "r2"}[self._read.task],
             "difference",
             "word",
         ]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdsweep.config.tasks import TaskName
 from kdsweep.records.teacher_schema import TeacherResult
 
 
@@ -50,6 +51,12 @@ def enumerated(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+TWO_LABELS: dict[TaskName, str] = {
+    "single_label": "two labels or more",
+    "multi_label": "two sets of labels or more",
+    "regression": "two numbers or more",
+}
+"""What texts have that the rows label differently, by task."""
 _DROPPED = {
     "empty": "empty",
     "duplicates": "given twice",

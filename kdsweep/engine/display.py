@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kdsweep.analysis.formats import duration, plural, taught
+from kdsweep.analysis.formats import TWO_LABELS, duration, plural, taught
 from kdsweep.config.arms import ARM_NAMES, ARMS, Arm, Stage
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.tasks import METRICS, TaskName
@@ -48,7 +48,7 @@ def _oddities(teacher: TeacherResult) -> str:
     """Return how many rows had an empty text and how many texts have two labels or more, in words; empty where there are none."""
     empty, conflicting = teacher.empty_texts_dropped, teacher.conflicting_texts
     said = [f"{plural(empty, 'row')} with an empty text left out"] if empty else []
-    said += [f"{plural(conflicting, 'text')} with two labels or more"] if conflicting else []
+    said += [f"{plural(conflicting, 'text')} with {TWO_LABELS[teacher.task]}"] if conflicting else []
     return "".join(f"; {each}" for each in said)
 
 
@@ -61,9 +61,14 @@ def _teacher(teacher: TeacherResult) -> str:
         source = "from the cache" if teacher.from_cache else "ready"
         return f"{source}: {metric} {score:.4f}{majority}"
     said = f"the numbers of {teacher.teacher.partition('#')[0]} for {taught(teacher)}"
-    if "accuracy" in teacher.numbers:
-        known = teacher.numbers
-        said += f"; accuracy {known['accuracy']:.4f}, calibration error {known['ece']:.3f} on {known['labeled_rows']:,} labelled rows{majority}"
+    known = teacher.numbers
+    on = f"on {known['labeled_rows']:,} labelled rows" if "loss" in known else ""
+    if "accuracy" in known:
+        name = "subset accuracy" if teacher.task == "multi_label" else "accuracy"
+        said += f"; {name} {known['accuracy']:.4f}, calibration error {known['ece']:.3f} {on}"
+        said += majority if teacher.task == "single_label" else ""
+    elif on:
+        said += f"; mean squared error {known['loss']:.4f} {on}"
     return said
 
 

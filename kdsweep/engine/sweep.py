@@ -132,9 +132,10 @@ class WeakTeacherWatch:
     def look(self, score: float | None = None) -> str | None:
         """Return a warning about the teacher, None for no warning; `score` is a new fine-tuned student's (None: read the folder alone)."""
         teacher = None if self._said else read_teacher(teacher_folder(self._folder))
-        if teacher is None or teacher.val_accuracy is None:
+        if teacher is None or teacher.lacks("validation"):
             return None
-        if score is not None and self._sweep.study.metric == "val_accuracy" and score <= teacher.val_accuracy:
+        measured = getattr(teacher, self._sweep.study.metric, None)  # of classes, the record has the accuracy alone
+        if score is not None and measured is not None and score <= measured:
             return None
         from kdsweep.analysis.weak_teacher import (
             read_weak_teacher,  # imports SciPy, which few sweeps need before their report

@@ -12,7 +12,7 @@ from kdsweep.analysis.advice import Advice, advice
 from kdsweep.analysis.by_class import ByClass, read_by_class
 from kdsweep.analysis.exports import Exported, placed_exports
 from kdsweep.analysis.finalists import Finals
-from kdsweep.analysis.formats import duration, percent, plural, taught, truncated, unlabeled
+from kdsweep.analysis.formats import TWO_LABELS, duration, percent, plural, taught, truncated, unlabeled
 from kdsweep.analysis.leaderboard import ArmProgress, Row
 from kdsweep.analysis.patience import Patience, read_patience
 from kdsweep.analysis.predicted_numbers import Numbers, read_numbers
@@ -130,7 +130,7 @@ def build_report(folder: Path, *others: Path) -> Report:
         conventions=conventions(found),
         doubts=_doubts(found),
         advice=advised,
-        provenance=_provenance(found),
+        provenance=provenance(found),
         commands=next_commands(found, ship, finals, exports),
     )
 
@@ -175,7 +175,8 @@ def _listed(items: list[str], most: int = 5) -> str:
 # Provenance ----------------------------------------------------------------------------------------------------------
 
 
-def _provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
+def provenance(found: SweepRecords) -> tuple[tuple[str, str], ...]:
+    """Return what ran, on which rows and with which software, as names and texts."""
     teacher, done = found.teacher, [trial.result for trial in found.trials if trial.result]
     lines: list[tuple[str, str]] = []
     if teacher:
@@ -222,9 +223,18 @@ def _numbers(teacher: TeacherResult) -> list[tuple[str, str]]:
     """Return lines about a teacher that is a file: the rows that it has numbers for, how good and how hard these are."""
     known = teacher.numbers
     lines = [("rows with the teacher's numbers", taught(teacher))]
+    quality = ""
     if "accuracy" in known:
-        quality = f"accuracy {percent(known['accuracy'])}, loss {known['loss']:.3f}, calibration error {percent(known['ece'])}"
+        name = "subset accuracy" if teacher.task == "multi_label" else "accuracy"
+        quality = (
+            f"{name} {percent(known['accuracy'])}, loss {known['loss']:.3f}, calibration error {percent(known['ece'])}"
+        )
+    elif "loss" in known:
+        quality = f"mean squared error {known['loss']:.3f}"
+    if quality:
         lines.append(("teacher on labelled rows", f"{quality}, on {known['labeled_rows']:,} of train and validation"))
+    if teacher.task == "regression":
+        return lines
     hard = f"{percent(known['zeros'])} of the probabilities are exactly 0, {percent(known['one_hot'])} of the rows name one class alone"
     return [*lines, ("teacher's hard labels", hard)]
 
@@ -236,7 +246,7 @@ def _oddities(found: SweepRecords, teacher: TeacherResult) -> list[tuple[str, st
         lines.append(("empty texts", f"{plural(teacher.empty_texts_dropped, 'row')} left out"))
     if teacher.conflicting_texts:
         told = f"{plural(teacher.conflicting_texts, 'text')} of the files, before limits and dropped duplicates"
-        lines.append(("two labels or more", told))
+        lines.append((TWO_LABELS[teacher.task], told))
     if teacher.truncated_rows:
         lines.append(
             ("cut by max_length", f"{truncated(teacher.truncated_rows, teacher.sizes())}, as the teacher reads them")

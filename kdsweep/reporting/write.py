@@ -5,7 +5,7 @@ from pathlib import Path
 from kdsweep.analysis import leaderboard
 from kdsweep.analysis.by_class import by_class_json
 from kdsweep.analysis.exports import exports_json
-from kdsweep.analysis.finalists import finals_json, third_arm_json
+from kdsweep.analysis.finalists import TEST_MEANS, finals_json, third_arm_json
 from kdsweep.analysis.patience import patience_json
 from kdsweep.analysis.work import work_json
 from kdsweep.reporting.answers import verdict_json
@@ -13,6 +13,7 @@ from kdsweep.reporting.build import Report, build_report
 from kdsweep.reporting.markdown import render_markdown
 from kdsweep.reporting.memorised import seen_json
 from kdsweep.reporting.page import render_html
+from kdsweep.reporting.task_words import OF_THE_TEACHER
 from kdsweep.system.files import write_atomically, write_json
 
 
@@ -38,4 +39,5 @@ def write_report(folder: Path, *others: Path) -> Report:
 def _teacher_json(report: Report) -> dict[str, float] | None:
     """Return the teacher's scores on the test split, named as the finalists' are; None where it was not tested."""
     test = report.teacher_test
-    return {key: getattr(test, key) for key in ("accuracy", "macro_f1", "mcc", "loss", "ece")} if test else None
+    names = [name for name in TEST_MEANS[report.task] if name not in OF_THE_TEACHER]
+    return {name: getattr(test, name) for name in names} if test else None

@@ -12,7 +12,7 @@ from task_sweeps import NAMES, make_task_sweep
 from kdsweep.analysis.predicted_numbers import Numbers, Predicted
 from kdsweep.analysis.tasks import RowScore
 from kdsweep.config.tasks import METRICS, TaskName
-from kdsweep.reporting.build import Report, build_report
+from kdsweep.reporting.build import Report, build_report, provenance
 from kdsweep.reporting.figures import cost, curves, importances, parallel, predictions, search_map, style
 from kdsweep.reporting.figures.labels import MOST_LABELS, f1_by_label
 from kdsweep.reporting.figures.predictions import predicted_against_label
@@ -150,3 +150,24 @@ def test_what_a_teacher_memorised_is_said_in_its_tasks_words() -> None:
     )
     labels = teacher_of(task="multi_label", train_loss=0.1, train_accuracy=0.95, train_ece=0.01)
     assert "has all labels right on 95.0" in memorised(labels) and seen_table(labels)[0][1] == "subset accuracy"
+
+
+@pytest.mark.parametrize(
+    ("task", "measured", "said"),
+    [
+        ("multi_label", {"accuracy": 0.5, "ece": 0.05, "loss": 0.2}, "subset accuracy 50.0"),
+        ("regression", {"loss": 0.25}, "mean squared error 0.250, on 90 of train"),
+        ("regression", {}, ""),
+    ],
+)
+def test_numbers_of_a_file_are_judged_as_their_task_is(
+    task: TaskName, measured: dict[str, float], said: str, task_reports: dict[TaskName, Report]
+) -> None:
+    numbers = {"rows": 100, "zeros": 0.0, "one_hot": 0.0, "labeled_rows": 90, **measured}
+    taught = {"train": 80, "validation": 10, "test": 0}
+    teacher = teacher_of(task=task, taught_rows=taught, numbers=numbers, conflicting_texts=1, label_names=NAMES[task])
+    lines = dict(provenance(replace(task_reports[task].records, teacher=teacher)))
+    assert said in lines.get("teacher on labelled rows", "") and ("teacher's hard labels" in lines) != (
+        task == "regression"
+    )
+    assert "two numbers or more" in lines or "two sets of labels or more" in lines

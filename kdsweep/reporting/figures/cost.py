@@ -74,18 +74,24 @@ def calibration(
 
     Of multi_label the bins hold decisions, of which a row has one for each label.
     """
-    whose, what = ("decision", "decisions") if task == "multi_label" else ("named class", "rows")
+    whose, what, right = (
+        ("decision", "decisions", "right") if task == "multi_label" else ("named class", "rows", "accuracy")
+    )
     title = "Accuracy over confidence"
     if not students:
         return missing("calibration", title, "Calibration is measured on the test split, by finalists alone.")
-    plot = new_plot(height=320, x_title=f"confidence of the {whose}, %", y_title="accuracy, %")
+    plot = new_plot(
+        height=320,
+        x_title=f"confidence of the {whose}, %",
+        y_title="accuracy, %" if task == "single_label" else "of them right, %",
+    )
     dotted = {"dash": "dot", "width": 1.5, "color": NEUTRAL}
     plot.add_trace(go.Scatter(x=[0, 100], y=[0, 100], mode="lines", line=dotted, hoverinfo="skip"))
     for name, bins in students.items():
         arm = next(arm for arm in ARMS if name.startswith(ARM_NAMES[arm]))
         style = {"width": 2, "color": COLOURS[arm], "dash": DASHES[arm]}
         text = [
-            f"{name}: {count} {what}<br>confidence {100 * x:.1f} %, accuracy {100 * y:.1f} %" for x, y, count in bins
+            f"{name}: {count} {what}<br>confidence {100 * x:.1f} %, {right} {100 * y:.1f} %" for x, y, count in bins
         ]
         x, y = [100 * each[0] for each in bins], [100 * each[1] for each in bins]
         hover = "%{text}<extra></extra>"

@@ -29,7 +29,7 @@ def f1_by_label(by: ByClass | None) -> tuple[Figure, ...]:
     told = enumerated([each.name for each in by.judged])
     which = "every label" if len(places) == len(by.names) else f"{len(places)} of {len(by.names)} labels"
     described = f"F1 of {which} on the {by.split} rows, of {told}; labels of most rows stand on top."
-    return (Figure(name="labels", title="F1 by label", description=described, plot=plot, wide=True),)
+    return (Figure(name="labels", title="F1 by label", description=described, plot=plot),)
 
 
 def _marks(by: ByClass, each: Judged, places: list[int]) -> go.Scatter:
