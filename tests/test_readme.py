@@ -272,7 +272,7 @@ def test_every_key_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_full_size_overrides_load() -> None:
-    ((_, arguments),) = [each for each in COMMANDS if "fixed.train_limit=null" in each[1]]
+    ((_, arguments),) = [each for each in COMMANDS if {"fixed.train_limit=null", "name=full"} <= {*each[1]}]
     sweep = load_sweep(ROOT / arguments[0], arguments[1:])
     assert sweep.fixed["train_limit"] is None and sweep.study.trials == 50
 

@@ -1,4 +1,4 @@
-"""Number the labels of splits alike, and sort rows into strata. Shapes: C labels, N rows."""
+"""Give the labels of all splits one numbering, and sort rows into strata. Shapes: C labels, N rows."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The table of families: transformers' encoders whose parts have known names, and what is known of each one's last layer.
+"""List the families of transformers' encoders whose parts have known names, with what is known of each one's last layer.
 
 A model of any other family can be trained too, without the shortcuts that need these names. Nothing heavy is imported here: `--dry-run`
 reads the table with no more than a model's config.json.
