@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdsweep.config.forms import ExportConfig
+from kdsweep.config.tasks import TaskName
 from kdsweep.errors import KDSweepError
 from kdsweep.records.layout import export_folder, run_name
 from kdsweep.records.reading import TrialRow, read_export, read_exports
@@ -46,6 +47,8 @@ killed at any moment leaves the old one or the new one. Needs pip install 'kdswe
 
 exit codes: 0 done, 2 a problem that the message explains
 """
+ANSWERS: dict[TaskName, str] = {"single_label": "the classes", "multi_label": "the labels", "regression": "the numbers"}
+"""What `predict` says of texts, by task."""
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended, as a shell shows it."""
 
@@ -168,9 +171,10 @@ def _print_report(sweep_folder: Path, done: Sequence[Path]) -> None:
 def _print_next(folder: Path, copied: Path | None) -> None:
     from kdsweep.shipping.card import upload_command
 
-    there = Path(os.path.relpath(copied)) if copied else Path(shown_path(folder))
+    there, export = Path(os.path.relpath(copied)) if copied else Path(shown_path(folder)), read_export(folder)
+    answers = ANSWERS[export.task if export else "single_label"]
     lines = {
-        f"python -m kdsweep.predict {shlex.quote(str(there))} texts.txt": "the classes of a file of texts, a line each",
+        f"python -m kdsweep.predict {shlex.quote(str(there))} texts.txt": f"{answers} of a file of texts, a line each",
         upload_command(there): "to the Hub, once you have read README.md and filled in its licence",
     }
     print("Next:\n" + "\n".join(f"  {line}    # {purpose}" for line, purpose in lines.items()))

@@ -91,7 +91,8 @@ def outputs(logits: np.ndarray, task: TaskName) -> np.ndarray:
     if task == "regression":
         return wide
     if task == "multi_label":
-        return np.exp(-np.logaddexp(0, -wide))
+        each: np.ndarray = np.exp(-np.logaddexp(0, -wide))
+        return each
     raised = np.exp(wide - wide.max())
     shares: np.ndarray = raised / raised.sum()
     return shares

@@ -65,7 +65,7 @@ def form_score(quality: FormQuality, task: TaskName) -> float | None:
 
 def score_said(score: float | None, task: TaskName) -> str:
     """Return such a score in words: in percent, R² as a number; a dash for None."""
-    return number(score, 4) if task == "regression" else percent(score, 2)
+    return number(score, 4).replace("-", "−") if task == "regression" else percent(score, 2)
 
 
 def at_one_thread(speeds: Iterable[FormSpeed]) -> FormSpeed | None:

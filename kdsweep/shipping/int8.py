@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdsweep.analysis.shipped_form import SCORE_NAMES, form_score
+from kdsweep.analysis.shipped_form import SCORE_NAMES, form_score, score_said
 from kdsweep.config.tasks import TaskName
 from kdsweep.records.export_schema import FormQuality, FormSpeed
 
@@ -29,7 +29,7 @@ class Candidate:
         """Return its numbers in words."""
         rows = self.validation
         score = form_score(rows, self.task)
-        scored = "–" if score is None else f"{score:.4f}" if self.task == "regression" else f"{score:.2%}"
+        scored = score_said(score, self.task) if score is None or self.task == "regression" else f"{score:.2%}"
         return f"{self._likeness()}, {SCORE_NAMES[self.task]} {scored}, {self.speed[0].latency_ms_p50:.2f} ms a row"
 
     def _likeness(self) -> str:

@@ -30,7 +30,7 @@ class SameAnswer:
             near: np.ndarray = np.abs(one.astype(np.float64) - other) <= TOLERANCE * self.spread
             return near
         equal: np.ndarray = one == other
-        return equal.all(axis=1) if self.task == "multi_label" else equal
+        return np.asarray(equal.all(axis=1)) if self.task == "multi_label" else equal
 
     def slack(self, logits: np.ndarray) -> np.ndarray:
         """Return by how much a row's logits [N, C] may change, two of them against each other, before its answer is another one, [N]."""

@@ -94,8 +94,10 @@ def _front(exports: Sequence[Exported], teacher_score: float | None, name: str) 
     under = {"x": floor.x[1], "y": floor.y[1], "text": "margin", "xanchor": "right", "yanchor": "bottom", **PLAIN}
     plot.update_layout(annotations=[*_labels(students[0][1], widest), *_labels(teachers[:1], widest), under])
     plot.update_xaxes(range=[0, 1.08 * widest], tick0=0)
-    written = (lambda y: f"{y:.1f} %") if in_percent else (lambda y: f"{y:.3f}")
-    ends = " to ".join(f"{written(y)} at {x:.3g}" for x, y in dict.fromkeys((front[0], front[-1])))
+    ends = " to ".join(
+        f"{y:.1f} % at {x:.3g}" if in_percent else f"{y:.3f} at {x:.3g}"
+        for x, y in dict.fromkeys((front[0], front[-1]))
+    )
     listed = enumerated([exported_name(each.export) for each in exports]) + " and the teacher" * bool(teachers)
     described = (
         f"The forms of {listed}; the Pareto front goes from {ends} {unit.partition(',')[0]}. "
