@@ -37,7 +37,7 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     text_of = np.array([number.setdefault(key, len(number)) for key in data.train.row_keys()], dtype=np.int64)
     _, first = np.unique(text_of, return_index=True)
     labels, classes = data.train.labels[first], strata(data.train.labels[first])
-    _check_classes(_texts_of(labels, data), data.label_names, config.teacher_folds)
+    _check_texts(_texts_of(labels, data), data, config.teacher_folds)
     shuffled = np.random.default_rng(config.split_seed).permutation(len(first))
     order = shuffled[np.argsort(classes[shuffled], kind="stable")]
     fold_of_text = np.empty(len(first), dtype=np.int64)
@@ -53,14 +53,20 @@ def _texts_of(labels: np.ndarray, data: Data) -> np.ndarray:
     return labels.sum(axis=0, dtype=np.int64) if data.task == "multi_label" else np.array([len(labels)])
 
 
-def _check_classes(texts: np.ndarray, names: Sequence[str], folds: int) -> None:
+def _check_texts(texts: np.ndarray, data: Data, folds: int) -> None:
     """Check that every fold can hold a text of every class or label, given the number of `texts` of each. Raises DataError where it cannot."""
     smallest = int(texts.argmin())
-    if texts[smallest] < folds:
+    if texts[smallest] >= folds:
+        return
+    if data.task == "regression":
         raise DataError(
-            f"teacher_folds <= training texts of every class must hold, but got {folds} and {texts[smallest]} of {names[smallest]!r}; "
-            "lower teacher_folds, or name the classes to keep: label_names"
+            f"teacher_folds <= training texts must hold, but got {folds} and {texts[smallest]} texts; lower teacher_folds"
         )
+    kind, kinds = ("class", "classes") if data.task == "single_label" else ("label", "labels")
+    raise DataError(
+        f"teacher_folds <= training texts of every {kind} must hold, but got {folds} and {texts[smallest]} of "
+        f"{data.label_names[smallest]!r}; lower teacher_folds, or name the {kinds} to keep: label_names"
+    )
 
 
 def prepare_folds(config: TrialConfig, data: Data, tokens: Mapping[str, Tokens], watch: TeacherWatch) -> Teacher:

@@ -108,13 +108,12 @@ def _check_relations(materials: Materials, config: TrialConfig) -> None:
 def kept_pieces(materials: Materials, corners: Sequence[TrialConfig]) -> list[str]:
     """Return what each smaller vocabulary keeps and how it reads the validation texts, in words; nothing where all students have all pieces."""
     lines: dict[str, None] = {}
+    has_texts = any(corner.has_unlabeled for corner in corners)
     for corner in corners:
         if use := materials.vocabulary_use(corner, test=False):
-            more = (
-                ""
-                if corner.has_unlabeled
-                else "; texts without labels would add pieces (unlabeled_file, unlabeled_rest)"
-            )
+            more = "; texts without labels would add pieces (unlabeled_file, unlabeled_rest)"
+            if has_texts:
+                more = f" ({'with' if corner.has_unlabeled else 'without'} the texts without labels)"
             lines[
                 f"student_vocabulary: trained keeps {use.pieces:,} of the {use.whole:,} pieces of {student_source(corner)[0].partition('#')[0]}: of "
                 f"the validation texts {use.validation.recut_share:.0%} are cut otherwise{more}"

@@ -161,10 +161,12 @@ def test_what_the_texts_decide_is_kept_apart(tiny_config: Config, write_rows: Ca
     assert materials.teacher_tokens(few, "train") is materials.teacher_tokens(full, "train")
     use = materials.vocabulary_use(few, test=False)
     assert use is not None and use.validation.recut_share > 0 and use.test is None
+    (alone,) = kept_pieces(materials, [few])
+    assert f"texts {use.validation.recut_share:.0%} are cut otherwise; texts without labels would add pieces" in alone
     told = kept_pieces(materials, [few, few, more, full])
     assert len(told) == 2 and f"keeps {sizes[0]} of the {sizes[2]} pieces of " in told[0]
-    assert f"texts {use.validation.recut_share:.0%} are cut otherwise; texts without labels would add pieces" in told[0]
-    assert told[1].endswith("are cut otherwise")
+    assert told[0].endswith("(without the texts without labels)")
+    assert told[1].endswith("are cut otherwise (with the texts without labels)")
     own = materials.student_tokens(few, "validation")
     assert use.validation.unknown_share == own.unknown_share > 0, "these words have no letters to fall apart into"
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kdsweep.config.tasks import TaskName, stated_task
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
@@ -23,6 +21,11 @@ _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _FRACTION = re.compile(r"\.[0-9]*[1-9]|[eE]-")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_COMMAS = re.compile(r"[+-]?[0-9]+(, ?[0-9]+)+")
+_LIST = re.compile(r"\[\s*(['\"0-9].*)?\]", re.DOTALL)
+_LISTS_ELSEWHERE = "json lines and parquet hold lists; a csv has label_columns, a column of 0 and 1 for each label"
+LARGEST_NUMBER = 1e18
+"""The largest number that a regression takes: its square, and a sum of squares over many rows, are finite as 32-bit floats."""
 _ONES = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -159,7 +162,24 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
             f"{next(name for name in found if _FRACTION.search(name))}; numbers to predict are task: regression. If these numbers are classes, "
             "name them: label_names"
         )
+    if not set(chosen) & set(found):
+        _refuse_written_lists(found, where)
     return {name: name for name in found}
+
+
+def _refuse_written_lists(found: Collection[str], where: str) -> None:
+    """Raise DataError where all labels are texts that mean something else: lists as Python writes them, or whole numbers with commas."""
+    if all(_LIST.fullmatch(name.strip()) for name in found):
+        raise DataError(
+            f"{where}: labels must be classes, but all are lists that are written as texts, such as {min(found)!r}; {_LISTS_ELSEWHERE}. If these "
+            "texts are classes, name them: label_names"
+        )
+    commas = sorted(name for name in found if _COMMAS.fullmatch(name.strip()))
+    if commas and all(name in commas or _WHOLE.fullmatch(name.strip()) for name in found):
+        raise DataError(
+            f"{where}: labels must be classes, but got numbers with commas, such as {commas[0]!r}; a number to predict (task: regression) has a "
+            f"point, as 1.5 has, and several labels are a list ({_LISTS_ELSEWHERE}). If these texts are classes, name them: label_names"
+        )
 
 
 def _are_measurements(found: Collection[str]) -> bool:
@@ -188,6 +208,8 @@ def _of_lists(table: Table, config: TrialConfig, where: str) -> list[tuple[str, 
     values, declared = table.columns[column], table.declared.get(column, ())
     plain = [row for row, value in enumerate(values) if not (value is None or isinstance(value, list))]
     rule = f"task: multi_label wants a list of labels in {column}, or label_columns of 0 and 1 (one class a row is task: single_label)"
+    if plain and all(isinstance(values[row], str) and _LIST.fullmatch(values[row].strip()) for row in plain):
+        rule = f"task: multi_label wants a list of labels in {column}, and these are texts ({_LISTS_ELSEWHERE})"
     _refuse(table, plain, where, rule, values)
     _refuse_missing(table, [row for row, value in enumerate(values) if value is None], where)
     lists: list[list[str]] = []
@@ -250,9 +272,9 @@ def _numbers(table: Table, column: str, where: str) -> list[float]:
     rule = f"task: regression wants a number in {column} (with a point, such as 3.5; classes are task: single_label)"
     _refuse(table, [row for row, number in enumerate(numbers) if number is None], where, rule, values)
     found = [float(number) for number in numbers if number is not None]
-    largest = float(np.finfo(np.float32).max)
-    far = [row for row, number in enumerate(found) if not abs(number) <= largest]
-    _refuse(table, far, where, f"the numbers in {column} must be finite, as 32-bit floats too", values)
+    far = [row for row, number in enumerate(found) if not abs(number) <= LARGEST_NUMBER]
+    rule = f"the numbers in {column} must be finite, and {LARGEST_NUMBER:g} in size at most (divide larger ones)"
+    _refuse(table, far, where, rule, values)
     if all(number == float(HIDDEN) for number in found):
         _refuse_hidden(len(found), len(found), where)
     return found

@@ -193,11 +193,11 @@ def _conflicting(splits: Iterable[Split]) -> int:
 
 def _check_left(config: TrialConfig, data: Data, splits: Iterable[Split]) -> None:
     """Check that rows are left after duplicates and limits. Raises DataError where train or validation is empty, where train lacks a class
-    that is in `splits` (as they were read) or in `label_names`, or any label, and where the numbers of either do not differ."""
-    for name, split in (("training", data.train), ("validation", data.validation)):
-        if len(split) == 0:
+    that is in `splits` (as they were read) or in `label_names`, or any label, and where the numbers of a split do not differ."""
+    for name, split in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        if split is not None and len(split) == 0:
             raise DataError(f"no {name} row is left after the duplicates were dropped")
-        if data.task != "single_label":  # one class of a few validation rows is enough to rank by
+        if split is not None and data.task != "single_label":  # one class of a few validation rows is enough to rank by
             check_differ(split.labels, data.label_names, data.task, f"{name} rows that are left")
     if lacking := _lacking(config, data, splits):
         kind, kinds = ("class", "classes") if data.task == "single_label" else ("label", "labels")

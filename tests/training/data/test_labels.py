@@ -145,7 +145,22 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
         ),
         ([1.5, True], {"task": "regression"}, "such as True"),
         ([1.5, 2, None], {}, r"must have a label, but 13 have none \(lines 3,"),
-        ([1.5, "inf"], {"task": "regression"}, "must be finite, as 32-bit floats too, but 20 of 40"),
+        ([1.5, "inf"], {"task": "regression"}, "must be finite, and 1e\\+18 in size at most .*, but 20 of 40"),
+        ([1.5, 2e18], {"task": "regression"}, "but 20 of 40"),
+        (["['a', 'b']", "[]"], {}, r"all are lists that are written as texts, such as .* label_columns.* label_names"),
+        (
+            ["['a']"],
+            {"task": "multi_label"},
+            r"and these are texts \(json lines and parquet hold lists; a csv has label_",
+        ),
+        (["1,5", "2"], {}, r"numbers with commas, such as '1,5'; a number to predict .* several labels are a list"),
+        (["1,5", "2,7"], {"task": "single_label"}, "numbers with commas"),
+        (
+            [1.5, 2.5],
+            {"teacher_folds": 99},
+            r"teacher_folds <= training texts must hold, but got 99 and 36 texts; lower",
+        ),
+        ([["a"], ["b"]], {"teacher_folds": 99}, r"training texts of every label must hold, but got 99 and 18 of 'a'"),
         ([1.5, 1e39], {}, "must be finite"),
         ([3.5], {}, "must differ, but label is 3.5 in all 40 training rows; name another label_column"),
         ([-1.0], {"task": "regression"}, r"labels of 40 of 40 rows are hidden \(-1\).*name another split"),
@@ -182,7 +197,8 @@ def test_labels_that_do_not_go_with_their_task_are_refused(
 ) -> None:
     columns = {"label_columns": ("a", "b")} if isinstance(labels[0], dict) else {}
     with pytest.raises(DataError, match=message):
-        load(labels, **columns, **changes)
+        data = load(labels, **columns, **changes)
+        fold_of_rows(data, TrialConfig(train_file="rows.csv", teacher="bert", teacher_epochs=1, **changes))
 
 
 def test_a_label_or_a_number_is_held_against_that_of_the_training_rows(
@@ -195,6 +211,13 @@ def test_a_label_or_a_number_is_held_against_that_of_the_training_rows(
         DataError, match=r"every label of the validation rows must occur in training .* but got \['grief'\]"
     ):
         load(LISTS, validation_file=other(["grief"]))
+    with pytest.raises(DataError, match=r"those of all 9 test rows that are left are empty"):
+        load(LISTS, test_file=other([]))
+    with pytest.raises(DataError, match=r"must differ, but label is 2.5 in all 9 test rows"):
+        load([1.5, 2, 3], test_file=other(2.5))
+    written = ["['a']", "['b']"]
+    assert load(["1,2", "1", "3,4"], label_names=("1,2", "3,4")).label_names == ("1,2", "3,4")
+    assert load(written, label_names=tuple(written)).task == "single_label"
     with pytest.raises(DataError, match=r"other.jsonl: task: multi_label wants a list"):
         load(LISTS, test_file=other("joy"))
     with pytest.raises(DataError, match=r"other.jsonl: task: regression wants a number"):
@@ -238,7 +261,7 @@ def test_cuts_limits_and_folds_hold_rare_labels_and_all_numbers_in_their_shares(
     assert [int(data.train.labels[folds == fold, 2].sum()) for fold in range(4)] == [2, 2, 2, 2]
     small, large = (load(lists, rows=400, train_limit=limit, label_names=names) for limit in (50, 100))
     assert set(small.train.texts) < set(large.train.texts) and small.train.labels[:, 2].sum() == 2
-    with pytest.raises(DataError, match=r"every class must hold, but got 9 and 8 of 'rare'"):
+    with pytest.raises(DataError, match=r"every label must hold, but got 9 and 8 of 'rare'"):
         fold_of_rows(data, TrialConfig(train_file="x", teacher="bert", teacher_epochs=1, teacher_folds=9))
 
     numbers = load(
