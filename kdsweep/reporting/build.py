@@ -28,8 +28,9 @@ from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import FinalTest, TrialResult
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.reporting.answers import Verdict, answer, conventions, final_answer, headline, verdict_of
+from kdsweep.reporting.answers import Verdict, answer, conventions, headline, verdict_of
 from kdsweep.reporting.commands import next_commands
+from kdsweep.reporting.final_answers import final_answer
 from kdsweep.reporting.questions import questions
 from kdsweep.reporting.task_words import LABELS_SAID
 from kdsweep.reporting.work import work_questions

@@ -21,7 +21,7 @@ from kdsweep.config.tasks import TaskName
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.schema import TrialResult
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.answers import one_seed
+from kdsweep.reporting.final_answers import one_seed
 from kdsweep.reporting.forms import form_said, limits_said, passed_over, stale_said
 from kdsweep.reporting.task_words import HARD_LABELS, ends, made
 

@@ -114,7 +114,8 @@ def standing(metric: str, logits: np.ndarray, labels: np.ndarray, data: Data) ->
     majority = majority_scores(data, labels)
     if data.task == "regression":
         error = mean_squared_error(predicted(logits, "regression"), labels)
-        return Standing("R²", 1 - error / majority["val_loss"], 0.0, GAP_CLOSED)
+        least = np.finfo(np.float64).tiny  # labels that all are the mean
+        return Standing("R²", 1 - error / max(majority["val_loss"], least), 0.0, GAP_CLOSED)
     score = measured_by_task(logits, labels, data.task)[metric.removeprefix("val_")]
     assert score is not None, "preparation checks that the task has the metric"
     return Standing(metric, score, majority[metric], majority[metric] + GAP_CLOSED * (1 - majority[metric]))

@@ -98,7 +98,8 @@ def check_same(address: str, whole: Tokens, own: Tokens, vocabulary: TrainedVoca
 
 def changed_rows(whole: Tokens, own: Tokens, vocabulary: TrainedVocabulary) -> np.ndarray:
     """Return which rows the smaller tokenizer cuts otherwise than the whole one, bool [N]."""
-    numbers, changed = vocabulary.numbers.numpy(), whole.lengths != own.lengths
+    numbers = vocabulary.numbers.numpy()
+    changed: np.ndarray = whole.lengths != own.lengths
     for first in range(0, len(changed), ROWS_AT_ONCE):
         stop = min(first + ROWS_AT_ONCE, len(changed))
         alike, before = ~changed[first:stop], whole.part(first, stop)

@@ -31,7 +31,7 @@ STEPS: list[tuple[Role, str]] = [
     (Role.TOKENS, "max_length device"),
     (Role.TEACHER, TEACHER),
     (Role.UNLABELED, "unlabeled_file unlabeled_split unlabeled_rest unlabeled_limit"),
-    (Role.STUDENT_TOKENS, "student student_revision student_body student_body_revision"),
+    (Role.STUDENT_TOKENS, "student student_revision student_body student_body_revision student_vocabulary"),
     (Role.STUDENT, "student_layers student_init seed"),
     (Role.TRAINING, LOSS_AND_TRAINING),
 ]

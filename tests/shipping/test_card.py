@@ -1,33 +1,25 @@
-"""The model card: metadata that the Hub takes, numbers of the records, nothing of this machine, and snippets that run as they stand."""
+"""The model card: metadata that the Hub takes, numbers of the records, nothing of this machine."""
 
-import os
-import re
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from exports import an_export
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 from makers import POINT, make_finals, make_teacher, row_of, sweep_of, teacher_of
-from onnx_students import PROBLEMS, make_exported
 
 from kdsweep.analysis.shipped import shipped
 from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, run_name, teacher_folder, trial_folder
 from kdsweep.records.reading import TrialRow, read_test_labels, read_test_predictions, read_trial
 from kdsweep.records.whole_sweep import SweepRecords, read_records
-from kdsweep.records.writing import TrialFolder, write_export
+from kdsweep.records.writing import TrialFolder
 from kdsweep.shipping.card import model_card, upload_command
 from kdsweep.shipping.card_recipe import recipe
-from kdsweep.shipping.snippets import loading
 from kdsweep.shipping.sources import shown_config
 
 
@@ -207,30 +199,6 @@ def test_a_student_of_a_number_has_its_words(tmp_path: Path) -> None:
     assert export.task == "regression"
 
 
-@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
-@pytest.mark.parametrize("pair", [None, "other"])
-def test_the_snippet_without_torch_runs_for_every_task(
-    task: Any, pair: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    export = make_exported(tmp_path / "student", task=task, text_pair_column=pair)
-    code = next(part for part in loading(export) if "import onnxruntime" in part)
-    monkeypatch.chdir(tmp_path / "student")
-    texts = '"fine", "fine bad"' if pair else '"fine fine bad"'
-    asked = re.sub(r"encode\(.*\)", f"encode({texts})", code.removeprefix("```python\n").removesuffix("```"))
-    exec(compile(asked, "snippet", "exec"), {})  # noqa: S102
-    said = capsys.readouterr().out
-    number = {"single_label": "positive 0.88", "multi_label": "[('positive', ", "regression": "liking 4.0"}[task]
-    assert said.startswith(number), said
-    assert ("('negative', " in said) is (task == "multi_label")
-
-
-def test_without_an_onnx_form_it_loads_by_transformers_alone() -> None:
-    export = an_export()
-    assert len([part for part in loading(export) if part.startswith("```")]) == 3
-    alone = loading(replace(export, forms=export.forms[:1]))
-    assert [part for part in alone if "onnx" in part.lower()] == [] and "pipeline(" in alone[-1]
-
-
 def test_a_student_with_fewer_word_pieces_or_of_another_family_says_so(tmp_path: Path) -> None:
     sweep = sweep_of()
     facts = {"vocabulary_pieces": 6000, "vocabulary_whole": 30522, "val_recut_share": 0.012, "val_unknown_share": 0.001}
@@ -255,55 +223,3 @@ def test_the_upload_stays_private_and_the_users_own() -> None:
     assert (
         upload_command(Path("/a b/distilled-0007")) == "hf upload USER/distilled-0007 '/a b/distilled-0007' . --private"
     )
-
-
-# The snippets, each in a process of its own --------------------------------------------------------------------------
-
-
-def write_student(folder: Path, classifier: Path, task: str) -> None:
-    """A real export of a tiny student of a task."""
-    from transformers import BertForSequenceClassification
-
-    from kdsweep.shipping.exporter import export_onnx, quantize
-
-    shutil.copytree(classifier, folder)
-    if task != "single_label":
-        model = BertForSequenceClassification.from_pretrained(folder)
-        model.config.problem_type = PROBLEMS[task]
-        if task == "regression":
-            model.config.id2label, model.config.label2id = {0: "liking"}, {"liking": 0}
-            model.classifier = torch.nn.Linear(model.classifier.in_features, 1)
-        model.save_pretrained(folder)
-    (folder / "onnx").mkdir()
-    export_onnx(folder, folder / "onnx/model.onnx")
-    quantize(folder / "onnx/model.onnx", folder / "onnx/model_int8.onnx", "dynamic", [])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "pair"),
-    [("single_label", None), ("single_label", "other"), ("multi_label", "other"), ("regression", None)],
-)
-def test_each_snippet_runs_as_it_stands_and_says_the_same(
-    task: Any, pair: str | None, tmp_path: Path, tiny_classifier: Path
-) -> None:
-    folder = tmp_path / "student"
-    write_student(folder, tiny_classifier, task)
-    export = an_export(max_length=16, text_pair_column=pair, task=task)
-    write_export(folder, export)
-    codes = re.findall(r"```(python|bash)\n(.*?)```", "\n\n".join(loading(export)), re.S)
-    assert [language for language, _ in codes] == ["python", "python", "bash"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
-    said = []
-    for language, code in codes:
-        line = [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
-        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    if task == "regression":
-        numbers = [float(re.findall(r"-?\d+\.\d+", each)[0]) for each in said]
-        assert max(numbers) - min(numbers) < 0.1, said
-    else:
-        labels = [re.findall(r"\b(?:negative|positive)\b", each) for each in said]
-        assert labels[0] == labels[1] == labels[2] and len(labels[0]) == 1, said
