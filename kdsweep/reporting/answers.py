@@ -24,6 +24,7 @@ from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.task_words import ONE_ANSWER, ends, gained, share_of
 
 ALPHA = "alpha weighs the soft term: L = alpha · L_soft + (1 − alpha) · L_hard, so alpha 0 is plain fine-tuning."
+BALANCED = "In L_hard every class has the same weight in all, however few its rows are (class_weights: balanced)."
 OPENINGS: dict[Word, str] = {
     "better": "Distilling beat plain fine-tuning on the {split} rows",
     "not better": "Distilling did not beat plain fine-tuning on the {split} rows",
@@ -200,10 +201,11 @@ def _better_rows(found: Comparison) -> str:
 def conventions(found: SweepRecords) -> str:
     """Return what a reader must know to read the numbers: how students start, and which term alpha weighs."""
     teacher = found.teacher
+    terms = f"{ALPHA} {BALANCED}" if found.sweep.fixed.get("class_weights") == "balanced" else ALPHA
     if teacher is None or not teacher.is_file:
-        return f"{initial(found)} {ALPHA}"
+        return f"{initial(found)} {terms}"
     file = f"The teacher is a file with numbers for {taught(teacher)} rows; a row without any has L_hard alone. Its size and speed are not known."
-    return f"{file} {initial(found)} {ALPHA}"
+    return f"{file} {initial(found)} {terms}"
 
 
 def initial(found: SweepRecords) -> str:

@@ -45,7 +45,8 @@ def _ranked_table(report: Report) -> list[list[str]]:
     """Return the ranked rows as a table: `study.metric`, then the task's other metrics; the interval is of the accuracy."""
     shown = board_metrics(report.task, report.records.sweep.study.metric)
     of_shares = "val_accuracy" in shown
-    header = ["rank", "arm", "trial", *shown, *report.searched, *["95 % interval"] * of_shares]
+    interval_of = "95 % interval" if report.task == "single_label" else "val_accuracy, 95 % interval"
+    header = ["rank", "arm", "trial", *shown, *report.searched, *[interval_of] * of_shares]
     lines = [[*header, "parameters", "ms a row", *["agreement"] * of_shares, "seconds"]]
     for row in report.rows:
         result = row.trial.result

@@ -68,7 +68,7 @@ def memorised(teacher: TeacherResult | None) -> str:
     rows = "the same rows out of fold" if several else "validation rows"
     gap, entropies = teacher.train_accuracy - unseen, f"{number(teacher.train_loss, 3)} against {number(loss, 3)}"
     own = "labelled training rows" if teacher.fine_tuned_seconds == 0 else "rows that it was fine-tuned on"
-    right = "has all labels right on" if teacher.task == "multi_label" else "is right on"
+    right, subset = ("has all labels right on", "subset ") if teacher.task == "multi_label" else ("is right on", "")
     both = f"The teacher {right} {percent(teacher.train_accuracy)} of the {own} and on {percent(unseen)} of {rows}"
     if teacher.fine_tuned_seconds == 0:
         said = (
@@ -80,7 +80,7 @@ def memorised(teacher: TeacherResult | None) -> str:
             + (LEARNED_OUT_OF_FOLD if several else LEARNED)
         )
     else:
-        said = f"{both} (cross-entropy {entropies}): by its accuracy it had memorised none of them."
+        said = f"{both} (cross-entropy {entropies}): by its {subset}accuracy it had memorised none of them."
     return f"{said} {ensemble_cost(teacher)}".strip()
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from kdsweep.analysis.formats import truncated
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.errors import DataError, ModelError
-from kdsweep.training.data.splits import SplitName
+from kdsweep.training.data.splits import Data, SplitName
 from kdsweep.training.fewer_layers import check_layers, fewer_layers, is_known
 from kdsweep.training.folds import fold_of_rows
 from kdsweep.training.models import load_classifier, model_config
@@ -20,6 +22,8 @@ from kdsweep.training.unlike import strange_pieces
 
 UNKNOWN_WARNED = 0.1
 """Share of the texts' word pieces unknown to a tokenizer above which a warning is given."""
+LARGE_NUMBERS = 10.0
+"""Root mean square of the numbers of a regression above which a warning is given: a head begins at 0, and moves by small steps."""
 WARNED_SHARE = 0.05
 """Share of a split's rows that `max_length` must cut for a warning."""
 
@@ -60,7 +64,19 @@ def check_inputs(
         f"{share:.0%} of the texts' word pieces are unknown to the tokenizer of {address}, which reads all of them alike"
         for address, share in unknown.items()
         if share > UNKNOWN_WARNED
-    ] + list(odd)
+    ] + [*odd, *_large_numbers(materials.data(corners[0]), corners[0])]
+
+
+def _large_numbers(data: Data, config: TrialConfig) -> list[str]:
+    """Return a warning where a teacher is fine-tuned on numbers so large that a fresh head hardly gets there; nothing for other tasks."""
+    labels = data.train.labels.astype(np.float64)
+    if data.task != "regression" or config.teacher_epochs == 0 or np.sqrt(np.mean(labels**2)) <= LARGE_NUMBERS:
+        return []
+    mean, spread = (f"{each:.0f}" if abs(each) >= 100 else f"{each:.3g}" for each in (labels.mean(), labels.std()))
+    return [
+        f"the numbers of {data.label_names[0]} are large (mean {mean}, standard deviation {spread}), and models begin at 0 and learn by small "
+        f"steps: they learn faster and better from (number - {mean}) / {spread}"
+    ]
 
 
 def check_student(materials: Materials, config: TrialConfig) -> None:

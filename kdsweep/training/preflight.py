@@ -28,7 +28,8 @@ teach. For two classes of one size that is 2 points; a perfect teacher passes ho
 ERRORS_LEFT = 2 / 3
 """Share of a teacher's errors that may remain under another order of its classes for that order to be reported; `likelier_order` also
 requires that the difference is no chance."""
-
+ORDER_LEARNED = 0.3
+"""Pearson's r from which a teacher that is too weak by R² is said to know the order of the numbers."""
 
 _ALWAYS: Final[dict[TaskName, str]] = {
     "single_label": "naming the commonest class",
@@ -97,7 +98,9 @@ class Standing(NamedTuple):
         return f"{GAP_CLOSED:.0%} of the gap between always {_ALWAYS[task]} and a perfect {self.metric}"
 
     def numbers(self) -> str:
-        """Return the numbers, in words."""
+        """Return the numbers, in words: R² as it is, any other score in percent."""
+        if self.metric == "R²":
+            return f"{self.score:.3f} against {self.majority:g} ({self.needed:g} would do)"
         return f"{100 * self.score:.2f} against {100 * self.majority:.2f} ({100 * self.needed:.2f} would do)"
 
 
@@ -133,8 +136,23 @@ def _weakness(data: Data, logits: np.ndarray, config: TrialConfig, metric: str, 
     return (
         f"the teacher must close {stands.gap(data.task)} on validation, but has {stands.numbers()}: it has nothing to teach. "
         f"Train it first or longer (teacher_epochs, now {config.teacher_epochs}), or name a teacher fine-tuned for these "
-        f"{_ASKED[data.task]}{order if assumed else ''}"
+        f"{_ASKED[data.task]}{order if assumed else ''}{_order_alone(data, logits, config) if data.task == 'regression' else ''}"
     )
+
+
+def _order_alone(data: Data, logits: np.ndarray, config: TrialConfig) -> str:
+    """Return, in words, that a weak teacher of numbers has learned their order but not their size; empty where it has not."""
+    labels = data.validation.labels
+    correlation = measured_by_task(logits, labels, "regression")["pearson"]
+    if correlation is None or correlation < ORDER_LEARNED:
+        return ""
+    size = f"on validation their mean is {labels.mean():.3g} and their standard deviation {labels.std():.2g}"
+    remedy = (
+        f"which it learns faster where they are about 1 ({size})"
+        if config.teacher_epochs
+        else f"or another unit ({size})"
+    )
+    return f". Its Pearson's r is {correlation:.2f}: it knows the numbers' order and not their size, {remedy}"
 
 
 def _other_order(data: Data, predicted: np.ndarray, classes: Sequence[str]) -> str | None:

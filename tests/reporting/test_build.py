@@ -34,9 +34,10 @@ from kdsweep.config.sweep import FinalistsConfig
 from kdsweep.config.yaml import plain_values
 from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
-from kdsweep.records.whole_sweep import SweepRecords
+from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting import write
+from kdsweep.reporting.answers import conventions
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures import style
 from kdsweep.reporting.markdown import render_markdown, terminal_text
@@ -128,6 +129,12 @@ def test_the_answer_names_teacher_majority_init_alpha_and_that_it_is_provisional
     for part in ("Provisional: chosen and compared on the same validation rows", "student_init: pretrained"):
         assert part in text
     assert "alpha weighs the soft term" in text
+
+
+def test_classes_of_the_same_weight_are_said_where_they_are(written: Path, tmp_path: Path) -> None:
+    make_sweep(tmp_path / "s", class_weights="balanced")
+    assert conventions(read_records(tmp_path / "s")).endswith("(class_weights: balanced).")
+    assert "class_weights" not in conventions(read_records(written))
 
 
 def test_without_predictions_there_is_no_verdict(copied: Path) -> None:

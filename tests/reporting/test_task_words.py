@@ -84,6 +84,7 @@ def test_several_labels_are_said_in_points_of_f1_and_shown_label_by_label(task_r
     text = render_markdown(report)
     assert "test subset accuracy" in text and "(primary), by F1" in text and ", by subset accuracy" in text
     assert "## Label by label" in text and "named as another" not in text
+    assert "val_accuracy, 95 % interval" in text and "val_example_f1, 95" not in text
     whole = render_html(report).replace(style.plotly_js(), "")
     page = Page(whole)
     assert "Label by label" in page.headings and "all labels of a row right" in page.text
@@ -150,6 +151,8 @@ def test_what_a_teacher_memorised_is_said_in_its_tasks_words() -> None:
     )
     labels = teacher_of(task="multi_label", train_loss=0.1, train_accuracy=0.95, train_ece=0.01)
     assert "has all labels right on 95.0" in memorised(labels) and seen_table(labels)[0][1] == "subset accuracy"
+    none = teacher_of(task="multi_label", train_loss=0.1, train_accuracy=0.01, train_ece=0.01)
+    assert "by its subset accuracy it had memorised none" in memorised(none)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from kdsweep.training.file_preflight import file_preflight, record_file
 from kdsweep.training.final_test import final_test
 from kdsweep.training.fine_tuning import _untaught as untaught
 from kdsweep.training.fine_tuning import fine_tuning
+from kdsweep.training.input_checks import _large_numbers
 from kdsweep.training.joined import joined
 from kdsweep.training.models import PROBLEM_TYPES, load_classifier, weights_sha256
 from kdsweep.training.preflight import _weakness, preflight, standing
@@ -324,7 +325,24 @@ def test_a_teacher_that_learnt_nothing_is_refused_in_words(tiny_config: Config) 
     )
     number = _weakness(numbers, np.array([[0.1], [0.2]]), config, "val_pearson", False)
     assert number is not None and "always giving the mean and a perfect R²" in number and "in their unit" in number
+    assert "but has -7.100 against 0 (0.04 would do)" in number and "r is 1.00" in number
+    assert "order and not their size, or another unit (on validation their mean is 1.5" in number
+    trained = _weakness(
+        numbers, np.array([[0.1], [0.2]]), dataclasses.replace(config, teacher_epochs=1), "val_pearson", False
+    )
+    assert trained is not None and "which it learns faster where they are about 1" in trained
+    wrong = _weakness(numbers, np.array([[0.2], [0.1]]), config, "val_pearson", False)
+    assert wrong is not None and "Pearson" not in wrong
     assert _weakness(numbers, np.array([[1.1], [2.0]]), config, "val_pearson", False) is None
+
+
+def test_numbers_too_large_for_a_fresh_head_are_told_before_the_teacher(tiny_config: Config) -> None:
+    config = tiny_config(teacher_epochs=1)
+    (note,) = _large_numbers(data_of("regression", [1000.0, 3000.0]), config)
+    assert "(mean 2000, standard deviation 1000)" in note and "(number - 2000) / 1000" in note
+    assert _large_numbers(data_of("regression", [1.0, 5.0]), config) == []
+    assert _large_numbers(data_of("regression", [1000.0, 3000.0]), tiny_config()) == [], "a teacher in their unit"
+    assert _large_numbers(data_of("multi_label", [[1, 0], [0, 1]]), config) == []
 
 
 @pytest.mark.parametrize("task", OTHERS)

@@ -4,11 +4,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from kdsweep.config.tasks import TaskName, stated_task
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
+from kdsweep.training.data.mistaken_labels import (
+    LISTS_ELSEWHERE,
+    NUMBER,
+    WRITTEN_LIST,
+    refuse_other_meanings,
+    refuse_vectors,
+)
 from kdsweep.training.data.tables import Table, as_text
 
 HIDDEN = "-1"
@@ -18,12 +26,8 @@ Label = str | tuple[str, ...] | float
 """A row's class, the names of its labels, or its number."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _FRACTION = re.compile(r"\.[0-9]*[1-9]|[eE]-")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_COMMAS = re.compile(r"[+-]?[0-9]+(, ?[0-9]+)+")
-_LIST = re.compile(r"\[\s*(['\"0-9].*)?\]", re.DOTALL)
-_LISTS_ELSEWHERE = "json lines and parquet hold lists; a csv has label_columns, a column of 0 and 1 for each label"
 LARGEST_NUMBER = 1e18
 """The largest number that a regression takes: its square, and a sum of squares over many rows, are finite as 32-bit floats."""
 _ONES = {"1": True, "true": True, "0": False, "false": False}
@@ -87,7 +91,7 @@ def _check_one_kind(table: Table, column: str, where: str) -> None:
     cells of a csv are texts."""
     values = table.columns[column]
     numbers = [row for row, value in enumerate(values) if isinstance(value, float) and value % 1 > 0]
-    words = [row for row, value in enumerate(values) if isinstance(value, str) and not _NUMBER.fullmatch(value.strip())]
+    words = [row for row, value in enumerate(values) if isinstance(value, str) and not NUMBER.fullmatch(value.strip())]
     if numbers and words:
         raise DataError(
             f"{where}: the labels in {column} must be of one kind, but {len(numbers):,} are numbers with a fraction ({table.named(numbers)}) and "
@@ -124,6 +128,8 @@ def _classes(table: Table, column: str, chosen: Collection[str], where: str) -> 
     try:
         texts = [as_text(value) for value in values]
     except TypeError as error:
+        if not any(isinstance(value, list) for value in values):
+            raise DataError(f"{where}: task: single_label has one class a row in {column}, but {error}") from error
         raise DataError(
             f"{where}: task: single_label has one class a row, but got a multi-label row: {error}; lists of labels are task: multi_label"
         ) from error
@@ -163,28 +169,13 @@ def _spelled(found: Collection[str], declared: Sequence[str], chosen: Collection
             "name them: label_names"
         )
     if not set(chosen) & set(found):
-        _refuse_written_lists(found, where)
+        refuse_other_meanings(found, where)
     return {name: name for name in found}
-
-
-def _refuse_written_lists(found: Collection[str], where: str) -> None:
-    """Raise DataError where all labels are texts that mean something else: lists as Python writes them, or whole numbers with commas."""
-    if all(_LIST.fullmatch(name.strip()) for name in found):
-        raise DataError(
-            f"{where}: labels must be classes, but all are lists that are written as texts, such as {min(found)!r}; {_LISTS_ELSEWHERE}. If these "
-            "texts are classes, name them: label_names"
-        )
-    commas = sorted(name for name in found if _COMMAS.fullmatch(name.strip()))
-    if commas and all(name in commas or _WHOLE.fullmatch(name.strip()) for name in found):
-        raise DataError(
-            f"{where}: labels must be classes, but got numbers with commas, such as {commas[0]!r}; a number to predict (task: regression) has a "
-            f"point, as 1.5 has, and several labels are a list ({_LISTS_ELSEWHERE}). If these texts are classes, name them: label_names"
-        )
 
 
 def _are_measurements(found: Collection[str]) -> bool:
     """Return whether all labels are numbers, and some with a fraction."""
-    return any(_FRACTION.search(name) for name in found) and all(_NUMBER.fullmatch(name) for name in found)
+    return any(_FRACTION.search(name) for name in found) and all(NUMBER.fullmatch(name.strip()) for name in found)
 
 
 def _whole(name: str) -> str:
@@ -208,8 +199,8 @@ def _of_lists(table: Table, config: TrialConfig, where: str) -> list[tuple[str, 
     values, declared = table.columns[column], table.declared.get(column, ())
     plain = [row for row, value in enumerate(values) if not (value is None or isinstance(value, list))]
     rule = f"task: multi_label wants a list of labels in {column}, or label_columns of 0 and 1 (one class a row is task: single_label)"
-    if plain and all(isinstance(values[row], str) and _LIST.fullmatch(values[row].strip()) for row in plain):
-        rule = f"task: multi_label wants a list of labels in {column}, and these are texts ({_LISTS_ELSEWHERE})"
+    if plain and all(isinstance(values[row], str) and WRITTEN_LIST.fullmatch(values[row].strip()) for row in plain):
+        rule = f"task: multi_label wants a list of labels in {column}, and these are texts ({LISTS_ELSEWHERE})"
     _refuse(table, plain, where, rule, values)
     _refuse_missing(table, [row for row, value in enumerate(values) if value is None], where)
     lists: list[list[str]] = []
@@ -226,6 +217,8 @@ def _of_lists(table: Table, config: TrialConfig, where: str) -> list[tuple[str, 
     hidden = sum(HIDDEN in texts for texts in lists)
     if hidden and (declared or all(texts == [HIDDEN] for texts in lists)):
         _refuse_hidden(hidden, len(lists), where)
+    if not declared:
+        refuse_vectors(lists, column, where)
     spelled = _spelled({text for texts in lists for text in texts}, declared, chosen, where)
     keep = set(chosen or spelled.values())
     return [tuple(dict.fromkeys(name for text in texts if (name := spelled[text]) in keep)) for texts in lists]
@@ -290,7 +283,7 @@ def _is_gap(value: Any) -> bool:
 
 def _number(value: Any) -> float | None:
     """Return a cell as a number; None where it is none, such as a text of letters, or true."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal) or "_" in str(value):
         return None
     try:
         return float(value)

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Literal, TextIO
 
@@ -66,6 +67,8 @@ def as_text(value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, float):
         whole = value.is_integer() and abs(value) < 1e16
         return None if math.isnan(value) else str(int(value)) if whole else repr(value)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def test_numbers_with_fractions_are_a_regression_and_whole_ones_where_the_task_s
         assert load([1, 3, 5], suffix).label_names == ("1", "3", "5"), "classes, as before"
         assert load([0.5, 1.5], suffix, label_names=("0.5", "1.5")).task == "single_label"
     assert load(["1.5", "2"], "jsonl").task == "regression", "texts that are numbers are numbers"
+    assert load([" 1.5 ", ".5"], "jsonl").task == "regression"
     assert load([1, 2.5], "csv").sha256() != load([1, 2.5], "csv", label_names=("1", "2.5")).sha256()
 
 
@@ -85,6 +87,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
         "score": datasets.Value("float32"),
         "tags": datasets.List(datasets.Value("string")),
         "one": datasets.ClassLabel(names=["no", "yes"]),
+        "exact": datasets.Value("decimal128(3, 1)"),
     }
     columns = {
         "text": [f"text {row}" for row in range(30)],
@@ -92,6 +95,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
         "score": [float(row % 4) for row in range(30)],
         "tags": [[["b"], ["a", "b"], []][row % 3] for row in range(30)],
         "one": [row % 2 for row in range(30)],
+        "exact": [Decimal(row % 3) + Decimal("0.5") for row in range(30)],
     }
     table = datasets.Dataset.from_dict(columns, features=datasets.Features({"text": datasets.Value("string"), **kinds}))
     (tmp_path / "rows").mkdir()
@@ -104,6 +108,8 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
             found[next(iter(source)), column] = (data.task, data.label_names)
         data = load_data(TrialConfig(**{**fields, **source}))
         assert by_text(data, 3) == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+    exact = TrialConfig(**fields, train_file=str(tmp_path / "rows" / "train.parquet"), label_column="exact")
+    assert load_data(exact).task == "regression" and set(load_data(exact).train.labels.tolist()) == {0.5, 1.5, 2.5}
     for source in ("dataset", "train_file"):
         assert found[source, "label"] == ("multi_label", ("sad", "glad", "mad"))
         assert found[source, "tags"] == ("multi_label", ("a", "b"))
@@ -153,6 +159,14 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
             {"task": "multi_label"},
             r"and these are texts \(json lines and parquet hold lists; a csv has label_",
         ),
+        (
+            [[0, 1, 1], [0, 0, 0]],
+            {},
+            r"are vectors of 3 zeros and ones, such as \[0, 1, 1\]; write the names .*label_columns",
+        ),
+        ([{"label": {"a": 1}}], {}, r"one class a row in label, but a text or a number is wanted, but got \{'a': 1\}$"),
+        (["1,234.5", "2.5"], {}, r"numbers with commas, such as '1,234.5'"),
+        (["1_5", "2"], {"task": "regression"}, "such as '1_5'"),
         (["1,5", "2"], {}, r"numbers with commas, such as '1,5'; a number to predict .* several labels are a list"),
         (["1,5", "2,7"], {"task": "single_label"}, "numbers with commas"),
         (
@@ -195,7 +209,7 @@ def test_features_of_a_hub_dataset_say_their_task(tmp_path: Path) -> None:
 def test_labels_that_do_not_go_with_their_task_are_refused(
     load: Load, labels: list[Any], changes: dict[str, Any], message: str
 ) -> None:
-    columns = {"label_columns": ("a", "b")} if isinstance(labels[0], dict) else {}
+    columns = {"label_columns": ("a", "b")} if isinstance(labels[0], dict) and "a" in labels[0] else {}
     with pytest.raises(DataError, match=message):
         data = load(labels, **columns, **changes)
         fold_of_rows(data, TrialConfig(train_file="rows.csv", teacher="bert", teacher_epochs=1, **changes))
