@@ -102,6 +102,7 @@ print(sorted({"torch", "optuna", "wandb", "transformers", "datasets", "plotly"} 
 """
 
 
+@pytest.mark.slow
 def test_importing_kdsweep_imports_nothing_large_and_reading_results_no_torch(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     line = [sys.executable, "-c", LAZY, str(tmp_path / "s")]
@@ -176,6 +177,7 @@ def results(finals: Path) -> kdsweep.Results:
     return kdsweep.Results(finals)
 
 
+@pytest.mark.slow
 def test_trials_are_the_leaderboard(results: kdsweep.Results) -> None:
     results.write_report()
     trials, written = results.trials(), pandas.read_csv(results.folder / "leaderboard.csv")

@@ -20,6 +20,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/local/bin/kdsweep"])
 
 
+@pytest.mark.slow
 def test_a_command_does_what_its_module_does(tmp_path: Path, capsys: Captured) -> None:
     make_full(tmp_path / "s")
     assert console.main(["report", str(tmp_path / "s")]) == report([str(tmp_path / "s")]) == 0

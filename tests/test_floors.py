@@ -254,6 +254,7 @@ def test_a_commands_module_imports_no_large_library(command: str) -> None:
     assert subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_neither_the_light_modules_nor_a_report_being_written_import_torch(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "s")]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROVIDES = {"wandb-workspaces": "wandb_workspaces", "pyyaml": "yaml", "huggingface-hub": "huggingface_hub"}
@@ -37,6 +39,7 @@ def declared() -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_every_library_that_is_imported_is_declared_and_none_else() -> None:
     names = {name.split(".")[0] for tree in trees().values() for name in imported(tree)}
     libraries = names - sys.stdlib_module_names - {"kdsweep", "__future__"} - BROUGHT
@@ -53,6 +56,7 @@ def test_dependencies_are_in_alphabetical_order() -> None:
     assert names == sorted(names)
 
 
+@pytest.mark.slow
 def test_nothing_private_of_a_library_is_imported_by_name() -> None:
     names = {name for tree in trees().values() for name in imported(tree) if not name.startswith("kdsweep.")}
     assert {name for name in names if "wandb.sdk" in name or re.search(r"\._[a-z]", name)} == set()

@@ -224,6 +224,7 @@ def test_a_field_that_came_later_is_no_edit(tiny_config: Config) -> None:
     assert replace(row, result=result_of("distilled", 0, config=ran)).edits() == ["student_layers: [0, 2], now 2"]
 
 
+@pytest.mark.slow
 def test_a_trial_from_another_machine_runs_with_its_rows_and_teacher_elsewhere(
     brought: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

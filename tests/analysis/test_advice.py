@@ -109,6 +109,7 @@ def test_the_advice_says_what_to_widen_and_what_does_not_matter() -> None:
 GROUPS: list[Any] = ["a", "b", "b", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "trials"), [("interval", 10), ("interval", 24), ("choices", 12), ("groups", 16)], ids=str
 )

@@ -34,6 +34,7 @@ def make_classes(folder: Path, names: tuple[str, ...], labels: list[int], predic
         TrialFolder(trial_folder(folder, TrialId(arm, 0))).write_predictions(np.array(classes))
 
 
+@pytest.mark.slow
 def test_the_search_is_judged_class_by_class_on_validation_with_the_teacher_beside_it(tmp_path: Path) -> None:
     make_classes(tmp_path / "s", ("joy", BAD, "fear"), LABELS, PREDICTED)
     write_report(tmp_path / "s")
@@ -55,6 +56,7 @@ def test_the_search_is_judged_class_by_class_on_validation_with_the_teacher_besi
     assert tuned["confused"][0] == {"true": "joy", "predicted": BAD, "rows": 2, "share": 0.5}
 
 
+@pytest.mark.slow
 def test_page_and_markdown_show_every_one_of_few_classes_and_the_confused_pairs(tmp_path: Path) -> None:
     make_classes(tmp_path / "s", ("joy", BAD, "fear"), LABELS, PREDICTED)
     text = render_markdown(write_report(tmp_path / "s"))

@@ -70,6 +70,7 @@ def test_the_verdict_comes_from_the_test_split(
     assert "finalists/" in terminal_text(report)  # the commands name the confirmed student
 
 
+@pytest.mark.slow
 def test_the_teacher_stands_among_the_finalists_with_its_test_score(finals: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finals, tmp_path / "s")
     report = write_report(folder)
@@ -259,6 +260,7 @@ def test_the_ratio_to_the_teacher_is_a_share_of_the_gap_or_undefined(copied: Pat
     assert report.finals is not None and report.finals.ratio is None and "is undefined" in report.answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fine_tuned", "next_one"), [(0.70, ["distilled 0 against distilled 1"]), (0.84, [])])
 def test_the_best_is_held_against_the_next_one_once_and_each_arms_best_against_the_teacher(
     fine_tuned: float, next_one: list[str], tmp_path: Path

@@ -89,6 +89,7 @@ def test_a_longer_finalist_has_the_searched_values_of_its_trial(tmp_path: Path) 
     assert finals.rows[0].searched == {"epochs": 3, "learning_rate": 2e-4}
 
 
+@pytest.mark.slow
 def test_longer_finalists_say_nothing_of_how_the_search_flatters(longer: Path) -> None:
     report = build_report(longer)
     assert report.finals is not None and report.finals.shrinkage is None
@@ -96,6 +97,7 @@ def test_longer_finalists_say_nothing_of_how_the_search_flatters(longer: Path) -
     assert "All finalists were trained 3 times as long as in the search." in report.answer
 
 
+@pytest.mark.slow
 def test_without_longer_finalists_nothing_is_said_of_patience(tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.85, 0.80, tested=False)
     report = build_report(tmp_path / "s")

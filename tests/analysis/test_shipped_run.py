@@ -51,6 +51,7 @@ def changed(folder: Path, **changes: Any) -> None:
     TrialFolder(folder).finish(replace(result, **changes))
 
 
+@pytest.mark.slow
 def test_report_reproduce_and_the_artifact_name_the_same_run(overtaken: Path) -> None:
     best = overtaken / "finalists" / "distilled-0001-seed2"
     (best / "student").mkdir()
@@ -74,12 +75,14 @@ def test_of_a_configurations_runs_one_with_its_student_on_disk_is_shipped(overta
     assert find_trial(overtaken).folder.name == "distilled-0001-seed3"
 
 
+@pytest.mark.slow
 def test_another_configuration_is_not_shipped_because_its_student_alone_is_on_disk(overtaken: Path) -> None:
     (overtaken / "finalists" / "distilled-0000-seed1" / "student").mkdir()
     assert find_trial(overtaken).folder.name == "distilled-0001-seed2"
     assert "Its student is not on this disk." in dict(build_report(overtaken).questions)["Which student to ship?"]
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_a_constraint_is_not_shipped_and_its_score_does_not_count(overtaken: Path) -> None:
     changed(overtaken / "finalists" / "distilled-0001-seed2", violates=("latency_ms_p50 9 > 5",))
     assert find_trial(overtaken).folder.name in ("distilled-0001-seed1", "distilled-0001-seed3")
@@ -88,6 +91,7 @@ def test_a_run_that_breaks_a_constraint_is_not_shipped_and_its_score_does_not_co
     assert find_trial(overtaken).folder.name.startswith("fine_tuned-0000")
 
 
+@pytest.mark.slow
 def test_of_equal_configurations_the_smaller_student_is_shipped(overtaken: Path) -> None:
     for place in ("distilled-0000", "distilled-0001", "fine_tuned-0000"):
         for seed in (1, 2, 3):

@@ -52,6 +52,7 @@ def test_swapping_both_classifiers_mirrors_the_interval() -> None:
     assert one.p_value == other.p_value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [0.02, 0.1])
 def test_the_interval_covers_the_true_difference_at_least_as_often_as_it_says(gain: float) -> None:
     loss, rows = 0.03, 40

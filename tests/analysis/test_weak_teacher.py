@@ -56,6 +56,7 @@ def add_student(folder: Path, sweep: SweepConfig, trial: int, share: float, *, p
         make_predictions(folder, "fine_tuned", trial, right_on(share, seed=1 + trial))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predicted", [True, False], ids=["paired", "accuracies alone"])
 def test_it_stands_first_on_page_in_markdown_and_terminal_with_what_to_do(tmp_path: Path, predicted: bool) -> None:
     folder = tmp_path / "s"

@@ -80,6 +80,7 @@ def spec_of(server: WandbServer, kind: str) -> dict[str, Any]:
     return spec
 
 
+@pytest.mark.slow
 def test_the_report_in_words_has_all_but_what_tells_of_this_machine(read_only: Path) -> None:
     told = dict(sections(build_report(read_only)))
     assert list(told)[:3] == ["Verdict", "Finalists", "Leaderboard"]

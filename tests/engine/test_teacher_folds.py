@@ -115,6 +115,7 @@ def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_tim
     assert [type(each).__name__ for each in found] == ["NoneType"] * 4 + ["ResultsError", "NoneType"]
 
 
+@pytest.mark.slow
 def test_with_folds_a_teacher_gets_a_workers_share_of_the_cores(
     tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def test_no_text_from_data_becomes_markup(tmp_path: Path) -> None:
     assert "<script" not in outside_code and "<img" not in outside_code and "\n# heading" not in markdown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["no teacher", "no trials", "pruned only", "failed only", "running only", "one arm"])
 def test_an_unfinished_sweep_has_a_report_without_verdict(tmp_path: Path, state: str) -> None:
     folder = tmp_path / "s"
@@ -268,6 +269,7 @@ MANY: dict[str, Axis] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [AXES, MANY], ids=["four", "many"])
 def test_tables_fit_the_terminal_and_markdowns_lines_are_short_whatever_is_searched(
     tmp_path: Path, search: dict[str, Axis]
@@ -329,6 +331,7 @@ def test_a_searched_list_stays_a_list(tmp_path: Path) -> None:
         assert next(csv.DictReader(file))["student_layers"] == "[0, 5]"
 
 
+@pytest.mark.slow
 def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in_the_terminal(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

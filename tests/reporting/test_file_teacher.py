@@ -51,6 +51,7 @@ def test_before_the_finalists_the_answer_says_what_is_not_known(tmp_path: Path) 
     assert "a file of numbers" in page and "The star is the teacher" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covered", [False, True])
 def test_the_gap_to_the_teacher_is_known_where_its_file_has_the_test_rows(covered: bool, tmp_path: Path) -> None:
     make_finals(tmp_path / "s", 0.88, 0.8)

@@ -155,6 +155,7 @@ def test_what_was_measured_and_not_kept_is_said() -> None:
     assert forms_title(placed(an_export(), "other")).startswith("Distilled 7, seed 1: not the student to ship now.")
 
 
+@pytest.mark.slow
 def test_a_confirmed_sweep_without_export_is_as_before_but_for_the_suggested_command(plain: Path) -> None:
     report = build_report(plain)
     assert report.commands[0][1] == f"python -m kdsweep.export {plain}"
@@ -165,6 +166,7 @@ def test_a_confirmed_sweep_without_export_is_as_before_but_for_the_suggested_com
     assert "form" not in results.trials() and results.exports().empty and results._repr_html_().count("<table") == 1
 
 
+@pytest.mark.slow
 def test_no_export_is_suggested_before_the_finalists_are_done_or_without_the_student(
     plain: Path, tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def test_calibration_is_of_the_run_that_is_the_best_by_the_metric(folder: Folder
     assert "confidence 90.0 %, accuracy 30.0 %" in page and "accuracy 20.0 %" not in page
 
 
+@pytest.mark.slow
 def test_the_teacher_and_one_class_alone_are_measured_by_the_metric(folder: Folder) -> None:
     make_predictions_of_two_classes(folder.path)
     found = read_records(folder.path)

@@ -59,6 +59,7 @@ def line_of(card: str, start: str) -> str:
     return next(line for line in card.splitlines() if line.startswith(start))
 
 
+@pytest.mark.slow
 def test_the_hubs_library_reads_its_metadata_and_every_result(card: str) -> None:
     read = ModelCard(card)
     data = read.data.to_dict()

@@ -47,6 +47,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(found: SweepRecords) -> N
     assert os.listdir(found.folder / "exports") == []
 
 
+@pytest.mark.slow
 def test_a_student_whose_weights_are_torn_leaves_nothing(found: SweepRecords) -> None:
     with pytest.raises(ShippingError, match="trials/0000/student must be a student as its trial saved it, but: "):
         export(found.trials[0], found, WANTED, materials("da" * 32), print)

@@ -46,6 +46,7 @@ def outcome(folder: Path) -> Any:
     return [epoch.measured() for epoch in row.epochs], read_steps(folder), weights, row.measured()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_trial_stopped_after_every_few_steps_ends_with_the_bits_of_one_never_stopped(
     precision: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

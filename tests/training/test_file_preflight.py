@@ -61,6 +61,7 @@ def trained(config: TrialConfig) -> tuple[Training, list[StepMetrics]]:
     return distill(student, *rows, config, on_steps=steps.extend, on_epoch=lambda _: False)[0], steps
 
 
+@pytest.mark.slow
 def test_probabilities_with_all_digits_teach_as_the_model_that_gave_them(
     exported: list[dict[str, Any]], file_config: Config, tiny_config: Config, write_rows: Write, tiny_body: Path
 ) -> None:

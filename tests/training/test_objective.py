@@ -115,6 +115,7 @@ def test_todays_objective_alone_computes_one_token_of_the_last_layer(
     assert len(widths) == 5 and all((width == 1) is is_one for width in widths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "slow_blas"), [("cpu", False), ("cpu", True), ("cuda", False)])
 def test_no_shortcut_changes_hidden_states_that_somebody_reads(
     student_config: Config, device: str, slow_blas: bool, monkeypatch: pytest.MonkeyPatch

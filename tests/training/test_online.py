@@ -91,6 +91,7 @@ def plain_relations(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
     return [parts[name](outputs.hidden_states[-2]) for name in QUERIES[model.config.model_type]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["same", "narrow"])
 def test_steps_are_those_of_a_plain_loop_with_both_models_run_by_transformers(
     width: str, related: Config, pairs: str, tmp_path: Path

@@ -209,6 +209,7 @@ def test_a_student_reads_segments_where_its_class_has_them(
 # Families ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_teaches_and_learns_and_padding_changes_nothing(
     family: str, tiny_config: Config, write_rows: Callable[..., Path], tmp_path: Path

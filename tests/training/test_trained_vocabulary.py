@@ -66,6 +66,7 @@ def steps_of(folder: Path) -> list[Any]:
     return list(read_steps(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "funnel"])
 def test_a_model_with_fewer_pieces_computes_the_same_of_those_it_keeps_and_is_saved_as_such(
     family: str, tmp_path: Path

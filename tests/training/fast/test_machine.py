@@ -53,6 +53,7 @@ def test_onednn_computes_a_linear_layer() -> None:
     assert torch.allclose(machine.onednn_linear(values, weight), functional.linear(values, weight), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_a_process_that_trains_keeps_its_memory() -> None:
     """The first calls take new memory, as long as something small is put into what the next would reuse; the later ones take none."""
