@@ -32,8 +32,9 @@ class StudyConfig:
     """Trials of the fine-tuned arm; null: as many as `trials`."""
     pseudo_labeled: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
     """Trials of the pseudo-labeled arm, which a sweep with texts without labels has; null: as many as `trials`, 0: no such arm."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe: Optuna's TPE, which learns from earlier trials; random: random points; grid: every point of axes that have choices or a step."""
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    """tpe: Optuna's TPE, which learns from earlier trials; gp: its Gaussian process, which learns from the complete ones and samples conditional
+    axes at random; random: random points; grid: every point of axes that have choices or a step."""
     metric: Literal["val_accuracy", "val_macro_f1", "val_mcc"] = "val_accuracy"
     """What the search maximises and the leaderboard ranks by; val_macro_f1 and val_mcc suit classes of very different size."""
     constraints: Annotated[Constraints, Trait.FREE] = field(default_factory=Constraints)
@@ -41,7 +42,7 @@ class StudyConfig:
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Which trials are stopped after an epoch. median: those below the median of the other trials at the same epoch."""
     startup_trials: Annotated[int, AT_LEAST_ONE] = 5
-    """Random trials before TPE starts to model, and trials before the median pruner starts to prune."""
+    """Random trials before tpe or gp starts to model, and trials before the median pruner starts to prune."""
     lag: Annotated[int | None, NOT_NEGATIVE] = 2
     """Trial n is proposed and pruned by the results of trials 0 to n - lag - 1, and waits for them: so up to lag + 1 trials of an
     arm run side by side, and the search does not depend on which one is faster. null: by all trials that have ended, in any order."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -77,7 +77,7 @@ class SlotPruner(BasePruner):
 
 
 class SlotSampler(BaseSampler):
-    """Samples by TPE or at random, seeded from (study seed, arm, slot), and learns only from the trials that the slot may use."""
+    """Samples by TPE, by a Gaussian process or at random, seeded from (study seed, arm, slot), and learns only from the trials that the slot may use."""
 
     def __init__(self, study: StudyConfig, arm_index: int) -> None:
         self._study, self._arm_index = study, arm_index
@@ -85,13 +85,17 @@ class SlotSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
-        seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
-        if self._study.sampler == "tpe":
-            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
-        else:
-            self._inner = RandomSampler(seed=seed % 2**32)
+        self._inner = self._built(seed=((self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number) % 2**32)
         self._seen = seen_by(trial.number, study, self._study)
         self._inner.before_trial(self._seen, trial)
+
+    def _built(self, seed: int) -> BaseSampler:
+        startup = self._study.startup_trials
+        if self._study.sampler == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=startup)
+        if self._study.sampler == "gp":
+            return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the inner sampler's relative search space, from the part of the study that the slot may use."""
