@@ -43,6 +43,9 @@ class StudyConfig:
     """Which trials are stopped after an epoch. median: those below the median of the other trials at the same epoch."""
     startup_trials: Annotated[int, AT_LEAST_ONE] = 5
     """Random trials before tpe or gp starts to model, and trials before the median pruner starts to prune."""
+    warm_start: tuple[str, ...] = ()
+    """Results folders of earlier sweeps. The best distinct configurations of each arm, best first and at most `startup_trials` of them, are
+    fitted into this sweep's axes and tried after the `enqueue`d ones; a sweep reads them once, when it starts."""
     lag: Annotated[int | None, NOT_NEGATIVE] = 2
     """Trial n is proposed and pruned by the results of trials 0 to n - lag - 1, and waits for them: so up to lag + 1 trials of an
     arm run side by side, and the search does not depend on which one is faster. null: by all trials that have ended, in any order."""
@@ -251,6 +254,8 @@ class SweepConfig:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = having(StudyConfig, Trait.FREE)
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
+        if not self.study.warm_start:
+            del study["study.warm_start"]  # which older sweeps do not have
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         study |= {"study.constraints.form": form} if (form := self.study.constraints.onnx_form) else {}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
@@ -279,7 +284,7 @@ def sweep_yaml(sweep: SweepConfig) -> str:
         given = dataclasses.asdict(axis) | lists
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
-    tracking["tags"] = list(tracking["tags"])
+    tracking["tags"], study["warm_start"] = list(tracking["tags"]), list(study["warm_start"])
     export = plain_values(dataclasses.asdict(sweep.export))
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     rest = {"finalists": finalists, "tracking": tracking, "export": export}
