@@ -188,11 +188,13 @@ def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
     draw, ordered = np.random.default_rng(0), np.arange(count) - (count - 1) / 2
     line = np.quantile(_explained(draw.permuted(np.tile(ordered, (SHUFFLES, 1)), axis=1), basis), 1 - FOUND_P)
     effect, noise = _shape(values), draw.standard_normal((SHUFFLES, count))
+    ranks = np.empty_like(noise)
     least, most = 0.0, 1.0
     while most - least > 0.001:
         share = (least + most) / 2
         order = np.argsort(np.sqrt(share) * effect + np.sqrt(1 - share) * noise, axis=1)
-        found = _explained(np.argsort(order, axis=1) - (count - 1) / 2, basis) > line + 1e-9
+        np.put_along_axis(ranks, order, ordered[np.newaxis], axis=1)
+        found = _explained(ranks, basis) > line + 1e-9
         least, most = (least, share) if found.mean() >= chance else (share, most)
     return most
 

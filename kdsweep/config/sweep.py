@@ -33,8 +33,9 @@ class StudyConfig:
     """Trials of the fine-tuned arm; null: as many as `trials`."""
     pseudo_labeled: Annotated[int | None, NOT_NEGATIVE, Trait.FREE] = None
     """Trials of the pseudo-labeled arm, which a sweep with texts without labels has; null: as many as `trials`, 0: no such arm."""
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """tpe: Optuna's TPE, which learns from earlier trials; random: random points; grid: every point of axes that have choices or a step."""
+    sampler: Literal["tpe", "gp", "random", "grid"] = "tpe"
+    """tpe: Optuna's TPE, which learns from earlier trials; gp: its Gaussian process, which learns from the complete ones and samples conditional
+    axes at random; random: random points; grid: every point of axes that have choices or a step."""
     metric: Metric = "val_accuracy"
     """What the search maximises and the leaderboard ranks by. single_label: val_accuracy, or for classes of very different size val_macro_f1 or
     val_mcc; multi_label: val_example_f1, val_micro_f1, val_macro_f1, val_map or val_accuracy (all labels of a row right); regression:
@@ -44,7 +45,10 @@ class StudyConfig:
     pruner: Literal["median", "hyperband", "none"] = "median"
     """Which trials are stopped after an epoch. median: those below the median of the other trials at the same epoch."""
     startup_trials: Annotated[int, AT_LEAST_ONE] = 5
-    """Random trials before TPE starts to model, and trials before the median pruner starts to prune."""
+    """Random trials before tpe or gp starts to model, and trials before the median pruner starts to prune."""
+    warm_start: tuple[str, ...] = ()
+    """Results folders of earlier sweeps. The best distinct configurations of each arm, best first and at most `startup_trials` of them, are
+    fitted into this sweep's axes and tried after the `enqueue`d ones; a sweep reads them once, when it starts."""
     lag: Annotated[int | None, NOT_NEGATIVE] = 2
     """Trial n is proposed and pruned by the results of trials 0 to n - lag - 1, and waits for them: so up to lag + 1 trials of an
     arm run side by side, and the search does not depend on which one is faster. null: by all trials that have ended, in any order."""
@@ -253,6 +257,8 @@ class SweepConfig:
         """Return what must not change while the sweep's results are compared: dotted keys to plain values. Budgets may grow."""
         free = having(StudyConfig, Trait.FREE)
         study = {f"study.{key}": value for key, value in dataclasses.asdict(self.study).items() if key not in free}
+        if not self.study.warm_start:
+            del study["study.warm_start"]  # which older sweeps do not have
         study |= {f"study.constraints.{key}": limit for key, limit in self.study.constraints.limits().items()}
         study |= {"study.constraints.form": form} if (form := self.study.constraints.onnx_form) else {}
         fixed = {f"fixed.{key}": value for key, value in self.fixed.items()}
@@ -281,7 +287,7 @@ def sweep_yaml(sweep: SweepConfig) -> str:
         given = dataclasses.asdict(axis) | lists
         axes[name] = {key: value for key, value in given.items() if value is not None and value is not False}
     listed, fixed = [plain_values(item) for item in sweep.enqueue], plain_values(sweep.fixed)
-    tracking["tags"] = list(tracking["tags"])
+    tracking["tags"], study["warm_start"] = list(tracking["tags"]), list(study["warm_start"])
     export = plain_values(dataclasses.asdict(sweep.export))
     search = {"fixed": fixed, "search": axes, "enqueue": listed}
     rest = {"finalists": finalists, "tracking": tracking, "export": export}

@@ -93,6 +93,17 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def read_recorded_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping that `to_yaml` wrote: as `read_yaml`, but several times as fast where there is no `${` in it."""
+    loader = getattr(omegaconf.omegaconf, "get_yaml_loader", None)  # reads 1e-5 as a number and a date as a text
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=loader()) if loader and "${" not in text else None
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None  # `read_yaml` says what is wrong
+    return {str(key): value for key, value in content.items()} if isinstance(content, dict) else read_yaml(path)
+
+
 def spelled(key: str, path: Path, overrides: Sequence[str]) -> str | None:
     """Return the value of a top-level `key` as it is written, before YAML makes a number of 007 or 1e5; None where there is no scalar."""
     typed = [item for item in overrides if item.startswith(f"{key}=")]

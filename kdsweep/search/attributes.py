@@ -9,6 +9,10 @@ The databases of unfinished sweeps hold these names: one may be added here, but 
 IDENTITY = "identity"
 """JSON of `SweepConfig.identity`, in each arm's study. `open_studies` writes it at the first start, and later refuses a sweep with another."""
 
+WARM_START = "warm_start"
+"""JSON of the points that the arm tries first because they were best in the sweeps of `study.warm_start`, in each arm's study. `open_studies`
+writes it at the first start, so that the earlier sweeps are not read again."""
+
 # Of the distilled arm's study, for the whole sweep: what `Agreements` and `Clock` store
 
 MATERIALS = "materials"

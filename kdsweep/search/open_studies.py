@@ -15,6 +15,7 @@ from kdsweep.errors import ResultsError
 from kdsweep.search import attributes, space
 from kdsweep.search.sampler import SlotSampler, pruner
 from kdsweep.search.storage import Storage
+from kdsweep.search.warm_start import warm_points
 
 
 def open_studies(sweep: SweepConfig, storage: Storage) -> dict[Stage, Study]:
@@ -40,9 +41,21 @@ def _searching(sweep: SweepConfig, arm: Arm, storage: Storage) -> Study:
         load_if_exists=True,
     )
     _check_identity(sweep, study)
-    for point in _queue(sweep, arm)[len(study.get_trials(deepcopy=False)) :]:
+    queue = [*_queue(sweep, arm), *_warm_points(sweep, arm, study)]
+    for point in queue[len(study.get_trials(deepcopy=False)) :]:
         study.enqueue_trial({name: space.encode(value) for name, value in point.items()})
     return study
+
+
+def _warm_points(sweep: SweepConfig, arm: Arm, study: Study) -> list[dict[str, Any]]:
+    """Return the points of earlier sweeps that an arm tries first, as its study holds them since the first start."""
+    if not sweep.study.warm_start or sweep.study.sampler == "grid":
+        return []
+    if (stored := study.user_attrs.get(attributes.WARM_START)) is None:
+        points = [{name: space.encode(value) for name, value in point.items()} for point in warm_points(sweep, arm)]
+        study.set_user_attr(attributes.WARM_START, stored := json.dumps(points))
+    held: list[dict[str, Any]] = json.loads(stored)
+    return held
 
 
 def _confirming(sweep: SweepConfig, storage: Storage) -> Study:

@@ -5,12 +5,12 @@ so the search is the same for any number of workers and whichever is faster.
 """
 
 import copy
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -55,6 +55,31 @@ class _FirstSlots:
         return [trial for trial in trials if trial.number < self._slots]
 
 
+class _TheseTrials(_FirstSlots):
+    """Wraps a storage, in place of whose trials it shows others."""
+
+    def __init__(self, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__(storage, slots=0)
+        self._trials = [copy.copy(trial) for trial in trials]
+        for place, trial in enumerate(
+            self._trials
+        ):  # a trial may be shown twice, and Optuna tells trials apart by this
+            trial.number = trial._trial_id = place
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in any of `states`, never copied."""
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+
+def with_trials(study: Study, trials: Sequence[FrozenTrial]) -> Study:
+    """Return the study as one that holds `trials` and no others, numbered in their order; their parameters are shared, not copied."""
+    shown = copy.copy(study)
+    shown._storage = _TheseTrials(study._storage, trials)  # type: ignore[assignment]
+    return shown
+
+
 def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
     """Return the study with only the trials that `slot` may use."""
     known = known_slots(settings, slot)
@@ -77,7 +102,7 @@ class SlotPruner(BasePruner):
 
 
 class SlotSampler(BaseSampler):
-    """Samples by TPE or at random, seeded from (study seed, arm, slot), and learns only from the trials that the slot may use."""
+    """Samples as `study.sampler` says, seeded from (study seed, arm, slot), and learns only from the trials that the slot may use."""
 
     def __init__(self, study: StudyConfig, arm_index: int) -> None:
         self._study, self._arm_index = study, arm_index
@@ -85,13 +110,17 @@ class SlotSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
-        seed = (self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number
-        if self._study.sampler == "tpe":
-            self._inner = TPESampler(seed=seed % 2**32, n_startup_trials=self._study.startup_trials)
-        else:
-            self._inner = RandomSampler(seed=seed % 2**32)
+        self._inner = self._built(seed=((self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number) % 2**32)
         self._seen = seen_by(trial.number, study, self._study)
         self._inner.before_trial(self._seen, trial)
+
+    def _built(self, seed: int) -> BaseSampler:
+        startup = self._study.startup_trials
+        if self._study.sampler == "tpe":
+            return TPESampler(seed=seed, n_startup_trials=startup)
+        if self._study.sampler == "gp":
+            return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the inner sampler's relative search space, from the part of the study that the slot may use."""

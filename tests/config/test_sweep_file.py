@@ -46,7 +46,7 @@ def problems_of(path: Path, *overrides: str) -> str:
         ("study.startup_trials=0", "study.startup_trials >= 1"),
         ("study.keep_students=0", "study.keep_students >= 1"),
         ("study.seed=-1", "study.seed >= 0 must hold, but got -1"),
-        ("study.sampler=bayes", "study.sampler must be tpe or random or grid, but got 'bayes'"),
+        ("study.sampler=bayes", "study.sampler must be tpe or gp or random or grid, but got 'bayes'"),
         ("study.pruner=null", "study.pruner must be median or hyperband or none, but got None"),
         ("study=5", "study must be a mapping, but got 5"),
         ("study.storage=study.db", "study.storage must read postgresql+psycopg://"),

@@ -82,7 +82,7 @@ def undisturbed(folder: Path, sweep: SweepConfig) -> list[Point]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_a_study_reopened_before_every_trial_proposes_what_one_session_proposes(sampler: str, tmp_path: Path) -> None:
     sweep = sweep_of(sampler=sampler, trials=10)
     expected = undisturbed(tmp_path / "whole", sweep)
@@ -289,7 +289,7 @@ SOFT |= {"soft_loss": Axis(choices=("kl", "mse"))}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random"])
 def test_a_field_with_a_condition_is_proposed_where_it_holds_alone_reopened_or_not(
     sampler: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

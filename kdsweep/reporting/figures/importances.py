@@ -13,6 +13,7 @@ from kdsweep.analysis.leaderboard import complete
 from kdsweep.analysis.score import score
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.style import COLOURS, NEUTRAL, Figure, calm, missing
+from kdsweep.search.sampler import with_trials
 from kdsweep.search.space import distribution, encode
 
 FEWEST_TRIALS = 50
@@ -63,11 +64,11 @@ def parameter_importances(records: SweepRecords) -> Figure:
 
 def _resampled(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Return the 5th and 95th percentiles of each field's importance over resampled studies."""
-    rng = np.random.default_rng(0)
+    rng, study = np.random.default_rng(0), _study([])
     drawn = [[trials[index] for index in rng.integers(0, len(trials), len(trials))] for _ in range(RESAMPLES)]
     kept = [draw for draw in drawn if len({trial.value for trial in draw}) > 1]
     evaluator = PedAnovaImportanceEvaluator()
-    found = [optuna.importance.get_param_importances(_study(draw), evaluator=evaluator) for draw in kept]
+    found = [optuna.importance.get_param_importances(with_trials(study, draw), evaluator=evaluator) for draw in kept]
     ends = {name: np.percentile([shares.get(name, 0.0) for shares in found], [5, 95]) for name in names}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 

@@ -1,0 +1,37 @@
+"""YAML in and out: what kdsweep wrote is read fast, and as any other file."""
+
+from pathlib import Path
+
+import pytest
+
+from kdsweep.config.yaml import read_recorded_yaml, read_yaml, to_yaml
+from kdsweep.errors import ConfigError
+
+
+def test_a_recorded_file_is_read_as_any_other_whatever_its_texts_look_like(tmp_path: Path) -> None:
+    texts = [
+        "",
+        "null",
+        "yes",
+        "007",
+        "1e5",
+        "1e-5",
+        ".5",
+        "2020-01-01",
+        "a: b",
+        "${oops",
+        "é\n\t",
+        "0x1F",
+        "1_000",
+        "~",
+    ]
+    content = {"texts": texts, "numbers": [1e-5, 1e22, 5e-324, -0.1, 3], "none": None, "flag": True, "07": "key"}
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml({**content, "texts": [text for text in texts if "${" not in text]}), encoding="utf-8")
+    assert read_recorded_yaml(path) == read_yaml(path) and read_yaml(path)["numbers"] == content["numbers"]
+    path.write_text("a: ${b}\nb: 3\n", encoding="utf-8")
+    assert read_recorded_yaml(path) == {"a": 3, "b": 3}, "a reference of an edited file"
+    for broken in ("a: [", "a: 1\na: 2\n", "- 1\n"):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(ConfigError, match="must"):
+            read_recorded_yaml(path)
