@@ -105,6 +105,8 @@ def named_score(metric: str, value: float | None, digits: int = 1, *, task: Task
     said = score_text(metric, value, digits)
     if metric.endswith("accuracy"):
         return f"a subset accuracy of {said}" if task == "multi_label" else said
+    if metric in ("pearson", "spearman"):
+        return f"a {metric.capitalize()} correlation of {said}"
     return f"{'an' if metric in ('mcc', 'rmse', 'example_f1') else 'a'} {metric} of {said}"
 
 

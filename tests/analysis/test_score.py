@@ -43,7 +43,9 @@ def test_an_accuracy_is_named_where_it_asks_for_all_labels() -> None:
     assert plain(named_score("val_accuracy", 0.4123)) == "41.2 %"
     assert plain(named_score("val_accuracy", 0.4123, task="multi_label")) == "a subset accuracy of 41.2 %"
     assert (
-        named_score("rmse", 0.5) == "an rmse of 0.500" and named_score("val_pearson", 0.5) == "a val_pearson of 0.500"
+        named_score("rmse", 0.5) == "an rmse of 0.500"
+        and named_score("val_pearson", 0.5) == "a val_pearson of 0.500"
+        and named_score("pearson", 0.5) == "a Pearson correlation of 0.500"
     )
 
 
