@@ -36,7 +36,7 @@ from kdsweep.training.loop import distill
 from kdsweep.training.models import computation, freeze, label_columns, load_classifier, weights_sha256
 from kdsweep.training.reader import check_forward
 from kdsweep.training.state import Training
-from kdsweep.training.tasks import balanced_weights, label_tensor, mean_label
+from kdsweep.training.tasks import balanced_weights, first_outputs, label_tensor
 from kdsweep.training.teacher import (
     TEACHER_KEY,
     TEACHER_RECIPE,
@@ -171,8 +171,8 @@ class FineTuning:
 
 
 def _classifier(address: str, revision: str | None, data: Data, *, seed: int) -> nn.Module:
-    """Load the model at `address` as a classifier of the task and labels of `data`; a fresh head of a regression begins at their mean."""
-    return load_classifier(address, revision, data.label_names, seed=seed, task=data.task, mean=mean_label(data))
+    """Load the model at `address` as a classifier of the task and labels of `data`; a fresh head begins at `first_outputs`."""
+    return load_classifier(address, revision, data.label_names, seed=seed, task=data.task, start=first_outputs(data))
 
 
 def refused(failure: TrialFailed) -> PreflightError:

@@ -11,7 +11,7 @@ from kdsweep.config.trial_fields import decided_for_student
 from kdsweep.training.data.splits import Data
 from kdsweep.training.models import begin_at, say_task, weights_sha256
 from kdsweep.training.students import load_student, student_from_teacher
-from kdsweep.training.tasks import mean_label
+from kdsweep.training.tasks import first_outputs
 from kdsweep.training.trained_vocabulary import TrainedVocabulary, with_fewer_pieces
 
 STUDENTS_KEPT = 4
@@ -55,14 +55,14 @@ class InitialStudents:
 def _made(
     config: TrialConfig, data: Data, body: Callable[[], nn.Module], vocabulary: TrainedVocabulary | None
 ) -> InitialStudent:
-    names, task, mean = data.label_names, data.task, mean_label(data)
+    names, task, start = data.label_names, data.task, first_outputs(data)
     if config.student != FROM_TEACHER:
-        student = load_student(config.student, config.student_revision, names, seed=config.seed, task=task, mean=mean)
+        student = load_student(config.student, config.student_revision, names, seed=config.seed, task=task, start=start)
     else:
         student = student_from_teacher(body(), config.student_layers, names, seed=config.seed)
         say_task(student, task)
-        if mean is not None:
-            begin_at(student, mean)
+        if start is not None:
+            begin_at(student, start)
     if vocabulary is not None:
         student = with_fewer_pieces(student, vocabulary)
     return InitialStudent(student, weights_sha256(student))

@@ -64,13 +64,13 @@ def load_classifier(
     *,
     seed: int,
     task: TaskName = "single_label",
-    mean: float | None = None,
+    start: Sequence[float] | None = None,
 ) -> nn.Module:
     """Load the sequence classifier at `address` for the classes `label_names`, float32; its config says the task where that is another.
 
     A checkpoint's own head keeps its class order (`label_columns` maps it); a body without one gets a fresh head, from `seed`, in the
-    order of `label_names`, of a regression with the labels' `mean` as its bias. Raises ModelError for weights that are missing, pickled,
-    of another task or of other classes.
+    order of `label_names`, whose outputs begin at `start` [C] where that is given. Raises ModelError for weights that are missing,
+    pickled, of another task or of other classes.
     """
     config = model_config(address, revision)
     check_task(config, address, task)
@@ -92,8 +92,8 @@ def load_classifier(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(unreadable(address, error, is_classifier(config))) from error
     say_task(model, task)
-    if mean is not None and not is_classifier(config):
-        begin_at(model, mean)
+    if start is not None and not is_classifier(config):
+        begin_at(model, start)
     return model
 
 
@@ -103,17 +103,20 @@ def say_task(model: nn.Module, task: TaskName) -> None:
         model.config.problem_type = PROBLEM_TYPES[task]  # type: ignore[union-attr]
 
 
-def begin_at(model: nn.Module, mean: float) -> None:
-    """Set the bias of a fresh regression head to `mean`, so that training does not begin by moving there. Raises ModelError for a model
-    that does not end with one linear layer of one output with a bias."""
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
-    if len(heads) != 1 or heads[0].bias is None:
-        kind = model.config.model_type  # type: ignore[union-attr]
+def begin_at(model: nn.Module, start: Sequence[float]) -> None:
+    """Set the bias of a fresh head to `start` [C], so that training does not begin by moving there. Raises ModelError for a model that does
+    not end with a linear layer of so many outputs with a bias."""
+    heads = [
+        module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == len(start)
+    ]
+    if not heads or heads[-1].bias is None or (len(start) == 1 and len(heads) > 1):
+        config: Any = model.config
         raise ModelError(
-            f"a fresh head for regression must be one linear layer with a bias, but {kind} has another; name a model that was fine-tuned "
-            "for regression"
+            f"a fresh head of {len(start)} outputs for numbers or several labels must be a linear layer with a bias, but {config.model_type} "
+            "has another; name a model that was fine-tuned for this task"
         )
-    nn.init.constant_(heads[0].bias, mean)
+    with torch.no_grad():
+        heads[-1].bias.copy_(torch.tensor(start))
 
 
 def unreadable(address: str, error: Exception, classifies: bool = False) -> str:

@@ -47,13 +47,13 @@ def load_student(
     *,
     seed: int,
     task: TaskName = "single_label",
-    mean: float | None = None,
+    start: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Load a named student, and put its logits and id2label into the dataset's class order; `mean` as in `load_classifier`.
+    """Load a named student, and put its logits and id2label into the dataset's class order; `start` as in `load_classifier`.
 
     Raises ModelError where that fails.
     """
-    student = load_classifier(address, revision, label_names, seed=seed, task=task, mean=mean)
+    student = load_classifier(address, revision, label_names, seed=seed, task=task, start=start)
     config: Any = student.config
     columns = label_columns(config, label_names, address, task)
     if columns != list(range(len(columns))):

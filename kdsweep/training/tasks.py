@@ -46,9 +46,20 @@ def predicted_labels(logits: Tensor, task: TaskName) -> Tensor:
     return (logits > 0).float() if task == "multi_label" else logits[:, 0]
 
 
-def mean_label(data: Data) -> float | None:
-    """Return the mean of the training rows' labels, where a regression begins; None for the other tasks."""
-    return float(data.train.labels.mean(dtype=np.float64)) if data.task == "regression" else None
+def first_outputs(data: Data) -> tuple[float, ...] | None:
+    """Return where the outputs of a fresh head begin, so that training does not begin by moving there; None for single_label, which begins
+    near 0.
+
+    A regression begins at the mean of the training labels; each of several labels, of which k of N training rows have it, at its log odds
+    log((k + 1/2) / (N - k + 1/2)), as detectors of rare objects do: Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1.
+    """
+    if data.task == "single_label":
+        return None
+    if data.task == "regression":
+        return (float(data.train.labels.mean(dtype=np.float64)),)
+    there = data.train.labels.sum(axis=0, dtype=np.float64)
+    odds = (there + 0.5) / (len(data.train) - there + 0.5)
+    return tuple(np.log(odds).tolist())
 
 
 def balanced_weights(labels: Tensor, data: Data) -> Tensor:
