@@ -189,6 +189,7 @@ def brought(trained: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_edited_config_is_said_before_it_runs_and_in_the_receipt(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_small_p_value_is_escaped_in_html_alone(finals: Path, tmp_path: Path) 
     assert not [text for text in texts if "&lt;" in text or "&amp;" in text]
 
 
+@pytest.mark.slow
 def test_the_command_that_loads_the_student_is_at_the_end_or_is_not_promised(copied: Path) -> None:
     promise = "The command that loads it stands at the end."
     report = build_report(copied)
@@ -286,6 +287,7 @@ def test_a_secondary_word_that_the_correction_takes_back_is_taken_back_on_both_s
         assert (comparison.word, stands.word, falls.word) == (word, word, "cannot tell")
 
 
+@pytest.mark.slow
 def test_a_second_round_is_said(copied: Path) -> None:
     sweep = read_records(copied).sweep
     point = {"temperature": 2.0, "alpha": 0.5, "learning_rate": 1e-4, "batch_size": 32}

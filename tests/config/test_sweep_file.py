@@ -524,6 +524,7 @@ def random_sweep(rng: random.Random) -> SweepConfig:
     return SweepConfig(name="n0", fixed=fixed, search=chosen, enqueue=queue, **parts)
 
 
+@pytest.mark.slow
 def test_random_sweeps_come_back_from_yaml_bit_for_bit(tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(20):

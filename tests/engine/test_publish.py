@@ -115,6 +115,7 @@ def test_a_verdict_that_w_and_b_lost_is_a_gap(tmp_path: Path) -> None:
     assert any("torn" in gap for gap in finding.gaps)
 
 
+@pytest.mark.slow
 def test_without_finalists_or_tracking_nothing_is_told(tmp_path: Path) -> None:
     make_full(tmp_path / "s")
     assert build_report(tmp_path / "s").finals is None

@@ -356,6 +356,7 @@ def test_an_edited_config_and_torn_lines_are_said_on_the_page_in_markdown_and_in
     assert [(row.rank, row.trial.trial) for row in built.rows[:4]] == [(1, 0), (2, 0), (3, 1), (4, 1)]
 
 
+@pytest.mark.slow
 def test_many_doubtful_trials_make_one_short_line(copied: Path) -> None:
     for number in range(20):
         make_trial(copied, sweep_of(), "fine_tuned", number, POINT, 0.7)

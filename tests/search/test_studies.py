@@ -264,6 +264,7 @@ def test_a_pruned_trial_counts(tmp_path: Path) -> None:
     assert studies.remaining("distilled") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt(), SystemExit(3), Interrupted()])
 def test_any_other_exception_puts_the_trial_back_and_comes_out_as_it_was(error: BaseException, tmp_path: Path) -> None:
     studies = Studies(sweep_of(), tmp_path)

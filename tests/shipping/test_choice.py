@@ -32,6 +32,7 @@ def names(found: SweepRecords) -> list[str]:
     return [run_name(run.id) for run in to_export(found)]
 
 
+@pytest.mark.slow
 def test_the_run_to_ship_and_the_best_fine_tuned_one_are_exported(finals: SweepRecords, tmp_path: Path) -> None:
     ship, twin = names(finals)
     assert ship.startswith("distilled-0000-seed") and twin.startswith("fine_tuned-0000-seed")

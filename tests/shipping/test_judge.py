@@ -222,6 +222,7 @@ def of_task(task: str, body: Path, folder: Path) -> TrialRow:
     return run(TrialConfig(**fields, evaluations=1, text_pair_column="other", task=task), folder, seed=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multi_label", "regression"])
 def test_forms_of_every_task_are_judged_by_its_own_score(
     task: str, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,7 @@ def run_file(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_every_step_every_epoch_and_the_whole_config(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config(student_layers=(0, 2), learning_rate=0.00123456789012345)
     folder = TrialFolder(tmp_path / "trials" / "0000")

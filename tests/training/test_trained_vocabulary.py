@@ -134,6 +134,7 @@ def test_training_is_the_same_to_the_bit_and_the_student_smaller(tiny_config: Co
     assert [each.ids for each in alone.encode_batch(texts)] == tokenizer(texts)["input_ids"]
 
 
+@pytest.mark.slow
 def test_a_trial_cut_off_goes_on_with_the_same_bits_in_another_process(tiny_config: Config, tmp_path: Path) -> None:
     config = tiny_config(student_vocabulary="trained", train_limit=40, max_steps=3, evaluations=1)
     once = run(config, folder_of(tmp_path, "once"), Materials())
