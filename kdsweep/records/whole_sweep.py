@@ -130,7 +130,8 @@ def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Pat
         same.setdefault(row.id, []).append(row)
     in_order = sorted(same, key=lambda trial: (ARMS.index(trial.arm), trial.number, trial.seed or 0))
     trials = [(_fullest(same[trial]), same[trial]) for trial in in_order]
-    spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
+    twice = [(trial, rows) for trial, rows in trials if len(rows) > 1]
+    spares = [row.folder for trial, rows in twice for row in rows if row.result and row.measured() != trial.measured()]
     return tuple(trial for trial, _ in trials), tuple(spares)
 
 
@@ -139,6 +140,8 @@ def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
     finished = [row for row in rows if row.result]
     if not finished:
         return max(rows, key=lambda row: len(row.epochs))
+    if len(finished) == 1:
+        return finished[0]
     same = [row for row in finished if row.measured() == finished[0].measured()]
     return next((row for row in same if row.ran_here()), finished[0])
 
