@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import write_sweep
+from kdsweep.search.studies import Studies
 from kdsweep.tracking.tracker import NullTracker
 from kdsweep.training.loop import distill_epoch
 from kdsweep.training.shared import Materials
@@ -17,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_relations
 import bench_step
 import bench_trial
+import bench_trials
 
 Config = Callable[..., TrialConfig]
 
@@ -46,3 +50,17 @@ def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
     vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
     assert bench_relations.measure(4, options) > 0
+
+
+def test_bench_trials_makes_a_study_and_records_that_a_sweep_goes_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "trials"
+    sweep = bench_trials.sweep_of("trials", None)
+    write_sweep(folder, sweep)
+    bench_trials.make_records(folder, sweep, range(20))
+    bench_trials.fill_study(Studies(sweep, folder), folder, sweep, range(20))
+    studies = Studies(sweep, folder)
+    assert (studies.finished("distilled"), studies.finished("fine_tuned")) == (18, 2)
+    records = {row.id: row.result.val_accuracy for row in read_records(folder).trials if row.result}
+    assert dict(studies.ranked("distilled", "distilled")).items() <= records.items()
+    taken = studies.take()
+    assert taken is not None and taken.number in (2, 18)

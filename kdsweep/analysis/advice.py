@@ -236,7 +236,11 @@ def span(values: Sequence[Any], share: float) -> float:
 def _shape(values: Sequence[Any]) -> np.ndarray:
     """Return an effect [N] of mean 0 and variance 1: a straight line over the ranks of numbers, else the commonest value against the others."""
     common = Counter(values).most_common(1)[0][0]
-    effect = number_metrics.ranks(np.asarray(values)) if _is_ordered(values) else np.array([value == common for value in values], float)
+    effect = (
+        number_metrics.ranks(np.asarray(values))
+        if _is_ordered(values)
+        else np.array([value == common for value in values], float)
+    )
     return np.asarray((effect - effect.mean()) / effect.std())
 
 

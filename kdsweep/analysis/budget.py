@@ -50,7 +50,9 @@ def tuning_curve(scores: Sequence[float], *, floor: float = 0.0, ceiling: float 
     n = ordered.size
     if n == 0 or not (floor <= ordered[0] and ordered[-1] <= ceiling):
         raise DataError(f"a tuning curve needs at least one score, all in [{floor}, {ceiling}], but got {list(scores)}")
-    width = float(smirnovi(n, (1 - CONFIDENCE) / 2))  # each side's exact band at half the risk: 2e-6 wider than that of both
+    width = float(
+        smirnovi(n, (1 - CONFIDENCE) / 2)
+    )  # each side's exact band at half the risk: 2e-6 wider than that of both
     steps, points = np.arange(n + 1) / n, np.concatenate([[floor], ordered, [ceiling]])
     trials = _points(n)
     low, high = (_expected_best(points, np.clip(steps + shift, 0.0, 1.0), trials) for shift in (width, -width))

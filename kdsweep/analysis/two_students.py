@@ -146,7 +146,9 @@ def lower_limit(gains: float, losses: float, rows: int) -> float:
     """
     discordant = gains + losses
     if gains == 0:
-        return -float(betaincinv(discordant + 1, rows - discordant, (1 + CONFIDENCE) / 2)) if discordant < rows else -1.0
+        return (
+            -float(betaincinv(discordant + 1, rows - discordant, (1 + CONFIDENCE) / 2)) if discordant < rows else -1.0
+        )
     points = (np.arange(500) + 0.5) / 500
     less = betaincinv(discordant, rows - discordant + 1, points)
     more = betaincinv(discordant + 1, rows - discordant, points) if discordant < rows else np.ones_like(points)

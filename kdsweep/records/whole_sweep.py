@@ -14,6 +14,7 @@ from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_exports, read_sweep, read_teacher, read_trials
 from kdsweep.records.teacher_schema import TeacherResult
+from kdsweep.system.process import uncollected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
     for other in others:
         _check_same_sweep(folder, sweep, other)
     folders = (folder, *others)
-    trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
+    with uncollected():
+        trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
     confirmed = {there: read_trials(there, "finalists") for there in folders}
     _check_one_length(trials, confirmed)
     finalists, more = _gathered(row for rows in confirmed.values() for row in rows if row.arm in sweep.arms)

@@ -37,7 +37,6 @@ from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
 from kdsweep.reporting.task_words import BY_CLASS, CLASS, ONE_ANSWER_CARD, SECTION, board_metrics
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
-
 MOST_ROWS = 2000
 """Rows of a table of trials: with more a page takes seconds to open; leaderboard.csv has them all."""
 

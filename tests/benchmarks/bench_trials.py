@@ -140,13 +140,16 @@ def _rows(
     assert isinstance(row.result, TrialResult) and row.result.val_accuracy is not None
     study_id, now = studies._studies[id_.arm]._study_id, datetime.now()
     times = {"datetime_start": now, "datetime_complete": now}
-    yield models.TrialModel, {
-        "trial_id": trial_id,
-        "number": id_.number,
-        "study_id": study_id,
-        "state": TrialState.COMPLETE,
-        **times,
-    }
+    yield (
+        models.TrialModel,
+        {
+            "trial_id": trial_id,
+            "number": id_.number,
+            "study_id": study_id,
+            "state": TrialState.COMPLETE,
+            **times,
+        },
+    )
     value = {"value": row.result.val_accuracy, "value_type": models.TrialValueModel.TrialValueType.FINITE}
     yield models.TrialValueModel, {"trial_id": trial_id, "objective": 0, **value}
     for name, axis in sweep.axes(id_.arm).items():
@@ -236,7 +239,15 @@ PARTS: dict[str, Callable[[Path, SweepConfig], dict[str, float]]] = {
 
 def measured_apart(part: str, folder: Path, storage: str | None) -> dict[str, float]:
     """Run one part in a process of its own, which prints its numbers; add its most resident memory."""
-    line = [sys.executable, __file__, "--part", part, "--folder", str(folder), *(["--storage", storage] if storage else [])]
+    line = [
+        sys.executable,
+        __file__,
+        "--part",
+        part,
+        "--folder",
+        str(folder),
+        *(["--storage", storage] if storage else []),
+    ]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -248,7 +259,12 @@ def main() -> None:
     add = described.add_argument
     add("--sizes", type=int, nargs="+", default=list(SIZES))
     add("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
-    add("--gp-up-to", type=int, default=1000, help="largest size at which gp is measured: its cost is cubic (default 1000)")
+    add(
+        "--gp-up-to",
+        type=int,
+        default=1000,
+        help="largest size at which gp is measured: its cost is cubic (default 1000)",
+    )
     add("--storage", help="a PostgreSQL database in place of SQLite")
     add("--keep", type=Path, help="an empty folder for the results, which stay there")
     add("--part", choices=list(PARTS), help=argparse.SUPPRESS)
@@ -274,7 +290,9 @@ def grow(folder: Path, sizes: Sequence[int], parts: Sequence[str], gp_up_to: int
     make_teacher(folder)
     made = 0
     if storage and len(sizes) > 1:
-        raise SystemExit("with --storage, measured takes stay in the database: one size, and a database of its own for each")
+        raise SystemExit(
+            "with --storage, measured takes stay in the database: one size, and a database of its own for each"
+        )
     for size in sizes:
         started = time.perf_counter()
         make_records(folder, sweep, range(made, size))

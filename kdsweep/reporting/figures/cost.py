@@ -10,7 +10,18 @@ from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
 from kdsweep.config.arms import ARM_NAMES, ARMS
 from kdsweep.config.tasks import TaskName
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short, thinned
+from kdsweep.reporting.figures.style import (
+    COLOURS,
+    DASHES,
+    NEUTRAL,
+    Figure,
+    heights,
+    marks,
+    missing,
+    new_plot,
+    short,
+    thinned,
+)
 
 
 def score_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:

@@ -13,7 +13,17 @@ from kdsweep.analysis.score import scale, score, score_title
 from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.figures.style import COLOURS, DASHES, FEW_CURVES, SYMBOLS, Figure, missing, new_plot, short, thinned
+from kdsweep.reporting.figures.style import (
+    COLOURS,
+    DASHES,
+    FEW_CURVES,
+    SYMBOLS,
+    Figure,
+    missing,
+    new_plot,
+    short,
+    thinned,
+)
 
 LAYERS = 8
 """Traces that share an arm's faint curves where there are more than `FEW_CURVES`."""

@@ -122,7 +122,7 @@ def told(value: Any) -> str:
 
 
 def thinned(trials: Sequence[TrialRow], sweep: SweepConfig) -> list[TrialRow]:
-    """Return an arm's trials in their order, of more than `MOST_TRIALS` the best ones and an even part of the others: a browser draws so many at once."""
+    """Return an arm's trials in their order; of more than `MOST_TRIALS` the best ones and an even part of the others."""
     if len(trials) <= MOST_TRIALS:
         return list(trials)
     best = {trial.id for trial in ranked(trials, sweep)[: MOST_TRIALS // 4]}
