@@ -516,7 +516,7 @@ def test_the_command_line_prints_the_answer_a_table_and_what_it_wrote(
 def test_a_page_of_very_many_trials_shows_the_first_rows_and_says_where_the_others_are(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "are in leaderboard.csv" not in page.render_html(build_report(written))
+    assert "more are in leaderboard.csv" not in page.render_html(build_report(written))
     monkeypatch.setattr(page, "MOST_ROWS", 2)
     monkeypatch.setattr(style, "MOST_TRIALS", 3)
     found = build_report(written)
