@@ -171,10 +171,11 @@ def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, axis: Axis)
     missed = difference_text(metric, span(values, least) * float(np.std(scores, ddof=1)))
     straight, apart = "from one end to the other in a straight line", "between the commonest value and the others"
     shape = straight if _is_ordered(values) else apart
+    digits = ".0f" if least >= 0.01 else ".1g"
     why = (
         f"It explains {100 * share:.0f} % of the order of {_these(trials, axis)}; shuffled values explain as much "
         f"in {100 * p_value:.0f} % of cases (a permutation test). So many trials find an effect with a chance of {100 * CHANCE:.0f} % if it makes "
-        f"{100 * least:{'.0f' if least >= 0.01 else '.1g'}} % of the variance of their {metric}, here about {missed} {shape} (simulated); a smaller one, or one that "
+        f"{100 * least:{digits}} % of the variance of their {metric}, here about {missed} {shape} (simulated); a smaller one, or one that "
         "other axes hide, may be there."
     )
     short = f"{len(trials)} trials show no effect of {name}, but may have missed one below {missed}"
