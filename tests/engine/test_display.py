@@ -186,7 +186,11 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
     file, search = io.StringIO(), {**AXES, "unlabeled_share": Axis(low=0.1, high=0.9)}
     search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
     sweep = sweep_of(search, trials=4, controls=2)
-    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
+    three = replace(
+        sweep,
+        fixed={**sweep.fixed, "unlabeled_rest": True, "student_body": None},
+        finalists=FinalistsConfig(top=3, seeds=2),
+    )
     print_plan(Console(file=file, width=150), three, {})
     said = " ".join(file.getvalue().split())
     for words in (
@@ -197,6 +201,7 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
         "16 runs: the best 3 distilled, 2 fine-tuned and 3 pseudo-labeled on fresh seeds",
     ):
         assert words in said
+    assert "fixed unlabeled_rest True" in said and "student_body" not in said
 
 
 def test_lines_and_bars_of_three_arms_stand_in_one_column() -> None:
