@@ -164,7 +164,7 @@ class Texts:
             texts = self.unlabeled(config)
             assert texts is not None
             told = lambda done: self._progress("tokens", done, len(texts))
-            return found.kept_tokens(texts, max_length=config.max_length, on_rows=told).to(config.device)
+            return found.kept_tokens(texts.split, max_length=config.max_length, on_rows=told).to(config.device)
 
         segments = found.segments and config.text_pair_column is not None
         kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}, {found.kept}"

@@ -83,7 +83,7 @@ def test_texts_get_no_label_or_what_the_teacher_decides_in_every_task(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts, as of many texts."""
     monkeypatch.setattr(joining, "PART_ROWS", 20)
-    monkeypatch.setattr("kdsweep.training.data.kept_tokens.ROWS_AT_ONCE", 20)
+    monkeypatch.setattr("kdsweep.training.data.splits.ROWS_AT_ONCE", 20)
 
 
 def is_mapped(tensor: torch.Tensor) -> bool:

@@ -57,7 +57,7 @@ def raw_rows(config: TrialConfig, split: str, task: TaskName | None = None) -> R
     labels = read_labels(table, config, where, task)
     rows = _kept_rows(labels, config.label_names, where)
     columns = [_texts(table, name, rows, f"{where}, column {name}") for name in texts]
-    filled = [all(text.strip() for text in each) for each in zip(*columns, strict=True)]
+    filled = [all(map(str.strip, each)) for each in zip(*columns, strict=True)]
     empty, complaint = [row for row, full in zip(rows, filled, strict=True) if not full], ""
     if len(empty) == len(rows):
         raise DataError(f"{where} must hold texts, but all of its {len(rows):,} rows have an empty one")
@@ -82,7 +82,8 @@ def _kept_rows(labels: Labels, chosen: Sequence[str], where: str) -> Sequence[in
     """Return the numbers of the rows to keep: those of the `chosen` classes; of labels and numbers all. Raises DataError where none is left."""
     if labels.task != "single_label" or not chosen:
         return range(len(labels.values))
-    rows = [row for row, name in enumerate(labels.values) if name in chosen]
+    wanted = set(chosen)
+    rows = [row for row, name in enumerate(labels.values) if name in wanted]
     if not rows:
         found = in_order({str(name) for name in labels.values})
         raise DataError(f"{where} must hold rows of {listed(chosen)}, but its classes are {listed(found)}")

@@ -5,11 +5,12 @@ Shapes: B batch, N rows, L tokens.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,10 @@ GPU_WIDTH = 8
 """On a GPU a batch is padded to a multiple of it: attention's kernels are faster then, and few shapes make few graphs (`fast/cuda_graphs`)."""
 TEACHER_LOGITS = "teacher_logits"
 """The name of the target that every split has."""
-
+IDS_AT_ONCE = 2**20
+"""Ids that are widened to 64 bits at a time."""
+NOBODY: Callable[[int], None] = lambda done: None
+"""Is told how many rows are done, and does nothing."""
 
 _WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
 """Files of which each holds a whole tokenizer, of any class."""
@@ -71,7 +75,7 @@ def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
 class Tokens:
     """Holds a split's tokens end to end, on the device: ids and segments [sum of lengths], each row's start in them and its length [N].
 
-    Ids and segments are whole numbers of any size, perhaps memory-mapped; batches hold them as int64.
+    Ids are int32 and segments int8, perhaps memory-mapped; batches and parts hold them as int64.
     """
 
     ids: Tensor
@@ -108,42 +112,89 @@ class Tokens:
     def pieces(self) -> Tensor:
         """Return the distinct ids of all rows, sorted, int64."""
         used = torch.zeros(int(self.ids.max()) + 1, dtype=torch.bool, device=self.ids.device)
-        for part in self.ids.split(2**20):
+        for part in self.ids.split(IDS_AT_ONCE):
             used[part.long()] = True
         return used.nonzero()[:, 0]
 
     def sha256(self) -> str:
-        """Return the SHA-256 of ids, segments, starts and padding: of all that a model computes with, for tokens of a whole split."""
+        """Return the SHA-256 of ids, segments, starts and padding, all as int64: of all that a model computes with, for tokens of a whole split."""
         digest = hashlib.sha256(f"{self.pad_id} {self.pads_left}".encode())
         for tensor in (self.ids, self.segments, self.starts):
-            digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
+            if tensor is None:
+                digest.update(b"-")
+                continue
+            for part in tensor.split(IDS_AT_ONCE):
+                digest.update(part.long().cpu().numpy().data)
         return digest.hexdigest()
 
 
 def tokenize(
-    split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool, pads_left: bool = False
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    segments: bool,
+    pads_left: bool = False,
+    on_rows: Callable[[int], None] = NOBODY,
 ) -> Tokens:
-    """Tokenise a split for one model; with `segments`, also token type ids, by which a BERT distinguishes the two texts of a pair."""
-    encoded = tokenizer(
-        list(split.texts),
-        list(split.pairs) if split.pairs is not None else None,
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=segments,
-    )
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    flat = torch.from_numpy(np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]))
-    types = encoded["token_type_ids"] if segments else None
+    """Tokenise a split for one model; with `segments`, also token type ids, by which a BERT distinguishes the two texts of a pair.
+
+    `on_rows` gets the number of rows tokenised so far.
+    """
+    parts = list(token_arrays(split, tokenizer, max_length=max_length, segments=segments, on_rows=on_rows))
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return tokens_of(arrays, tokenizer, pairs=split.pairs is not None, pads_left=pads_left)
+
+
+def token_arrays(
+    split: Split,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    segments: bool,
+    on_rows: Callable[[int], None],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Tokenise a split, `ROWS_AT_ONCE` rows at a time, and yield what `tokens_of` wants end to end, by name.
+
+    These are the ids, int32, and with `segments` the token type ids, int8, of all rows end to end; each row's length, int32 [N]; and the
+    number of rows that were cut [1].
+    """
+    done = 0
+    for part in split.parts():
+        encoded = tokenizer(
+            list(part.texts),
+            list(part.pairs) if part.pairs is not None else None,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=segments,
+        )
+        lengths = np.fromiter(map(len, encoded["input_ids"]), dtype=np.int32, count=len(part))
+        cut = _truncated_rows(encoded, part, tokenizer, np.flatnonzero(lengths == max_length), max_length)
+        found = {"ids": _flat(encoded["input_ids"], np.int32), "lengths": lengths, "truncated": np.array([cut])}
+        yield found | ({"segments": _flat(encoded["token_type_ids"], np.int8)} if segments else {})
+        done += len(part)
+        on_rows(done)
+
+
+def _flat(rows: Sequence[Sequence[int]], kind: type[np.signedinteger[Any]]) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), dtype=kind, count=sum(map(len, rows)))
+
+
+def tokens_of(
+    arrays: Mapping[str, np.ndarray], tokenizer: PreTrainedTokenizerBase, *, pairs: bool, pads_left: bool
+) -> Tokens:
+    """Return the tokens of a whole split from what `token_arrays` yields, end to end."""
+    ids, lengths = torch.from_numpy(arrays["ids"]), arrays["lengths"].astype(np.int64)
     return Tokens(
-        ids=flat,
-        segments=torch.from_numpy(np.concatenate([np.array(row, dtype=np.int64) for row in types])) if types else None,
+        ids=ids,
+        segments=torch.from_numpy(arrays["segments"]) if "segments" in arrays else None,
         starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
         lengths=lengths,
         pad_id=int(tokenizer.pad_token_id or 0),
-        truncated_rows=_truncated_rows(encoded, split, tokenizer, np.flatnonzero(lengths == max_length), max_length),
+        truncated_rows=int(arrays["truncated"].sum()),
         pads_left=pads_left,
-        unknown_share=unknown_share(flat, len(lengths), tokenizer, pairs=split.pairs is not None),
+        unknown_share=unknown_share(ids, len(lengths), tokenizer, pairs=pairs),
     )
 
 

@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from kdsweep.analysis.formats import dropped_texts, unlabeled
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
 from kdsweep.training.data.rows import raw_texts
-from kdsweep.training.data.splits import Data, Key, Split, texts_sha256
+from kdsweep.training.data.splits import Data, Key, Split
 
 _OTHERS = re.compile(r"[\W_]+")
 _ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
@@ -40,10 +39,10 @@ class Unlabeled:
         """Say how many texts there are, and how many were left out and why."""
         return unlabeled(len(self), self.dropped)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Return the SHA-256 of the texts, in order."""
-        return texts_sha256(self.split)
+        return self.split.texts_sha256
 
 
 def load_unlabeled(config: TrialConfig, data: Data, teaches: Callable[[Key], bool] | None = None) -> Unlabeled:
