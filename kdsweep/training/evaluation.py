@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from kdsweep.analysis.measured import measured_by_task
 from kdsweep.analysis.tasks import predicted
 from kdsweep.config.tasks import TaskName
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.tokens import EVALUATION_ROWS, Batch, Rows, Tokens, evaluation_batches, padded
 from kdsweep.training.fast.shortcuts import shortcuts
 from kdsweep.training.fast.team import ALONE, Team
@@ -67,12 +69,24 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, Any]:
     return measured_by_task(mine, labels, rows.task, teachers if taught else None)
 
 
-def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
-    """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch."""
-    logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
+def all_logits(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    classes: int,
+    team: Team = ALONE,
+    on_rows: Callable[[int], None] = NOBODY,
+) -> Tensor:
+    """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch.
+
+    `on_rows` gets the number of rows that this process has run so far, shortest first.
+    """
+    logits, done = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device), 0
     with torch.inference_mode(), shortcuts(model):
         for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
             logits[batch.rows] = model(**batch.inputs).logits.float()
+            done += len(batch.rows)
+            on_rows(done)
     team.sum(logits)
     return logits
 

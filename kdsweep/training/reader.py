@@ -12,8 +12,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ModelError
 from kdsweep.training.data.kept_tokens import kept_tokens
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.splits import Split
-from kdsweep.training.data.tokens import NOBODY, Tokens, load_tokenizer, padded, tokenize
+from kdsweep.training.data.tokenizing import tokenize
+from kdsweep.training.data.tokens import Tokens, load_tokenizer, padded
 from kdsweep.training.fast import machine
 from kdsweep.training.models import check_task, model_config, unreadable
 

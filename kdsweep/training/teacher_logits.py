@@ -7,7 +7,7 @@ its threads. Shapes: C classes, N rows.
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import safetensors.torch
@@ -19,41 +19,45 @@ from torch.nn import functional
 from kdsweep.errors import ModelError
 from kdsweep.system.wheels import cache_root
 from kdsweep.training.cache import arithmetic, scratch_folder
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.tokens import TEACHER_LOGITS, Tokens
 from kdsweep.training.evaluation import all_logits
 from kdsweep.training.models import computation
 from kdsweep.training.teacher import Member, Teacher
 
 
-def teacher_targets(teacher: Teacher, tokens: Tokens, *, own_rows: bool = False) -> dict[str, Tensor]:
+def teacher_targets(
+    teacher: Teacher, tokens: Tokens, *, own_rows: bool = False, on_rows: Callable[[int], None] = NOBODY
+) -> dict[str, Tensor]:
     """Return the students' targets of every row, by name, each [N, …]: the teacher's logits, computed once for each split, and cached.
 
     `own_rows`: the tokens are those of the labelled training rows, on which the teacher was fine-tuned; each then gets the logits of the
-    member of an ensemble that has not seen it.
+    member of an ensemble that has not seen it. `on_rows` gets the number of rows so far, by each member.
     """
-    return {TEACHER_LOGITS: out_of_fold_logits(teacher, tokens) if own_rows else teacher_logits(teacher, tokens)}
+    logits = out_of_fold_logits if own_rows else teacher_logits
+    return {TEACHER_LOGITS: logits(teacher, tokens, on_rows)}
 
 
-def teacher_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
+def teacher_logits(teacher: Teacher, tokens: Tokens, on_rows: Callable[[int], None] = NOBODY) -> Tensor:
     """Return the teacher's logits of every row in the dataset's class order, float32 [N, C]; those of an ensemble are the logits of the mean of
     its members' probabilities, of regression the mean of their numbers."""
     if len(teacher.members) == 1:
-        return member_logits(teacher, teacher.members[0], tokens)
-    members = (member_logits(teacher, member, tokens) for member in teacher.members)
+        return member_logits(teacher, teacher.members[0], tokens, on_rows)
+    members = (member_logits(teacher, member, tokens, on_rows) for member in teacher.members)
     if teacher.task == "regression":
         return torch.stack([each.double() for each in members]).mean(dim=0).float()
     return log_mean_probability(members) if teacher.task == "single_label" else logit_of_mean_probability(members)
 
 
-def out_of_fold_logits(teacher: Teacher, tokens: Tokens) -> Tensor:
+def out_of_fold_logits(teacher: Teacher, tokens: Tokens, on_rows: Callable[[int], None] = NOBODY) -> Tensor:
     """Return logits of the labelled training rows, float32 [N, C], each row's from the member of the ensemble that has not seen it; of a
     teacher without folds, its own."""
     if teacher.fold_of is None:
-        return teacher_logits(teacher, tokens)
+        return teacher_logits(teacher, tokens, on_rows)
     logits = torch.empty(len(tokens.lengths), len(teacher.columns), device=tokens.ids.device)
     for fold, member in enumerate(teacher.members):
         unseen = torch.from_numpy(teacher.fold_of == fold).to(logits.device)
-        logits[unseen] = member_logits(teacher, member, tokens)[unseen]
+        logits[unseen] = member_logits(teacher, member, tokens, on_rows)[unseen]
     return logits
 
 
@@ -79,7 +83,7 @@ def logit_of_mean_probability(logits: Iterable[Tensor]) -> Tensor:
     return (there - absent).float()
 
 
-def member_logits(teacher: Teacher, member: Member, tokens: Tokens) -> Tensor:
+def member_logits(teacher: Teacher, member: Member, tokens: Tokens, on_rows: Callable[[int], None] = NOBODY) -> Tensor:
     """Return the logits of every row of one of the teacher's models, float32 [N, C]: from the cache, or computed and cached.
 
     A cache entry that is torn or of another shape is computed again. Raises ModelError where a logit is not finite.
@@ -92,7 +96,7 @@ def member_logits(teacher: Teacher, member: Member, tokens: Tokens) -> Tensor:
         return cached.to(device)
     model = member.load()
     classes = int(model.config.num_labels)  # type: ignore[union-attr, arg-type]
-    logits = all_logits(model, tokens, classes=classes)[:, list(teacher.columns)].contiguous()
+    logits = all_logits(model, tokens, classes=classes, on_rows=on_rows)[:, list(teacher.columns)].contiguous()
     bad = int((~logits.isfinite()).any(dim=-1).sum())
     if bad:
         raise ModelError(f"the teacher's logits must be finite, but {bad} of {shape[0]} rows hold nan or inf")

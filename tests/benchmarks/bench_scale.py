@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -171,7 +171,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     student, told = materials.student(config), dict[str, Any]()
     with stages.stage("training and evaluation"):
         training, _ = distill(
-            student, rows, validation, config, on_steps=lambda _: None, on_epoch=lambda epoch: bool(told.update(vars(epoch)))
+            student,
+            rows,
+            validation,
+            config,
+            on_steps=lambda _: None,
+            on_epoch=lambda epoch: bool(told.update(vars(epoch))),
         )
     tokens = sum(len(materials.teacher_tokens(config, name).ids) for name in data.splits())
     return {
@@ -206,7 +211,9 @@ def run_once(options: argparse.Namespace, folder: Path, rows: Path, texts: Path 
 def shown(count: int, name: str, found: dict[str, Any]) -> str:
     """Return one process's stages as a table."""
     gib = lambda value: f"{value / 2**30:10.2f}"
-    lines = [f"{count:,} rows, {name}: {found['tokens']:,} tokens, {found['sizes']}, {found['duplicates']:,} duplicates"]
+    lines = [
+        f"{count:,} rows, {name}: {found['tokens']:,} tokens, {found['sizes']}, {found['duplicates']:,} duplicates"
+    ]
     lines.append(f"{'':32}{'seconds':>10}{'CPU':>10}{'us a row':>10}{'GiB after':>10}{'GiB most':>10}")
     for stage, cost in found["stages"].items():
         each = f"{cost['seconds']:10.2f}{cost['cpu']:10.2f}{1e6 * cost['cpu'] / count:10.2f}"
@@ -235,7 +242,9 @@ def options_of(described: argparse.ArgumentParser) -> argparse.Namespace:
 
 def main() -> None:
     """Measure each number of rows in processes of their own, and print a table for each."""
-    options = options_of(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    options = options_of(
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    )
     if options.rows_file:
         print(json.dumps(measured(options)))
         return

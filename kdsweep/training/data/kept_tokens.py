@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from kdsweep.training.data.kept import end_to_end, kept
 from kdsweep.training.data.splits import Split
-from kdsweep.training.data.tokens import Tokens, token_arrays, tokens_of
+from kdsweep.training.data.tokenizing import token_arrays, tokens_of
+from kdsweep.training.data.tokens import Tokens
 
 
 def kept_tokens(

@@ -12,6 +12,7 @@ from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.numbering import check_differ, found_names, label_array, strata
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.rows import RawRows, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
@@ -132,11 +133,14 @@ class Data:
 # Splits --------------------------------------------------------------------------------------------------------------
 
 
-def load_data(config: TrialConfig) -> Data:
-    """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
-    raw = {"train": raw_rows(config, "train")}
+def load_data(config: TrialConfig, on_rows: Callable[[int], None] = NOBODY) -> Data:
+    """Load the splits that `config` names, and cut the others from train; `on_rows` gets the number of rows read so far, of each file.
+
+    Raises DataError for what is missing, empty, hidden or mislabelled.
+    """
+    raw = {"train": raw_rows(config, "train", on_rows=on_rows)}
     task = raw["train"].labels.task
-    raw |= {split: raw_rows(config, split, task) for split in ("validation", "test") if source(config, split)}
+    raw |= {split: raw_rows(config, split, task, on_rows) for split in ("validation", "test") if source(config, split)}
     names = _label_names(config, raw)
     splits = {split: _numbered(rows, names, split) for split, rows in raw.items()}
     check_differ(splits["train"].labels, names, task, "training rows")
