@@ -82,9 +82,9 @@ def sentences_of(file: str | None, text: str, label: str) -> dict[str, list[str]
 
 
 def small_teacher(tokens_of: str, labels: list[str], folder: Path) -> None:
-    """Save a BERT of 2 layers of 64 with random weights, and the tokenizer of `tokens_of`."""
+    """Save a BERT of one layer of 32 with random weights, and the tokenizer of `tokens_of`."""
     tokenizer = load_tokenizer(tokens_of, None)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
     config = BertConfig(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), **sizes)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -233,7 +233,7 @@ def options_of(described: argparse.ArgumentParser) -> argparse.Namespace:
     described.add_argument("--label-column", default="label")
     described.add_argument("--kind", choices=["texts", "pairs"], default="texts", help="one text a row, or two")
     described.add_argument("--unlabeled", action="store_true", help="as many texts without labels too")
-    described.add_argument("--teacher", help="a teacher's weights (default: 2 layers of 64, random)")
+    described.add_argument("--teacher", help="a teacher's weights (default: one layer of 32, random)")
     described.add_argument("--steps", type=int, default=100, help="steps of the student's training (default 100)")
     described.add_argument("--rows-file", help=argparse.SUPPRESS)
     described.add_argument("--texts-file", help=argparse.SUPPRESS)
