@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from kdsweep.analysis.measured import measured_by_task
 from kdsweep.analysis.tasks import predicted
 from kdsweep.config.tasks import TaskName
-from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.tokens import EVALUATION_ROWS, Batch, Rows, Tokens, evaluation_batches, padded
 from kdsweep.training.fast.shortcuts import shortcuts
 from kdsweep.training.fast.team import ALONE, Team
@@ -75,18 +74,22 @@ def all_logits(
     *,
     classes: int,
     team: Team = ALONE,
-    on_rows: Callable[[int], None] = NOBODY,
+    begin: Callable[[Tensor], int] = lambda logits: 0,
+    on_batch: Callable[[Tensor, int, int], None] = lambda logits, batches, rows: None,
 ) -> Tensor:
     """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch.
 
-    `on_rows` gets the number of rows that this process has run so far, shortest first.
+    `begin` gets logits of zeros to fill in what an earlier process had, and returns how many batches that is; `on_batch` gets the logits so
+    far, and of how many of the batches, and of how many rows they are.
     """
-    logits, done = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device), 0
+    logits, rows = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device), 0
+    begun = begin(logits)
     with torch.inference_mode(), shortcuts(model):
-        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
-            logits[batch.rows] = model(**batch.inputs).logits.float()
-            done += len(batch.rows)
-            on_rows(done)
+        for number, batch in enumerate(itertools.islice(evaluation_batches(tokens), team.rank, None, team.size), 1):
+            rows += len(batch.rows)
+            if number > begun:
+                logits[batch.rows] = model(**batch.inputs).logits.float()
+                on_batch(logits, number, rows)
     team.sum(logits)
     return logits
 
