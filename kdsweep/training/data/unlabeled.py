@@ -15,7 +15,7 @@ from kdsweep.training.data.rows import raw_texts
 from kdsweep.training.data.splits import Data, Key, Split
 
 _OTHERS = re.compile(r"[\W_]+")
-_ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
+_ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def _near_keys(*splits: Split | None) -> set[tuple[str, ...]]:
 def near_key(text: str) -> str:
     """Return what a text is compared by: its letters and digits alone (Unicode's NFKC), without case; of a text without any, the text."""
     if text.isascii():
-        return text.lower().translate(_ASCII_OTHERS) or text.strip()
+        return text.encode("ascii").lower().translate(None, _ASCII_OTHERS).decode("ascii") or text.strip()
     whole = unicodedata.normalize("NFKC", text).casefold()
     return _OTHERS.sub("", unicodedata.normalize("NFKC", whole)) or text.strip()
 

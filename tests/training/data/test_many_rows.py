@@ -1,5 +1,6 @@
 """Many rows: held in few bytes, made a part at a time, kept for the next process; hashes, cuts and keys are those of few rows, and of before."""
 
+import gc
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,12 +63,14 @@ def test_a_tokenizer_gets_some_rows_at_a_time_and_no_object_stays_for_any(
 
     def counting(texts: list[str], pairs: list[str], **settings: Any) -> Any:
         at_once.append(len(texts))
+        assert not gc.isenabled(), "it would take a third of the time"
         return PreTrainedTokenizerBase.__call__(tokenizer, texts, pairs, **settings)
 
     whole = tokenize(pair, tokenizer, max_length=9, segments=True)
     monkeypatch.setattr(splits, "ROWS_AT_ONCE", 10)
     monkeypatch.setattr(type(tokenizer), "__call__", lambda _, *texts, **settings: counting(*texts, **settings))
     parts = tokenize(pair, tokenizer, max_length=9, segments=True, on_rows=done.append)
+    assert gc.isenabled()
     assert at_once == [10] * 7 + [2] and done == [10, 20, 30, 40, 50, 60, 70, 72]
     assert parts.segments is not None and (parts.ids.dtype, parts.segments.dtype) == (torch.int32, torch.int8)
     assert parts.sha256() == whole.sha256() and parts.truncated_rows == whole.truncated_rows > 0
