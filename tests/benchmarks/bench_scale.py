@@ -84,8 +84,14 @@ def sentences_of(file: str | None, text: str, label: str) -> dict[str, list[str]
 def small_teacher(tokens_of: str, labels: list[str], folder: Path) -> None:
     """Save a BERT of one layer of 32 with random weights, and the tokenizer of `tokens_of`."""
     tokenizer = load_tokenizer(tokens_of, None)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
-    config = BertConfig(vocab_size=len(tokenizer), id2label=dict(enumerate(labels)), **sizes)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        id2label=dict(enumerate(labels)),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=128,
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
