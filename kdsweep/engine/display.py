@@ -211,7 +211,7 @@ class SweepDisplay:
         pace.reach(event.done, event.rows)
         done = f"{event.what} of {event.done:,}/{event.rows:,}" if event.rows else f"{event.what} {event.done:,}"
         self._metrics = f"{done} {event.unit}{pace.rate()}{pace.text()}"
-        if pace.steps_per_second and pace.is_due():
+        if pace.seconds_each and pace.is_due():
             self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:

@@ -15,8 +15,8 @@ class Pace:
     def __init__(self) -> None:
         self.seconds_left: float | None = None
         """None until two steps have shown the speed, and where nobody knows how many there are."""
-        self.steps_per_second: float | None = None
-        """None until two steps have shown it."""
+        self.seconds_each: float | None = None
+        """Seconds of a step; None until then, too."""
         self._first: tuple[float, int] | None = None
         self._step, self._steps = 0, math.inf
         self._told_at, self._told_step = time.monotonic(), 0
@@ -26,8 +26,8 @@ class Pace:
         now = time.monotonic()
         self._step, self._steps = step, math.inf if steps is None else steps
         began, before = self._first = self._first or (now, step)
-        self.seconds_left = (now - began) / (step - before) * (steps - step) if before < step and steps else None
-        self.steps_per_second = (step - before) / (now - began) if now > began else None
+        self.seconds_each = (now - began) / (step - before) if before < step else None
+        self.seconds_left = None if self.seconds_each is None or steps is None else self.seconds_each * (steps - step)
 
     def is_due(self) -> bool:
         """Return whether a log file gets a line now; if so, count the line as written."""
@@ -45,4 +45,7 @@ class Pace:
 
     def rate(self) -> str:
         """Return the steps a second as text; empty where they are not known."""
-        return f"   {self.steps_per_second:,.0f} a second" if self.steps_per_second else ""
+        if not self.seconds_each:
+            return ""
+        each_second = 1 / self.seconds_each
+        return f"   {each_second:,.{0 if each_second >= 10 else 1}f} a second"
