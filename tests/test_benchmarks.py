@@ -15,6 +15,7 @@ from kdsweep.training.shared import Materials
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench_relations
+import bench_scale
 import bench_step
 import bench_trial
 
@@ -46,3 +47,19 @@ def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
     vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
     assert bench_relations.measure(4, options) > 0
+
+
+def test_bench_scale_measures_every_stage_of_rows_that_it_makes(
+    tiny_rows: list[tuple[str, str]], tiny_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_scale, "available_cores", lambda: 1)
+    names = sorted({label for _, label in tiny_rows})
+    sentences = {name: [text for text, label in tiny_rows if label == name] for name in names}
+    for name, count in (("rows.jsonl", 200), ("texts.jsonl", 60)):
+        bench_scale.write_rows(sentences, count, tmp_path / name, "pairs")
+    options = argparse.Namespace(rows_file=tmp_path / "rows.jsonl", texts_file=tmp_path / "texts.jsonl", kind="pairs")
+    vars(options).update(teacher=str(tiny_classifier), steps=3)
+    found = bench_scale.measured(options)
+    assert found["sizes"]["validation"] <= 20 and found["steps"] == 3
+    table = bench_scale.shown(200, "first", found)
+    assert all(name in table for name in ("read, cut, compare", "tokens", "teacher's logits", "training"))

@@ -63,7 +63,7 @@ class Preparation:
             self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
-        rows = f"{len(self._materials.data(corners[0]).train)} rows"
+        rows = f"{len(self._materials.data(corners[0]).train):,} rows"
         self._phase(
             f"reading the teacher's numbers for {rows}"
             if corners[0].teacher_file

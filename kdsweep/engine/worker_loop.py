@@ -29,12 +29,12 @@ from kdsweep.system.files import Lock
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import trial_label
 from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.progress import NO_PROGRESS
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import total_steps
-from kdsweep.training.texts import NO_PROGRESS
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5
@@ -60,7 +60,7 @@ class Worker:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
         self._make_objective = make_objective
         self._messages = Messages(send, stop)
-        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
+        self._materials = Materials(self._messages.rows_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
