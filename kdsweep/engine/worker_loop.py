@@ -39,11 +39,13 @@ from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5
 """Time between two checks whether a trial can start."""
+RunTrial = Callable[..., TrialResult]
+"""Runs one trial as `run_trial` does, with its parameters."""
 
 
 class Worker:
-    """Runs trials of one sweep, one after the other, in one process; `make_objective` chooses what their students are trained for, and
-    `measure_form` measures exported students where `study.constraints` means them."""
+    """Runs trials of one sweep, one after the other, in one process, each by `run_one`; `make_objective` chooses what their students are
+    trained for, and `measure_form` measures exported students where `study.constraints` means them."""
 
     def __init__(
         self,
@@ -56,9 +58,10 @@ class Worker:
         *,
         make_objective: Callable[[TrialConfig], Objective] = objective_of,
         measure_form: MeasureForm = no_exporter,
+        run_one: RunTrial = run_trial,
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
-        self._make_objective = make_objective
+        self._make_objective, self._run_one = make_objective, run_one
         self._messages = Messages(send, stop)
         self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
@@ -204,7 +207,7 @@ class Worker:
         task = self._materials.data(config).task
         label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt, task)
         with self._tracked.run(label, config) as run:
-            return run_trial(
+            return self._run_one(
                 config,
                 slot,
                 folder,
@@ -225,11 +228,12 @@ def run_worker(
     *,
     folds_alone: bool = False,
     measure_form: MeasureForm = no_exporter,
+    run_one: RunTrial = run_trial,
 ) -> None:
     """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
-    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out); `measure_form` as in `Worker`. Raises
-    KDSweepError for a problem that the user can solve, Interrupted where this process is asked to stop.
+    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out); `measure_form` and `run_one` as in
+    `Worker`. Raises KDSweepError for a problem that the user can solve, Interrupted where this process is asked to stop.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
@@ -237,5 +241,5 @@ def run_worker(
     if folds_alone:
         help_with_folds(sweep, folder, owner, send, stop)
     else:
-        Worker(sweep, folder, owner, send, stop, mode, measure_form=measure_form).run()
+        Worker(sweep, folder, owner, send, stop, mode, measure_form=measure_form, run_one=run_one).run()
     worker_lock(folder, owner).unlink()
