@@ -97,7 +97,8 @@ class Worker:
 
     def work(self) -> None:
         """Run trials until there is none to take."""
-        while (assignment := self._take()) is not None:
+        ended: Stage | None = None
+        while (assignment := self._take(ended)) is not None:
             try:
                 with self._studies.alive(assignment):
                     self._run(assignment)
@@ -108,7 +109,7 @@ class Worker:
             except BaseException:
                 self._studies.put_back(assignment)
                 raise
-            self._drop_students(assignment.id.stage)
+            ended = assignment.id.stage
             gc.collect()
             machine.free_memory()
 
@@ -118,19 +119,32 @@ class Worker:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
             drop_students(trial_folder(self._folder, trial) for trial in others)
 
-    def _take(self) -> Assignment | None:
-        """Return the next trial, None where none is left to take; wait while the trials left depend on running ones."""
+    def _take(self, ended: Stage | None) -> Assignment | None:
+        """Return the next trial, None where none is left to take; wait while the trials left depend on running ones.
+
+        First removes the students that a trial of the stage that has just `ended` displaced: one look at the studies serves both.
+        """
+        look_at = time.monotonic()
         while True:
-            with self._stop.deferred():  # no stop between taking a trial and recording its owner
+            with (
+                self._stop.deferred(),
+                self._studies.one_look(),
+            ):  # no stop between taking a trial and recording its owner
+                if ended:
+                    self._drop_students(ended)
+                    ended = None
                 assignment = self._studies.take()
+                is_over = assignment is None and not self._studies.is_open()
             if self._stop.requested:
                 if assignment:
                     self._studies.put_back(assignment)
                 raise Interrupted("SIGTERM")
-            if assignment or not self._studies.is_open():
+            if assignment or is_over:
                 return assignment
-            if self._sweep.study.storage is not None:  # the trial waited for may run on a host that is gone
+            if self._sweep.study.storage is not None and time.monotonic() >= look_at:
+                # the trial waited for may run on a host that is gone
                 record_failed(self._sweep, self._folder, self._studies.settle_stale())
+                look_at = time.monotonic() + self._sweep.study.heartbeat_seconds / 2
             time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
