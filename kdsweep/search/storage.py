@@ -67,18 +67,18 @@ class Storage:
         self._is_open = False
         optuna_parts.rows()
         with self.alone():
-            self.rdb = self._open(study)
+            self.rdb = self._open()
         self.rows = TrialRows(self.rdb.engine)
         self._is_open = True
 
-    def _open(self, study: StudyConfig) -> RDBStorage:
+    def _open(self) -> RDBStorage:
         """Open the database: an SQLite with a write-ahead log and with transactions that lock at once.
 
         Without BEGIN IMMEDIATE two workers can take the same queued trial (Optuna documents both settings as engine events).
         """
         if not self.embedded:
             engine = {**POOL, "connect_args": CONNECTION}
-            storage = RDBStorage(self._url, engine_kwargs=engine, heartbeat_interval=study.heartbeat_seconds)
+            storage = RDBStorage(self._url, engine_kwargs=engine)
             sqlalchemy.event.listen(storage.engine, "connect", _set_session)
             storage.engine.dispose()
             return storage

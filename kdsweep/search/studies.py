@@ -27,10 +27,7 @@ from kdsweep.search.open_studies import open_studies
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
-SILENCED = (
-    "Heartbeat of storage is supposed",  # `Storage.beating` sends them
-    "The reported value is ignored because this `step",  # from a repeated attempt
-)
+SILENCED = ("The reported value is ignored because this `step",)  # from a repeated attempt
 """Beginnings of Optuna's warnings about what is done here on purpose."""
 for _message in SILENCED:
     warnings.filterwarnings("ignore", message=_message)

@@ -88,7 +88,7 @@ class Database:
         """Keep what was counted since `reset`."""
         self.totals = {name: value - self._before[name] for name, value in self._counts().items()}
         found = self._rows(
-            "SELECT query, calls, total_exec_time FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat%' ORDER BY calls DESC"
+            "SELECT query, calls, total_exec_time FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat%' ORDER BY total_exec_time DESC"
         )
         self.statements = [(" ".join(query.split()), calls, milliseconds) for query, calls, milliseconds in found]
 

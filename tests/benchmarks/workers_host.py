@@ -115,6 +115,10 @@ def sleeping(seconds: float, diary: Diary) -> Callable[..., TrialResult]:
             best_epoch=len(epochs),
             best_val_accuracy=epochs[-1].val_accuracy,
             started_at=started_at,
+            parameters=1000,
+            size_mb=0.1,
+            latency_ms_p50=1.0,
+            rows_per_second=100.0,
             seconds=time.perf_counter() - began,
         )
         folder.finish(result)
@@ -156,6 +160,9 @@ def main() -> int:
     parser.add_argument("--diaries", type=Path, required=True)
     options = parser.parse_intermixed_args()
     with for_good():
+        import torch._dynamo  # noqa: F401
+        import torch.distributed.tensor  # noqa: F401  # what torch imports at its first step, some seconds
+
         import kdsweep.engine.worker_loop  # noqa: F401
     pids = []
     for number in range(options.workers):
