@@ -1,23 +1,34 @@
 """The benchmarks that call the training loop themselves go on doing so: nobody runs them between two releases."""
 
 import argparse
+import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
+from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import start_sweep
+from kdsweep.search.studies import Studies
+from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullTracker
 from kdsweep.training.loop import distill_epoch
 from kdsweep.training.shared import Materials
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
+import bench_gpu
 import bench_relations
 import bench_scale
 import bench_step
 import bench_trial
+import workers_figures
+import workers_host
 
 Config = Callable[..., TrialConfig]
 
@@ -63,3 +74,43 @@ def test_bench_scale_measures_every_stage_of_rows_that_it_makes(
     assert found["sizes"]["validation"] <= 20 and found["steps"] == 3
     table = bench_scale.shown(200, "first", found)
     assert all(name in table for name in ("read, cut, compare", "tokens", "teacher's logits", "training"))
+
+
+def test_bench_gpu_reads_trials_a_minute_from_the_records_and_says_that_there_is_no_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = bench_gpu.TINY[0]
+    rows = bench_gpu.write_rows(tmp_path, size)
+    path = bench_gpu.write_sweep(tmp_path, size, tmp_path / "teacher", rows, trials=4, devices=2, device="auto")
+    sweep = load_sweep(path)
+    assert (len(sweep.enqueue), sweep.fixed["devices_per_trial"], len(rows.read_text().splitlines())) == (4, 2, 64)
+    for number, seconds in enumerate((2.0, 4.0)):
+        result = tmp_path / f"trials/{number:04}/result.json"
+        result.parent.mkdir(parents=True)
+        started = {"started_at": f"2026-01-01T00:00:0{number}+00:00", "seconds": seconds}
+        result.write_text(json.dumps({"status": "complete", "error": None, **started}))
+    found = bench_gpu.swept(tmp_path, 0.0, 30.0)
+    assert (found.trial_seconds, found.whole_seconds) == (3.0, 30.0) and found.trials_a_minute > 0
+    monkeypatch.setattr(bench_gpu, "devices", list)
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
+    assert bench_gpu.main() == 2 and "needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_whose_trials_sleep_leaves_what_one_that_trains_leaves(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(study={"trials": 2, "controls": 2, "pruner": "median"}, fixed={"epochs": 2}))
+    folder, file = start_sweep(tmp_path / "results" / "tiny", sweep), io.StringIO()
+    diary = workers_host.Diary(file)
+    worker = Worker(sweep, folder, "me", diary.hear, StopRequest(), run_one=workers_host.sleeping(0.1, diary))
+    worker.prepare()
+    worker.work()
+    found = read_records(folder)
+    assert [row.result.status for row in found.trials if row.result] == ["complete"] * 4
+    studies = Studies(sweep, folder)
+    assert [studies.finished(arm) for arm in sweep.arms] == [2, 2] and len(studies.stored()) == 4
+    diaries = [[json.loads(line) for line in file.getvalue().splitlines()]]
+    waits = workers_figures.spans(diaries)
+    assert [len(values) for values in waits.values()] == [3, 8, 4]
+    assert workers_figures.told_twice(diaries) == (0, 0)
