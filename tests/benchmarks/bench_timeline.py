@@ -1,20 +1,31 @@
 """Where a sweep's time went: a table of seconds by phase for each worker, from the results folder alone.
 
     python tests/benchmarks/bench_timeline.py results/T_alpha
+    python tests/benchmarks/bench_timeline.py results/T_alpha --replay 2 8
 
 The times are those at which the sweep wrote its files, so a folder that was copied must have kept them (`cp -a`, `rsync -t`, `tar`), and
 a sweep that was interrupted shows its last start. Seconds of a phase are those of the process, whatever else the cores did.
+
+`--replay WORKERS` runs the sweep's search and finalists again in virtual time, with the recorded scores and seconds: real studies, workers
+that train nothing. It checks that every slot gets the recorded parameters and every finalist its seed and round, and says how long the tail
+is with finalists that begin before the search's end, and without.
 """
 
 import argparse
+import heapq
+import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kdsweep.records.layout import results_root, teacher_folder
+from kdsweep.config.sweep import SweepConfig
+from kdsweep.records.layout import TrialId, results_root, teacher_folder
 from kdsweep.records.reading import TrialRow, read_sweep, read_teacher, read_trials
 from kdsweep.records.schema import Attempt
+from kdsweep.search.assignment import Assignment
+from kdsweep.search.studies import Studies
 from kdsweep.system.files import read_lines
 
 PHASES = ("start", "train", "evaluate", "test", "rest of a trial", "between trials", "end")
@@ -127,14 +138,87 @@ def _teacher(folder: Path, first: Run) -> dict[str, float]:
     return {name: after - before for name, before, after in zip(names, times, [*times[1:], first.begun], strict=True)}
 
 
+# Replayed ------------------------------------------------------------------------------------------------------------
+
+BETWEEN_SECONDS, LOOK_SECONDS = 0.15, 0.25
+"""Between two trials of a worker, as recorded; from when one could begin to when a waiting worker sees it, on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A sweep run again in virtual time, from its first trial on."""
+
+    tail: float
+    """Seconds from the end of the search's last trial to that of the last finalist."""
+    whole: float
+    idle: float
+    """Seconds of all workers without a trial, until the last run ends."""
+
+
+def replay(folder: Path, sweep: SweepConfig, workers: int, *, early: bool) -> Replay:
+    """Run a recorded sweep again in virtual time. Raises AssertionError where a slot gets other parameters, or a finalist another seed or round."""
+    rows = {row.id: row for stage in sweep.stages for row in read_trials(folder, stage)}
+    seconds = {run: _time(row.folder / "result.json") - _time(row.folder / "config.yaml") for run, row in rows.items()}
+    order, search_ended, busy = itertools.count(), 0.0, 0.0
+    moments: list[tuple[float, int, int, Assignment | None]] = [
+        (0.0, next(order), place, None) for place in range(workers)
+    ]
+    ended, ran = 0.0, set[TrialId]()
+    with tempfile.TemporaryDirectory() as there:
+        studies = [Studies(sweep, Path(there), f"w{place}") for place in range(workers)]
+        for each in studies:
+            each.finalists._seconds = lambda run: seconds[replace(run, seed=None)]  # type: ignore[method-assign]
+            if not early:
+                each.finalists.certain = list  # type: ignore[method-assign, assignment]
+        while moments:
+            now, _, place, mine = heapq.heappop(moments)
+            if mine is not None:
+                result = rows[mine.id].result
+                assert result is not None and studies[place].finish(mine, result, {})
+                ended, busy = now, busy + seconds[mine.id]
+                search_ended = now if mine.id.seed is None else search_ended
+            if (taken := studies[place].take()) is not None:
+                _check(taken, rows[taken.id])
+                ran.add(taken.id)
+                heapq.heappush(moments, (now + BETWEEN_SECONDS + seconds[taken.id], next(order), place, taken))
+            elif studies[place].is_open():
+                heapq.heappush(moments, (now + LOOK_SECONDS, next(order), place, None))
+    assert ran == set(rows), f"other runs than the recorded ones: {ran ^ set(rows)}"
+    return Replay(tail=ended - search_ended, whole=ended, idle=workers * ended - busy)
+
+
+def _check(taken: Assignment, row: TrialRow) -> None:
+    """Compare what a slot is given with its record."""
+    recorded = {name: getattr(row.config, name) for name in taken.params}
+    assert taken.params == recorded, f"{row.folder.name}: {taken.params}, but recorded {recorded}"
+    finalist = row.result.finalist if row.result else None
+    assert taken.round == (finalist.round if finalist else 0), row.folder.name
+
+
+def replayed(folder: Path, workers: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a table: tails with and without finalists that begin early, for so many workers."""
+    sweep = read_sweep(folder)
+    assert sweep is not None
+    yield "  replayed, every run with its recorded parameters, seed and round:"
+    yield "  workers   finalists   first trial to last finalist   tail   idle, all workers"
+    for count in workers:
+        for early in (False, True):
+            found = replay(folder, sweep, count, early=early)
+            name = "early" if early else "afterwards"
+            yield f"  {count:7d}   {name:<10}{found.whole:28.1f} s{found.tail:7.1f}{found.idle:16.1f}"
+
+
 def main() -> None:
     """Print the timelines of the folders that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, help=f"results folders (yours are in {results_root()})")
     parser.add_argument("--runs", action="store_true", help="every trial and finalist too")
+    parser.add_argument("--replay", nargs="+", type=int, default=[], metavar="WORKERS", help="numbers of workers")
     options = parser.parse_args()
     for folder in options.folders:
         print("\n".join(shown(timeline(folder), folder.name, runs=options.runs)))
+        for line in replayed(folder, options.replay) if options.replay else ():
+            print(line, flush=True)
 
 
 def shown(found: Timeline, name: str, *, runs: bool = False) -> list[str]:
