@@ -19,7 +19,7 @@ from kdsweep.search.assignment import trial_id
 from kdsweep.search.storage import Storage
 
 ENDING = 2
-"""While this many runs a worker are left, the longest ones run first; before, the best."""
+"""While this many runs a worker are left, and there are several workers, the longest ones run first; before, the best."""
 
 
 class FinalistsQueue:
@@ -122,8 +122,8 @@ class FinalistsQueue:
         trials, rdb = self._trials(), self._storage.rdb
         waiting = {_key(trial): trial for trial in trials if trial.state == TrialState.WAITING}
         left = [run for run in runs if run in waiting]
-        workers = 1 + sum(trial.state == TrialState.RUNNING for trial in trials)
-        if len(left) <= ENDING * workers:  # a short run at the end leaves the other workers idle for less
+        others = sum(trial.state == TrialState.RUNNING for trial in trials)
+        if others and len(left) <= ENDING * (1 + others):  # a short run at the end leaves other workers idle for less
             left.sort(key=self._seconds, reverse=True)
         for run in left:
             try:

@@ -185,9 +185,7 @@ def test_the_last_runs_to_begin_are_the_shortest(memory: Path) -> None:
     queue = studies.finalists
     queue._seconds = lambda run: (1.0, 3.0, 4.0, 2.0)[run.number]  # type: ignore[method-assign]
     taken = [studies.take() for _ in range(4)]
-    assert [each and each.id.number for each in taken] == [0, 2, 1, 3], (
-        "the best first, while more than two a worker are left"
-    )
+    assert [each and each.id.number for each in taken] == [0, 2, 1, 3], "the best, and beside it the longest"
 
 
 @pytest.mark.slow
