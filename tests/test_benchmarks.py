@@ -1,19 +1,23 @@
-"""The benchmarks that call the training loop themselves go on doing so: nobody runs them between two releases."""
+"""The benchmarks that call the training loop or read the records go on doing so: nobody runs them between two releases."""
 
 import argparse
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from makers import make_finalist, make_sweep, make_trial
 
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.layout import TrialId, trial_folder
+from kdsweep.records.schema import Attempt
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import start_sweep
+from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.search.studies import Studies
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullTracker
@@ -26,6 +30,7 @@ import bench_gpu
 import bench_relations
 import bench_scale
 import bench_step
+import bench_timeline
 import bench_trial
 import workers_figures
 import workers_host
@@ -114,3 +119,30 @@ def test_a_worker_whose_trials_sleep_leaves_what_one_that_trains_leaves(
     waits = workers_figures.spans(diaries)
     assert [len(values) for values in waits.values()] == [3, 8, 4]
     assert workers_figures.told_twice(diaries) == (0, 0)
+
+
+def test_bench_timeline_accounts_for_every_second_of_every_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    sweep = make_sweep(folder)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    make_trial(folder, sweep, "distilled", 0, point, 0.7, train_seconds=20.0, evaluate_seconds=4.0)
+    make_trial(folder, sweep, "fine_tuned", 0, point, 0.6, train_seconds=30.0, evaluate_seconds=4.0)
+    make_finalist(folder, sweep, "distilled", 0, 1, 0.7)
+    spans = {TrialId("distilled", 0): ("a", 10, 35), TrialId("fine_tuned", 0): ("b", 12, 52)}
+    for run, (owner, begun, ended) in {**spans, TrialId("distilled", 0, 1): ("a", 36, 96)}.items():
+        there = TrialFolder(trial_folder(folder, run), owner)
+        there.add_attempt(Attempt(attempt=1, owner=owner, from_step=0, steps_again=0, started_at="2026-01-01T00:00:00"))
+        times = {"config.yaml": begun, "predictions.npy": ended - 6, "test.json": ended - 1, "result.json": ended}
+        for name, at in times.items():
+            if (there.path / name).exists():
+                os.utime(there.path / name, (at, at))
+    (folder / "report.html").touch()
+    for name, at in {"sweep.yaml": 1, "report.html": 99}.items():
+        os.utime(folder / name, (at, at))
+    found = bench_timeline.timeline(folder)
+    phases = {worker: found.phases(its) for worker, its in found.workers().items()}
+    assert all(sum(each.values()) == pytest.approx(98) for each in phases.values())
+    assert phases["b"] == pytest.approx(dict(zip(bench_timeline.PHASES, (11, 30, 4, 0, 6, 0, 47), strict=True)))
+    assert (phases["a"]["test"], phases["a"]["between trials"]) == pytest.approx((5, 1))
+    assert (found.search_ended(), found.early()) == (52, 16), "the finalist began while the other arm's last trial ran"
+    assert "tail: 47.0 s" in "\n".join(bench_timeline.shown(found, "s", runs=True))

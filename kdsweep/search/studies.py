@@ -24,6 +24,7 @@ from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, 
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
 from kdsweep.search.open_studies import open_studies
+from kdsweep.search.ranked import best_first
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
@@ -46,7 +47,7 @@ class Studies:
         self._look: dict[Stage, list[FrozenTrial]] | None = None
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
         ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
-        self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
+        self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked, self._trials)
         self.finalists.check_length()
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
@@ -92,16 +93,8 @@ class Studies:
 
     def ranked(self, stage: Stage, arm: Arm) -> list[tuple[TrialId, float]]:
         """Return an arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
-        done = [
-            trial
-            for trial in self._trials(stage)
-            if trial.state == TrialState.COMPLETE
-            and attributes.TWIN not in trial.user_attrs
-            and max(trial.constraints.values(), default=0.0) <= 0
-        ]
-        mine = [(id_, trial) for trial in done if (id_ := trial_id(stage, trial)).arm == arm]
-        mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
-        return [(id_, trial.values[0]) for id_, trial in mine]
+        of_search = [] if stage == arm else [trial for trial, _ in self.ranked(arm, arm)]
+        return best_first(stage, arm, self._trials(stage), of_search)
 
     def stored(self) -> list[StoredTrial]:
         """Return every finished trial that has a record in its study: all that ranking and verdicts need."""
@@ -115,16 +108,19 @@ class Studies:
     # Taking and finishing ---------------------------------------------------------------------------------------------
 
     def take(self) -> Assignment | None:
-        """Return a trial of the arm that is further behind its budget, a finalist after the search; None where none may be taken now."""
+        """Return a trial of the arm that is further behind its budget, a finalist where none may be taken now; None where that cannot either.
+
+        Before the search's end, only those of the finalists are taken that it cannot change any more.
+        """
         if self.clock.is_up():
             return None
         if self.search_is_over():
-            return self._take_finalist()
+            return self._take_finalist(self.finalists.wanted)
         open_arms = [arm for arm in self._sweep.arms if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
             if (assignment := self.take_from(arm)) is not None:
                 return assignment
-        return None
+        return self._take_finalist(self.finalists.certain)
 
     def take_from(self, arm: Arm) -> Assignment | None:
         """Return the next trial of an arm, queued or new; None past the budget, or while it must wait for earlier trials."""
@@ -137,9 +133,11 @@ class Studies:
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
 
-    def _take_finalist(self) -> Assignment | None:
-        self._storage.patiently(self.finalists.enqueue)
-        trial_id = self._storage.patiently(self.finalists.pop)
+    def _take_finalist(self, among: Callable[[], list[TrialId]]) -> Assignment | None:
+        if not (runs := self._storage.patiently(among)):
+            return None
+        self._storage.patiently(lambda: self.finalists.enqueue(runs))
+        trial_id = self._storage.patiently(lambda: self.finalists.pop(runs))
         if trial_id is None:
             return None
         study = self._studies["finalists"]
