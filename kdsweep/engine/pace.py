@@ -14,6 +14,8 @@ class Pace:
     def __init__(self) -> None:
         self.seconds_left: float | None = None
         """None until two steps have shown the speed."""
+        self.seconds_each: float | None = None
+        """Seconds of a step; None until then, too."""
         self._first: tuple[float, int] | None = None
         self._step, self._steps = 0, 1
         self._told_at, self._told_step = time.monotonic(), 0
@@ -23,7 +25,8 @@ class Pace:
         now = time.monotonic()
         self._step, self._steps, self._first = step, steps, self._first or (now, step)
         began, before = self._first
-        self.seconds_left = (now - began) / (step - before) * (steps - step) if before < step else None
+        self.seconds_each = (now - began) / (step - before) if before < step else None
+        self.seconds_left = None if self.seconds_each is None else self.seconds_each * (steps - step)
 
     def is_due(self) -> bool:
         """Return whether a log file gets a line now; if so, count the line as written."""

@@ -25,7 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-WATCH = f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nimport start_watch; start_watch.begin({{path!r}})\n"
+WATCH = (
+    f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nimport start_watch; start_watch.begin({{path!r}})\n"
+)
 LONGEST_SECONDS = 1800
 """A sweep that has no step by then is ended."""
 
@@ -115,9 +117,8 @@ def read_trace(path: Path, began: float) -> dict[int, Process]:
         spent.cpu += cpu - last[pid][1]
         last[pid] = (at, cpu)
         if kind == "enter":
-            inside = "fine-tuning" if "teacher" in stack else "estimate"
-            is_other = stage == "first step" and "trial begins" not in stack
-            stack.append(inside if is_other else stage)
+            of_teacher = stage == "first step" and "trial begins" not in stack
+            stack.append("fine-tuning" if of_teacher else stage)
         elif stack.pop() == "first step":
             process.first_step = at - began
     return processes
@@ -166,9 +167,7 @@ def main() -> None:
             show(f"first sweep, tracking {tracking}, workers {workers}", [run])
         for tracking in options.tracking:
             for workers in options.workers:
-                runs = [
-                    (measured_import(), traced(options, cache, tracking, workers)) for _ in range(options.repeats)
-                ]
+                runs = [(measured_import(), traced(options, cache, tracking, workers)) for _ in range(options.repeats)]
                 show(f"second sweep, tracking {tracking}, workers {workers}", runs)
         print(f"load {os.getloadavg()[0]:.1f}")
 
