@@ -217,20 +217,14 @@ class SweepDisplay:
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
-        each = facts.seconds_per_trial
-        self._expected_seconds = each
-        factor = self._sweep.finalists.epochs_factor
-        longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
             **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
-            "teacher": _teacher(teacher),
+            "teacher": f"{_teacher(teacher)}{'; it runs in every step (relation_weight)' if facts.teacher_runs else ''}",
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
-            f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
         rows_compared = teacher.test_rows or teacher.validation_rows
         print_plan(self._console, self._sweep, lines, self._warning, rows_compared, teacher.task)
@@ -242,10 +236,23 @@ class SweepDisplay:
         trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
+        if pace.seconds_each and not self._expected_seconds:
+            whole = pace.seconds_each * (event.steps + event.evaluation_steps)
+            self._estimate(whole / self._sweep.length_factor(trial.told.id.stage))
         if pace.seconds_left and pace.is_due():
             longest = max(pace.seconds_left, self._left())
             sweep = f", the whole sweep about {duration(longest)}" if self._expected_seconds else ""
             self._log(f"{trial.text()}{pace.text()}{sweep}")
+
+    def _estimate(self, seconds: float) -> None:
+        """Show how long the sweep will take where a trial takes `seconds`, as the first steps of the first one suggest."""
+        self._expected_seconds = seconds
+        factor = self._sweep.finalists.epochs_factor
+        longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
+        text = (
+            f"estimate: {duration(self._left())} for {plural(self._open(), 'trial')} of about {seconds:.1f} s{longer}"
+        )
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _epoch(self, trial: "_Running", event: Epoch) -> None:
         told, done, of_all = trial.told, event.metrics.epoch, trial.told.evaluations
@@ -288,7 +295,7 @@ class SweepDisplay:
         return sum(count * self._sweep.length_factor(stage) for stage, count in open_.items())
 
     def _left(self) -> float:
-        """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the plan."""
+        """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the first steps."""
         timed = self._trial_seconds or [self._expected_seconds]
         return self._open_lengths() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
 

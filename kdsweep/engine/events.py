@@ -88,10 +88,8 @@ class Plan:
     threads: int
     tracking: Resolved
     tracking_why: str
-    seconds_per_trial: float
-    """An estimate from a few timed batches."""
     teacher_runs: bool = False
-    """Whether the teacher runs in every step of the trials that were timed."""
+    """Whether the teacher runs in every step of some trials."""
     unlabeled: str = ""
     """How many texts without labels there are, and how many were left out; empty without any."""
 
@@ -125,6 +123,8 @@ class Step:
     losses: StepMetrics
     steps: int
     """Number of steps of the whole training."""
+    evaluation_steps: float = 0.0
+    """How many steps the evaluations of the whole training take as long as, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,6 @@ from kdsweep.system.files import locked
 from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
-from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fast.team import check_devices
 from kdsweep.training.file_preflight import check_join, file_preflight, record_file
 from kdsweep.training.input_checks import check_inputs, kept_pieces, truncation
@@ -163,8 +162,6 @@ class Preparation:
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
         weight = max(corner.relation_weight for corner in corners)
-        timed = [corner for corner in corners if corner.relation_weight == weight]  # above 0, with the teacher's passes
-        seconds = [estimated_seconds(self._materials, corner) for corner in (timed[0], timed[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -177,7 +174,6 @@ class Preparation:
             threads=int(config.threads),
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
-            seconds_per_trial=sum(seconds) / len(seconds),
             teacher_runs=weight > 0,
             unlabeled=self._texts(corners),
         )

@@ -31,6 +31,7 @@ from kdsweep.training.tasks import balanced_weights, label_tensor
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
+from kdsweep.training.teacher_speed import teacher_speed
 from kdsweep.training.texts import Texts, splits_read, trained
 
 
@@ -121,8 +122,8 @@ class Materials(Texts):
         return size_mb(self._initial_student(config).model)
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
-        """Return the teacher's speed, measured on its validation rows."""
-        measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
+        """Return the teacher's speed on its validation rows, as it was measured once on this machine."""
+        measure = lambda: teacher_speed(self.teacher(config), self.teacher_rows(config)[1].tokens)
         return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
 
     def teacher_on_seen_rows(self, config: TrialConfig) -> Quality:

@@ -112,16 +112,29 @@ def test_a_log_shows_a_long_trials_steps_epochs_and_time_left(clock: Clock) -> N
     log = Log(clock)
     log.show(TRIAL)
     told = log.train_trial(steps=100, seconds_per_step=2)
-    assert told[0] == (
-        "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go"
+    assert told[1] == (
+        "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go, "
+        "the whole sweep about 13 min 20 s"
     )
-    log.display._expected_seconds = 600.0  # by the plan
+    log.display._expected_seconds = 600.0
     told = log.train_trial(steps=200, seconds_per_step=20, first=100)
     assert told[0].endswith("to go, the whole sweep about 40 min 0 s")
     log.show(Epoch(metrics=make_epoch(0, 0.8125)))
     assert log.lines() == ["distilled trial 3: alpha 0.5   epoch 1/2   val_accuracy 0.8125"]
     log.show(Epoch(metrics=make_epoch(1, 0.9)), after_seconds=200)
     assert log.lines() == []  # the line of a finished trial says it
+
+
+def test_the_first_steps_of_the_first_trial_give_the_estimate_and_it_is_said_once(clock: Clock) -> None:
+    log = Log(clock)
+    log.show(TRIAL)
+    losses = StepMetrics(step=0, epoch=1, L_soft=1.25, L_hard=0.5, L_total=1.0, learning_rate=1e-3)
+    said = []
+    for step in (10, 20, 30):  # two seconds a step
+        told = Step(losses=replace(losses, step=step), steps=100, evaluation_steps=25.0)
+        log.show(told, after_seconds=20)
+        said.append([line for line in log.lines() if line.startswith("estimate")])
+    assert said == [[], ["estimate: 16 min 40 s for 4 trials of about 250.0 s"], []]
 
 
 def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
@@ -157,7 +170,7 @@ def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
     told = log.train_trial(steps=100, seconds_per_step=2)
-    assert told[0].startswith("distilled trial 3: alpha 0.5   step 20/100   L_soft 1.250")
+    assert told[1].startswith("distilled trial 3: alpha 0.5   step 20/100   L_soft 1.250")
     log.show(Epoch(metrics=make_epoch(1, 0.8125)), after_seconds=200)
     assert log.lines() == ["distilled trial 3: alpha 0.5   evaluation 2/4   val_accuracy 0.8125"]
     sweep = replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
@@ -240,11 +253,11 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
 def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
     log = Log(Clock())
     facts: dict[str, Any] = {"max_length": "16 cuts none", "device": "cpu", "precision": "fp32", "threads": 1}
-    facts |= {"tracking": "off", "tracking_why": "as the sweep file says", "seconds_per_trial": 2.0}
+    facts |= {"tracking": "off", "tracking_why": "as the sweep file says"}
     for runs in (False, True):
         log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
         said = " ".join(" ".join(log.lines()).split())
-        assert ("the teacher running in every step (relation_weight)" in said) == runs
+        assert ("it runs in every step (relation_weight)" in said) == runs
 
 
 def test_a_log_shows_how_many_rows_are_read_though_nobody_knows_how_many_there_are(clock: Clock) -> None:
@@ -284,7 +297,7 @@ def test_the_teacher_is_shown_by_the_first_metric_of_its_task(clock: Clock, fact
     none = {"val_accuracy": None, "majority_accuracy": None} if facts.get("task") == "regression" else {}
     log = Log(clock)
     shown: dict[str, Any] = {"max_length": "64 cuts no row", "device": "cpu", "precision": "fp32", "threads": 2}
-    shown |= {"tracking": "offline", "tracking_why": "no key", "seconds_per_trial": 1.5}
+    shown |= {"tracking": "offline", "tracking_why": "no key"}
     log.show(Prepared(teacher=teacher_of(**{**none, **facts}), plan=Plan(**shown)))
     assert said in " ".join(" ".join(log.lines()).split())
 

@@ -36,7 +36,6 @@ PLAN = Plan(
     threads=2,
     tracking="offline",
     tracking_why="no key",
-    seconds_per_trial=1.5,
 )
 EVENTS: list[Event] = [
     Phase("reading the rows"),

@@ -27,7 +27,6 @@ from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
-from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fine_tuning import FineTuning
 from kdsweep.training.preflight import preflight
 from kdsweep.training.resolve import resolve
@@ -381,12 +380,6 @@ def test_a_teacher_whose_training_breaks_stops_the_sweep_and_says_which_knob(
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_learning_rate=1e30)
     with pytest.raises(PreflightError, match=r"the teacher's fine-tuning failed: .*at step .*teacher_learning_rate"):
         run_teacher(config, TrialFolder(tmp_path / "teacher"), Materials(), NullRun(), UNWATCHED)
-
-
-def test_a_time_is_estimated_and_the_rows_may_be_fewer_than_a_batch(tiny_config: Config) -> None:
-    materials = Materials()
-    for batch_size in (16, 64):
-        assert 0 < estimated_seconds(materials, tiny_config(batch_size=batch_size)) < 60
 
 
 def test_the_teacher_keeps_the_segments_of_a_pair_that_its_student_has_none_for(
