@@ -17,7 +17,7 @@ from kdsweep.engine.worker_loop import Worker
 from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.schema import Attempt
 from kdsweep.records.whole_sweep import read_records
-from kdsweep.records.writing import TrialFolder, start_sweep
+from kdsweep.records.writing import TrialFolder, start_sweep, write_sweep
 from kdsweep.search.studies import Studies
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullTracker
@@ -32,6 +32,7 @@ import bench_scale
 import bench_step
 import bench_timeline
 import bench_trial
+import bench_trials
 import workers_figures
 import workers_host
 
@@ -146,3 +147,17 @@ def test_bench_timeline_accounts_for_every_second_of_every_worker(tmp_path: Path
     assert (phases["a"]["test"], phases["a"]["between trials"]) == pytest.approx((5, 1))
     assert (found.search_ended(), found.early()) == (52, 16), "the finalist began while the other arm's last trial ran"
     assert "tail: 47.0 s" in "\n".join(bench_timeline.shown(found, "s", runs=True))
+
+
+def test_bench_trials_makes_a_study_and_records_that_a_sweep_goes_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "trials"
+    sweep = bench_trials.sweep_of("trials", None)
+    write_sweep(folder, sweep)
+    bench_trials.make_records(folder, sweep, range(20))
+    bench_trials.fill_study(Studies(sweep, folder), folder, sweep, range(20))
+    studies = Studies(sweep, folder)
+    assert (studies.finished("distilled"), studies.finished("fine_tuned")) == (18, 2)
+    records = {row.id: row.result.val_accuracy for row in read_records(folder).trials if row.result}
+    assert dict(studies.ranked("distilled", "distilled")).items() <= records.items()
+    taken = studies.take()
+    assert taken is not None and taken.number in (2, 18)

@@ -18,7 +18,7 @@ from kdsweep.engine.preparation import Preparation
 from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import Interrupted, Superseded
-from kdsweep.records.layout import results_root, teacher_folder, trial_folder, worker_lock
+from kdsweep.records.layout import TrialId, results_root, teacher_folder, trial_folder, worker_lock
 from kdsweep.records.reading import packed_trial, read_trial
 from kdsweep.records.schema import EpochMetrics, StepMetrics, TrialResult
 from kdsweep.records.writing import TrialFolder, drop_students, start_sweep
@@ -72,6 +72,8 @@ class Worker:
         self._sweep_key = self._studies.agreements.sweep_key() if self._tracked.mode != "off" else ""
         self._limits = Limits(sweep, self._studies.agreements, self._materials, measure_form)
         self._configs = TrialConfigs(sweep, folder, self._studies.agreements)
+        self._dropped: set[TrialId] = set()
+        """Runs whose students this worker has removed: of ten thousand trials one looks at the latest only."""
         self._is_first = mode is None
         """Whether no worker of this run has prepared the sweep before."""
 
@@ -119,7 +121,8 @@ class Worker:
         """Remove the students of each arm's runs ranked below `study.keep_students`; of finalists, the best of each configuration rank first."""
         for arm in self._sweep.arms:
             others = best_of_each_first(self._studies.ranked(stage, arm))[self._sweep.study.keep_students :]
-            drop_students(trial_folder(self._folder, trial) for trial in others)
+            drop_students(trial_folder(self._folder, trial) for trial in others if trial not in self._dropped)
+            self._dropped.update(others)
 
     def _take(self, ended: Stage | None) -> Assignment | None:
         """Return the next trial, None where none is left to take; wait while the trials left depend on running ones.
