@@ -33,6 +33,7 @@ from kdsweep.engine.events import (
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.pace import Pace
 from kdsweep.engine.plan import print_plan, shown_params
+from kdsweep.engine.planned_search import Warm
 from kdsweep.records.teacher_schema import TeacherResult
 
 ONE_ANSWER: dict[TaskName, str] = {
@@ -110,8 +111,10 @@ class SweepDisplay:
         finished: Mapping[Stage, int],
         workers: int = 1,
         warning: str | None = None,
+        warm: Warm | None = None,
     ) -> None:
         self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
+        self._warm = warm
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._bars = _bars(console, self._width)
         totals: dict[Stage, int] = {
@@ -230,8 +233,17 @@ class SweepDisplay:
             "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        rows_compared = teacher.test_rows or teacher.validation_rows
-        print_plan(self._console, self._sweep, lines, self._warning, rows_compared, teacher.task)
+        print_plan(
+            self._console,
+            self._sweep,
+            lines,
+            self._warning,
+            teacher.test_rows or teacher.validation_rows,
+            teacher.task,
+            self._warm,
+            teacher.validation_rows,
+            teacher.train_rows,
+        )
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

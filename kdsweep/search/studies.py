@@ -25,7 +25,7 @@ from kdsweep.search.agreements import Agreements
 from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, Twin, trial_id, twin_of
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
-from kdsweep.search.open_studies import open_studies
+from kdsweep.search.open_studies import open_studies, warm_start_of
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
@@ -86,6 +86,12 @@ class Studies:
             return any(self._open(arm) for arm in self._sweep.arms) or self._sweep.finalist_runs() > 0
         running = sum(trial.state == TrialState.RUNNING for trial in self._trials("finalists"))
         return self.finalists.to_come() > running
+
+    def warm_start(self) -> dict[Arm, list[dict[str, Any]]] | None:
+        """Return the points of earlier sweeps that each arm tries first, as its study holds them; None without `study.warm_start`."""
+        if not self._sweep.warm_starts():
+            return None
+        return {arm: warm_start_of(self._sweep, arm, self._studies[arm]) for arm in self._sweep.arms}
 
     def target_reached(self) -> bool:
         """Return whether a ranked trial has reached `study.target`; False without a target."""
