@@ -23,10 +23,10 @@ from kdsweep.engine.events import (
     Offline,
     Phase,
     Prepared,
+    RowsDone,
     Step,
     TeacherEpoch,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -113,8 +113,8 @@ class SweepDisplay:
         warning: str | None = None,
         warm: Warm | None = None,
     ) -> None:
-        self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
-        self._warm = warm
+        self._console, self._sweep, self._workers = console, sweep, workers
+        self._warning, self._warm = warning, warm
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._bars = _bars(console, self._width)
         totals: dict[Stage, int] = {
@@ -131,9 +131,9 @@ class SweepDisplay:
         self._metrics = ""
         self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
         """How far each teacher is that is fine-tuned now, by its fold."""
-        self._texts_pace = Pace()
-        self._making = ""
-        """What is made of the texts without labels."""
+        self._rows_pace = Pace()
+        self._making: RowsDone | None = None
+        """How far what is made of the rows, or of the texts without labels, is."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -164,8 +164,8 @@ class SweepDisplay:
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
                 self._console.print(f"teacher{of}, epoch {event.epoch}: {event.metric} {event.score:.4f}")
-            case TextsDone():
-                self._texts_done(event)
+            case RowsDone():
+                self._rows_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -206,13 +206,15 @@ class SweepDisplay:
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {line}")
 
-    def _texts_done(self, event: TextsDone) -> None:
-        if event.what != self._making:
-            self._making, self._texts_pace = event.what, Pace()
-        pace = self._texts_pace
-        pace.reach(event.done, event.texts)
-        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
-        if pace.seconds_left and pace.is_due():
+    def _rows_done(self, event: RowsDone) -> None:
+        before, self._making = self._making, event
+        if before is None or (before.what, before.unit) != (event.what, event.unit) or event.done < before.done:
+            self._rows_pace = Pace()
+        pace = self._rows_pace
+        pace.reach(event.done, event.rows)
+        done = f"{event.what} of {event.done:,}/{event.rows:,}" if event.rows else f"{event.what} {event.done:,}"
+        self._metrics = f"{done} {event.unit}{pace.rate()}{pace.text()}"
+        if pace.seconds_each and pace.is_due():
             self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:
@@ -233,17 +235,8 @@ class SweepDisplay:
             "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
             f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        print_plan(
-            self._console,
-            self._sweep,
-            lines,
-            self._warning,
-            teacher.test_rows or teacher.validation_rows,
-            teacher.task,
-            self._warm,
-            teacher.validation_rows,
-            teacher.train_rows,
-        )
+        compared, searched = teacher.test_rows or teacher.validation_rows, (teacher.validation_rows, teacher.train_rows)
+        print_plan(self._console, self._sweep, lines, self._warning, compared, teacher.task, self._warm, *searched)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

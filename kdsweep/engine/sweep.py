@@ -1,6 +1,7 @@
 """Run a whole sweep: the results folder, its studies, supervised workers, the report at the end. Never imports torch."""
 
 import shutil
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ def _supervise(
         console.print(said, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in sweep.stages}
     watch = WeakTeacherWatch(sweep, folder)
-    with SweepDisplay(console, sweep, finished, workers, watch.look(), studies.warm_start()) as display:
+    with SweepDisplay(console, sweep, finished, workers, watch.look(), studies.warm_start) as display:
 
         def report_search() -> None:
             """Write the report of the search, without waiting for the finalists."""
@@ -118,6 +119,7 @@ def _supervise(
             devices=devices,
             on_search_over=report_search,
             on_control=look_at_teacher,
+            on_idle=lambda: threading.Thread(target=_import_ahead, args=(sweep,), daemon=True).start(),
         )
         supervisor.run()
     return supervisor.tracking
@@ -190,6 +192,15 @@ def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
     _gather(studies, folder)
     report = write_report(folder)
     return report, terminal_text(report)
+
+
+def _import_ahead(sweep: SweepConfig) -> None:
+    """Import what the report needs, and what sends its verdict to W&B, while the last trials run."""
+    import kdsweep.reporting.markdown
+    import kdsweep.reporting.write  # noqa: F401
+
+    if sweep.tracking.mode != "off" and sweep.finalist_runs():
+        import kdsweep.engine.publish  # noqa: F401
 
 
 def _gather(studies: Studies, folder: Path) -> None:

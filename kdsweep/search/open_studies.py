@@ -58,11 +58,15 @@ def _warm_points(sweep: SweepConfig, arm: Arm, study: Study) -> list[dict[str, A
     return held
 
 
-def warm_start_of(sweep: SweepConfig, arm: Arm, study: Study) -> list[dict[str, Any]]:
-    """Return the points that an arm took from earlier sweeps, in the fields' own values."""
-    axes = sweep.axes(arm)
-    stored = json.loads(study.user_attrs.get(attributes.WARM_START, "[]"))
-    return [{name: space.decode(axes[name], value) for name, value in point.items()} for point in stored]
+def warm_start(sweep: SweepConfig, studies: Mapping[Stage, Study]) -> dict[Arm, list[dict[str, Any]]]:
+    """Return the points that each arm took from earlier sweeps, in the fields' own values, as its study holds them."""
+    if not sweep.warm_starts():
+        return {}
+    found = {}
+    for arm in sweep.arms:
+        axes, stored = sweep.axes(arm), json.loads(studies[arm].user_attrs.get(attributes.WARM_START, "[]"))
+        found[arm] = [{name: space.decode(axes[name], value) for name, value in point.items()} for point in stored]
+    return found
 
 
 def _confirming(sweep: SweepConfig, storage: Storage) -> Study:

@@ -6,6 +6,7 @@ import numpy as np
 
 from kdsweep.config.lengths import evaluations_of
 from kdsweep.config.trial import TrialConfig
+from kdsweep.records.schema import EpochMetrics
 from kdsweep.training.data.order import labeled_share, steps_per_pass
 from kdsweep.training.data.tokens import Rows
 from kdsweep.training.loop import distill
@@ -24,29 +25,36 @@ def estimated_seconds(materials: Materials, config: TrialConfig) -> float:
     """
     train, validation = materials.rows(config)
     rng = np.random.default_rng(0)
-    timed = train.take(_timed_rows(train, config, rng))
+    timed = train.take(_timed_rows(train, config, rng, TIMED_BATCHES))
     held_out = rng.permutation(len(validation.labels))[: len(timed.labels)]
-    passes = 3 if config.device.startswith("cuda") else 2  # the last is timed; on a GPU the second records graphs
-    short = replace(config, epochs=passes, max_steps=None, learning_rate=1e-6)  # so small that the loss stays finite
-    training, _ = distill(
-        materials.student(config),
-        timed,
-        validation.take(held_out),
-        short,
-        on_steps=lambda _: None,
-        on_epoch=lambda _: False,
-        teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
-    )
-    last = training.history[-1]
+
+    def trained(rows: Rows, evaluated: np.ndarray, passes: int) -> EpochMetrics:
+        """Train a throwaway student; return its last pass over the `rows`, and that over the validation rows `evaluated`."""
+        training, _ = distill(
+            materials.student(config),
+            rows,
+            validation.take(evaluated),
+            replace(config, epochs=passes, max_steps=None, learning_rate=1e-6),  # so small that the loss stays finite
+            on_steps=lambda _: None,
+            on_epoch=lambda _: False,
+            teacher=materials.online_teacher(config) if objective_of(config).teacher_outputs else None,
+        )
+        return training.history[-1]
+
+    if config.device.startswith("cuda"):
+        last = trained(timed, held_out, passes=3)  # the second records graphs
+    else:
+        trained(train.take(_timed_rows(train, config, rng, batches=1)), held_out[:1], passes=1)  # warms up
+        last = trained(timed, held_out, passes=1)
     step_seconds = last.train_seconds / steps_per_pass(timed, config)
     evaluate_seconds = last.evaluate_seconds * len(validation.labels) / len(held_out)
     seconds = total_steps(train, config) * step_seconds + evaluations_of(config) * evaluate_seconds
     return seconds / config.devices_per_trial
 
 
-def _timed_rows(train: Rows, config: TrialConfig, rng: np.random.Generator) -> np.ndarray:
-    """Draw `TIMED_BATCHES` batches of rows, with as many texts without labels as the batches of the training have; such texts last."""
-    wanted, known = TIMED_BATCHES * config.batch_size, len(train.labels) - train.extra
+def _timed_rows(train: Rows, config: TrialConfig, rng: np.random.Generator, batches: int) -> np.ndarray:
+    """Draw so many `batches` of rows, with as many texts without labels as the batches of the training have; such texts last."""
+    wanted, known = batches * config.batch_size, len(train.labels) - train.extra
     labeled = max(1, round(wanted * labeled_share(train, config))) if train.extra else wanted
     others = known + rng.permutation(train.extra)[: wanted - labeled]
     return np.concatenate([rng.permutation(known)[:labeled], others])

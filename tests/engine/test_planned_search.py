@@ -46,7 +46,7 @@ def test_the_plan_names_what_the_warm_start_tries(tmp_path: Path) -> None:
 def test_a_start_says_what_its_study_holds_and_a_dry_run_that_it_does(tmp_path: Path) -> None:
     sweep, folder = warm_sweep(tmp_path), tmp_path / "now"
     folder.mkdir()
-    assert Studies(sweep, folder).warm_start() == {
+    assert Studies(sweep, folder).warm_start == {
         "distilled": [POINT, {**POINT, "alpha": 0.25}],
         "fine_tuned": [],
     }
