@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from makers import make_finalist, make_sweep, make_trial
 
@@ -29,10 +30,13 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_gpu
 import bench_relations
 import bench_scale
+import bench_search
 import bench_step
 import bench_timeline
 import bench_trial
 import bench_trials
+import record_trials
+import surrogate
 import workers_figures
 import workers_host
 
@@ -64,6 +68,38 @@ def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
     vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
     assert bench_relations.measure(4, options) > 0
+
+
+def recorded(best_rate: float, seed: int) -> surrogate.Recorded:
+    """Trials whose accuracy falls off from the best learning rate, with noise of 0.5 points by the seed and 1 point by rows and flips."""
+    rng, points = np.random.default_rng(seed), list(record_trials.points(240))
+    true = 0.8 - 0.4 * (surrogate.unit(points)[:, 2] - best_rate) ** 2
+    seeds = 0.005 * rng.standard_normal(len(points))
+    validation, test = true + seeds + 0.01 * rng.standard_normal((2, len(points)))
+    return surrogate.Recorded(points=points, validation=validation, test=test)
+
+
+def test_bench_search_knows_what_its_trials_are_worth_and_how_they_vary() -> None:
+    found = recorded(0.7, seed=0)
+    noise, model = surrogate.noise_of(found), surrogate.surrogate_of(found)
+    assert noise.seed == pytest.approx(0.005, abs=0.0025) and noise.whole == pytest.approx(0.0112, abs=0.002)
+    true = 0.8 - 0.4 * (surrogate.unit(found.points)[:, 2] - 0.7) ** 2
+    assert np.abs(model.accuracy(found.points) - true).max() < 0.01
+
+
+def test_bench_search_says_how_a_table_is_made(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"record_trials.py sst2 --data FOLDER --out .*trials_sst2.csv makes it"):
+        bench_search.table_of(tmp_path, "sst2")
+
+
+def test_bench_search_replays_a_search_that_another_ones_best_makes_shorter() -> None:
+    here = bench_search.world(recorded(0.7, seed=0), recorded(0.75, seed=1))
+    assert len(here.warm) == 5 and here.ends["learning_rate"][0] > 1e-4
+    warm = bench_search.replay(here, "tpe", "warm", seed=0, trials=10)
+    assert warm == bench_search.replay(here, "tpe", "warm", seed=0, trials=10)
+    best = here.surrogate.accuracy([{**here.warm[0], "learning_rate": 3e-5 * 50**0.7}])[0]
+    assert len(warm["raw"]) == 10 and len(warm["shrunk"]) == 1
+    assert warm["raw"][4] == pytest.approx(best, abs=0.01)
 
 
 def test_bench_scale_measures_every_stage_of_rows_that_it_makes(

@@ -33,6 +33,7 @@ from kdsweep.engine.events import (
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.pace import Pace
 from kdsweep.engine.plan import print_plan, shown_params
+from kdsweep.engine.planned_search import Warm
 from kdsweep.records.teacher_schema import TeacherResult
 
 ONE_ANSWER: dict[TaskName, str] = {
@@ -110,8 +111,10 @@ class SweepDisplay:
         finished: Mapping[Stage, int],
         workers: int = 1,
         warning: str | None = None,
+        warm: Warm | None = None,
     ) -> None:
-        self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
+        self._console, self._sweep, self._workers = console, sweep, workers
+        self._warning, self._warm = warning, warm
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._bars = _bars(console, self._width)
         totals: dict[Stage, int] = {
@@ -226,8 +229,8 @@ class SweepDisplay:
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
         }
-        rows_compared = teacher.test_rows or teacher.validation_rows
-        print_plan(self._console, self._sweep, lines, self._warning, rows_compared, teacher.task)
+        compared, searched = teacher.test_rows or teacher.validation_rows, (teacher.validation_rows, teacher.train_rows)
+        print_plan(self._console, self._sweep, lines, self._warning, compared, teacher.task, self._warm, *searched)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses

@@ -110,7 +110,7 @@ def _supervise(
         console.print(said, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in sweep.stages}
     watch = WeakTeacherWatch(sweep, folder)
-    with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
+    with SweepDisplay(console, sweep, finished, workers, watch.look(), studies.warm_start) as display:
 
         def report_search() -> None:
             """Write the report of the search, without waiting for the finalists."""

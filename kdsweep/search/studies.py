@@ -23,7 +23,7 @@ from kdsweep.search.agreements import Agreements
 from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, Twin, trial_id, twin_of
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
-from kdsweep.search.open_studies import open_studies
+from kdsweep.search.open_studies import open_studies, warm_start
 from kdsweep.search.ranked import best_first
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
@@ -44,6 +44,7 @@ class Studies:
         self._sweep, self._owner = sweep, owner
         self._storage = Storage(sweep.study, folder, say)
         self._studies = self._storage.patiently(lambda: open_studies(sweep, self._storage))
+        self.warm_start = self._storage.patiently(lambda: warm_start(sweep, self._studies))
         self._look: dict[Stage, list[FrozenTrial]] | None = None
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
         ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
