@@ -13,10 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdsweep.errors import KDSweepError
-from kdsweep.reporting.markdown import terminal_text
-from kdsweep.reporting.write import write_report
-from kdsweep.system.process import ends_with_its_reader
-from kdsweep.tracking.audit import audit, audit_text
+from kdsweep.system.process import ends_with_its_reader, for_good
 
 EPILOG = """\
 examples:
@@ -50,6 +47,10 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
     )
     parser.add_argument("--audit", action="store_true", help="compare W&B's runs with the records; writes nothing")
     options = parser.parse_intermixed_args(arguments)
+    with for_good():
+        from kdsweep.reporting.markdown import terminal_text
+        from kdsweep.reporting.write import write_report
+        from kdsweep.tracking.audit import audit, audit_text
     try:
         if options.audit:
             done = audit(options.folder, *options.others)

@@ -1,22 +1,40 @@
-"""The benchmarks that call the training loop themselves go on doing so: nobody runs them between two releases."""
+"""The benchmarks that call the training loop or read the records go on doing so: nobody runs them between two releases."""
 
 import argparse
+import io
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from makers import make_finalist, make_sweep, make_trial
 
+from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
+from kdsweep.engine.worker_loop import Worker
+from kdsweep.records.layout import TrialId, trial_folder
+from kdsweep.records.schema import Attempt
+from kdsweep.records.whole_sweep import read_records
+from kdsweep.records.writing import TrialFolder, start_sweep, write_sweep
+from kdsweep.search.studies import Studies
+from kdsweep.system.process import StopRequest
 from kdsweep.tracking.tracker import NullTracker
 from kdsweep.training.loop import distill_epoch
 from kdsweep.training.shared import Materials
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
+import bench_gpu
 import bench_relations
+import bench_scale
 import bench_step
+import bench_timeline
 import bench_trial
+import bench_trials
+import workers_figures
+import workers_host
 
 Config = Callable[..., TrialConfig]
 
@@ -46,3 +64,100 @@ def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
     vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
     assert bench_relations.measure(4, options) > 0
+
+
+def test_bench_scale_measures_every_stage_of_rows_that_it_makes(
+    tiny_rows: list[tuple[str, str]], tiny_classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_scale, "available_cores", lambda: 1)
+    names = sorted({label for _, label in tiny_rows})
+    sentences = {name: [text for text, label in tiny_rows if label == name] for name in names}
+    for name, count in (("rows.jsonl", 200), ("texts.jsonl", 60)):
+        bench_scale.write_rows(sentences, count, tmp_path / name, "pairs")
+    options = argparse.Namespace(rows_file=tmp_path / "rows.jsonl", texts_file=tmp_path / "texts.jsonl", kind="pairs")
+    vars(options).update(teacher=str(tiny_classifier), steps=3)
+    found = bench_scale.measured(options)
+    assert found["sizes"]["validation"] <= 20 and found["steps"] == 3
+    table = bench_scale.shown(200, "first", found)
+    assert all(name in table for name in ("read, cut, compare", "tokens", "teacher's logits", "training"))
+
+
+def test_bench_gpu_reads_trials_a_minute_from_the_records_and_says_that_there_is_no_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = bench_gpu.TINY[0]
+    rows = bench_gpu.write_rows(tmp_path, size)
+    path = bench_gpu.write_sweep(tmp_path, size, tmp_path / "teacher", rows, trials=4, devices=2, device="auto")
+    sweep = load_sweep(path)
+    assert (len(sweep.enqueue), sweep.fixed["devices_per_trial"], len(rows.read_text().splitlines())) == (4, 2, 64)
+    for number, seconds in enumerate((2.0, 4.0)):
+        result = tmp_path / f"trials/{number:04}/result.json"
+        result.parent.mkdir(parents=True)
+        started = {"started_at": f"2026-01-01T00:00:0{number}+00:00", "seconds": seconds}
+        result.write_text(json.dumps({"status": "complete", "error": None, **started}))
+    found = bench_gpu.swept(tmp_path, 0.0, 30.0)
+    assert (found.trial_seconds, found.whole_seconds) == (3.0, 30.0) and found.trials_a_minute > 0
+    monkeypatch.setattr(bench_gpu, "devices", list)
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
+    assert bench_gpu.main() == 2 and "needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_worker_whose_trials_sleep_leaves_what_one_that_trains_leaves(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = load_sweep(tiny_sweep_file(study={"trials": 2, "controls": 2, "pruner": "median"}, fixed={"epochs": 2}))
+    folder, file = start_sweep(tmp_path / "results" / "tiny", sweep), io.StringIO()
+    diary = workers_host.Diary(file)
+    worker = Worker(sweep, folder, "me", diary.hear, StopRequest(), run_one=workers_host.sleeping(0.1, diary))
+    worker.prepare()
+    worker.work()
+    found = read_records(folder)
+    assert [row.result.status for row in found.trials if row.result] == ["complete"] * 4
+    studies = Studies(sweep, folder)
+    assert [studies.finished(arm) for arm in sweep.arms] == [2, 2] and len(studies.stored()) == 4
+    diaries = [[json.loads(line) for line in file.getvalue().splitlines()]]
+    waits = workers_figures.spans(diaries)
+    assert [len(values) for values in waits.values()] == [3, 8, 4]
+    assert workers_figures.told_twice(diaries) == (0, 0)
+
+
+def test_bench_timeline_accounts_for_every_second_of_every_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    sweep = make_sweep(folder)
+    point = {"temperature": 4.0, "alpha": 0.75, "learning_rate": 2e-4, "batch_size": 32}
+    make_trial(folder, sweep, "distilled", 0, point, 0.7, train_seconds=20.0, evaluate_seconds=4.0)
+    make_trial(folder, sweep, "fine_tuned", 0, point, 0.6, train_seconds=30.0, evaluate_seconds=4.0)
+    make_finalist(folder, sweep, "distilled", 0, 1, 0.7)
+    spans = {TrialId("distilled", 0): ("a", 10, 35), TrialId("fine_tuned", 0): ("b", 12, 52)}
+    for run, (owner, begun, ended) in {**spans, TrialId("distilled", 0, 1): ("a", 36, 96)}.items():
+        there = TrialFolder(trial_folder(folder, run), owner)
+        there.add_attempt(Attempt(attempt=1, owner=owner, from_step=0, steps_again=0, started_at="2026-01-01T00:00:00"))
+        times = {"config.yaml": begun, "predictions.npy": ended - 6, "test.json": ended - 1, "result.json": ended}
+        for name, at in times.items():
+            if (there.path / name).exists():
+                os.utime(there.path / name, (at, at))
+    (folder / "report.html").touch()
+    for name, at in {"sweep.yaml": 1, "report.html": 99}.items():
+        os.utime(folder / name, (at, at))
+    found = bench_timeline.timeline(folder)
+    phases = {worker: found.phases(its) for worker, its in found.workers().items()}
+    assert all(sum(each.values()) == pytest.approx(98) for each in phases.values())
+    assert phases["b"] == pytest.approx(dict(zip(bench_timeline.PHASES, (11, 30, 4, 0, 6, 0, 47), strict=True)))
+    assert (phases["a"]["test"], phases["a"]["between trials"]) == pytest.approx((5, 1))
+    assert (found.search_ended(), found.early()) == (52, 16), "the finalist began while the other arm's last trial ran"
+    assert "tail: 47.0 s" in "\n".join(bench_timeline.shown(found, "s", runs=True))
+
+
+def test_bench_trials_makes_a_study_and_records_that_a_sweep_goes_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "trials"
+    sweep = bench_trials.sweep_of("trials", None)
+    write_sweep(folder, sweep)
+    bench_trials.make_records(folder, sweep, range(20))
+    bench_trials.fill_study(Studies(sweep, folder), folder, sweep, range(20))
+    studies = Studies(sweep, folder)
+    assert (studies.finished("distilled"), studies.finished("fine_tuned")) == (18, 2)
+    records = {row.id: row.result.val_accuracy for row in read_records(folder).trials if row.result}
+    assert dict(studies.ranked("distilled", "distilled")).items() <= records.items()
+    taken = studies.take()
+    assert taken is not None and taken.number in (2, 18)

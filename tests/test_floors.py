@@ -260,3 +260,10 @@ def test_neither_the_light_modules_nor_a_report_being_written_import_torch(tmp_p
     command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "s")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_file_imports_scipys_statistics() -> None:
+    """They take half a second, a sixth of a report of a thousand trials; scipy.special has what they are made of."""
+    assert [
+        path for path in PACKAGE.rglob("*.py") if re.search(r"import.*scipy.stats|scipy.stats import", path.read_text())
+    ] == []

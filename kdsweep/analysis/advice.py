@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
+from kdsweep.analysis import number_metrics
 from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import difference_text, score
 from kdsweep.config.arms import ARM_NAMES, Arm
@@ -39,6 +39,12 @@ FOUND_P = 0.05
 CHANCE = 0.8
 """Chance with which the smallest effect that is reported as detectable would have been found."""
 SHUFFLES = 2000
+BLOCK = 200
+"""Shuffled or simulated searches held at once."""
+MOST_DRAWN = 1_000_000
+"""Scores that a simulation draws: `SHUFFLES` searches of up to 500 trials."""
+DOUBT = 5.5
+"""Standard deviations by which a share of simulated searches must lie beyond `CHANCE` for the other searches to be spared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +163,7 @@ def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, axis: Axis)
         return None
     scores = [score(trial, sweep) for trial in trials]
     share, p_value = dependence(values, scores)
-    least = least_share(values)
-    if p_value < FLAT_P or least is None:
+    if p_value < FLAT_P or (least := least_share(values)) is None:
         return None
     if len(set(scores)) == 1:
         why = f"All {_these(trials, axis)} have the same {metric}."
@@ -179,24 +184,47 @@ def _flat(trials: Sequence[TrialRow], sweep: SweepConfig, name: str, axis: Axis)
 def least_share(values: Sequence[Any], chance: float = CHANCE) -> float | None:
     """Return the smallest share of the scores' variance at which an effect of the shape `_shape(values)` is found with `chance`.
 
-    Found means p < 0.05 in the test of `dependence`; how often that happens is simulated, with normal noise around the effect.
-    None where all values are equal, or where too few trials are left beside the columns of `_basis`.
+    Found means p < 0.05 in the test of `dependence`; how often that happens is simulated, with normal noise around the effect: in
+    `SHUFFLES` searches, and in fewer of more than `MOST_DRAWN` trials together, so that the time stays the same. None where all values
+    are equal, or where too few trials are left beside the columns of `_basis`.
     """
     basis, count = _basis(values), len(values)
     if not 0 < basis.shape[1] < count - 1:
         return None
+    searches = min(SHUFFLES, max(BLOCK, MOST_DRAWN // count))
     draw, ordered = np.random.default_rng(0), np.arange(count) - (count - 1) / 2
-    line = np.quantile(_explained(draw.permuted(np.tile(ordered, (SHUFFLES, 1)), axis=1), basis), 1 - FOUND_P)
-    effect, noise = _shape(values), draw.standard_normal((SHUFFLES, count))
-    ranks = np.empty_like(noise)
+    line = float(np.quantile(_shuffled(draw, ordered, basis, searches), 1 - FOUND_P))
+    effect, noise = _shape(values), draw.standard_normal((searches, count))
     least, most = 0.0, 1.0
     while most - least > 0.001:
         share = (least + most) / 2
-        order = np.argsort(np.sqrt(share) * effect + np.sqrt(1 - share) * noise, axis=1)
-        np.put_along_axis(ranks, order, ordered[np.newaxis], axis=1)
-        found = _explained(ranks, basis) > line + 1e-9
-        least, most = (least, share) if found.mean() >= chance else (share, most)
+        enough = _is_found(share, effect, noise, basis, line=line, chance=chance)
+        least, most = (least, share) if enough else (share, most)
     return most
+
+
+def _is_found(
+    share: float, effect: np.ndarray, noise: np.ndarray, basis: np.ndarray, *, line: float, chance: float
+) -> bool:
+    """Return whether an effect [N] that makes `share` of the variance is found in `chance` of the searches, each with one line of `noise` [M, N].
+
+    The first searches decide where they leave no doubt.
+    """
+    ordered, found, seen = np.arange(effect.size) - (effect.size - 1) / 2, 0, 0
+    for first in range(0, len(noise), BLOCK):
+        order = np.argsort(np.sqrt(share) * effect + np.sqrt(1 - share) * noise[first : first + BLOCK], axis=1)
+        ranks = np.empty(order.shape)
+        np.put_along_axis(ranks, order, ordered[np.newaxis], axis=1)
+        found, seen = found + int((_explained(ranks, basis) > line + 1e-9).sum()), seen + len(order)
+        if abs(found / seen - chance) > DOUBT * np.sqrt(chance * (1 - chance) / seen):
+            break
+    return found / seen >= chance
+
+
+def _shuffled(draw: np.random.Generator, ranks: np.ndarray, basis: np.ndarray, times: int) -> np.ndarray:
+    """Return the sum of squares [times] that the columns of `basis` explain of the ranks [N] in random orders; few are held at once."""
+    blocks = [min(BLOCK, times - first) for first in range(0, times, BLOCK)]
+    return np.concatenate([_explained(draw.permuted(np.tile(ranks, (size, 1)), axis=1), basis) for size in blocks])
 
 
 def span(values: Sequence[Any], share: float) -> float:
@@ -208,7 +236,11 @@ def span(values: Sequence[Any], share: float) -> float:
 def _shape(values: Sequence[Any]) -> np.ndarray:
     """Return an effect [N] of mean 0 and variance 1: a straight line over the ranks of numbers, else the commonest value against the others."""
     common = Counter(values).most_common(1)[0][0]
-    effect = rankdata(values) if _is_ordered(values) else np.array([value == common for value in values], float)
+    effect = (
+        number_metrics.ranks(np.asarray(values))
+        if _is_ordered(values)
+        else np.array([value == common for value in values], float)
+    )
     return np.asarray((effect - effect.mean()) / effect.std())
 
 
@@ -229,13 +261,12 @@ def dependence(values: Sequence[Any], scores: Sequence[float]) -> tuple[float, f
     axis is reported to show no effect from p = 0.5 on: a truly flat one in half of sweeps. One that explains half of the
     variance is reported so in 5 % of sweeps of 10 trials and in under 1 % of 20, as the test measures.
     """
-    ranks = rankdata(scores)
+    ranks = number_metrics.ranks(np.asarray(scores))
     centred = ranks - ranks.mean()
     if not centred.any():
         return 0.0, 1.0
     basis = _basis(values)
-    orders = np.random.default_rng(0).permuted(np.tile(centred, (SHUFFLES, 1)), axis=1)
-    shuffled = _explained(orders, basis)
+    shuffled = _shuffled(np.random.default_rng(0), centred, basis, SHUFFLES)
     observed = float(_explained(centred[None], basis)[0])
     p_value = (1 + int((shuffled >= observed - 1e-9).sum())) / (SHUFFLES + 1)
     return observed / float(centred @ centred), p_value
@@ -245,7 +276,7 @@ def _basis(values: Sequence[Any]) -> np.ndarray:
     """Return orthonormal columns [N, K], each of mean 0, that span the values' parabola of ranks or their groups."""
     distinct = list(dict.fromkeys(values))
     if _is_ordered(distinct) and len(distinct) > 5:
-        ranks = rankdata(values)
+        ranks = number_metrics.ranks(np.asarray(values))
         columns = np.stack([ranks, ranks**2], axis=1)
     else:
         columns = np.array([[value == group for group in distinct[1:]] for value in values], float)

@@ -183,11 +183,18 @@ def _row(rank: int | None, trial: TrialRow, records: SweepRecords, rows: int, ex
         best_epoch=best_epoch(trial, records.sweep) if trial.result else None,
         val_accuracy=measured,
         interval=wilson_interval(measured, rows) if measured is not None and rows else None,
-        folder=Path(os.path.relpath(trial.folder, records.folder)).as_posix(),
+        folder=_beside(trial.folder, records.folder),
         trial=trial,
         task=records.task,
         export=export,
     )
+
+
+def _beside(folder: Path, results: Path) -> str:
+    inside = (
+        folder.is_relative_to(results) and ".." not in folder.parts
+    )  # most are, and `relpath` asks the system where it is
+    return (folder.relative_to(results) if inside else Path(os.path.relpath(folder, results))).as_posix()
 
 
 def _reason(trial: TrialRow) -> str | None:

@@ -50,7 +50,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from kdsweep.analysis.two_arms import POWER, quantile
 from kdsweep.analysis.two_students import CONFIDENCE, compare_counts, lower_limit
@@ -240,4 +240,4 @@ def _rows_to_settle(gains: float, losses: float, rows: int, margin: float) -> in
 
 
 def _quantile(probability: float) -> float:
-    return float(norm.ppf(probability))
+    return float(ndtri(probability))

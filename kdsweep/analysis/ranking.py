@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import nct
+from scipy.special import nctdtr
 
 from kdsweep.analysis.tasks import RowScore
 from kdsweep.analysis.two_arms import POWER, compare_arms, compare_finalists, quantile
@@ -120,7 +120,7 @@ def power(difference: float, standard_error: float, df: float) -> float:
     From the noncentral t distribution. Pass a difference that would matter: at the observed difference the power only
     repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
     """
-    return float(nct.sf(quantile(df), df, difference / standard_error))
+    return 1 - float(nctdtr(df, difference / standard_error, quantile(df)))
 
 
 def minimal_detectable_difference(standard_error: float, df: float, chance: float = POWER) -> float:

@@ -65,7 +65,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from kdsweep.analysis.spread import Spread, finalist_unit, rows_part
 from kdsweep.analysis.tasks import RowScore
@@ -238,7 +238,7 @@ def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
     """Derive the interval, the test and the word from a difference and its variance."""
     error, df = math.sqrt(spread.total), spread.df
     half = quantile(df) * error
-    p_value = float(2 * t.sf(abs(difference) / error, df)) if error else 1.0
+    p_value = float(2 * stdtr(df, -abs(difference) / error)) if error else 1.0
     bound = 1.0 if size.score != "minus_squared_error" else math.inf
     word: Word = "cannot tell"
     if p_value < 1 - CONFIDENCE and difference > 0 and not size.one_seed:
@@ -247,7 +247,7 @@ def _judge(difference: float, spread: Spread, size: _Size) -> FinalComparison:
         word = "not better"
     rows, factor = None, None
     if word == "cannot tell" and difference and not size.one_seed:
-        target = (difference / (quantile(df) + float(t.ppf(POWER, df)))) ** 2
+        target = (difference / (quantile(df) + float(stdtrit(df, POWER)))) ** 2
         rows, factor = spread.rows_for(target), spread.seeds_factor(target)
     return FinalComparison(
         rows=spread.size,
@@ -294,4 +294,4 @@ COUNTED_OF_RUNS = {
 
 
 def quantile(df: float) -> float:
-    return float(t.ppf((1 + CONFIDENCE) / 2, df))
+    return float(stdtrit(df, (1 + CONFIDENCE) / 2))

@@ -117,11 +117,21 @@ def having(kind: type, trait: Trait) -> tuple[str, ...]:
 
 def broken_rules(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield each range and pattern that a field of `config` breaks, and the value given."""
-    for name, numbers in beside(type(config), Range).items():
+    for name, numbers in _ranges(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, int | float) and not numbers.holds(value):
             yield numbers.rule(prefix + name), str(value)
-    for name, texts in beside(type(config), Pattern).items():
+    for name, texts in _patterns(type(config)).items():
         value = getattr(config, name)
         if isinstance(value, str) and not re.fullmatch(texts.regex, value):
             yield f"{prefix}{name} {texts.rule}", repr(value)
+
+
+@cache
+def _ranges(kind: type[object]) -> dict[str, Range]:
+    return beside(kind, Range)
+
+
+@cache
+def _patterns(kind: type[object]) -> dict[str, Pattern]:
+    return beside(kind, Pattern)

@@ -23,10 +23,10 @@ from kdsweep.engine.events import (
     Offline,
     Phase,
     Prepared,
+    RowsDone,
     Step,
     TeacherEpoch,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
 )
@@ -128,9 +128,9 @@ class SweepDisplay:
         self._metrics = ""
         self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
         """How far each teacher is that is fine-tuned now, by its fold."""
-        self._texts_pace = Pace()
-        self._making = ""
-        """What is made of the texts without labels."""
+        self._rows_pace = Pace()
+        self._making: RowsDone | None = None
+        """How far what is made of the rows, or of the texts without labels, is."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -161,8 +161,8 @@ class SweepDisplay:
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
                 self._console.print(f"teacher{of}, epoch {event.epoch}: {event.metric} {event.score:.4f}")
-            case TextsDone():
-                self._texts_done(event)
+            case RowsDone():
+                self._rows_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -203,13 +203,15 @@ class SweepDisplay:
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {line}")
 
-    def _texts_done(self, event: TextsDone) -> None:
-        if event.what != self._making:
-            self._making, self._texts_pace = event.what, Pace()
-        pace = self._texts_pace
-        pace.reach(event.done, event.texts)
-        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
-        if pace.seconds_left and pace.is_due():
+    def _rows_done(self, event: RowsDone) -> None:
+        before, self._making = self._making, event
+        if before is None or (before.what, before.unit) != (event.what, event.unit) or event.done < before.done:
+            self._rows_pace = Pace()
+        pace = self._rows_pace
+        pace.reach(event.done, event.rows)
+        done = f"{event.what} of {event.done:,}/{event.rows:,}" if event.rows else f"{event.what} {event.done:,}"
+        self._metrics = f"{done} {event.unit}{pace.rate()}{pace.text()}"
+        if pace.seconds_each and pace.is_due():
             self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:

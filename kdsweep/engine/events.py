@@ -66,13 +66,16 @@ class FoldsBegun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextsDone:
-    """Reports how far the texts without labels are prepared."""
+class RowsDone:
+    """Reports how far the rows, or the texts without labels, are prepared."""
 
     what: str
-    """What is made of them: their tokens, the teacher's logits."""
+    """What is made of them: read, their tokens, the teacher's logits."""
     done: int
-    texts: int
+    rows: int | None
+    """How many there are; None while they are read."""
+    unit: str
+    """What they are called: `rows`, `texts`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +169,7 @@ Event = (
     | TeacherStep
     | TeacherEpoch
     | FoldsBegun
-    | TextsDone
+    | RowsDone
     | Prepared
     | TrialStarted
     | Step

@@ -40,7 +40,8 @@ def print_plan(
             also += "   mse has no temperature: search.temperature.when.soft_loss=[kl] searches it under kl alone"
         table.add_row(f"search {name}", escape(axis.text()) + escape(also))
     for name, value in sweep.fixed.items():
-        table.add_row(f"fixed {name}", escape(shown(value)))
+        if value is not None:
+            table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in sweep.arms)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")

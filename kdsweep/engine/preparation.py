@@ -13,11 +13,12 @@ from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import ConfigError
 from kdsweep.records import teacher_schema as records
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import locks_folder, teacher_folder
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.agreements import Agreements
+from kdsweep.system.files import locked
 from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
@@ -62,7 +63,7 @@ class Preparation:
             self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
-        rows = f"{len(self._materials.data(corners[0]).train)} rows"
+        rows = f"{len(self._materials.data(corners[0]).train):,} rows"
         self._phase(
             f"reading the teacher's numbers for {rows}"
             if corners[0].teacher_file
@@ -132,9 +133,11 @@ class Preparation:
             on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
-        known = recorded_teacher(config, folder, self._materials, watch)
-        if known is not None:
-            return known
+        with locked(locks_folder(self._folder) / "teacher.lock"):  # workers that nobody supervises prepare side by side
+            known = recorded_teacher(config, folder, self._materials, watch)
+            return known or self._record_teacher(config, folder, watch)
+
+    def _record_teacher(self, config: TrialConfig, folder: Path, watch: TeacherWatch) -> TeacherResult:
         if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record
             met = self._materials.teacher_sha256(config, watch)
             self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})

@@ -56,12 +56,15 @@ class Supervisor:
         starter: WorkerStarter,
         on_search_over: Callable[[], None] = lambda: None,
         on_control: Callable[[float], None] = lambda _: None,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._sweep, self._folder, self._studies, self._display = sweep, folder, studies, display
         self._wanted, self._starter = workers, starter
         self._on_search_over: Callable[[], None] | None = on_search_over
         self._on_control = on_control
         """Called with the score of every complete fine-tuned trial of the search."""
+        self._on_idle: Callable[[], None] | None = on_idle
+        """Called once, when the last runs are under way and a worker has none: its cores are idle until they end."""
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._prepared = False
@@ -186,9 +189,12 @@ class Supervisor:
             self._dismiss(lambda worker: not worker.has_had_a_trial)
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
-        if places and self._studies.is_open():
+        if (places or wanted == 1) and self._studies.is_open():
             for place in sorted(places):
                 self._start(place)
+        elif (places or wanted == 1) and self._workers and self._on_idle:
+            self._on_idle()
+            self._on_idle = None
 
     def _is_over(self) -> bool:
         """Return whether a supervisor without running workers has nothing to wait for."""

@@ -1,6 +1,7 @@
 """Run a whole sweep: the results folder, its studies, supervised workers, the report at the end. Never imports torch."""
 
 import shutil
+import threading
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,7 @@ def _supervise(
             starter=starter,
             on_search_over=report_search,
             on_control=look_at_teacher,
+            on_idle=lambda: threading.Thread(target=_import_ahead, args=(sweep,), daemon=True).start(),
         )
         supervisor.run()
     return supervisor.tracking
@@ -204,6 +206,15 @@ def _report(studies: "Studies", folder: Path) -> tuple["Report", str]:
     _gather(studies, folder)
     report = write_report(folder)
     return report, terminal_text(report)
+
+
+def _import_ahead(sweep: SweepConfig) -> None:
+    """Import what the report needs, and what sends its verdict to W&B, while the last trials run."""
+    import kdsweep.reporting.markdown
+    import kdsweep.reporting.write  # noqa: F401
+
+    if sweep.tracking.mode != "off" and sweep.finalist_runs():
+        import kdsweep.engine.publish  # noqa: F401
 
 
 def _gather(studies: "Studies", folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Read a sweep's files: trials, teacher, steps, predictions and labels."""
 
 import base64
-import dataclasses
 import io
 import json
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class TrialRow:
         """List where config.yaml differs from what ran, a line each such as `alpha: 0.5, now 0.7`; nothing without a result and in older records."""
         if self.result is None or self.result.config is None:
             return []
-        now = plain_values(dataclasses.asdict(self.config))
+        now = plain_values(vars(self.config))
         ran = plain_values(TRIAL_DEFAULTS) | dict(self.result.config)
         return [line.strip() for line in identity_changes({name: ran[name] for name in now}, now)]
 

@@ -119,7 +119,7 @@ def logged_epoch(epoch: EpochMetrics | TeacherEpoch) -> dict[str, Any]:
 
 def known(record: StepMetrics | EpochMetrics | TeacherEpoch) -> dict[str, Any]:
     """Return a step's or an epoch's numbers by name, without those that are None."""
-    return {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+    return {name: value for name, value in vars(record).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

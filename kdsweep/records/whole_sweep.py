@@ -14,6 +14,7 @@ from kdsweep.records.export_schema import Export
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.reading import TrialRow, read_exports, read_sweep, read_teacher, read_trials
 from kdsweep.records.teacher_schema import TeacherResult
+from kdsweep.system.process import uncollected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ def read_records(folder: Path, *others: Path) -> SweepRecords:
     for other in others:
         _check_same_sweep(folder, sweep, other)
     folders = (folder, *others)
-    trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
+    with uncollected():
+        trials, spares = _gathered(row for there in folders for arm in sweep.arms for row in read_trials(there, arm))
     confirmed = {there: read_trials(there, "finalists") for there in folders}
     _check_one_length(trials, confirmed)
     finalists, more = _gathered(row for rows in confirmed.values() for row in rows if row.arm in sweep.arms)
@@ -130,7 +132,8 @@ def _gathered(rows: Iterable[TrialRow]) -> tuple[tuple[TrialRow, ...], tuple[Pat
         same.setdefault(row.id, []).append(row)
     in_order = sorted(same, key=lambda trial: (ARMS.index(trial.arm), trial.number, trial.seed or 0))
     trials = [(_fullest(same[trial]), same[trial]) for trial in in_order]
-    spares = [row.folder for trial, rows in trials for row in rows if row.result and row.measured() != trial.measured()]
+    twice = [(trial, rows) for trial, rows in trials if len(rows) > 1]
+    spares = [row.folder for trial, rows in twice for row in rows if row.result and row.measured() != trial.measured()]
     return tuple(trial for trial, _ in trials), tuple(spares)
 
 
@@ -139,6 +142,8 @@ def _fullest(rows: Sequence[TrialRow]) -> TrialRow:
     finished = [row for row in rows if row.result]
     if not finished:
         return max(rows, key=lambda row: len(row.epochs))
+    if len(finished) == 1:
+        return finished[0]
     same = [row for row in finished if row.measured() == finished[0].measured()]
     return next((row for row in same if row.ran_here()), finished[0])
 

@@ -1,5 +1,6 @@
 """Render the report's page: self-contained (plotly.js is inlined once), every text from data escaped, nothing fetched."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.resources import files
@@ -36,6 +37,9 @@ from kdsweep.reporting.memorised import SEEN_CAPTION, memorised, seen_table
 from kdsweep.reporting.task_words import BY_CLASS, CLASS, ONE_ANSWER_CARD, SECTION, board_metrics
 from kdsweep.reporting.work import PATIENCE_CAPTION, patience_table, work_caption, work_table
 
+MOST_ROWS = 2000
+"""Rows of a table of trials: with more a page takes seconds to open; leaderboard.csv has them all."""
+
 
 def render_html(report: Report) -> str:
     """Return the report as one HTML page."""
@@ -54,10 +58,15 @@ def render_html(report: Report) -> str:
         "forms": _form_fronts(report),
     }
     ranked = [row for row in report.rows if row.rank is not None]
+    shown = report.rows[:MOST_ROWS]
     return _template().render(
         report=report,
+        rows=shown,
+        rows_left=len(report.rows) - len(shown),
+        others_left=max(0, sum(row.rank is None for row in report.rows) - MOST_ROWS),
+        thinned=thinned_said(report),
         ranked=ranked,
-        others=[row for row in report.rows if row.rank is None],
+        others=[row for row in report.rows if row.rank is None][:MOST_ROWS],
         verdict=report.verdict,
         finalists=finalists_table(report, report.finals) if report.finals else [],
         verdicts=verdicts_table(report.finals) if report.finals else [],
@@ -96,6 +105,15 @@ def render_html(report: Report) -> str:
         js=_beside("page.js"),
         plotly_js=style.plotly_js(),
     )
+
+
+def thinned_said(report: Report) -> str:
+    """Return how many trials the figures draw, in a sentence; empty where they draw all."""
+    most = max(Counter(trial.arm for trial in report.records.trials).values(), default=0)
+    if most <= style.MOST_TRIALS:
+        return ""
+    best = style.MOST_TRIALS // 4
+    return f"Of more than {style.MOST_TRIALS:,} trials of an arm, its best {best:,} are drawn, and others evenly spread over the rest."
 
 
 def _calibrated(report: Report) -> dict[str, tuple[tuple[float, float, int], ...]]:

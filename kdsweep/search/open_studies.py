@@ -16,11 +16,12 @@ from kdsweep.search import attributes, space
 from kdsweep.search.sampler import SlotSampler, pruner
 from kdsweep.search.storage import Storage
 from kdsweep.search.warm_start import warm_points
+from kdsweep.system.process import uncollected
 
 
 def open_studies(sweep: SweepConfig, storage: Storage) -> dict[Stage, Study]:
     """Return every study of a sweep, created where missing. Raises ResultsError where another sweep created them."""
-    with storage.alone():
+    with uncollected(), storage.alone():
         studies: dict[Stage, Study] = {arm: _searching(sweep, arm, storage) for arm in _arms(sweep)}
         studies["finalists"] = _confirming(sweep, storage)
     return studies

@@ -4,6 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.special import smirnovi
+from scipy.stats import kstwo
 
 from kdsweep.analysis.budget import next_gain, tuning_curve
 from kdsweep.errors import DataError
@@ -55,3 +57,19 @@ def test_the_gain_is_the_last_slope_of_the_curve_carried_on_as_far_again() -> No
     half, whole = (np.mean([max(drawn) for drawn in combinations(scores, k)]) for k in (4, 8))
     assert next_gain(scores, 8) == pytest.approx(whole - half)
     assert next_gain(scores, 24) == pytest.approx(2 * (whole - half))
+
+
+def test_the_curve_of_thousands_of_trials_has_hundreds_of_points_its_ends_and_halves_among_them() -> None:
+    scores = list(np.random.default_rng(0).random(1201))
+    found, ordered = tuning_curve(scores), np.sort(scores)
+    assert len(found.trials) == len(found.expected) == len(found.low) == len(found.high) <= 500
+    assert {1, 2, 600, 601, 1201} <= set(found.trials.tolist())
+    assert found.at(1) == pytest.approx(ordered.mean()) and found.at(1201) == pytest.approx(ordered[-1])
+    two = np.sum(ordered * np.arange(1201)) / (1201 * 1200 / 2)
+    assert found.at(2) == pytest.approx(two)
+    assert next_gain(scores, 1201) is not None
+
+
+def test_the_band_is_as_wide_as_kolmogorovs_but_for_a_few_millionths() -> None:
+    for n in (1, 8, 100, 5000):
+        assert float(smirnovi(n, 0.025)) == pytest.approx(float(kstwo.ppf(0.95, n)), rel=3e-6)

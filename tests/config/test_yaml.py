@@ -35,3 +35,30 @@ def test_a_recorded_file_is_read_as_any_other_whatever_its_texts_look_like(tmp_p
         path.write_text(broken, encoding="utf-8")
         with pytest.raises(ConfigError, match="must"):
             read_recorded_yaml(path)
+
+
+def test_a_file_whose_entries_do_not_stand_alone_is_read_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    quoted = 'a: "one\nb: two"\nc: 3\n'
+    for text in (
+        quoted,
+        "a: {x: 1}\nb:\n  c: 2\n",
+        "a: &n [1, 2]\nb: *n\n",
+        "'07': 1\n7: 2\n",
+        "x: 1\n? y\n: 2\n",
+        "07: 1\n7: 2\n",
+        "a:\n- 1\n- b: 2\n",
+    ):
+        path.write_text(text, encoding="utf-8")
+        assert read_recorded_yaml(path) == read_yaml(path), text
+    for broken in ("a: 1\n---\nb: 2\n", "a: 1\n...\nb: 2\n"):
+        path.write_text(broken, encoding="utf-8")
+        with pytest.raises(ConfigError, match="must"):
+            read_recorded_yaml(path)
+
+
+def test_lists_of_two_files_with_the_same_line_are_not_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("layers:\n- 0\n- 1\n", encoding="utf-8")
+    read_recorded_yaml(path)["layers"].append(2)
+    assert read_recorded_yaml(path) == {"layers": [0, 1]}

@@ -20,9 +20,9 @@ from kdsweep.engine.events import (
     Phase,
     Plan,
     Prepared,
+    RowsDone,
     Step,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
     teacher_epoch,
@@ -199,7 +199,11 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
     file, search = io.StringIO(), {**AXES, "unlabeled_share": Axis(low=0.1, high=0.9)}
     search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
     sweep = sweep_of(search, trials=4, controls=2)
-    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
+    three = replace(
+        sweep,
+        fixed={**sweep.fixed, "unlabeled_rest": True, "student_body": None},
+        finalists=FinalistsConfig(top=3, seeds=2),
+    )
     print_plan(Console(file=file, width=150), three, {})
     said = " ".join(file.getvalue().split())
     for words in (
@@ -210,6 +214,7 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
         "16 runs: the best 3 distilled, 2 fine-tuned and 3 pseudo-labeled on fresh seeds",
     ):
         assert words in said
+    assert "fixed unlabeled_rest True" in said and "student_body" not in said
 
 
 def test_lines_and_bars_of_three_arms_stand_in_one_column() -> None:
@@ -239,9 +244,9 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
     log = Log(clock)
     for what in ("tokens", "the teacher's logits"):
         for done in range(20_000, 1_000_001, 20_000):
-            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+            log.show(RowsDone(what=what, done=done, rows=1_000_000, unit="texts"), after_seconds=10)
     told = log.lines()
-    assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
+    assert told[0] == "tokens of 80,000/1,000,000 texts   2,000 a second   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
 
 
@@ -253,6 +258,16 @@ def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
         log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
         said = " ".join(" ".join(log.lines()).split())
         assert ("it runs in every step (relation_weight)" in said) == runs
+
+
+def test_a_log_shows_how_many_rows_are_read_though_nobody_knows_how_many_there_are(clock: Clock) -> None:
+    log = Log(clock)
+    for _ in range(2):  # two files: each is counted by itself
+        for done in range(10_000, 200_001, 10_000):
+            log.show(RowsDone(what="read", done=done, rows=None, unit="rows"), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "read 40,000 rows   1,000 a second"
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,18 @@ def test_two_workers_share_the_folds_and_a_killed_one_is_taken_over(
     path = tiny_sweep_file(fixed=fixed, study={"checkpoint_seconds": 0.5, "trials": 1, "controls": 0})
     checkpoints = cache_root() / "checkpoints"
 
-    def helpers() -> list[int]:
+    def workers(*, folds_alone: bool) -> list[int]:
         lines = processes(tmp_path / "results").items()
-        return [pid for pid, line in lines if "--folds-alone" in line]
+        return [pid for pid, line in lines if "kdsweep.worker" in line and ("--folds-alone" in line) is folds_alone]
 
     with started("run", path, "--workers", "2") as process:
+        wait_for(lambda: list(checkpoints.glob("*/*.pt")))
+        (first,) = workers(folds_alone=False)
+        os.kill(first, signal.SIGSTOP)  # its fold lasts until the helper is in the other one
         wait_for(lambda: len(list(checkpoints.glob("*"))) == 2 and len(list(checkpoints.glob("*/*.pt"))) >= 3)
-        (helper,) = helpers()
+        (helper,) = workers(folds_alone=True)
         os.kill(helper, signal.SIGKILL)
+        os.kill(first, signal.SIGCONT)
         said, _ = process.communicate()
     assert process.returncode == 0 and "a worker died (SIGKILL); no trial was running" in said
     assert said.count("epoch 40: val_accuracy") == 2  # each fold to its end once

@@ -36,7 +36,7 @@ from kdsweep.records.layout import TrialId, teacher_folder, trial_folder
 from kdsweep.records.reading import read_trial
 from kdsweep.records.whole_sweep import SweepRecords, read_records
 from kdsweep.records.writing import TrialFolder, write_sweep
-from kdsweep.reporting import write
+from kdsweep.reporting import page, write
 from kdsweep.reporting.answers import conventions
 from kdsweep.reporting.build import build_report
 from kdsweep.reporting.figures import style
@@ -511,3 +511,16 @@ def test_the_command_line_prints_the_answer_a_table_and_what_it_wrote(
     assert "A single seed cannot tell whether distilling" in printed and "| rank | arm " in printed
     for name in ("report.html", "report.md", "leaderboard.csv", "leaderboard.json"):
         assert f"s/{name}" in printed and (copied / name).exists()
+
+
+def test_a_page_of_very_many_trials_shows_the_first_rows_and_says_where_the_others_are(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "are in leaderboard.csv" not in page.render_html(build_report(written))
+    monkeypatch.setattr(page, "MOST_ROWS", 2)
+    monkeypatch.setattr(style, "MOST_TRIALS", 3)
+    found = build_report(written)
+    text = page.render_html(found)
+    rows, others = len(found.rows), sum(row.rank is None for row in found.rows)
+    assert f"The first 2 trials are shown; {rows - 2} more are in leaderboard.csv." in text
+    assert f"{others - 2} more are in leaderboard.csv." in text and text.count("its best 0 are drawn") == 4

@@ -281,3 +281,20 @@ def test_a_slice_counts_the_trials_of_the_arms_that_search_the_field() -> None:
     found = search_map.axis_slice(gathered(sweep, trials), "epochs")
     assert found.plot is not None and len(found.plot.data) == 1
     assert found.description.startswith("val_accuracy of 1 complete trial over epochs")
+
+
+def test_of_very_many_trials_a_figure_draws_the_best_and_an_even_part_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(style, "MOST_TRIALS", 8)
+    records = records_of([0.5 + n / 100 for n in range(20)])
+    distilled = [trial for trial in records.trials if trial.arm == "distilled"]
+    kept = [trial.trial for trial in style.thinned(distilled, records.sweep)]
+    assert kept == sorted(set(kept)) and len(kept) == 8 and {18, 19, 0} <= set(kept)
+    assert style.thinned(distilled[:8], records.sweep) == distilled[:8]
+    (found,), (sizes, _) = search_map.search_maps(records), cost.score_versus_cost(records)
+    assert found.plot and [len(each.x) for each in found.plot.data if each.name == "complete"] == [8]
+    assert "20 complete" in found.description, "what is said counts all trials"
+    assert sizes.plot and [len(each.x) for each in sizes.plot.data if each.meta] == [8, 8]
+    lines = parallel.parallel_coordinates(records).plot
+    assert lines and sum(list(each.y).count(None) for each in lines.data if each.name == "trials") == 8

@@ -173,6 +173,32 @@ def test_an_entry_of_another_shape_or_under_another_hash_is_computed_again(tiny_
     assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
 
 
+def test_logits_go_on_where_an_interruption_left_them_with_the_same_bits(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdsweep.training.data.tokens.EVALUATION_ROWS", 16)  # 72 rows: 5 batches
+    monkeypatch.setattr(teacher_logits, "KEPT_SECONDS", 0.0)
+    config, asked = tiny_config(), list[int]()
+    rows, _ = Materials().rows(config)
+    entry = max(cached_logits(), key=lambda path: path.stat().st_size)
+    whole, materials = entry.read_bytes(), Materials()
+    entry.unlink()
+    mine, tokens = materials.teacher(config), materials.teacher_tokens(config, "train")
+    mine.model.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
+
+    def interrupted(done: int) -> None:
+        if done == 48:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teacher_logits.teacher_logits(mine, tokens, interrupted)
+    assert asked == [16, 16, 16] and not entry.exists()
+    found = teacher_logits.teacher_logits(mine, tokens)
+    assert asked == [16, 16, 16, 16, 16, 8], "the third batch was not kept yet"
+    assert torch.equal(found, rows.teacher_logits) and entry.read_bytes() == whole
+    assert list(entry.parent.glob("*.part")) == []
+
+
 def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_config: Config, tiny_body: Path) -> None:
     Materials().rows(tiny_config())
     Materials().rows(tiny_config(teacher=str(tiny_body)))

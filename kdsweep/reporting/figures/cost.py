@@ -10,7 +10,18 @@ from kdsweep.analysis.score import scale, score_text, score_title, teacher_score
 from kdsweep.config.arms import ARM_NAMES, ARMS
 from kdsweep.config.tasks import TaskName
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.figures.style import COLOURS, DASHES, NEUTRAL, Figure, heights, marks, missing, new_plot, short
+from kdsweep.reporting.figures.style import (
+    COLOURS,
+    DASHES,
+    NEUTRAL,
+    Figure,
+    heights,
+    marks,
+    missing,
+    new_plot,
+    short,
+    thinned,
+)
 
 
 def score_versus_cost(records: SweepRecords) -> tuple[Figure, ...]:
@@ -29,6 +40,7 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         return missing(name, title, "No trial with a measured cost is complete yet.")
     costs = [short(factor * getattr(trial.result, field)) for trial in known]
     points = list(zip(costs, heights(known, records.sweep), strict=True))
+    at = {trial.id: cost for trial, cost in zip(known, costs, strict=True)}
     teacher = teacher_score(records) if records.teacher and not records.teacher.is_file else None  # a file has no cost
     if records.teacher and teacher is not None:
         passes = records.teacher.folds  # what an ensemble scores costs all of its models
@@ -40,8 +52,8 @@ def _cost(records: SweepRecords, field: str, unit: str, factor: float) -> Figure
         go.Scatter(x=[p[0] for p in front], y=[p[1] for p in front], mode="lines", line=steps, hoverinfo="skip")
     )
     for arm in records.sweep.arms:
-        of_arm = [(trial, cost) for trial, cost in zip(known, costs, strict=True) if trial.arm == arm]
-        plot.add_trace(marks([t for t, _ in of_arm], [cost for _, cost in of_arm], records.sweep, arm))
+        of_arm = thinned([trial for trial in known if trial.arm == arm], records.sweep)
+        plot.add_trace(marks(of_arm, [at[trial.id] for trial in of_arm], records.sweep, arm))
     if teacher is not None:
         star = {"size": 14, "symbol": "star", "color": NEUTRAL}
         x, y = [points[-1][0]], [points[-1][1]]

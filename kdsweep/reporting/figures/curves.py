@@ -13,7 +13,17 @@ from kdsweep.analysis.score import scale, score, score_title
 from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
-from kdsweep.reporting.figures.style import COLOURS, DASHES, FEW_CURVES, SYMBOLS, Figure, missing, new_plot, short
+from kdsweep.reporting.figures.style import (
+    COLOURS,
+    DASHES,
+    FEW_CURVES,
+    SYMBOLS,
+    Figure,
+    missing,
+    new_plot,
+    short,
+    thinned,
+)
 
 LAYERS = 8
 """Traces that share an arm's faint curves where there are more than `FEW_CURVES`."""
@@ -43,7 +53,7 @@ def _curve(records: SweepRecords, metric: str) -> Figure:
     ends = []
     for arm in records.sweep.arms:
         of_arm = [trial for trial in with_epochs if trial.arm == arm]
-        plot.add_traces(_faint_lines(of_arm, metric, arm, over))
+        plot.add_traces(_faint_lines(thinned(of_arm, records.sweep), metric, arm, over))
         if done := ranked(of_arm, records.sweep):
             plot.add_trace(_lines(done[:1], metric, arm, over, opacity=1.0, width=3, marker=7))
             unit = title.removeprefix(metric).strip(",")
@@ -110,7 +120,7 @@ def budget_curves(records: SweepRecords) -> Figure:
         if len(scores) < FEWEST_SCORES:
             continue
         curve = tuning_curve(scores, floor=min(0.0, *scores))
-        x, middle = list(range(1, len(scores) + 1)), [short(factor * value) for value in curve.expected]
+        x, middle = curve.trials.tolist(), [short(factor * value) for value in curve.expected]
         low, high = ([short(factor * value) for value in ends] for ends in (curve.low, curve.high))
         ends = {"color": COLOURS[arm], "dash": "dot", "width": 1}
         both = go.Scatter(x=[*x, None, *x], y=[*low, None, *high], meta=arm, mode="lines", line=ends, hoverinfo="skip")
@@ -126,7 +136,7 @@ def budget_curves(records: SweepRecords) -> Figure:
             )
         )
         shown += middle
-        half = middle[(len(scores) + 1) // 2 - 1]
+        half = short(factor * curve.at((len(scores) + 1) // 2))
         told.append(f"{ARM_NAMES[arm]}: {half:.4g} expected of half the {len(scores)} trials, {middle[-1]:.4g} of all")
     if not told:
         return missing("budget", title, f"Too few complete trials for a curve: it needs {FEWEST_SCORES} of an arm.")

@@ -92,8 +92,7 @@ def _study(trials: Sequence[FrozenTrial]) -> optuna.Study:
     """Return a study in memory with these trials."""
     with _quiet_optuna():
         study = optuna.create_study(direction="maximize", study_name="distilled")
-    study.add_trials(trials)
-    return study
+    return with_trials(study, trials)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from kdsweep.config.sweep import SweepConfig
 from kdsweep.records.reading import TrialRow
 from kdsweep.records.whole_sweep import SweepRecords
 from kdsweep.reporting.figures.search_map import unit, value_at
-from kdsweep.reporting.figures.style import CLEAR, GRID, NEUTRAL, SCALE, Figure, missing, new_plot, short, word
+from kdsweep.reporting.figures.style import CLEAR, GRID, NEUTRAL, SCALE, Figure, missing, new_plot, short, thinned, word
 
 NOT_SEARCHED = -0.08
 """Height, below an axis, of trials in which its condition does not hold."""
@@ -32,9 +32,12 @@ def parallel_coordinates(records: SweepRecords) -> Figure:
     quality = Axis(low=low, high=high) if high > low else Axis(choices=(low,))
     shares = [unit(score(trial, sweep), quality) if high > low else 1.0 for trial in done]
     plot = new_plot(height=400, x_title="", y_title="")
+    drawn = {trial.id for trial in thinned(done, sweep)}
     for number in range(BINS):
         inside = [
-            trial for trial, share in zip(done, shares, strict=True) if min(int(share * BINS), BINS - 1) == number
+            trial
+            for trial, share in zip(done, shares, strict=True)
+            if min(int(share * BINS), BINS - 1) == number and trial.id in drawn
         ]
         if inside:
             plot.add_trace(_strands(inside, sweep, quality, (number + 0.5) / BINS, many=len(done) > 100))

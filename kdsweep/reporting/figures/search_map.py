@@ -28,6 +28,7 @@ from kdsweep.reporting.figures.style import (
     scatter,
     searching,
     short,
+    thinned,
 )
 
 FEWEST_FOR_DENSITY = 20
@@ -59,8 +60,9 @@ def temperature_alpha_map(records: SweepRecords) -> Figure:
     if pruned:
         size = 5 if many else 9
         cross: dict[str, Any] = {"symbol": "x-thin", "size": size, "line": {"color": NEUTRAL, "width": 1.2}}
-        plot.add_trace(_points(pruned, sweep, "pruned", cross))
-    plot.add_trace(_points(done, sweep, "complete", _disc(done, sweep, 8 if many else 14)))
+        plot.add_trace(_points(thinned(pruned, sweep), sweep, "pruned", cross))
+    drawn = thinned(done, sweep)
+    plot.add_trace(_points(drawn, sweep, "complete", _disc(drawn, sweep, 8 if many else 14)))
     ring = {"symbol": "circle-open", "size": 24, "color": NEUTRAL, "line": {"width": 2}}
     plot.add_trace(_points([best], sweep, "best", ring))
     plot.update_xaxes(**axis_scale(search["temperature"]))
@@ -148,7 +150,7 @@ def axis_slice(records: SweepRecords, name: str) -> Figure:
         return missing(f"slice-{name}", name, "No trial is complete yet.")
     plot = new_plot(height=300, x_title=name, y_title=score_title(metric))
     for arm in records.sweep.arms:
-        trials = [trial for trial in done if trial.arm == arm]
+        trials = thinned([trial for trial in done if trial.arm == arm], records.sweep)
         if trials:
             plot.add_trace(marks(trials, [placed(t, name, axis) for t in trials], records.sweep, arm))
     plot.update_xaxes(**axis_scale(axis))

@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from kdsweep.analysis.leaderboard import ranked
 from kdsweep.analysis.score import scale, score, score_text
 from kdsweep.config.arms import ARM_NAMES, Arm
 from kdsweep.config.axis import Axis
@@ -32,6 +33,8 @@ GRID = "rgba(128,128,128,0.22)"
 CLEAR = "rgba(0,0,0,0)"
 FEW_CURVES = 60
 """Trials of an arm up to which each epoch gets a mark."""
+MOST_TRIALS = 2000
+"""Trials of an arm that a figure draws at most: the best quarter of so many, and others evenly spread over the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,17 @@ def told(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else html.escape(str(value))
+
+
+def thinned(trials: Sequence[TrialRow], sweep: SweepConfig) -> list[TrialRow]:
+    """Return an arm's trials in their order; of more than `MOST_TRIALS` the best ones and an even part of the others."""
+    if len(trials) <= MOST_TRIALS:
+        return list(trials)
+    best = {trial.id for trial in ranked(trials, sweep)[: MOST_TRIALS // 4]}
+    others = [trial.id for trial in trials if trial.id not in best]
+    left = MOST_TRIALS - len(best)
+    kept = best | {others[place * len(others) // left] for place in range(left)}
+    return [trial for trial in trials if trial.id in kept]
 
 
 def heights(trials: Sequence[TrialRow], sweep: SweepConfig) -> list[float]:
