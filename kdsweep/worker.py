@@ -17,14 +17,11 @@ from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from typing import TYPE_CHECKING, get_args
 
-from rich.console import Console
-
 from kdsweep.config.forms import OnnxForm
 from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
 from kdsweep.shipping.extra import EXPORTING, need
@@ -108,6 +105,9 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
     measure_form = _measured_form(sweep)
     try:
         with for_good():
+            from rich.console import Console  # a worker under a supervisor shows nothing
+
+            from kdsweep.engine.display import SweepDisplay
             from kdsweep.engine.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(sweep.stages, 0)) as display:
             run_worker(sweep, owner, display.show, stop, measure_form=measure_form)

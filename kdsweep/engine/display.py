@@ -248,7 +248,7 @@ class SweepDisplay:
             self._log(f"{trial.text()}{pace.text()}{sweep}")
 
     def _estimate(self, seconds: float) -> None:
-        """Show how long the sweep will take where a trial takes `seconds`, as the first steps of the first one suggest."""
+        """Show how long the sweep will take where a trial takes `seconds`, as the first steps of the first one suggest, or its first evaluation."""
         self._expected_seconds = seconds
         factor = self._sweep.finalists.epochs_factor
         longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
@@ -260,9 +260,11 @@ class SweepDisplay:
     def _epoch(self, trial: "_Running", event: Epoch) -> None:
         told, done, of_all = trial.told, event.metrics.epoch, trial.told.evaluations
         trial.metrics = f"{told.unit} {done}/{of_all}   {self._metric} {getattr(event.metrics, self._metric):.4f}"
-        self._expected_seconds = (
-            (time.monotonic() - trial.started) * of_all / done / self._sweep.length_factor(told.id.stage)
-        )
+        seconds = (time.monotonic() - trial.started) * of_all / done / self._sweep.length_factor(told.id.stage)
+        if self._expected_seconds or not seconds:
+            self._expected_seconds = seconds
+        else:  # so short that no twenty steps were taken before
+            self._estimate(seconds)
         trial.evaluations_pace.reach(done, of_all)
         if trial.evaluations_pace.is_due():
             self._log(trial.text())

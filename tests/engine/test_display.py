@@ -312,3 +312,13 @@ def test_an_epoch_of_the_teacher_is_shown_by_the_first_metric_of_its_task(clock:
         "teacher of fold 1 of 2, epoch 2: val_example_f1 0.5000",
         "teacher, epoch 2: val_pearson 0.8000",
     ]
+
+
+def test_a_trial_of_few_steps_gives_the_estimate_with_its_first_evaluation(clock: Clock) -> None:
+    log = Log(clock)
+    log.show(TRIAL)
+    log.show(Epoch(metrics=make_epoch(0, 0.75)), after_seconds=3)
+    log.show(Epoch(metrics=make_epoch(1, 0.8)), after_seconds=3)
+    assert [line for line in log.lines() if line.startswith("estimate")] == [
+        "estimate: 24.0 s for 4 trials of about 6.0 s"
+    ]

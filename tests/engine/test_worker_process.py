@@ -3,9 +3,13 @@
 import signal
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from searches import sweep_of
 
+from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.worker_process import WorkerStarter
 from kdsweep.worker import with_more
 
@@ -58,3 +62,19 @@ def test_the_later_arguments_are_added_to_the_first() -> None:
     alone, more = with_more(first, "[]"), with_more(first, '["--tracking", "offline", "--folds-alone"]')
     assert (alone.owner, alone.events, alone.tracking, alone.folds_alone) == ("me", 7, None, False)
     assert (more.owner, more.events, more.tracking, more.folds_alone) == ("me", 7, "offline", True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "trials", "cores", "ahead"), [(4, 20, 8, [1, 2, 3]), (4, 20, 2, [1]), (4, 2, 8, [1]), (1, 20, 8, [])]
+)
+def test_the_others_are_started_ahead_as_far_as_there_are_trials_and_cores(
+    workers: int, trials: int, cores: int, ahead: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdsweep.engine.supervisor.available_cores", lambda: cores)
+    started: list[int] = []
+    studies: Any = SimpleNamespace(remaining=lambda arm: trials if arm == "distilled" else 0)
+    starter: Any = SimpleNamespace(start_ahead=started.append)
+    display: Any = None
+    supervisor = Supervisor(sweep_of(), tmp_path, studies, display, workers=workers, starter=starter)
+    supervisor._start_others_ahead()
+    assert started == ahead
