@@ -6,7 +6,7 @@ Trials are taken and finished here, not by `study.optimize`, which ends in a dat
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,25 +200,24 @@ class Studies:
             (stage, t) for stage in self._sweep.stages for t in self._trials(stage) if t.state == TrialState.RUNNING
         ]
         dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
-        return self._settled(dead, blame=blame)
+        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=blame))]
 
     def settle_stale(self) -> list[Settled]:
         """Put back running trials of hosts that are silent for too long, or that stored no owner; return those trials."""
-        silent = self._storage.silent([study._study_id for study in self._studies.values()])
-        if not silent:
+        if not (silent := self._storage.silent([study._study_id for study in self._studies.values()])):
             return []
-        found = [(stage, trial) for stage in self._studies for trial in self._trials(stage)]
-        return self._settled([(stage, trial) for stage, trial in found if trial._trial_id in silent], blame=True)
+        dead = [(stage, trial) for stage in self._studies for trial in self._trials(stage) if trial._trial_id in silent]
+        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=True))]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _trials(self, stage: Stage) -> list[FrozenTrial]:
-        read = lambda: self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
-        if self._look is None:
-            return read()
-        if stage not in self._look:
-            self._look[stage] = read()
-        return self._look[stage]
+        if self._look is not None and stage in self._look:
+            return self._look[stage]
+        trials = self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
+        if self._look is not None:
+            self._look[stage] = trials
+        return trials
 
     # Trials -----------------------------------------------------------------------------------------------------------
 
@@ -271,9 +270,6 @@ class Studies:
     def _tell(self, assignment: Assignment, status: Status, value: float | None, record: Mapping[str, str]) -> bool:
         value, of = (value if status == "complete" else None), (assignment.storage_id, self._owner, assignment.attempt)
         return self._storage.rows.tell(*of, state=STATES[status], value=value, told={attributes.RECORD: dict(record)})
-
-    def _settled(self, dead: Sequence[tuple[Stage, FrozenTrial]], *, blame: bool) -> list[Settled]:
-        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=blame))]
 
     def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled | None:
         """Put back a dead worker's trial, or let it fail; None where another process was faster, or the worker told it after all."""

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +147,7 @@ class Hosts:
         options: argparse.Namespace,
     ) -> None:
         self._folder, self._hosts, self._sweep, self._options = folder, hosts, sweep, options
-        self._where = f"{port}/{database}"
+        self._where, self._pids = f"{port}/{database}", list[int]()
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, host: Host, words: Sequence[str], log: str) -> "subprocess.Popen[bytes]":
@@ -158,7 +158,11 @@ class Hosts:
         world = {"KDSWEEP_RESULTS": str(here / "results"), "KDSWEEP_CACHE": str(here / "cache"), "OMP_NUM_THREADS": "1"}
         line = host.command(sys.executable, *words, str(self._sweep), f"study.storage={url}")
         with (self._folder / log).open("ab") as out:
-            return subprocess.Popen(line, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env={**os.environ, **world})
+            process = subprocess.Popen(
+                line, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env={**os.environ, **world}
+            )
+        self.processes.append(process)
+        return process
 
     def workers(self) -> None:
         """Start both hosts' workers."""
@@ -166,7 +170,7 @@ class Hosts:
         for host in self._hosts:
             script = [str(HERE / "workers_host.py"), "--workers", each, "--seconds", str(self._options.seconds)]
             diaries = ["--diaries", str(self._folder / host.name / "diaries")]
-            self.processes.append(self.start(host, [*script, *diaries], f"host-{host.name}.log"))
+            self.start(host, [*script, *diaries], f"host-{host.name}.log")
 
     def pids(self) -> list[int]:
         """The process ids of all workers, once they are there."""
@@ -175,7 +179,17 @@ class Hosts:
             if any(process.poll() is not None for process in self.processes):
                 raise SystemExit(f"a host ended before its workers began; see {self._folder}/host-*.log")
             time.sleep(0.1)
-        return [pid for path in files for pid in json.loads(path.read_text())]
+        self._pids = [pid for path in files for pid in json.loads(path.read_text())]
+        return self._pids
+
+    def stop(self) -> None:
+        """Kill whatever still runs: a namespace lives as long as a process in it."""
+        living = [process.pid for process in self.processes if process.poll() is None]
+        for pid in [*self._pids, *living] if living else []:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
 
 
 class Mischief:
@@ -208,7 +222,8 @@ def run(hosts: Hosts, two: Sequence[Host], database: Database, options: argparse
     database.wait_for_tables()
     hosts.workers()
     mischief = Mischief(done, hosts.pids(), two[1], options)
-    while any(process.poll() is None for process in hosts.processes):
+    working = hosts.processes[1:]
+    while any(process.poll() is None for process in working):
         time.sleep(1.0)
         finished, now = database.look(done), time.time()
         if finished and not done.started:
@@ -220,7 +235,7 @@ def run(hosts: Hosts, two: Sequence[Host], database: Database, options: argparse
         if options.verbose:
             print(f"{now - (done.started or now):6.0f} s  {finished} of {options.trials}", flush=True)
     database.keep()
-    done.exit_codes = [process.wait() for process in hosts.processes]
+    done.exit_codes = [process.wait() for process in working]
     began = time.perf_counter()
     done.exit_codes.append(watching.wait())
     done.report_seconds = time.perf_counter() - began
@@ -257,6 +272,7 @@ def main() -> int:
             stack.enter_context(server.fresh_database())
             database = stack.enter_context(Database(server))
             hosts = Hosts(folder, two, sweep, server.port, server.database, options)
+            stack.callback(hosts.stop)
             done = run(hosts, two, database, options)
             diaries = read_diaries(folder)
             print_all(done, database, diaries, options)
