@@ -115,7 +115,7 @@ def having(kind: type, trait: Trait) -> tuple[str, ...]:
     return tuple(name for name, traits in beside(kind, Trait).items() if trait in traits)
 
 
-def broken_rules(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+def broken_rules(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield each range and pattern that a field of `config` breaks, and the value given."""
     for name, numbers in _ranges(type(config)).items():
         value = getattr(config, name)
