@@ -115,13 +115,14 @@ def having(kind: type, trait: Trait) -> tuple[str, ...]:
     return tuple(name for name, traits in beside(kind, Trait).items() if trait in traits)
 
 
-def broken_rules(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def broken_rules(config: object, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield each range and pattern that a field of `config` breaks, and the value given."""
-    for name, numbers in _ranges(type(config)).items():
+    kind: type = type(config)
+    for name, numbers in _ranges(kind).items():
         value = getattr(config, name)
         if isinstance(value, int | float) and not numbers.holds(value):
             yield numbers.rule(prefix + name), str(value)
-    for name, texts in _patterns(type(config)).items():
+    for name, texts in _patterns(kind).items():
         value = getattr(config, name)
         if isinstance(value, str) and not re.fullmatch(texts.regex, value):
             yield f"{prefix}{name} {texts.rule}", repr(value)
