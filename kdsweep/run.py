@@ -11,6 +11,7 @@ from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.plan import print_plan
+from kdsweep.engine.planned_search import planned_warm_start
 from kdsweep.errors import KDSweepError, Stopped
 from kdsweep.records.layout import results_root, teacher_folder
 from kdsweep.records.reading import read_teacher
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
             folder = results_root() / sweep.name
             tracking = "; ".join(filter(None, (sweep.tracking.mode, lacks_package(sweep.tracking))))
             where = {"tracking": tracking, "results": str(folder)}
-            print_plan(console, sweep, where, _warning(folder, sweep))
+            warm = planned_warm_start(sweep, folder)
+            print_plan(console, sweep, where, _warning(folder, sweep), warm=warm)
             return 0
         from kdsweep.engine.sweep import run_sweep  # imports Optuna and the report, which a dry run does not need
 

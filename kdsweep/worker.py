@@ -5,23 +5,23 @@ joins a sweep from any host: for sbatch, submitit or ssh. SIGTERM checkpoints th
 """
 
 import argparse
+import functools
+import json
 import os
+import queue
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
 from typing import TYPE_CHECKING, get_args
-
-from rich.console import Console
 
 from kdsweep.config.forms import OnnxForm
 from kdsweep.config.shipped_sweeps import find_sweep
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Crash, Event, Problem, Send, encode
 from kdsweep.errors import ConfigError, Interrupted, KDSweepError
 from kdsweep.shipping.extra import EXPORTING, need
@@ -64,17 +64,25 @@ def pipe_to(descriptor: int) -> Send:
 
 
 def _supervised(
-    sweep: SweepConfig, owner: str, descriptor: int, stop: StopRequest, mode: Resolved | None, *, folds_alone: bool
+    sweep: SweepConfig,
+    options: argparse.Namespace,
+    stop: StopRequest,
+    more: Callable[[str], argparse.Namespace],
 ) -> int:
-    """Run trials (or fine-tune teachers of folds alone), report events to a parent process and stop with it; return the exit code."""
-    send = pipe_to(descriptor)
+    """Run trials (or fine-tune teachers of folds alone), report events to a parent process and stop with it; return the exit code.
+
+    A worker that was started ahead gets its last arguments as a line of JSON on standard input; `more` returns the options with them.
+    """
+    send, lines = pipe_to(options.events), queue.SimpleQueue[str]()
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches the parent, which decides
-    threading.Thread(target=stop_with_parent, daemon=True).start()
+    threading.Thread(target=stop_with_parent, args=(lines.put,), daemon=True).start()
     try:
         measure_form = _measured_form(sweep)
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
-        run_worker(sweep, owner, send, stop, mode, folds_alone=folds_alone, measure_form=measure_form)
+        told = more(lines.get()) if options.ahead else options
+        mode: Resolved | None = told.tracking
+        run_worker(sweep, told.owner, send, stop, mode, folds_alone=told.folds_alone, measure_form=measure_form)
     except Interrupted:
         return 130
     except KDSweepError as error:
@@ -97,6 +105,9 @@ def _alone(sweep: SweepConfig, owner: str, stop: StopRequest) -> int:
     measure_form = _measured_form(sweep)
     try:
         with for_good():
+            from rich.console import Console  # a worker under a supervisor shows nothing
+
+            from kdsweep.engine.display import SweepDisplay
             from kdsweep.engine.worker_loop import run_worker
         with SweepDisplay(Console(), sweep, dict.fromkeys(sweep.stages, 0)) as display:
             run_worker(sweep, owner, display.show, stop, measure_form=measure_form)
@@ -116,9 +127,8 @@ it, from the checkpoint where it sees the same results folder, else from the sta
 """
 
 
-@ends_with_its_reader
-def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.worker") -> int:
-    """Run the command line; return the exit code."""
+def command_line(prog: str) -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Run trials of a sweep that several hosts share.",
@@ -130,16 +140,28 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdswe
     parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tracking", choices=get_args(Resolved), help=argparse.SUPPRESS)
     parser.add_argument("--folds-alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--owner", default=new_owner(), help=argparse.SUPPRESS)
-    options = parser.parse_intermixed_args(arguments)
+    return parser
+
+
+def with_more(given: Sequence[str], line: str) -> argparse.Namespace:
+    """Return the options that were `given`, with those that the parent adds later, as a line of JSON."""
+    return command_line("kdsweep.worker").parse_intermixed_args([*given, *json.loads(line)])
+
+
+@ends_with_its_reader
+def main(arguments: Sequence[str] | None = None, *, prog: str = "python -m kdsweep.worker") -> int:
+    """Run the command line; return the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = command_line(prog).parse_intermixed_args(given)
     bound_spinning()
     stop = StopRequest()
     stop.listen()
     try:
         sweep = load_sweep(find_sweep(options.file), options.overrides)
         if options.events is not None:
-            known = options.tracking
-            return _supervised(sweep, options.owner, options.events, stop, known, folds_alone=options.folds_alone)
+            return _supervised(sweep, options, stop, functools.partial(with_more, given))
         return _alone(sweep, options.owner, stop)
     except KDSweepError as error:
         print(error, file=sys.stderr)

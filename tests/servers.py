@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,12 +36,22 @@ PATIENCE_SECONDS = 30
 
 
 class Postgres:
-    """A PostgreSQL server on 127.0.0.1, and one database of it. Everyone is let in, or only who has the password."""
+    """A PostgreSQL server on 127.0.0.1, and one database of it. Everyone is let in, or only who has the password.
+
+    It listens on `addresses` too, and lets in their networks of 256 addresses; `settings` are its own, as `name=value`.
+    """
 
     USER = "kdsweep"
 
-    def __init__(self, binaries: Path, folder: Path, password: str | None = None) -> None:
-        self._binaries, self._folder = binaries, folder
+    def __init__(
+        self,
+        binaries: Path,
+        folder: Path,
+        password: str | None = None,
+        addresses: Sequence[str] = (),
+        settings: Sequence[str] = (),
+    ) -> None:
+        self._binaries, self._folder, self._addresses, self._settings = binaries, folder, addresses, settings
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self.password, self.database = free_port(), password, "postgres"
         self._initialise()
@@ -54,8 +64,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and return when it answers. Raises RuntimeError with its log where it does not."""
-        options = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", "fsync=on"]
-        settings = [part for option in options for part in ("-c", option)]
+        listen = ",".join(["127.0.0.1", *self._addresses])
+        options = [f"listen_addresses={listen}", f"port={self.port}", "unix_socket_directories=", "fsync=on"]
+        settings = [part for option in (*options, *self._settings) for part in ("-c", option)]
         with (self._folder / "log.txt").open("ab") as log:
             command = [*_as_nobody(), str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *settings]
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
@@ -112,6 +123,14 @@ class Postgres:
         done = subprocess.run(command, cwd=self._folder, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"initdb failed: {done.stdout}{done.stderr}")
+        with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.writelines(f"host all all {address}/24 trust\n" for address in self._addresses)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server, the parent of all its processes."""
+        assert self._process is not None
+        return self._process.pid
 
     def _connection(self) -> Any:
         import psycopg
@@ -153,14 +172,16 @@ def postgres_binaries() -> Path | None:
 
 
 @contextmanager
-def running_postgres(password: str | None = None) -> Iterator[Postgres]:
+def running_postgres(
+    password: str | None = None, addresses: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Iterator[Postgres]:
     """A server of its own in a folder of its own; skips the test where PostgreSQL is not installed."""
     binaries = postgres_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL here: neither PATH nor /usr/lib/postgresql has initdb and postgres")
     # Not pytest's own folders, which only their owner may enter.
     with tempfile.TemporaryDirectory(prefix="kdsweep-postgres-", ignore_cleanup_errors=True) as folder:
-        server = Postgres(binaries, Path(folder), password)
+        server = Postgres(binaries, Path(folder), password, addresses, settings)
         try:
             server.start()
             yield server

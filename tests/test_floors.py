@@ -61,7 +61,7 @@ THIRD_PARTIES: dict[str, set[str]] = {
 """Rooms (with the rooms inside them) or single files; a library that is not listed belongs nowhere yet."""
 
 ALLOWED: dict[tuple[str, str], str] = {
-    ("engine.supervisor", "worker"): "the supervisor starts the command that a user starts on another host",
+    ("engine.worker_process", "worker"): "the supervisor starts the command that a user starts on another host",
     ("training.fast.team", "training.follower"): "the leader of a team starts the others, which train as it does",
 }
 """Who may break a rule by what, and why: a module, and the module that it imports, the library, or what it starts as a process."""

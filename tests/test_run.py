@@ -20,8 +20,9 @@ from kdsweep.config.axis import Axis
 from kdsweep.config.sweep import StudyConfig, SweepConfig
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.sweep import forget_refused, too_many
+from kdsweep.engine.worker_process import WorkerProcess, WorkerStarter
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import TrialId, trial_folder
 from kdsweep.records.reading import read_sweep, read_sweep_key
@@ -82,7 +83,8 @@ def test_workers_that_the_search_lets_wait_are_told(study: dict[str, Any], worke
 def test_a_worker_that_comes_too_late_for_a_trial_is_sent_home(memory: Path) -> None:
     sweep = sweep_of(trials=1)
     studies, display = Studies(sweep, memory), SweepDisplay(Console(quiet=True), sweep, dict.fromkeys(sweep.stages, 0))
-    supervisor = Supervisor(sweep, memory, studies, display, workers=2, devices=[])
+    starter = WorkerStarter(memory, workers=2, devices=[])
+    supervisor = Supervisor(sweep, memory, studies, display, workers=2, starter=starter)
     line = [sys.executable, "-c", "import time; time.sleep(60)"]
     late, busy = (WorkerProcess(place=place, owner=f"w{place}", process=subprocess.Popen(line)) for place in range(2))
     busy.has_had_a_trial = True

@@ -63,9 +63,8 @@ def _points(n: int) -> np.ndarray:
     """Return the numbers of trials at which the curve of n trials is computed; all of them would take n² steps."""
     if n <= MOST_POINTS:
         return np.arange(1, n + 1)
-    many, halves = MOST_POINTS // 2, np.array([n // 2, (n + 1) // 2, n])
-    spread = np.concatenate([np.geomspace(1, n, many), np.linspace(1, n, many), halves])
-    return np.unique(spread.round().astype(np.int64))
+    even, by_ratio = np.linspace(1, n, MOST_POINTS // 2), np.geomspace(1, n, MOST_POINTS // 2)
+    return np.unique(np.concatenate([by_ratio, even, np.array([n // 2, (n + 1) // 2, n])]).round().astype(np.int64))
 
 
 def next_gain(scores: Sequence[float], trials: int) -> float | None:

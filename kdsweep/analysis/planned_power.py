@@ -55,6 +55,12 @@ def found_difference(
     return float(total**0.5 * (_t_quantile(0.975, df) + _t_quantile(chance, df)))
 
 
+def ranked_rightly(rows: int, chance: float = 0.95) -> float:
+    """Return the true difference of two students of an arm, each of one seed, of whom the better one scores higher on `rows` rows with
+    probability `chance`."""
+    return float(NormalDist().inv_cdf(chance) * (NEAR / rows + 2 * SEED_SD**2) ** 0.5)
+
+
 def _t_quantile(probability: float, df: float) -> float:
     """Return Student's t quantile by Cornish and Fisher's expansion: within 4 % from 2 degrees of freedom on."""
     z = NormalDist().inv_cdf(probability)

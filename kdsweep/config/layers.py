@@ -1,5 +1,7 @@
 """Read `student_layers`: which of a model's layers a student copies, as a count, a list, or a word with a count."""
 
+import re
+
 from kdsweep.config.roles import Pattern
 
 Layers = int | tuple[int, ...] | str
@@ -16,6 +18,12 @@ def place_and_count(layers: int | str) -> tuple[str, int]:
         return "spread", layers
     place, _, count = layers.partition(":")
     return place, int(count)
+
+
+def one_spelling(layers: Layers) -> Layers:
+    """Return the layers as every config spells them: `spread:3` is the count 3."""
+    spread = re.fullmatch(r"spread:([1-9]\d*)", layers) if isinstance(layers, str) else None
+    return int(spread[1]) if spread else layers
 
 
 def layers_text(layers: Layers) -> str:

@@ -41,6 +41,16 @@ def most_evaluations(sweep: SweepConfig) -> int:
     return max(int(count) for arm, name in named for count in _values(sweep, arm, name))
 
 
+def least_rows_trained(sweep: SweepConfig, train_rows: int) -> int:
+    """Return how many rows, counted as often as it takes them, the shortest trial of the search trains on."""
+    counts = []
+    for arm in sweep.arms:
+        for steps in _values(sweep, arm, "max_steps"):
+            name, each = ("epochs", train_rows) if steps is None else ("batch_size", steps)
+            counts.append(each * min(int(value) for value in _values(sweep, arm, name)))
+    return min(counts)
+
+
 def length_text(sweep: SweepConfig) -> str:
     """Write how long a trial of the search trains: `3 epochs`, or `3,750 steps, evaluated 4 times`; arm by arm where they differ."""
     texts = {arm: _text(sweep, arm) for arm in sweep.arms if sweep.budget(arm)}

@@ -182,6 +182,10 @@ class SweepConfig:
             return min(wanted, 1)
         return min(wanted, len(self.grid(arm))) if self.study.sampler == "grid" else wanted
 
+    def warm_starts(self) -> bool:
+        """Return whether the sweep tries points of earlier ones; a grid has every point of its own."""
+        return bool(self.study.warm_start) and self.study.sampler != "grid"
+
     def _pseudo_labeled(self) -> int:
         """Return how many trials the pseudo-labeled arm is given; 0 without texts for it."""
         wanted = self.study.trials if self.study.pseudo_labeled is None else self.study.pseudo_labeled

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from kdsweep.config.layers import WORDS
+from kdsweep.config.layers import WORDS, one_spelling
 from kdsweep.config.roles import NOT_NEGATIVE, POSITIVE, SHARE, Pattern, Range, Role, Trait, broken_rules
 from kdsweep.config.yaml import converted
 from kdsweep.errors import ConfigError
@@ -196,13 +196,14 @@ class TrialConfig:
     """CPU threads of each process; their number changes the last bits of a result. auto: this machine's cores divided by the processes."""
 
     def __post_init__(self) -> None:
-        """Convert lists to tuples and whole numbers to floats, then check. Raises ConfigError with every problem at once."""
+        """Convert lists to tuples and whole numbers to floats, give layers one spelling, and check. Raises ConfigError with every problem at once."""
         problems = []
         for name, hint in FIELD_TYPES.items():
             try:
                 object.__setattr__(self, name, converted(getattr(self, name), hint))
             except TypeError as error:
                 problems.append(f"{name} {error}")
+        object.__setattr__(self, "student_layers", one_spelling(self.student_layers))
         problems = problems or [f"{rule} must hold, but got {given}" for rule, given in self._broken_rules()]
         if problems:
             raise ConfigError(problems)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdsweep.config.lengths import lengthened
 from kdsweep.config.sweep import SweepConfig
@@ -13,15 +14,17 @@ from kdsweep.records.layout import locks_folder, trial_folder, worker_lock
 from kdsweep.records.reading import read_trial
 from kdsweep.records.schema import finalist_of, missing_result
 from kdsweep.records.writing import TrialFolder
-from kdsweep.search.assignment import Settled
 from kdsweep.system.files import Lock, naming
 from kdsweep.system.process import is_of_this_host
+
+if TYPE_CHECKING:
+    from kdsweep.search.assignment import Settled  # imports Optuna
 
 STOP_SECONDS = 60
 """Time between SIGTERM and SIGKILL in which a worker checkpoints its trial: more than W&B has to send its run."""
 
 
-def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence[Settled]) -> None:
+def record_failed(sweep: SweepConfig, folder: Path, settled: Sequence["Settled"]) -> None:
     """Write a failed result for each of the `settled` trials that is not tried again."""
     for each in settled:
         if each.failed is None:

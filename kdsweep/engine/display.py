@@ -23,16 +23,17 @@ from kdsweep.engine.events import (
     Offline,
     Phase,
     Prepared,
+    RowsDone,
     Step,
     TeacherEpoch,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
 )
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.pace import Pace
 from kdsweep.engine.plan import print_plan, shown_params
+from kdsweep.engine.planned_search import Warm
 from kdsweep.records.teacher_schema import TeacherResult
 
 ONE_ANSWER: dict[TaskName, str] = {
@@ -110,8 +111,10 @@ class SweepDisplay:
         finished: Mapping[Stage, int],
         workers: int = 1,
         warning: str | None = None,
+        warm: Warm | None = None,
     ) -> None:
-        self._console, self._sweep, self._workers, self._warning = console, sweep, workers, warning
+        self._console, self._sweep, self._workers = console, sweep, workers
+        self._warning, self._warm = warning, warm
         self._width = max(len(NAMES[stage]) for stage in sweep.stages)
         self._bars = _bars(console, self._width)
         totals: dict[Stage, int] = {
@@ -128,9 +131,9 @@ class SweepDisplay:
         self._metrics = ""
         self._teachers: dict[str, tuple[Pace, str]] = {"": (Pace(), "")}
         """How far each teacher is that is fine-tuned now, by its fold."""
-        self._texts_pace = Pace()
-        self._making = ""
-        """What is made of the texts without labels."""
+        self._rows_pace = Pace()
+        self._making: RowsDone | None = None
+        """How far what is made of the rows, or of the texts without labels, is."""
         self._best: dict[Arm, tuple[float, int]] = {}
         self._trials: dict[int, _Running] = {}
         """Keyed by the worker's place."""
@@ -161,8 +164,8 @@ class SweepDisplay:
             case TeacherEpoch():
                 of = f" of {event.fold}" if event.fold else ""
                 self._console.print(f"teacher{of}, epoch {event.epoch}: {event.metric} {event.score:.4f}")
-            case TextsDone():
-                self._texts_done(event)
+            case RowsDone():
+                self._rows_done(event)
             case Prepared():
                 self._prepared(event)
             case TrialStarted():
@@ -203,35 +206,31 @@ class SweepDisplay:
         if pace.seconds_left and pace.is_due():
             self._log(f"teacher, {line}")
 
-    def _texts_done(self, event: TextsDone) -> None:
-        if event.what != self._making:
-            self._making, self._texts_pace = event.what, Pace()
-        pace = self._texts_pace
-        pace.reach(event.done, event.texts)
-        self._metrics = f"{event.what} of {event.done:,}/{event.texts:,} texts{pace.text()}"
-        if pace.seconds_left and pace.is_due():
+    def _rows_done(self, event: RowsDone) -> None:
+        before, self._making = self._making, event
+        if before is None or (before.what, before.unit) != (event.what, event.unit) or event.done < before.done:
+            self._rows_pace = Pace()
+        pace = self._rows_pace
+        pace.reach(event.done, event.rows)
+        done = f"{event.what} of {event.done:,}/{event.rows:,}" if event.rows else f"{event.what} {event.done:,}"
+        self._metrics = f"{done} {event.unit}{pace.rate()}{pace.text()}"
+        if pace.seconds_each and pace.is_due():
             self._log(self._metrics)
 
     def _prepared(self, event: Prepared) -> None:
         teacher, facts = event.teacher, event.plan
         rows = f"{teacher.train_rows} training, {teacher.validation_rows} validation, {teacher.test_rows} test"
-        each = facts.seconds_per_trial
-        self._expected_seconds = each
-        factor = self._sweep.finalists.epochs_factor
-        longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
         lines = {
             "rows": f"{rows}; {teacher.duplicates_dropped} duplicates kept from crossing splits{_oddities(teacher)}",
             **({"without labels": facts.unlabeled} if facts.unlabeled else {}),
             "max_length": facts.max_length,
-            "teacher": _teacher(teacher),
+            "teacher": f"{_teacher(teacher)}{'; it runs in every step (relation_weight)' if facts.teacher_runs else ''}",
             "machine": f"{facts.device}, {facts.precision}, {plural(self._workers, 'worker')} of "
             f"{plural(facts.threads, 'thread')}",
             "tracking": f"{facts.tracking} ({facts.tracking_why})",
-            "estimate": f"{duration(self._left())} for {plural(self._open(), 'trial')} of about {each:.1f} s{longer}"
-            f"{', the teacher running in every step (relation_weight)' if facts.teacher_runs else ''}",
         }
-        rows_compared = teacher.test_rows or teacher.validation_rows
-        print_plan(self._console, self._sweep, lines, self._warning, rows_compared, teacher.task)
+        compared, searched = teacher.test_rows or teacher.validation_rows, (teacher.validation_rows, teacher.train_rows)
+        print_plan(self._console, self._sweep, lines, self._warning, compared, teacher.task, self._warm, *searched)
 
     def _step(self, trial: "_Running", event: Step) -> None:
         losses = event.losses
@@ -240,17 +239,32 @@ class SweepDisplay:
         trial.metrics = f"{epoch}step {losses.step}/{event.steps}   L_soft {losses.L_soft:.3f}   L_hard {losses.L_hard:.3f}{relation}"
         pace = trial.pace
         pace.reach(losses.step, event.steps)
+        if pace.seconds_each and not self._expected_seconds:
+            whole = pace.seconds_each * (event.steps + event.evaluation_steps)
+            self._estimate(whole / self._sweep.length_factor(trial.told.id.stage))
         if pace.seconds_left and pace.is_due():
             longest = max(pace.seconds_left, self._left())
             sweep = f", the whole sweep about {duration(longest)}" if self._expected_seconds else ""
             self._log(f"{trial.text()}{pace.text()}{sweep}")
 
+    def _estimate(self, seconds: float) -> None:
+        """Show how long the sweep will take where a trial takes `seconds`, as the first steps of the first one suggest, or its first evaluation."""
+        self._expected_seconds = seconds
+        factor = self._sweep.finalists.epochs_factor
+        longer = f", finalists {factor} times that" if factor > 1 and self._sweep.finalist_runs() else ""
+        text = (
+            f"estimate: {duration(self._left())} for {plural(self._open(), 'trial')} of about {seconds:.1f} s{longer}"
+        )
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def _epoch(self, trial: "_Running", event: Epoch) -> None:
         told, done, of_all = trial.told, event.metrics.epoch, trial.told.evaluations
         trial.metrics = f"{told.unit} {done}/{of_all}   {self._metric} {getattr(event.metrics, self._metric):.4f}"
-        self._expected_seconds = (
-            (time.monotonic() - trial.started) * of_all / done / self._sweep.length_factor(told.id.stage)
-        )
+        seconds = (time.monotonic() - trial.started) * of_all / done / self._sweep.length_factor(told.id.stage)
+        if self._expected_seconds or not seconds:
+            self._expected_seconds = seconds
+        else:  # so short that no twenty steps were taken before
+            self._estimate(seconds)
         trial.evaluations_pace.reach(done, of_all)
         if trial.evaluations_pace.is_due():
             self._log(trial.text())
@@ -286,7 +300,7 @@ class SweepDisplay:
         return sum(count * self._sweep.length_factor(stage) for stage, count in open_.items())
 
     def _left(self) -> float:
-        """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the plan."""
+        """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the first steps."""
         timed = self._trial_seconds or [self._expected_seconds]
         return self._open_lengths() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
 

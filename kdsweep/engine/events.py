@@ -66,13 +66,16 @@ class FoldsBegun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextsDone:
-    """Reports how far the texts without labels are prepared."""
+class RowsDone:
+    """Reports how far the rows, or the texts without labels, are prepared."""
 
     what: str
-    """What is made of them: their tokens, the teacher's logits."""
+    """What is made of them: read, their tokens, the teacher's logits."""
     done: int
-    texts: int
+    rows: int | None
+    """How many there are; None while they are read."""
+    unit: str
+    """What they are called: `rows`, `texts`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +88,8 @@ class Plan:
     threads: int
     tracking: Resolved
     tracking_why: str
-    seconds_per_trial: float
-    """An estimate from a few timed batches."""
     teacher_runs: bool = False
-    """Whether the teacher runs in every step of the trials that were timed."""
+    """Whether the teacher runs in every step of some trials."""
     unlabeled: str = ""
     """How many texts without labels there are, and how many were left out; empty without any."""
 
@@ -122,6 +123,8 @@ class Step:
     losses: StepMetrics
     steps: int
     """Number of steps of the whole training."""
+    evaluation_steps: float = 0.0
+    """How many steps the evaluations of the whole training take as long as, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +169,7 @@ Event = (
     | TeacherStep
     | TeacherEpoch
     | FoldsBegun
-    | TextsDone
+    | RowsDone
     | Prepared
     | TrialStarted
     | Step

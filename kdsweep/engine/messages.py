@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial import TrialConfig
-from kdsweep.engine.events import Note, Offline, Send, TextsDone
+from kdsweep.engine.events import Note, Offline, RowsDone, Send
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import RunLabel
 from kdsweep.tracking.open import open_tracker, resolved_mode
@@ -28,9 +28,9 @@ class Messages:
         """Send a message that the user should read."""
         self.send(Note(text))
 
-    def texts_done(self, what: str, done: int, texts: int) -> None:
-        """Send how far the texts without labels are prepared."""
-        self.send(TextsDone(what=what, done=done, texts=texts))
+    def rows_done(self, what: str, done: int, rows: int | None, unit: str) -> None:
+        """Send how far the rows, or the texts without labels, are prepared."""
+        self.send(RowsDone(what=what, done=done, rows=rows, unit=unit))
 
     def offline(self, text: str) -> None:
         """Send that W&B does not answer, unless this worker is asked to stop: Slurm ends W&B's client too, perhaps a moment before."""

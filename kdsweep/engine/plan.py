@@ -12,6 +12,7 @@ from kdsweep.config.arms import ARM_NAMES
 from kdsweep.config.lengths import length_text
 from kdsweep.config.sweep import SweepConfig
 from kdsweep.config.tasks import TaskName
+from kdsweep.engine.planned_search import Warm, warm_start_lines, what_rows_tell_apart
 from kdsweep.engine.planned_shortcuts import planned_shortcuts
 from kdsweep.engine.planned_verdict import what_they_find
 
@@ -23,10 +24,14 @@ def print_plan(
     warning: str | None = None,
     rows: int | None = None,
     task: TaskName | None = None,
+    warm: Warm | None = None,
+    validation_rows: int | None = None,
+    train_rows: int | None = None,
 ) -> None:
     """Print the resolved plan: a `warning`, then what will run, every axis, and `facts`, one line each.
 
-    `rows` is the number of rows that finalists will be compared on; None before data are read, as is `task`, what their labels ask of a model.
+    `rows` is the number of rows that finalists will be compared on; None before data are read, as are `task`, what their labels ask of a
+    model, `train_rows` and `validation_rows`. `warm` holds the points of `study.warm_start`; None: they stand in the study alone.
     """
     if warning:
         console.print(escape(warning), style="yellow", soft_wrap=True)
@@ -40,7 +45,8 @@ def print_plan(
             also += "   mse has no temperature: search.temperature.when.soft_loss=[kl] searches it under kl alone"
         table.add_row(f"search {name}", escape(axis.text()) + escape(also))
     for name, value in sweep.fixed.items():
-        table.add_row(f"fixed {name}", escape(shown(value)))
+        if value is not None:
+            table.add_row(f"fixed {name}", escape(shown(value)))
     study = sweep.study
     budgets = " + ".join(f"{sweep.budget(arm)} {ARM_NAMES[arm]}" for arm in sweep.arms)
     table.add_row("trials", f"{budgets} for {study.metric} ({study.sampler}, pruner {study.pruner}, seed {study.seed})")
@@ -55,8 +61,13 @@ def print_plan(
         table.add_row("verdict", what_they_find(sweep, rows, task))
     else:
         table.add_row("finalists", "none, so there will be no verdict (finalists.top, finalists.seeds)")
+    validation_rows = validation_rows or sweep.fixed.get("validation_limit")
+    if told := what_rows_tell_apart(sweep, validation_rows, train_rows, task):
+        table.add_row("validation", told)
     if sweep.enqueue:
         table.add_row("tried first", escape("; ".join(shown_params(item) for item in sweep.enqueue)))
+    for name, line in warm_start_lines(sweep, warm, shown_params).items():
+        table.add_row(name, escape(line))
     if taken := planned_shortcuts(sweep):
         table.add_row("shortcuts", escape(taken))
     for name, value in facts.items():

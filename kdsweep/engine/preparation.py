@@ -13,15 +13,15 @@ from kdsweep.engine.teacher_folds import fold_watches
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import ConfigError
 from kdsweep.records import teacher_schema as records
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import locks_folder, teacher_folder
 from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.agreements import Agreements
+from kdsweep.system.files import locked
 from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
-from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fast.team import check_devices
 from kdsweep.training.file_preflight import check_join, file_preflight, record_file
 from kdsweep.training.input_checks import check_inputs, kept_pieces, truncation
@@ -63,7 +63,7 @@ class Preparation:
             self._phase("reading the texts without labels")
         if self._is_first:
             self._check_inputs(corners)
-        rows = f"{len(self._materials.data(corners[0]).train)} rows"
+        rows = f"{len(self._materials.data(corners[0]).train):,} rows"
         self._phase(
             f"reading the teacher's numbers for {rows}"
             if corners[0].teacher_file
@@ -133,9 +133,11 @@ class Preparation:
             on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
-        known = recorded_teacher(config, folder, self._materials, watch)
-        if known is not None:
-            return known
+        with locked(locks_folder(self._folder) / "teacher.lock"):  # workers that nobody supervises prepare side by side
+            known = recorded_teacher(config, folder, self._materials, watch)
+            return known or self._record_teacher(config, folder, watch)
+
+    def _record_teacher(self, config: TrialConfig, folder: Path, watch: TeacherWatch) -> TeacherResult:
         if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record
             met = self._materials.teacher_sha256(config, watch)
             self._agreements.agree({"teacher weights": met, "rows": self._materials.data(config).sha256()})
@@ -160,8 +162,6 @@ class Preparation:
     def _plan(self, corners: list[TrialConfig]) -> Plan:
         """Return what is shown before the first trial; send a note where `max_length` cuts many rows."""
         weight = max(corner.relation_weight for corner in corners)
-        timed = [corner for corner in corners if corner.relation_weight == weight]  # above 0, with the teacher's passes
-        seconds = [estimated_seconds(self._materials, corner) for corner in (timed[0], timed[-1])]
         config, (cuts, warned) = corners[0], truncation(self._materials, corners)
         for line in warned:
             self._messages.note(
@@ -174,7 +174,6 @@ class Preparation:
             threads=int(config.threads),
             tracking=self._tracked.mode,
             tracking_why=self._tracked.why,
-            seconds_per_trial=sum(seconds) / len(seconds),
             teacher_runs=weight > 0,
             unlabeled=self._texts(corners),
         )

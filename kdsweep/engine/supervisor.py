@@ -6,13 +6,11 @@ A worker sends events as JSON lines on a pipe, and stops by itself when this pro
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -33,36 +31,15 @@ from kdsweep.engine.events import (
     TrialStarted,
     decode,
 )
+from kdsweep.engine.worker_process import WorkerProcess, WorkerStarter
 from kdsweep.errors import KDSweepError, ResultsError, Stopped, WorkerCrashed
 from kdsweep.search.studies import Studies
-from kdsweep.system.files import naming
 from kdsweep.system.hardware import available_cores
-from kdsweep.system.process import new_owner
 
 LOOK_SECONDS = 2.0
 """Time between two checks for dead hosts and waiting trials."""
 IN_ORDER = (0, 2, 130)
 """Exit codes of a worker that ended by itself: nothing left to do, a problem that was reported, a stop."""
-
-
-@dataclass(eq=False)
-class WorkerProcess:
-    """Holds what the supervisor knows of one worker."""
-
-    place: int
-    """Number of the worker among those that run side by side; chooses the device."""
-    owner: str
-    process: "subprocess.Popen[bytes]"
-    folds_alone: bool = False
-    """Whether it fine-tunes teachers of folds alone, beside the first worker."""
-    has_had_a_trial: bool = False
-    has_run_a_trial: bool = False
-    searching: bool = False
-    """Whether it runs a trial of the search, not a finalist."""
-    dismissed: bool = False
-    """Whether it was asked to end because nothing is left for it to do."""
-    problem: Exception | None = field(default=None)
-    """The problem that it reported before it ended."""
 
 
 class Supervisor:
@@ -76,15 +53,18 @@ class Supervisor:
         display: SweepDisplay,
         *,
         workers: int,
-        devices: list[str],
+        starter: WorkerStarter,
         on_search_over: Callable[[], None] = lambda: None,
         on_control: Callable[[float], None] = lambda _: None,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self._sweep, self._folder, self._studies, self._display = sweep, folder, studies, display
-        self._wanted, self._devices = workers, devices
+        self._wanted, self._starter = workers, starter
         self._on_search_over: Callable[[], None] | None = on_search_over
         self._on_control = on_control
         """Called with the score of every complete fine-tuned trial of the search."""
+        self._on_idle: Callable[[], None] | None = on_idle
+        """Called once, when the last runs are under way and a worker has none: its cores are idle until they end."""
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._prepared = False
@@ -110,6 +90,7 @@ class Supervisor:
                         self._stop()
             finally:
                 self._kill()
+                self._starter.close()
         if problem:
             raise problem
         if self._signals:
@@ -208,9 +189,12 @@ class Supervisor:
             self._dismiss(lambda worker: not worker.has_had_a_trial)
         wanted = self._wanted if self._prepared else min(1, self._wanted)
         places = set(range(wanted)) - {worker.place for worker in self._workers.values()}
-        if places and self._studies.is_open():
+        if (places or wanted == 1) and self._studies.is_open():
             for place in sorted(places):
                 self._start(place)
+        elif (places or wanted == 1) and self._workers and self._on_idle:
+            self._on_idle()
+            self._on_idle = None
 
     def _is_over(self) -> bool:
         """Return whether a supervisor without running workers has nothing to wait for."""
@@ -229,34 +213,24 @@ class Supervisor:
                 self._start(place, folds_alone=True)
 
     def _start(self, place: int, *, folds_alone: bool = False) -> None:
-        reading, writing = os.pipe()
-        owner = new_owner()
-        arguments = [str(self._folder / "sweep.yaml"), "--events", str(writing), "--owner", owner]
-        arguments += ["--tracking", self.tracking] if self.tracking and self._prepared else []
+        arguments = ["--tracking", self.tracking] if self.tracking and self._prepared else []
         arguments += ["--folds-alone"] if folds_alone else []
         if not self._prepared and not folds_alone:
             self._display.show(Phase("starting a worker (it imports torch and transformers)"))
-        path = self._folder / "worker.log"
-        with naming(path), path.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "kdsweep.worker", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=self._environment(place),
-                pass_fds=(writing,),
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the workers in order
-            )
-        os.close(writing)
-        self._workers[owner] = WorkerProcess(place=place, owner=owner, process=process, folds_alone=folds_alone)
-        threading.Thread(target=self._listen, args=(owner, os.fdopen(reading, encoding="utf-8")), daemon=True).start()
+        worker = self._starter.start(place, arguments)
+        worker.folds_alone = folds_alone
+        self._workers[worker.owner] = worker
+        events = os.fdopen(worker.events, encoding="utf-8")
+        threading.Thread(target=self._listen, args=(worker.owner, events), daemon=True).start()
+        if not self._prepared:
+            self._start_others_ahead()
 
-    def _environment(self, place: int) -> dict[str, str]:
-        """Return a worker's environment: its own device and its share of the cores (threads that wait for each other cost a factor of 20)."""
-        threads = str(max(1, available_cores() // max(1, self._wanted)))
-        device = {"CUDA_VISIBLE_DEVICES": self._devices[place % len(self._devices)]} if self._devices else {}
-        shares = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true"}
-        return {**os.environ, **shares, **device}
+    def _start_others_ahead(self) -> None:
+        """Start workers for which there are trials, and cores, while the first prepares the sweep: their imports are done when it is."""
+        trials = sum(self._studies.remaining(arm) for arm in self._sweep.arms)
+        for place in range(1, min(self._wanted, trials, available_cores())):
+            if place not in {worker.place for worker in self._workers.values()}:
+                self._starter.start_ahead(place)
 
     def _listen(self, owner: str, pipe: IO[str]) -> None:
         with pipe:

@@ -1,7 +1,8 @@
 """Run a whole sweep: the results folder, its studies, supervised workers, the report at the end. Never imports torch."""
 
 import shutil
-from contextlib import nullcontext
+import threading
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,19 @@ from kdsweep.config.arms import ARMS
 from kdsweep.config.sweep import Resolved, SweepConfig
 from kdsweep.config.trial_fields import PATH_FIELDS
 from kdsweep.engine.dead_workers import alone_in, is_dead_here
-from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Note
-from kdsweep.engine.supervisor import Supervisor
+from kdsweep.engine.worker_process import WorkerStarter
 from kdsweep.errors import ConfigError
 from kdsweep.records.layout import results_root, study_path, teacher_folder, trial_folder
 from kdsweep.records.reading import read_pages, read_sweep, read_teacher, read_trials
 from kdsweep.records.writing import start_sweep, unpack_trial
-from kdsweep.search.studies import Studies
 from kdsweep.system.hardware import default_workers, device_groups
 from kdsweep.system.wheels import PREFIX, local_path
 from kdsweep.tracking.open import lacks_package
 
 if TYPE_CHECKING:
     from kdsweep.reporting.build import Report
+    from kdsweep.search.studies import Studies  # imports Optuna, for which the first worker need not wait
 
 
 def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) -> Path:
@@ -40,7 +40,12 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
         )
     folder = start_sweep(results_root() / sweep.name, sweep)
     embedded, mode = sweep.study.storage is None, None
-    with alone_in(folder) if embedded else nullcontext():
+    workers, starter = _workers(sweep, folder, workers)
+    with alone_in(folder) if embedded else nullcontext(), closing(starter):
+        if workers and not (folder / "report.html").exists():
+            starter.start_ahead(0)
+        from kdsweep.search.studies import Studies
+
         studies = Studies(sweep, folder, say=lambda text: console.print(text, style="yellow", highlight=False))
         studies.settle(lambda owner: embedded or is_dead_here(folder, owner))
         if not studies.is_done():
@@ -52,7 +57,8 @@ def run_sweep(sweep: SweepConfig, console: Console, workers: int | None = None) 
             _fetch_assets(sweep)
             if missing := lacks_package(sweep.tracking):
                 console.print(f"{missing}, before the finalists are done", style="yellow", highlight=False)
-            mode = _supervise(sweep, folder, studies, console, workers)
+            mode = _supervise(sweep, folder, studies, console, workers, starter)
+        starter.close()
         console.print(f"{sweep.name}: {_why_over(sweep, studies)}", highlight=False)
         report, text = _report(studies, folder)
         if not console.quiet:
@@ -74,6 +80,8 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
     if read_teacher(teacher_folder(folder)) or any(read_trials(folder, arm) for arm in ARMS):
         return False
     with alone_in(folder):
+        from kdsweep.search.studies import Studies
+
         if any(Studies(before, folder).finished(stage) for stage in before.stages):
             return False
         for path in folder.glob(f"{study_path(folder).name}*"):
@@ -84,18 +92,25 @@ def forget_refused(folder: Path, sweep: SweepConfig) -> bool:
         return True
 
 
+def _workers(sweep: SweepConfig, folder: Path, workers: int | None) -> tuple[int, WorkerStarter]:
+    """Return how many workers there will be (None: as many as this machine's devices ask for), and what starts them."""
+    (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
+    workers = default_workers(device, each) if workers is None else workers
+    return workers, WorkerStarter(folder, workers=workers, devices=device_groups(device, each))
+
+
 def _supervise(
-    sweep: SweepConfig, folder: Path, studies: Studies, console: Console, workers: int | None
+    sweep: SweepConfig, folder: Path, studies: "Studies", console: Console, workers: int, starter: WorkerStarter
 ) -> Resolved | None:
     """Run the sweep's workers and show their progress; return how W&B was reached, None where no worker found out."""
-    (device,), (each,) = sweep.values("device"), sweep.values("devices_per_trial")
-    devices = device_groups(device, each)
-    workers = default_workers(device, each) if workers is None else workers
+    from kdsweep.engine.display import SweepDisplay
+    from kdsweep.engine.supervisor import Supervisor
+
     if said := too_many(sweep, workers):
         console.print(said, style="yellow", highlight=False)
     finished = {stage: studies.finished(stage) for stage in sweep.stages}
     watch = WeakTeacherWatch(sweep, folder)
-    with SweepDisplay(console, sweep, finished, workers=workers, warning=watch.look()) as display:
+    with SweepDisplay(console, sweep, finished, workers, watch.look(), studies.warm_start) as display:
 
         def report_search() -> None:
             """Write the report of the search, without waiting for the finalists."""
@@ -115,9 +130,10 @@ def _supervise(
             studies,
             display,
             workers=workers,
-            devices=devices,
+            starter=starter,
             on_search_over=report_search,
             on_control=look_at_teacher,
+            on_idle=lambda: threading.Thread(target=_import_ahead, args=(sweep,), daemon=True).start(),
         )
         supervisor.run()
     return supervisor.tracking
@@ -160,7 +176,7 @@ def too_many(sweep: SweepConfig, workers: int) -> str | None:
     )
 
 
-def _publish(report: "Report", studies: Studies, mode: Resolved | None, console: Console) -> None:
+def _publish(report: "Report", studies: "Studies", mode: Resolved | None, console: Console) -> None:
     """Publish the verdict to W&B, if there are finalists and tracking is not off, and say where the sweep's pages are."""
     tracking, folder = report.records.sweep.tracking, report.records.folder
     if report.finals and tracking.mode != "off":
@@ -174,7 +190,7 @@ def _publish(report: "Report", studies: Studies, mode: Resolved | None, console:
             )
 
 
-def _why_over(sweep: SweepConfig, studies: Studies) -> str:
+def _why_over(sweep: SweepConfig, studies: "Studies") -> str:
     if studies.target_reached():
         return f"study.target ({sweep.study.target:g}) is reached; with a higher one the same command goes on"
     if studies.clock.is_up():
@@ -182,7 +198,7 @@ def _why_over(sweep: SweepConfig, studies: Studies) -> str:
     return "all trials are done; more with study.trials=N"
 
 
-def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
+def _report(studies: "Studies", folder: Path) -> tuple["Report", str]:
     """Write the report of every host's trials; return it, and its summary for the terminal."""
     from kdsweep.reporting.markdown import terminal_text
     from kdsweep.reporting.write import write_report  # imports SciPy and Plotly, which the workers need not wait for
@@ -192,7 +208,16 @@ def _report(studies: Studies, folder: Path) -> tuple["Report", str]:
     return report, terminal_text(report)
 
 
-def _gather(studies: Studies, folder: Path) -> None:
+def _import_ahead(sweep: SweepConfig) -> None:
+    """Import what the report needs, and what sends its verdict to W&B, while the last trials run."""
+    import kdsweep.reporting.markdown
+    import kdsweep.reporting.write  # noqa: F401
+
+    if sweep.tracking.mode != "off" and sweep.finalist_runs():
+        import kdsweep.engine.publish  # noqa: F401
+
+
+def _gather(studies: "Studies", folder: Path) -> None:
     """Write the trials that other hosts ran and this results folder lacks, from the records that the studies hold."""
     for stored in studies.stored():
         path = trial_folder(folder, stored.id)

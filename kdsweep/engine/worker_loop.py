@@ -29,21 +29,25 @@ from kdsweep.system.files import Lock
 from kdsweep.system.process import StopRequest
 from kdsweep.tracking.names import trial_label
 from kdsweep.training.checkpoints import Checkpointing
+from kdsweep.training.data.progress import NO_PROGRESS
 from kdsweep.training.fast import machine
 from kdsweep.training.final_test import open_teacher_test
 from kdsweep.training.objective import Objective, objective_of
 from kdsweep.training.shared import Materials
 from kdsweep.training.state import total_steps
-from kdsweep.training.texts import NO_PROGRESS
 from kdsweep.training.trial import Slot, Watch, run_trial
 
 WAIT_SECONDS = 0.5
 """Time between two checks whether a trial can start."""
+RunTrial = Callable[..., TrialResult]
+"""Runs one trial as `run_trial` does, with its parameters."""
+FORWARD_SHARE = 1 / 3
+"""About what a forward pass takes of a step with the same rows: the estimate of a trial's seconds needs no more."""
 
 
 class Worker:
-    """Runs trials of one sweep, one after the other, in one process; `make_objective` chooses what their students are trained for, and
-    `measure_form` measures exported students where `study.constraints` means them."""
+    """Runs trials of one sweep, one after the other, in one process, each by `run_one`; `make_objective` chooses what their students are
+    trained for, and `measure_form` measures exported students where `study.constraints` means them."""
 
     def __init__(
         self,
@@ -56,11 +60,12 @@ class Worker:
         *,
         make_objective: Callable[[TrialConfig], Objective] = objective_of,
         measure_form: MeasureForm = no_exporter,
+        run_one: RunTrial = run_trial,
     ) -> None:
         self._sweep, self._folder, self._owner, self._send, self._stop = sweep, folder, owner, send, stop
-        self._make_objective = make_objective
+        self._make_objective, self._run_one = make_objective, run_one
         self._messages = Messages(send, stop)
-        self._materials = Materials(self._messages.texts_done if mode is None else NO_PROGRESS)
+        self._materials = Materials(self._messages.rows_done if mode is None else NO_PROGRESS)
         self._checkpointing = Checkpointing(every_seconds=sweep.study.checkpoint_seconds, stop=stop)
         self._tracked = TrackedRuns(sweep, folder, self._messages, mode)
         self._studies = Studies(sweep, folder, owner, self._messages.note)
@@ -96,7 +101,8 @@ class Worker:
 
     def work(self) -> None:
         """Run trials until there is none to take."""
-        while (assignment := self._take()) is not None:
+        ended: Stage | None = None
+        while (assignment := self._take(ended)) is not None:
             try:
                 with self._studies.alive(assignment):
                     self._run(assignment)
@@ -107,7 +113,7 @@ class Worker:
             except BaseException:
                 self._studies.put_back(assignment)
                 raise
-            self._drop_students(assignment.id.stage)
+            ended = assignment.id.stage
             gc.collect()
             machine.free_memory()
 
@@ -118,19 +124,32 @@ class Worker:
             drop_students(trial_folder(self._folder, trial) for trial in others if trial not in self._dropped)
             self._dropped.update(others)
 
-    def _take(self) -> Assignment | None:
-        """Return the next trial, None where none is left to take; wait while the trials left depend on running ones."""
+    def _take(self, ended: Stage | None) -> Assignment | None:
+        """Return the next trial, None where none is left to take; wait while the trials left depend on running ones.
+
+        First removes the students that a trial of the stage that has just `ended` displaced: one look at the studies serves both.
+        """
+        look_at = time.monotonic()
         while True:
-            with self._stop.deferred():  # no stop between taking a trial and recording its owner
+            with (
+                self._stop.deferred(),
+                self._studies.one_look(),
+            ):  # no stop between taking a trial and recording its owner
+                if ended:
+                    self._drop_students(ended)
+                    ended = None
                 assignment = self._studies.take()
+                is_over = assignment is None and not self._studies.is_open()
             if self._stop.requested:
                 if assignment:
                     self._studies.put_back(assignment)
                 raise Interrupted("SIGTERM")
-            if assignment or not self._studies.is_open():
+            if assignment or is_over:
                 return assignment
-            if self._sweep.study.storage is not None:  # the trial waited for may run on a host that is gone
+            if self._sweep.study.storage is not None and time.monotonic() >= look_at:
+                # the trial waited for may run on a host that is gone
                 record_failed(self._sweep, self._folder, self._studies.settle_stale())
+                look_at = time.monotonic() + self._sweep.study.heartbeat_seconds / 2
             time.sleep(WAIT_SECONDS)
 
     def _run(self, assignment: Assignment) -> None:
@@ -195,7 +214,10 @@ class Worker:
             return epoch.epoch < evaluations_of(config) and assignment.should_prune()
 
         def on_steps(steps: Sequence[StepMetrics]) -> None:
-            self._send(Step(losses=steps[-1], steps=total_steps(self._materials.rows(config)[0], config)))
+            train, validation = self._materials.rows(config)
+            evaluated = evaluations_of(config) * len(validation.labels)
+            whole, evaluations = total_steps(train, config), FORWARD_SHARE * evaluated / config.batch_size
+            self._send(Step(losses=steps[-1], steps=whole, evaluation_steps=evaluations))
 
         watch = Watch(
             on_steps=on_steps,
@@ -207,7 +229,7 @@ class Worker:
         task = self._materials.data(config).task
         label = trial_label(self._sweep, self._sweep_key, config, slot.id, slot.attempt, task)
         with self._tracked.run(label, config) as run:
-            return run_trial(
+            return self._run_one(
                 config,
                 slot,
                 folder,
@@ -228,11 +250,12 @@ def run_worker(
     *,
     folds_alone: bool = False,
     measure_form: MeasureForm = no_exporter,
+    run_one: RunTrial = run_trial,
 ) -> None:
     """Join the sweep's study and run trials until there is none to take; with `folds_alone`, fine-tune teachers of folds while one is free.
 
-    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out); `measure_form` as in `Worker`. Raises
-    KDSweepError for a problem that the user can solve, Interrupted where this process is asked to stop.
+    `mode` is how W&B is reached (None: no earlier worker has prepared the sweep and found out); `measure_form` and `run_one` as in
+    `Worker`. Raises KDSweepError for a problem that the user can solve, Interrupted where this process is asked to stop.
     """
     folder = start_sweep(results_root() / sweep.name, sweep)
     alive = Lock(worker_lock(folder, owner))
@@ -240,5 +263,5 @@ def run_worker(
     if folds_alone:
         help_with_folds(sweep, folder, owner, send, stop)
     else:
-        Worker(sweep, folder, owner, send, stop, mode, measure_form=measure_form).run()
+        Worker(sweep, folder, owner, send, stop, mode, measure_form=measure_form, run_one=run_one).run()
     worker_lock(folder, owner).unlink()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from optuna.study import Study
 
@@ -22,14 +22,20 @@ class Agreements:
 
     def __init__(self, sweep: SweepConfig, study: Study, storage: Storage, folder: Path) -> None:
         self._sweep, self._study, self._storage, self._folder = sweep, study, storage, folder
+        self._known: dict[tuple[str, str], Any] = {}
+        """What this process has asked for before: nothing that was agreed ever changes."""
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Store the hashes of teacher and rows at the first call, and compare them later. Raises ResultsError with what differs."""
-        study = self._study
-        with self._storage.alone():
-            stored = study.user_attrs.get(attributes.MATERIALS)
-            if stored is None:
-                study.set_user_attr(attributes.MATERIALS, dict(facts))
+
+        def stored_or_mine() -> dict[str, str] | None:
+            with self._storage.alone():
+                stored: dict[str, str] | None = self._study.user_attrs.get(attributes.MATERIALS)
+                if stored is None:
+                    self._study.set_user_attr(attributes.MATERIALS, dict(facts))
+            return stored
+
+        stored = self._storage.patiently(stored_or_mine)
         changes = [
             f"  {name}: {stored[name]}, here {facts[name]}" for name in facts if stored and stored[name] != facts[name]
         ]
@@ -58,6 +64,8 @@ class Agreements:
         It takes half a minute, during which nobody waits: of workers that measure at once, all take what the first one stored.
         """
         key = f"{form} {architecture}"
+        if (attributes.FORM_COSTS, key) in self._known:
+            return self._agreed(attributes.FORM_COSTS, key, measure)
         known: dict[str, float] | None = self._study.user_attrs.get(attributes.FORM_COSTS, {}).get(key)
         found = known or measure()
         return self._agreed(attributes.FORM_COSTS, key, lambda: found)
@@ -78,10 +86,19 @@ class Agreements:
 
     def _agreed(self, name: str, key: str, measure: Callable[[], Value]) -> Value:
         """Return the value stored under `key` of the attribute `name`; measure (or draw) and store it where there is none."""
-        study = self._study
-        with self._storage.alone():
+
+        def stored_or_measured() -> Value:
+            study = self._study
             known: dict[str, Value] = study.user_attrs.get(name, {})
             if key not in known:
-                known = {**known, key: measure()}
-                study.set_user_attr(name, known)
-        return known[key]
+                with self._storage.alone():
+                    known = study.user_attrs.get(name, {})
+                    if key not in known:
+                        known = {**known, key: measure()}
+                        study.set_user_attr(name, known)
+            return known[key]
+
+        if (name, key) not in self._known:
+            self._known[name, key] = self._storage.patiently(stored_or_measured)
+        found: Value = self._known[name, key]
+        return found

@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsweep.config.arms import Stage
+from kdsweep.errors import Superseded
 from kdsweep.records.layout import TrialId
 from kdsweep.records.schema import Status
 from kdsweep.search import attributes
@@ -74,9 +75,15 @@ class Assignment:
     """Holds a trial that this process is to run, and reports on it to its study."""
 
     def __init__(
-        self, trial: optuna.trial.Trial, id_: TrialId, attempt: int, params: Mapping[str, Any], storage: Storage
+        self,
+        trial: optuna.trial.Trial,
+        id_: TrialId,
+        owner: str,
+        attempt: int,
+        params: Mapping[str, Any],
+        storage: Storage,
     ) -> None:
-        self._trial, self._storage = trial, storage
+        self._trial, self._storage, self._owner = trial, storage, owner
         self.id, self.attempt, self.params = id_, attempt, params
         self.round: int = trial.user_attrs.get(attributes.ROUND, 0)
         """A finalist's round, as in `schema.Finalist`; 0 for a trial of the search."""
@@ -93,9 +100,14 @@ class Assignment:
         return self._trial._trial_id
 
     def report(self, value: float, epoch: int) -> None:
-        """Report an epoch's value to the study; a value that the database cannot take now is sent with the next one."""
+        """Report an epoch's value to the study; a value that the database cannot take now is sent with the next one.
+
+        Raises Superseded where another worker has taken the trial since: its epochs would be mixed with this one's.
+        """
         self._untold.append((value, epoch))
         try:
+            if not self._storage.rows.is_owned(self.storage_id, self._owner, self.attempt):
+                raise Superseded(f"trial {self.id.number} is another worker's by now")
             while self._untold:
                 self._trial.report(*self._untold[0])
                 self._untold.pop(0)
@@ -121,7 +133,3 @@ class Assignment:
         for epoch, score in twin.scores.items():
             self._trial.report(score, epoch)
         self._trial.set_user_attr(attributes.TWIN, twin.number)
-
-    def keep(self, record: Mapping[str, str]) -> None:
-        """Store the finished trial's `record` in the study."""
-        self._trial.set_user_attr(attributes.RECORD, dict(record))

@@ -36,6 +36,10 @@ CLOCK = "clock"
 EPOCHS_FACTOR = "epochs_factor"
 """`finalists.epochs_factor` of the finalists queued; missing: 1. `FinalistsQueue.enqueue` writes it, and `check_length` refuses another one."""
 
+LAST_ROUND = "last_round"
+"""{"round", "search"}: the `ROUND` of the finalists queued last, and JSON of what ends their search and chooses them. By it `FinalistsQueue`
+gives those that begin before the search's end and those queued then one round; missing in databases of older versions."""
+
 # Of a trial ----------------------------------------------------------------------------------------------------------
 
 ATTEMPT = "attempt"
@@ -58,4 +62,4 @@ TRIAL = "trial"
 SEED = "seed"
 """The finalist's fresh seed."""
 ROUND = "round"
-"""1 for the finalists queued first; one higher for each later time that a longer search queued more."""
+"""1 for the finalists of the first search; one higher for each later time that a longer search queued more."""

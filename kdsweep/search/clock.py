@@ -33,11 +33,13 @@ class Clock:
         """Return whether the time limit is reached; False without a limit."""
         return self._limit_seconds < float("inf") and self.seconds() >= self._limit_seconds
 
-    def tick(self) -> None:
-        """Add the time since the last tick of any worker; none after a pause of `GAP_SECONDS`."""
+    def tick(self, *, after_seconds: float = 0.0) -> None:
+        """Add the time since the last tick of any worker; none after a pause of `GAP_SECONDS`, and none yet before `after_seconds`."""
         seconds, last = self._read()
         now = time.time()
         passed = now - last
+        if 0 <= passed < after_seconds:
+            return
         counted = passed if 0 < passed < GAP_SECONDS else 0.0
         entry = [seconds + counted, max(now, last)]
         self._storage.patiently(lambda: self._study.set_user_attr(attributes.CLOCK, entry))
@@ -59,7 +61,7 @@ class Clock:
             with suppress(
                 ResultsError
             ):  # on a full disk the training thread raises the error; this one only ticks late
-                self.tick()
+                self.tick(after_seconds=TICK_SECONDS / 2)  # of many workers, few write
                 if self.is_up():
                     say(f"study.timeout_minutes ({self._limit_seconds / 60:g}) is up; running trials are checkpointed")
                     os.kill(os.getpid(), signal.SIGTERM)

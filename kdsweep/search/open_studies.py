@@ -50,13 +50,24 @@ def _searching(sweep: SweepConfig, arm: Arm, storage: Storage) -> Study:
 
 def _warm_points(sweep: SweepConfig, arm: Arm, study: Study) -> list[dict[str, Any]]:
     """Return the points of earlier sweeps that an arm tries first, as its study holds them since the first start."""
-    if not sweep.study.warm_start or sweep.study.sampler == "grid":
+    if not sweep.warm_starts():
         return []
     if (stored := study.user_attrs.get(attributes.WARM_START)) is None:
         points = [{name: space.encode(value) for name, value in point.items()} for point in warm_points(sweep, arm)]
         study.set_user_attr(attributes.WARM_START, stored := json.dumps(points))
     held: list[dict[str, Any]] = json.loads(stored)
     return held
+
+
+def warm_start(sweep: SweepConfig, studies: Mapping[Stage, Study]) -> dict[Arm, list[dict[str, Any]]]:
+    """Return the points that each arm took from earlier sweeps, in the fields' own values, as its study holds them."""
+    if not sweep.warm_starts():
+        return {}
+    found = {}
+    for arm in sweep.arms:
+        axes, stored = sweep.axes(arm), json.loads(studies[arm].user_attrs.get(attributes.WARM_START, "[]"))
+        found[arm] = [{name: space.decode(axes[name], value) for name, value in point.items()} for point in stored]
+    return found
 
 
 def _confirming(sweep: SweepConfig, storage: Storage) -> Study:

@@ -8,16 +8,17 @@ from functools import cache
 from types import ModuleType
 
 import optuna
-from optuna.storages import RDBStorage
 
 from kdsweep.system.libraries import lacks, part_of
 
 ROWS = {
-    "TrialModel": ("trial_id", "state"),
-    "TrialUserAttributeModel": ("trial_id", "key"),
-    "TrialHeartbeatModel": ("trial_id",),
+    "TrialModel": ("trial_id", "study_id", "state", "datetime_start", "datetime_complete"),
+    "TrialUserAttributeModel": ("trial_id", "key", "value_json"),
+    "TrialHeartbeatModel": ("trial_id", "heartbeat"),
+    "TrialValueModel": ("trial_id", "objective", "value", "value_type", "value_to_stored_repr"),
+    "TrialIntermediateValueModel": ("trial_id", "step", "intermediate_value"),
 }
-"""Tables and their columns that `Storage.put_back` uses."""
+"""Tables and their columns that `TrialRows` uses."""
 PURPOSE = "giving an interrupted trial back to its study"
 
 
@@ -25,7 +26,6 @@ PURPOSE = "giving an interrupted trial back to its study"
 def rows() -> ModuleType:
     """Return Optuna's module of tables. Raises LibraryError where Optuna lacks a private part that the studies need."""
     _check_ids()
-    part_of(RDBStorage, "_get_stale_trial_ids", "optuna", "messages which hosts have died")
     module = "optuna.storages._rdb.models"
     try:
         models = importlib.import_module(module)

@@ -6,6 +6,7 @@ so the search is the same for any number of workers and whichever is faster.
 
 import copy
 from collections.abc import Container, Sequence
+from itertools import takewhile
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -39,10 +40,13 @@ def pruner(sweep: SweepConfig) -> BasePruner:
 
 
 class _FirstSlots:
-    """Wraps a storage, of which it shows only the first `slots` trials of every study; all else is passed through."""
+    """Wraps a storage, of which it shows only the first `slots` trials of a study; all else is passed through.
 
-    def __init__(self, storage: BaseStorage, slots: int) -> None:
-        self._storage, self._slots = storage, slots
+    Those that have `ended` never change again: the list keeps them, so that the study is not read for every parameter and epoch.
+    """
+
+    def __init__(self, storage: BaseStorage, slots: int, ended: list[FrozenTrial]) -> None:
+        self._storage, self._slots, self._ended = storage, slots, ended
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -51,15 +55,20 @@ class _FirstSlots:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Return the trials of the first slots only."""
-        trials = self._storage.get_all_trials(study_id, deepcopy, states)
-        return [trial for trial in trials if trial.number < self._slots]
+        shown = self._ended[: self._slots]
+        if len(shown) < self._slots:
+            trials = self._storage.get_all_trials(study_id, deepcopy=False)
+            self._ended[:] = takewhile(lambda trial: trial.state.is_finished(), trials)
+            shown = [trial for trial in trials if trial.number < self._slots]
+        shown = [trial for trial in shown if states is None or trial.state in states]
+        return copy.deepcopy(shown) if deepcopy else shown
 
 
 class _TheseTrials(_FirstSlots):
     """Wraps a storage, in place of whose trials it shows others."""
 
     def __init__(self, storage: BaseStorage, trials: Sequence[FrozenTrial]) -> None:
-        super().__init__(storage, slots=0)
+        super().__init__(storage, slots=0, ended=[])
         self._trials = [copy.copy(trial) for trial in trials]
         for place, trial in enumerate(
             self._trials
@@ -80,13 +89,13 @@ def with_trials(study: Study, trials: Sequence[FrozenTrial]) -> Study:
     return shown
 
 
-def seen_by(slot: int, study: Study, settings: StudyConfig) -> Study:
-    """Return the study with only the trials that `slot` may use."""
+def seen_by(slot: int, study: Study, settings: StudyConfig, ended: list[FrozenTrial] | None = None) -> Study:
+    """Return the study with only the trials that `slot` may use; `ended` keeps those of them that have ended for later slots."""
     known = known_slots(settings, slot)
     if known is None:
         return study
     seen = copy.copy(study)
-    seen._storage = _FirstSlots(study._storage, known)  # type: ignore[assignment]
+    seen._storage = _FirstSlots(study._storage, known, [] if ended is None else ended)  # type: ignore[assignment]
     return seen
 
 
@@ -95,10 +104,11 @@ class SlotPruner(BasePruner):
 
     def __init__(self, study: StudyConfig, inner: BasePruner) -> None:
         self._study, self._inner = study, inner
+        self._ended: list[FrozenTrial] = []
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return whether the trial ends here."""
-        return self._inner.prune(seen_by(trial.number, study, self._study), trial)
+        return self._inner.prune(seen_by(trial.number, study, self._study, self._ended), trial)
 
 
 class SlotSampler(BaseSampler):
@@ -107,11 +117,12 @@ class SlotSampler(BaseSampler):
     def __init__(self, study: StudyConfig, arm_index: int) -> None:
         self._study, self._arm_index = study, arm_index
         self._inner: BaseSampler = RandomSampler(seed=study.seed)
+        self._ended: list[FrozenTrial] = []
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Build the inner sampler of this trial's slot, and the part of the study that it may use."""
         self._inner = self._built(seed=((self._study.seed * 2 + self._arm_index) * 1_000_003 + trial.number) % 2**32)
-        self._seen = seen_by(trial.number, study, self._study)
+        self._seen = seen_by(trial.number, study, self._study, self._ended)
         self._inner.before_trial(self._seen, trial)
 
     def _built(self, seed: int) -> BaseSampler:

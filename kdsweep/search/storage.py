@@ -1,15 +1,16 @@
 """Store a sweep's studies in an SQLite file of the results folder, or in a PostgreSQL that several hosts share.
 
 On SQLite an error means a full disk or the like, and is raised at once. A PostgreSQL may restart or be cut off: a write is
-repeated until it answers, while training continues. A trial is put back under its own number, in one transaction.
+repeated until it answers, while training continues.
 """
 
 import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +18,12 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
 
 from kdsweep.config.sweep import StudyConfig
 from kdsweep.errors import ResultsError
 from kdsweep.records.layout import locks_folder, study_path
-from kdsweep.search import attributes, optuna_parts
+from kdsweep.search import optuna_parts
+from kdsweep.search.trial_rows import TrialRows
 from kdsweep.system.files import locked
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -32,7 +33,19 @@ LOCK_SECONDS = 60
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Waits between tries at a database that does not answer; the last one is repeated."""
 CONNECTION = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""libpq's settings, by which a lost connection is noticed within a minute."""
+CONNECTION |= {"tcp_user_timeout": 20_000}
+"""libpq's settings, by which a lost connection is noticed within a minute; within 20 s (milliseconds here) where something was sent."""
+SESSION = {
+    "tcp_keepalives_idle": 15,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+SESSION |= {"idle_in_transaction_session_timeout": 15_000}
+"""PostgreSQL's settings of each session, by which it notices a lost host in half a minute, not in the system's two hours, and ends a
+transaction after 15 s in which its host asks nothing: what that has locked, all other hosts wait for."""
+POOL = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2}
+"""SQLAlchemy's settings: a worker keeps one connection, since a server allows 100. Two more are opened where its threads ask at once."""
 OUTAGES = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 """What Optuna raises where its database fails: mostly wrapped, sometimes SQLAlchemy's own."""
 
@@ -49,20 +62,26 @@ class Storage:
         self.embedded = study.storage is None
         self._url = study.storage or f"sqlite:///{study_path(folder)}"
         self._folder, self._say = folder, say
-        self._grace_seconds = 2 * study.heartbeat_seconds
+        self._heartbeat_seconds = study.heartbeat_seconds
         self._answering_since = time.monotonic()
-        self._rows = optuna_parts.rows()
+        self._is_open = False
+        optuna_parts.rows()
         with self.alone():
-            self.rdb = self._open(study)
+            self.rdb = self._open()
+        self.rows = TrialRows(self.rdb.engine)
+        self._is_open = True
 
-    def _open(self, study: StudyConfig) -> RDBStorage:
+    def _open(self) -> RDBStorage:
         """Open the database: an SQLite with a write-ahead log and with transactions that lock at once.
 
         Without BEGIN IMMEDIATE two workers can take the same queued trial (Optuna documents both settings as engine events).
         """
         if not self.embedded:
-            engine = {"pool_pre_ping": True, "connect_args": CONNECTION}
-            return RDBStorage(self._url, engine_kwargs=engine, heartbeat_interval=study.heartbeat_seconds)
+            engine = {**POOL, "connect_args": CONNECTION}
+            storage = RDBStorage(self._url, engine_kwargs=engine)
+            sqlalchemy.event.listen(storage.engine, "connect", _set_session)
+            storage.engine.dispose()
+            return storage
         storage = RDBStorage(self._url, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}})
         sqlalchemy.event.listen(storage.engine, "connect", _on_connect)
         sqlalchemy.event.listen(storage.engine, "begin", _on_begin)
@@ -71,7 +90,10 @@ class Storage:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Run the block under a lock of the folder (SQLite) or the database (PostgreSQL). Raises ResultsError where the database fails."""
+        """Run the block under a lock of the folder (SQLite) or the database (PostgreSQL).
+
+        Raises ResultsError where the database fails; one that has answered before raises what Optuna does, for `patiently` to repeat.
+        """
         try:
             if self.embedded:
                 with locked(locks_folder(self._folder) / "study.lock"):
@@ -80,6 +102,8 @@ class Storage:
                 with _advisory_lock(self._url):
                     yield
         except OUTAGES as error:
+            if self._is_open and not self.embedded:
+                raise
             raise self._unusable(error) from error
 
     def patiently(self, action: Callable[[], Answer]) -> Answer:
@@ -100,33 +124,24 @@ class Storage:
         if first:
             self._say(f"the database does not answer ({_reason(error)}); training goes on, it is told when it does")
 
-    def put_back(self, trial_id: int) -> bool:
-        """Put a running trial back into the queue under its own number; return False where it does not run any more."""
-        trials = self._rows.TrialModel
-        with self.rdb.engine.begin() as connection:
-            running = (trials.trial_id == trial_id) & (trials.state == TrialState.RUNNING)
-            back = connection.execute(sqlalchemy.update(trials).where(running).values(state=TrialState.WAITING))
-            if back.rowcount:
-                told, beats = self._rows.TrialUserAttributeModel, self._rows.TrialHeartbeatModel
-                owner = (told.trial_id == trial_id) & (told.key == attributes.OWNER)
-                connection.execute(sqlalchemy.delete(told).where(owner))
-                connection.execute(sqlalchemy.delete(beats).where(beats.trial_id == trial_id))
-        return bool(back.rowcount)
+    def silent(self, study_ids: Sequence[int]) -> set[int]:
+        """Return ids of running trials whose host is not heard of for two heartbeats, or that have stored no owner for four.
 
-    def stale(self, study_id: int) -> set[int]:
-        """Return ids of running trials with a heartbeat older than the grace period; none on SQLite, or that soon after an outage."""
-        if self.embedded or time.monotonic() - self._answering_since < self._grace_seconds:
+        None on SQLite, or that soon after an outage.
+        """
+        grace = timedelta(seconds=2 * self._heartbeat_seconds)
+        if self.embedded or time.monotonic() - self._answering_since < grace.total_seconds():
             return set()
-        return set(self.rdb._get_stale_trial_ids(study_id))
+        return self.patiently(lambda: self.rows.silent(study_ids, grace=grace, nameless=2 * grace))
 
     @contextmanager
-    def beating(self, trial_id: int) -> Iterator[None]:
-        """Run the block while a thread sends the trial's heartbeats, by which other hosts see that its worker runs; none on SQLite."""
+    def beating(self, trial_id: int, owner: str) -> Iterator[None]:
+        """Run the block while a thread sends the heartbeats of `owner`'s trial, by which other hosts see that it runs; none on SQLite."""
         if self.embedded:
             yield
             return
         stop = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(trial_id, stop), daemon=True)
+        thread = threading.Thread(target=self._beat, args=(trial_id, owner, stop), daemon=True)
         thread.start()
         try:
             yield
@@ -134,15 +149,12 @@ class Storage:
             stop.set()
             thread.join(CONNECTION["connect_timeout"])
 
-    def _beat(self, trial_id: int, stop: threading.Event) -> None:
-        interval = self.rdb.heartbeat_interval or 1
-        while True:
+    def _beat(self, trial_id: int, owner: str, stop: threading.Event) -> None:
+        while not stop.wait(self._heartbeat_seconds):  # whoever took the trial has sent the first one
             try:
-                self.rdb.record_heartbeat(trial_id)
+                self.rows.beat(trial_id, owner)
             except OUTAGES:  # the training thread reports the outage at its next write
                 self._answering_since = time.monotonic()
-            if stop.wait(interval):
-                return
 
     def _unusable(self, error: Exception) -> ResultsError:
         if self.embedded:
@@ -166,11 +178,18 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _advisory_lock(url: str) -> Iterator[None]:
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool, connect_args=CONNECTION)
+    sqlalchemy.event.listen(engine, "connect", _set_session)
     key = zlib.crc32(b"kdsweep")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
         connection.commit()  # the session holds the lock; an open transaction would delay vacuum
         yield  # closing the session releases the lock
+
+
+def _set_session(connection: Any, _: Any) -> None:
+    connection.autocommit = True  # a setting made in a transaction ends with it
+    connection.execute("; ".join(f"SET {name} = {value}" for name, value in SESSION.items()))
+    connection.autocommit = False
 
 
 def _on_connect(connection: Any, _: Any) -> None:

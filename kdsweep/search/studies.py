@@ -8,12 +8,10 @@ Trials are taken and finished here, not by `study.optimize`, which ends in a dat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from kdsweep.config.arms import Arm, Stage
@@ -25,14 +23,12 @@ from kdsweep.search.agreements import Agreements
 from kdsweep.search.assignment import STATES, Assignment, Settled, StoredTrial, Twin, trial_id, twin_of
 from kdsweep.search.clock import Clock
 from kdsweep.search.finalists_queue import FinalistsQueue
-from kdsweep.search.open_studies import open_studies
+from kdsweep.search.open_studies import open_studies, warm_start
+from kdsweep.search.ranked import best_first
 from kdsweep.search.sampler import known_slots
 from kdsweep.search.storage import Storage
 
-SILENCED = (
-    "Heartbeat of storage is supposed",  # `Storage.beating` sends them
-    "The reported value is ignored because this `step",  # from a repeated attempt
-)
+SILENCED = ("The reported value is ignored because this `step",)  # from a repeated attempt
 """Beginnings of Optuna's warnings about what is done here on purpose."""
 for _message in SILENCED:
     warnings.filterwarnings("ignore", message=_message)
@@ -47,10 +43,12 @@ class Studies:
     def __init__(self, sweep: SweepConfig, folder: Path, owner: str = "-", say: Callable[[str], None] = print) -> None:
         self._sweep, self._owner = sweep, owner
         self._storage = Storage(sweep.study, folder, say)
-        self._studies = open_studies(sweep, self._storage)
+        self._studies = self._storage.patiently(lambda: open_studies(sweep, self._storage))
+        self.warm_start = self._storage.patiently(lambda: warm_start(sweep, self._studies))
+        self._look: dict[Stage, list[FrozenTrial]] | None = None
         self.agreements = Agreements(sweep, self._studies["distilled"], self._storage, folder)
         ranked = lambda arm: [trial for trial, _ in self.ranked(arm, arm)]
-        self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked)
+        self.finalists = FinalistsQueue(sweep, self._studies["finalists"], self._storage, ranked, self._trials)
         self.finalists.check_length()
         self.clock = Clock(self._studies["distilled"], self._storage, sweep.study.timeout_minutes)
 
@@ -96,16 +94,8 @@ class Studies:
 
     def ranked(self, stage: Stage, arm: Arm) -> list[tuple[TrialId, float]]:
         """Return an arm's complete trials (or finalists) and their values, best first; no duplicates, none that breaks a constraint."""
-        done = [
-            trial
-            for trial in self._trials(stage)
-            if trial.state == TrialState.COMPLETE
-            and attributes.TWIN not in trial.user_attrs
-            and max(trial.constraints.values(), default=0.0) <= 0
-        ]
-        mine = [(id_, trial) for trial in done if (id_ := trial_id(stage, trial)).arm == arm]
-        mine.sort(key=lambda each: (-each[1].values[0], each[1].number))
-        return [(id_, trial.values[0]) for id_, trial in mine]
+        of_search = [] if stage == arm else [trial for trial, _ in self.ranked(arm, arm)]
+        return best_first(stage, arm, self._trials(stage), of_search)
 
     def stored(self) -> list[StoredTrial]:
         """Return every finished trial that has a record in its study: all that ranking and verdicts need."""
@@ -119,40 +109,54 @@ class Studies:
     # Taking and finishing ---------------------------------------------------------------------------------------------
 
     def take(self) -> Assignment | None:
-        """Return a trial of the arm that is further behind its budget, a finalist after the search; None where none may be taken now."""
+        """Return a trial of the arm that is further behind its budget, a finalist where none may be taken now; None where that cannot either.
+
+        Before the search's end, only those of the finalists are taken that it cannot change any more.
+        """
         if self.clock.is_up():
             return None
         if self.search_is_over():
-            return self._take_finalist()
+            return self._take_finalist(self.finalists.wanted)
         open_arms = [arm for arm in self._sweep.arms if self._open(arm)]
         for arm in sorted(open_arms, key=lambda arm: self._started(arm) / self._sweep.budget(arm)):
             if (assignment := self.take_from(arm)) is not None:
                 return assignment
-        return None
+        return self._take_finalist(self.finalists.certain)
 
     def take_from(self, arm: Arm) -> Assignment | None:
         """Return the next trial of an arm, queued or new; None past the budget, or while it must wait for earlier trials."""
         if not self._open(arm) or not self._may_start(arm):
             return None
         trial = self._storage.patiently(self._studies[arm].ask)
-        is_late = trial.number >= self._sweep.budget(arm) or not self._may_start(arm, trial.number)
-        if is_late:  # another worker was faster
-            self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
+        if self._is_late(arm, trial.number):
+            held = (trial.user_attrs.get(attributes.OWNER), trial.user_attrs.get(attributes.ATTEMPT))
+            self._storage.patiently(lambda: self._storage.rows.put_back(trial._trial_id, *held))
             return None
         return self._storage.patiently(lambda: self._assignment(arm, trial))
 
-    def _take_finalist(self) -> Assignment | None:
-        self._storage.patiently(self.finalists.enqueue)
-        trial_id = self._storage.patiently(self.finalists.pop)
+    def _take_finalist(self, among: Callable[[], list[TrialId]]) -> Assignment | None:
+        if not (runs := self._storage.patiently(among)):
+            return None
+        self._storage.patiently(lambda: self.finalists.enqueue(runs))
+        trial_id = self._storage.patiently(lambda: self.finalists.pop(runs))
         if trial_id is None:
             return None
         study = self._studies["finalists"]
         return self._storage.patiently(lambda: self._assignment("finalists", optuna.trial.Trial(study, trial_id)))
 
     @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Run the block with each study read once, at its first use: every reading costs seven queries while trials run."""
+        self._look = {}
+        try:
+            yield
+        finally:
+            self._look = None
+
+    @contextmanager
     def alive(self, assignment: Assignment) -> Iterator[None]:
         """Run the block with heartbeats, by which other hosts see that the trial is being run."""
-        with self._storage.beating(assignment.storage_id):
+        with self._storage.beating(assignment.storage_id, self._owner):
             yield
 
     def finish(self, assignment: Assignment, result: TrialResult, record: Mapping[str, str]) -> bool:
@@ -182,8 +186,8 @@ class Studies:
 
     def put_back(self, assignment: Assignment) -> None:
         """Put this process's trial back into the queue, for any worker to continue."""
-        if self._is_mine(assignment):
-            self._storage.put_back(assignment.storage_id)
+        of = (assignment.storage_id, self._owner, assignment.attempt)
+        self._storage.patiently(lambda: self._storage.rows.put_back(*of))
 
     # Dead workers -----------------------------------------------------------------------------------------------------
 
@@ -196,27 +200,24 @@ class Studies:
             (stage, t) for stage in self._sweep.stages for t in self._trials(stage) if t.state == TrialState.RUNNING
         ]
         dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
-        return [self._settle(stage, trial, blame=blame) for stage, trial in dead]
+        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=blame))]
 
     def settle_stale(self) -> list[Settled]:
-        """Put back running trials of hosts whose heartbeat is too old, or that stored no owner for four heartbeats; return those trials."""
-        settled = []
-        for stage, study in self._studies.items():
-            stale = self._storage.stale(study._study_id)
-            before = datetime.now() - timedelta(seconds=4 * self._sweep.study.heartbeat_seconds)
-            for trial in self._trials(stage):
-                nameless = (
-                    attributes.OWNER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < before
-                )
-                silent = trial._trial_id in stale or (nameless and not self._storage.embedded)
-                if trial.state == TrialState.RUNNING and silent:
-                    settled.append(self._settle(stage, trial, blame=True))
-        return settled
+        """Put back running trials of hosts that are silent for too long, or that stored no owner; return those trials."""
+        if not (silent := self._storage.silent([study._study_id for study in self._studies.values()])):
+            return []
+        dead = [(stage, trial) for stage in self._studies for trial in self._trials(stage) if trial._trial_id in silent]
+        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=True))]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
     def _trials(self, stage: Stage) -> list[FrozenTrial]:
-        return self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
+        if self._look is not None and stage in self._look:
+            return self._look[stage]
+        trials = self._storage.patiently(lambda: self._studies[stage].get_trials(deepcopy=False))
+        if self._look is not None:
+            self._look[stage] = trials
+        return trials
 
     # Trials -----------------------------------------------------------------------------------------------------------
 
@@ -233,14 +234,24 @@ class Studies:
         trials = self._trials(arm)
         if slot is None:
             slot = next((trial.number for trial in trials if trial.state == TrialState.WAITING), len(trials))
-        return all(trial.state.is_finished() for trial in trials[: known_slots(self._sweep.study, slot)])
+        known = known_slots(self._sweep.study, slot) or 0
+        return len(trials) >= known and all(trial.state.is_finished() for trial in trials[:known])
+
+    def _is_late(self, arm: Arm, slot: int) -> bool:
+        """Return whether a trial that was asked for may not start, because another worker was faster."""
+        if slot >= self._sweep.budget(arm):
+            return True
+        if self._may_start(arm, slot):
+            return False
+        if self._look is not None:
+            self._look.pop(arm, None)  # others have asked and told since
+        return not self._may_start(arm, slot)
 
     def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
         told, id_ = trial.user_attrs, trial_id(stage, trial)
         asked_again = told.get(attributes.OWNER) == self._owner  # repeated after an outage
         attempt = int(told.get(attributes.ATTEMPT, 0)) + (not asked_again)
-        trial.set_user_attr(attributes.ATTEMPT, attempt)
-        trial.set_user_attr(attributes.OWNER, self._owner)
+        self._storage.rows.own(trial._trial_id, self._owner, attempt, beats=not self._storage.embedded)
         if stage == "finalists":
             params = self._params_of(id_)
         else:
@@ -248,7 +259,7 @@ class Studies:
             for name, axis in self._sweep.axes(stage).items():
                 if self._sweep.applies(stage, axis, params):
                     params[name] = space.suggest(trial, name, axis)
-        return Assignment(trial, id_, attempt, params, self._storage)
+        return Assignment(trial, id_, self._owner, attempt, params, self._storage)
 
     def _params_of(self, trial: TrialId) -> dict[str, Any]:
         """Return the parameters that the search sampled for a trial, with the fresh seed where it is a finalist."""
@@ -256,42 +267,32 @@ class Studies:
         params = {name: space.decode(self._sweep.search[name], value) for name, value in sampled.items()}
         return params if trial.seed is None else params | {"seed": trial.seed}
 
-    def _is_mine(self, assignment: Assignment) -> bool:
-        now = self._storage.patiently(lambda: self._storage.rdb.get_trial(assignment.storage_id))
-        told = (now.user_attrs.get(attributes.OWNER), now.user_attrs.get(attributes.ATTEMPT))
-        return now.state == TrialState.RUNNING and told == (self._owner, assignment.attempt)
-
     def _tell(self, assignment: Assignment, status: Status, value: float | None, record: Mapping[str, str]) -> bool:
-        if not self._is_mine(assignment):
-            return False
-        assignment.keep(record)
-        study, state = self._studies[assignment.id.stage], STATES[status]
-        try:
-            study.tell(assignment.number, value if status == "complete" else None, state=state)
-        except (UpdateFinishedTrialError, ValueError):  # settled by another worker: "Cannot tell a … trial"
-            return False
-        return True
+        value, of = (value if status == "complete" else None), (assignment.storage_id, self._owner, assignment.attempt)
+        return self._storage.rows.tell(*of, state=STATES[status], value=value, told={attributes.RECORD: dict(record)})
 
-    def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled:
-        deaths = int(trial.user_attrs.get(attributes.DEATHS, 0)) + blame
+    def _settle(self, stage: Stage, trial: FrozenTrial, *, blame: bool) -> Settled | None:
+        """Put back a dead worker's trial, or let it fail; None where another process was faster, or the worker told it after all."""
+        said, rows = trial.user_attrs, self._storage.rows
+        of = (trial._trial_id, said.get(attributes.OWNER), said.get(attributes.ATTEMPT))
+        deaths = int(said.get(attributes.DEATHS, 0)) + blame
+        told = {attributes.DEATHS: deaths} if blame else {}
         failed = None
-        if blame:
-            self._storage.patiently(
-                lambda: self._storage.rdb.set_trial_user_attr(trial._trial_id, attributes.DEATHS, deaths)
-            )
         if deaths >= self._sweep.study.max_attempts:
             failed = (
                 f"a worker must live through a trial, but died with this one {deaths} times (study.max_attempts); "
                 "the system's log says whether memory ran out"
             )
-            self._storage.patiently(lambda: self._studies[stage].tell(trial.number, state=TrialState.FAIL))
+            mine = self._storage.patiently(lambda: rows.tell(*of, state=TrialState.FAIL, told=told))
         else:
-            self._storage.patiently(lambda: self._storage.put_back(trial._trial_id))
+            mine = self._storage.patiently(lambda: rows.put_back(*of, told))
+        if not mine:
+            return None
         id_ = trial_id(stage, trial)
         return Settled(
             id=id_,
-            round=trial.user_attrs.get(attributes.ROUND, 0),
-            attempt=int(trial.user_attrs.get(attributes.ATTEMPT, 1)),
+            round=said.get(attributes.ROUND, 0),
+            attempt=int(said.get(attributes.ATTEMPT, 1)),
             params=self._params_of(id_),
             failed=failed,
         )

@@ -50,10 +50,14 @@ class StopRequest:
             self._deferred = False
 
 
-def stop_with_parent() -> None:
-    """Wait, in a thread, for the parent to close standard input, as its end does, and then send SIGTERM to this process."""
-    while os.read(sys.stdin.fileno(), 1):  # not sys.stdin: its lock, held at exit, would abort the process
-        pass
+def stop_with_parent(on_line: Callable[[str], None] = lambda _: None) -> None:
+    """Wait, in a thread, for the parent to close standard input, as its end does, and then send SIGTERM to this process; `on_line` gets
+    every line that the parent writes before."""
+    said = b""
+    while got := os.read(sys.stdin.fileno(), 4096):  # not sys.stdin: its lock, held at exit, would abort the process
+        *lines, said = (said + got).split(b"\n")
+        for line in lines:
+            on_line(line.decode())
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,12 +68,28 @@ def measured(logits: Tensor, rows: Rows) -> dict[str, Any]:
     return measured_by_task(mine, labels, rows.task, teachers if taught else None)
 
 
-def all_logits(model: nn.Module, tokens: Tokens, *, classes: int, team: Team = ALONE) -> Tensor:
-    """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch."""
-    logits = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device)
+def all_logits(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    classes: int,
+    team: Team = ALONE,
+    begin: Callable[[Tensor], int] = lambda logits: 0,
+    on_batch: Callable[[Tensor, int, int], None] = lambda logits, batches, rows: None,
+) -> Tensor:
+    """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch.
+
+    `begin` gets logits of zeros to fill in what an earlier process had, and returns how many batches that is; `on_batch` gets the logits so
+    far, and of how many of the batches, and of how many rows they are.
+    """
+    logits, rows = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device), 0
+    begun = begin(logits)
     with torch.inference_mode(), shortcuts(model):
-        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
-            logits[batch.rows] = model(**batch.inputs).logits.float()
+        for number, batch in enumerate(itertools.islice(evaluation_batches(tokens), team.rank, None, team.size), 1):
+            rows += len(batch.rows)
+            if number > begun:
+                logits[batch.rows] = model(**batch.inputs).logits.float()
+                on_batch(logits, number, rows)
     team.sum(logits)
     return logits
 

@@ -19,7 +19,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import AssetError, DataError
 from kdsweep.records.teacher_schema import TeacherEpoch
 from kdsweep.training.data.numbering import strata
-from kdsweep.training.data.splits import Data
+from kdsweep.training.data.splits import Data, Key
 from kdsweep.training.data.tokens import Tokens
 from kdsweep.training.fine_tuning import FineTuning, Made, fine_tuning, kept_epochs
 from kdsweep.training.models import freeze
@@ -33,8 +33,8 @@ def fold_of_rows(data: Data, config: TrialConfig) -> np.ndarray:
     class (of labels and numbers, stratum by stratum): the folds' numbers of texts differ by one at most, in all and in each class. Raises
     DataError where a class or label has fewer texts than there are folds.
     """
-    number: dict[tuple[str, str], int] = {}
-    text_of = np.array([number.setdefault(key, len(number)) for key in data.train.row_keys()], dtype=np.int64)
+    number: dict[Key, int] = {}
+    text_of = np.array([number.setdefault(key, len(number)) for key in data.train.plain_keys()], dtype=np.int64)
     _, first = np.unique(text_of, return_index=True)
     labels, classes = data.train.labels[first], strata(data.train.labels[first])
     _check_texts(_texts_of(labels, data), data, config.teacher_folds)

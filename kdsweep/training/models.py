@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import torch
 import transformers
+import transformers.masking_utils  # what every model imports: here, so that whoever imports in `for_good` has all of it
+import transformers.modeling_layers
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn

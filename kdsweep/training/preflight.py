@@ -16,7 +16,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import NAMES_SHOWN, PreflightError, listed
 from kdsweep.training.constant_answers import majority_scores
 from kdsweep.training.data.splits import Data
-from kdsweep.training.data.tokens import Rows, evaluation_batches
+from kdsweep.training.data.tokens import Rows, padded
 from kdsweep.training.models import classes_of, is_order_assumed
 from kdsweep.training.shared import Materials
 from kdsweep.training.teacher import Teacher
@@ -28,6 +28,8 @@ teach. For two classes of one size that is 2 points; a perfect teacher passes ho
 ERRORS_LEFT = 2 / 3
 """Share of a teacher's errors that may remain under another order of its classes for that order to be reported; `likelier_order` also
 requires that the difference is no chance."""
+RUN_TWICE = 8
+"""Rows that a teacher reads twice, to see whether it answers the same: what differs by chance, as dropout does, differs in every row."""
 ORDER_LEARNED = 0.3
 """Pearson's r from which a teacher that is too weak by R² is said to know the order of the numbers."""
 
@@ -74,7 +76,7 @@ def accepted(weak: str, study: StudyConfig) -> str:
 
 
 def _check_deterministic(teacher: Teacher, validation: Rows) -> None:
-    batch = next(evaluation_batches(validation.tokens))
+    batch = padded(validation.tokens, np.arange(min(RUN_TWICE, len(validation.labels))))
     for member in teacher.members:
         model = member.load()
         with torch.inference_mode():

@@ -12,15 +12,18 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ModelError
 from kdsweep.training.data.kept_tokens import kept_tokens
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.splits import Split
-from kdsweep.training.data.tokens import Tokens, load_tokenizer, padded, tokenize
-from kdsweep.training.data.unlabeled import Unlabeled
+from kdsweep.training.data.tokenizing import tokenize
+from kdsweep.training.data.tokens import Tokens, load_tokenizer, padded
 from kdsweep.training.fast import machine
 from kdsweep.training.models import check_task, model_config, unreadable
 
 SMALLEST_TOKENIZER = 0.5
 """Least size of a tokenizer, as a share of the pieces in its model's table: the tables of published models are padded by a few percent
 at most, and a tokenizer that lies beside the wrong model, or that is empty, is much smaller."""
+KEPT_ROWS = 50_000
+"""Rows of a split from which its tokens are kept in the cache: below, a process tokenises them anew within seconds."""
 MOST_UNKNOWN = 0.5
 """Largest share of the texts' word pieces that a tokenizer may not know: above it, a model reads hardly anything of the texts."""
 
@@ -45,11 +48,14 @@ class Reader:
     kept: str = ""
     """SHA-256 of the pieces that are left of the tokenizer's; empty where all are."""
 
-    def tokens(self, split: Split, *, max_length: int) -> Tokens:
-        """Tokenise `split` for the model. Raises ModelError for ids beyond its table, rows too long for it, too many unknown pieces."""
-        segments = self.segments and split.pairs is not None
-        tokens = tokenize(split, self.tokenizer, max_length=max_length, segments=segments, pads_left=self.pads_left)
-        self._check(tokens, max_length)
+    def tokens(self, split: Split, *, max_length: int, on_rows: Callable[[int], None] = NOBODY) -> Tokens:
+        """Tokenise `split` for the model, many rows once: from `KEPT_ROWS` on, their tokens are kept in the cache, memory-mapped.
+
+        `on_rows` gets the number of rows tokenised so far. Raises ModelError for ids beyond the model's table, rows too long for it, too many
+        unknown pieces.
+        """
+        kept = len(split) >= KEPT_ROWS
+        tokens = (self.kept_tokens if kept else self._tokens)(split, max_length=max_length, on_rows=on_rows)
         if tokens.unknown_share > MOST_UNKNOWN:
             raise ModelError(
                 f"{self.address!r}: the tokenizer must know at least {1 - MOST_UNKNOWN:.0%} of the texts' word pieces, but "
@@ -62,16 +68,28 @@ class Reader:
             return "it has the pieces of the training texts alone: train on more texts, labelled or not, or say student_vocabulary: full"
         return "name a model of the texts' language, or put the model's own tokenizer beside its weights"
 
-    def kept_tokens(self, texts: Unlabeled, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
-        """Tokenise texts without labels for the model, once: their tokens are kept in the cache, memory-mapped.
+    def kept_tokens(self, split: Split, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
+        """Tokenise texts, with labels or without, for the model, once: their tokens are kept in the cache, memory-mapped.
 
         `on_rows` gets the number of texts tokenised so far. Raises ModelError for ids beyond the model's table and rows too long for it.
         """
         tokens = kept_tokens(
-            texts,
+            split,
             self.tokenizer,
             max_length=max_length,
-            segments=self.segments and texts.split.pairs is not None,
+            segments=self.segments and split.pairs is not None,
+            pads_left=self.pads_left,
+            on_rows=on_rows,
+        )
+        self._check(tokens, max_length)
+        return tokens
+
+    def _tokens(self, split: Split, *, max_length: int, on_rows: Callable[[int], None]) -> Tokens:
+        tokens = tokenize(
+            split,
+            self.tokenizer,
+            max_length=max_length,
+            segments=self.segments and split.pairs is not None,
             pads_left=self.pads_left,
             on_rows=on_rows,
         )

@@ -15,6 +15,7 @@ from kdsweep.config.roles import Role
 from kdsweep.config.trial import TrialConfig
 from kdsweep.config.trial_fields import decided_by, decided_for_student
 from kdsweep.training.architecture import speed_fields
+from kdsweep.training.data.progress import NO_PROGRESS, Progress
 from kdsweep.training.data.splits import SplitName
 from kdsweep.training.data.tokens import Rows, Tokens
 from kdsweep.training.evaluation import Speed, measure_speed
@@ -30,7 +31,8 @@ from kdsweep.training.tasks import balanced_weights, label_tensor
 from kdsweep.training.teacher import UNWATCHED, Teacher, TeacherWatch
 from kdsweep.training.teacher_logits import teacher_targets
 from kdsweep.training.teacher_quality import Quality, seen_quality
-from kdsweep.training.texts import NO_PROGRESS, Progress, Texts, splits_read, trained
+from kdsweep.training.teacher_speed import teacher_speed
+from kdsweep.training.texts import Texts, splits_read, trained
 
 
 class Materials(Texts):
@@ -120,8 +122,8 @@ class Materials(Texts):
         return size_mb(self._initial_student(config).model)
 
     def teacher_speed(self, config: TrialConfig) -> Speed:
-        """Return the teacher's speed, measured on its validation rows."""
-        measure = lambda: measure_speed(self.teacher(config).model, self.teacher_rows(config)[1].tokens)
+        """Return the teacher's speed on its validation rows, as it was measured once on this machine."""
+        measure = lambda: teacher_speed(self.teacher(config), self.teacher_rows(config)[1].tokens)
         return self._once("teacher_speed", config, decided_by(Role.TEACHER), measure)
 
     def teacher_on_seen_rows(self, config: TrialConfig) -> Quality:
@@ -149,7 +151,8 @@ class Materials(Texts):
             tokens, teacher, data = self.teacher_tokens(config, name), self.teacher(config), self.data(config)
             labels = label_tensor(data.split(name).labels).to(config.device)
             with machine.threads(int(config.teacher_threads)):
-                targets = teacher_targets(teacher, tokens, own_rows=name == "train")
+                on_rows = self._told("the teacher's logits", len(tokens.lengths))
+                targets = teacher_targets(teacher, tokens, own_rows=name == "train", on_rows=on_rows)
                 return Rows(tokens=tokens, labels=labels, targets=targets, task=data.task)
 
         return self._once(f"teacher_rows of {name}", config, decided_by(Role.TEACHER), make)
@@ -190,7 +193,7 @@ class Materials(Texts):
                 assert texts is not None
                 return targets_of_file(self.teacher_file(config), (self.data(config).train, texts.split), config.device)
             train, tokens = self._teacher_rows(config, "train"), self.teacher_tokens(config, "unlabeled")
-            told = lambda done: self._progress("the teacher's logits", done, len(tokens.lengths))
+            told = self._told("the teacher's logits", len(tokens.lengths), "texts")
             with machine.threads(int(config.teacher_threads)):
                 return joined_targets(train, self.teacher(config), tokens, told)
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from kdsweep.config.roles import Role
 from kdsweep.config.trial import FROM_TEACHER, TrialConfig
 from kdsweep.config.trial_fields import TEXT_FIELDS, decided_by, decided_without_texts
+from kdsweep.training.data.progress import NO_PROGRESS, Progress, told
 from kdsweep.training.data.splits import Data, Split, SplitName, load_data
 from kdsweep.training.data.tokens import Tokens, load_tokenizer
 from kdsweep.training.data.unlabeled import Unlabeled, load_unlabeled
@@ -27,9 +28,6 @@ from kdsweep.training.trained_vocabulary import (
 )
 
 RowsName = SplitName | Literal["unlabeled"]
-Progress = Callable[[str, int, int], None]
-"""Gets what is made of the texts without labels, of how many it is made, and how many there are."""
-NO_PROGRESS: Progress = lambda what, done, texts: None
 
 Made = TypeVar("Made")
 
@@ -44,7 +42,9 @@ class Texts:
 
     def data(self, config: TrialConfig) -> Data:
         """Return the texts and labels of every split."""
-        return self._once("data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config))
+        return self._once(
+            "data", config, decided_by(Role.TRAIN_ROWS), lambda: load_data(config, self._told("read", None))
+        )
 
     def unlabeled(self, config: TrialConfig) -> Unlabeled | None:
         """Return the texts without labels, of those that a teacher's file has numbers for where it is one; None where the config names none.
@@ -56,7 +56,7 @@ class Texts:
 
         def make() -> Unlabeled:
             teaches = self.teacher_file(config).places.__contains__ if config.teacher_file else None
-            return load_unlabeled(config, self.data(config), teaches)
+            return load_unlabeled(config, self.data(config), teaches, self._told("read", None, "texts without labels"))
 
         return self._once("unlabeled", config, (*decided_by(Role.TRAIN_ROWS), *TEXT_FIELDS, "teacher_file"), make)
 
@@ -159,17 +159,19 @@ class Texts:
 
     def _tokens(self, config: TrialConfig, found: Reader, name: RowsName) -> Tokens:
         def make() -> Tokens:
-            if name != "unlabeled":
-                return found.tokens(self._split(config, name), max_length=config.max_length).to(config.device)
-            texts = self.unlabeled(config)
-            assert texts is not None
-            told = lambda done: self._progress("tokens", done, len(texts))
-            return found.kept_tokens(texts, max_length=config.max_length, on_rows=told).to(config.device)
+            split = self._split(config, name)
+            read = found.kept_tokens if name == "unlabeled" else found.tokens
+            on_rows = self._told("tokens", len(split), "texts" if name == "unlabeled" else "rows")
+            return read(split, max_length=config.max_length, on_rows=on_rows).to(config.device)
 
         segments = found.segments and config.text_pair_column is not None
         kind = f"tokens of {name}, {found.address}, {found.revision}, {segments}, {found.kept}"
         fields = (*decided_without_texts(Role.TOKENS), *((*TEXT_FIELDS, "teacher_file") if name == "unlabeled" else ()))
         return self._once(kind, config, fields, make)
+
+    def _told(self, what: str, rows: int | None, unit: str = "rows") -> Callable[[int], None]:
+        """Return a function that reports how many rows are done."""
+        return told(self._progress, what, rows, unit)
 
     def _once(self, kind: str, config: TrialConfig, fields: Sequence[str], make: Callable[[], Made]) -> Made:
         """Return what `make` makes, made once for each value of `fields`."""

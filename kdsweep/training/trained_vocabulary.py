@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from kdsweep.errors import ModelError
 from kdsweep.training.data.fewer_pieces import cut_tokenizer
 from kdsweep.training.data.splits import Split
-from kdsweep.training.data.tokens import Tokens, load_tokenizer, tokenize
+from kdsweep.training.data.tokenizing import tokenize
+from kdsweep.training.data.tokens import Tokens, load_tokenizer
 from kdsweep.training.models import model_config
 from kdsweep.training.reader import Reader
 

@@ -20,8 +20,9 @@ from kdsweep.analysis.weak_teacher import read_weak_teacher, swap_test
 from kdsweep.config.sweep import StudyConfig, SweepConfig
 from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Epoch, Plan, Prepared, TrialEnded
-from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.sweep import WeakTeacherWatch
+from kdsweep.engine.worker_process import WorkerProcess
 from kdsweep.records.layout import TrialId, teacher_folder
 from kdsweep.records.writing import TrialFolder, write_sweep
 from kdsweep.reporting.build import build_report
@@ -166,7 +167,7 @@ def test_it_is_said_once_as_soon_as_a_fine_tuned_student_passes(tmp_path: Path) 
 def test_the_supervisor_tells_of_every_complete_fine_tuned_trial_and_of_nothing_else(tmp_path: Path) -> None:
     sweep, heard = make(tmp_path / "s", 0.46, []), list[float]()
     display = cast(Any, SimpleNamespace(show=lambda event, worker: None))
-    options: dict[str, Any] = {"workers": 1, "devices": [], "on_control": heard.append}
+    options: dict[str, Any] = {"workers": 1, "starter": None, "on_control": heard.append}
     supervisor = Supervisor(sweep, tmp_path / "s", cast(Any, None), display, **options)
     worker = WorkerProcess(place=0, owner="w", process=cast(Any, None))
     done = TrialEnded(id=TrialId("fine_tuned", 0), status="complete", error=None, score=0.5, violates=(), seconds=1.0)
@@ -190,7 +191,6 @@ def test_the_plan_of_the_next_run_starts_with_it(
         threads=1,
         tracking="off",
         tracking_why="",
-        seconds_per_trial=1.0,
     )
     display.show(Prepared(teacher=teacher_of(val_accuracy=0.46), plan=plan))
     assert out.getvalue().startswith("The teacher is worse than students fine-tuned without it")

@@ -26,7 +26,7 @@ import yaml
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parents[1] / "sweeps" / "clinc150.yaml"
-WORKERS = {"ours": "auto", "one": "1", "two": "2", "three": "3"}
+WORKERS = {"ours": "auto", "one": "1", "two": "2", "three": "3", "four": "4"}
 """Our own sides, by `--workers`: `one` trains one trial at a time with all threads, as the peers do."""
 SIDES = (*WORKERS, "good", "plain", "textbook")
 TRIALS = [

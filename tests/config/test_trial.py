@@ -165,6 +165,11 @@ def test_all_problems_come_at_once() -> None:
     assert len(error.value.problems) == 2
 
 
+def test_a_spread_count_of_layers_has_one_spelling() -> None:
+    assert TrialConfig(**BASE, student_layers="spread:3") == TrialConfig(**BASE, student_layers=3)
+    assert TrialConfig(**BASE, student_layers="first:3").student_layers == "first:3"
+
+
 def test_what_is_still_automatic_is_listed() -> None:
     names = ("dataset_revision", "teacher_revision", "student_revision", "device", "precision")
     everything = (*names, "teacher_threads", "threads")

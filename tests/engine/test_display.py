@@ -20,9 +20,9 @@ from kdsweep.engine.events import (
     Phase,
     Plan,
     Prepared,
+    RowsDone,
     Step,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
     teacher_epoch,
@@ -112,16 +112,29 @@ def test_a_log_shows_a_long_trials_steps_epochs_and_time_left(clock: Clock) -> N
     log = Log(clock)
     log.show(TRIAL)
     told = log.train_trial(steps=100, seconds_per_step=2)
-    assert told[0] == (
-        "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go"
+    assert told[1] == (
+        "distilled trial 3: alpha 0.5   epoch 1/2   step 20/100   L_soft 1.250   L_hard 0.500   about 2 min 40 s to go, "
+        "the whole sweep about 13 min 20 s"
     )
-    log.display._expected_seconds = 600.0  # by the plan
+    log.display._expected_seconds = 600.0
     told = log.train_trial(steps=200, seconds_per_step=20, first=100)
     assert told[0].endswith("to go, the whole sweep about 40 min 0 s")
     log.show(Epoch(metrics=make_epoch(0, 0.8125)))
     assert log.lines() == ["distilled trial 3: alpha 0.5   epoch 1/2   val_accuracy 0.8125"]
     log.show(Epoch(metrics=make_epoch(1, 0.9)), after_seconds=200)
     assert log.lines() == []  # the line of a finished trial says it
+
+
+def test_the_first_steps_of_the_first_trial_give_the_estimate_and_it_is_said_once(clock: Clock) -> None:
+    log = Log(clock)
+    log.show(TRIAL)
+    losses = StepMetrics(step=0, epoch=1, L_soft=1.25, L_hard=0.5, L_total=1.0, learning_rate=1e-3)
+    said = []
+    for step in (10, 20, 30):  # two seconds a step
+        told = Step(losses=replace(losses, step=step), steps=100, evaluation_steps=25.0)
+        log.show(told, after_seconds=20)
+        said.append([line for line in log.lines() if line.startswith("estimate")])
+    assert said == [[], ["estimate: 16 min 40 s for 4 trials of about 250.0 s"], []]
 
 
 def test_a_terminal_shows_the_same_in_its_live_part_alone(clock: Clock) -> None:
@@ -157,7 +170,7 @@ def test_a_trial_of_max_steps_counts_evaluations_and_longer_finalists_count_more
     log = Log(clock)
     log.show(replace(TRIAL, evaluations=4, unit="evaluation"))
     told = log.train_trial(steps=100, seconds_per_step=2)
-    assert told[0].startswith("distilled trial 3: alpha 0.5   step 20/100   L_soft 1.250")
+    assert told[1].startswith("distilled trial 3: alpha 0.5   step 20/100   L_soft 1.250")
     log.show(Epoch(metrics=make_epoch(1, 0.8125)), after_seconds=200)
     assert log.lines() == ["distilled trial 3: alpha 0.5   evaluation 2/4   val_accuracy 0.8125"]
     sweep = replace(sweep_of(), finalists=FinalistsConfig(top=1, seeds=2, epochs_factor=3))
@@ -186,7 +199,11 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
     file, search = io.StringIO(), {**AXES, "unlabeled_share": Axis(low=0.1, high=0.9)}
     search["weight_decay"] = Axis(choices=(0.0, 0.1), arms=("fine_tuned",))
     sweep = sweep_of(search, trials=4, controls=2)
-    three = replace(sweep, fixed={**sweep.fixed, "unlabeled_rest": True}, finalists=FinalistsConfig(top=3, seeds=2))
+    three = replace(
+        sweep,
+        fixed={**sweep.fixed, "unlabeled_rest": True, "student_body": None},
+        finalists=FinalistsConfig(top=3, seeds=2),
+    )
     print_plan(Console(file=file, width=150), three, {})
     said = " ".join(file.getvalue().split())
     for words in (
@@ -197,6 +214,7 @@ def test_the_plan_names_three_arms_and_who_searches_what() -> None:
         "16 runs: the best 3 distilled, 2 fine-tuned and 3 pseudo-labeled on fresh seeds",
     ):
         assert words in said
+    assert "fixed unlabeled_rest True" in said and "student_body" not in said
 
 
 def test_lines_and_bars_of_three_arms_stand_in_one_column() -> None:
@@ -226,20 +244,30 @@ def test_a_log_shows_how_far_texts_without_labels_are(clock: Clock) -> None:
     log = Log(clock)
     for what in ("tokens", "the teacher's logits"):
         for done in range(20_000, 1_000_001, 20_000):
-            log.show(TextsDone(what=what, done=done, texts=1_000_000), after_seconds=10)
+            log.show(RowsDone(what=what, done=done, rows=1_000_000, unit="texts"), after_seconds=10)
     told = log.lines()
-    assert told[0] == "tokens of 80,000/1,000,000 texts   about 7 min 40 s to go"
+    assert told[0] == "tokens of 80,000/1,000,000 texts   2,000 a second   about 7 min 40 s to go"
     assert sum(line.startswith("the teacher's logits of") for line in told) == len(told) / 2 > 4
 
 
 def test_the_plan_says_where_the_teacher_runs_in_every_step() -> None:
     log = Log(Clock())
     facts: dict[str, Any] = {"max_length": "16 cuts none", "device": "cpu", "precision": "fp32", "threads": 1}
-    facts |= {"tracking": "off", "tracking_why": "as the sweep file says", "seconds_per_trial": 2.0}
+    facts |= {"tracking": "off", "tracking_why": "as the sweep file says"}
     for runs in (False, True):
         log.show(Prepared(teacher=teacher_of(), plan=Plan(**facts, teacher_runs=runs)))
         said = " ".join(" ".join(log.lines()).split())
-        assert ("the teacher running in every step (relation_weight)" in said) == runs
+        assert ("it runs in every step (relation_weight)" in said) == runs
+
+
+def test_a_log_shows_how_many_rows_are_read_though_nobody_knows_how_many_there_are(clock: Clock) -> None:
+    log = Log(clock)
+    for _ in range(2):  # two files: each is counted by itself
+        for done in range(10_000, 200_001, 10_000):
+            log.show(RowsDone(what="read", done=done, rows=None, unit="rows"), after_seconds=10)
+    told = log.lines()
+    assert told[0] == "read 40,000 rows   1,000 a second"
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize(
@@ -269,7 +297,7 @@ def test_the_teacher_is_shown_by_the_first_metric_of_its_task(clock: Clock, fact
     none = {"val_accuracy": None, "majority_accuracy": None} if facts.get("task") == "regression" else {}
     log = Log(clock)
     shown: dict[str, Any] = {"max_length": "64 cuts no row", "device": "cpu", "precision": "fp32", "threads": 2}
-    shown |= {"tracking": "offline", "tracking_why": "no key", "seconds_per_trial": 1.5}
+    shown |= {"tracking": "offline", "tracking_why": "no key"}
     log.show(Prepared(teacher=teacher_of(**{**none, **facts}), plan=Plan(**shown)))
     assert said in " ".join(" ".join(log.lines()).split())
 
@@ -283,4 +311,14 @@ def test_an_epoch_of_the_teacher_is_shown_by_the_first_metric_of_its_task(clock:
         "teacher, epoch 2: val_accuracy 0.7500",
         "teacher of fold 1 of 2, epoch 2: val_example_f1 0.5000",
         "teacher, epoch 2: val_pearson 0.8000",
+    ]
+
+
+def test_a_trial_of_few_steps_gives_the_estimate_with_its_first_evaluation(clock: Clock) -> None:
+    log = Log(clock)
+    log.show(TRIAL)
+    log.show(Epoch(metrics=make_epoch(0, 0.75)), after_seconds=3)
+    log.show(Epoch(metrics=make_epoch(1, 0.8)), after_seconds=3)
+    assert [line for line in log.lines() if line.startswith("estimate")] == [
+        "estimate: 24.0 s for 4 trials of about 6.0 s"
     ]

@@ -17,10 +17,10 @@ from kdsweep.engine.events import (
     Plan,
     Prepared,
     Problem,
+    RowsDone,
     Step,
     TeacherEpoch,
     TeacherStep,
-    TextsDone,
     TrialEnded,
     TrialStarted,
     decode,
@@ -36,7 +36,6 @@ PLAN = Plan(
     threads=2,
     tracking="offline",
     tracking_why="no key",
-    seconds_per_trial=1.5,
 )
 EVENTS: list[Event] = [
     Phase("reading the rows"),
@@ -44,7 +43,8 @@ EVENTS: list[Event] = [
     Offline("no server"),
     TeacherStep(step=1, steps=10, L_hard=0.7),
     TeacherEpoch(epoch=1, score=0.75),
-    TextsDone(what="tokens", done=20_000, texts=1_000_000),
+    RowsDone(what="tokens", done=20_000, rows=1_000_000, unit="rows"),
+    RowsDone(what="read", done=20_000, rows=None, unit="rows"),
     FoldsBegun(folds=5),
     Prepared(teacher=teacher_of(truncated_rows={"train": 3}), plan=PLAN),
     TrialStarted(

@@ -15,6 +15,7 @@ from kdsweep.engine.display import SweepDisplay
 from kdsweep.engine.events import Phase
 from kdsweep.engine.notebook import NotebookLive
 from kdsweep.engine.supervisor import Supervisor
+from kdsweep.engine.worker_process import WorkerStarter
 from kdsweep.search.studies import Studies
 
 
@@ -79,7 +80,8 @@ def test_a_sweep_is_supervised_in_a_thread_that_hears_no_signals(memory: Path) -
         )
         run_next(studies, "distilled", lambda *_: 0.5)
         try:
-            Supervisor(sweep, memory, studies, display, workers=0, devices=[]).run()
+            starter = WorkerStarter(memory, workers=0, devices=[])
+            Supervisor(sweep, memory, studies, display, workers=0, starter=starter).run()
         except BaseException as error:
             raised.append(error)
 

@@ -11,10 +11,11 @@ from commands import processes, started, wait_for
 
 from kdsweep.config.sweep_file import load_sweep
 from kdsweep.engine.events import Event, FoldsBegun, Prepared, TeacherEpoch, TeacherStep
-from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.engine.worker_loop import Worker
+from kdsweep.engine.worker_process import WorkerProcess
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher, read_teacher_epochs
 from kdsweep.records.writing import start_sweep
@@ -69,7 +70,7 @@ def test_the_supervisor_starts_a_helper_for_each_free_place_and_fold(tmp_path: P
     nothing: Any = None
     for workers, folds, expected in ((4, 3, [1, 2]), (2, 5, [1]), (1, 5, [])):
         started: list[tuple[int, bool]] = []
-        supervisor = Starts(nothing, tmp_path, nothing, silent, workers=workers, devices=[])
+        supervisor = Starts(nothing, tmp_path, nothing, silent, workers=workers, starter=nothing)
         supervisor._take_in(WorkerProcess(place=0, owner="me", process=nothing), FoldsBegun(folds=folds))
         assert started == [(place, True) for place in expected]
 
@@ -104,7 +105,9 @@ def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_tim
             return []
 
     silent: Any = Silent()
-    supervisor = Supervisor(load_sweep(Path("sweeps/T_alpha.yaml")), tmp_path, silent, silent, workers=2, devices=[])
+    supervisor = Supervisor(
+        load_sweep(Path("sweeps/T_alpha.yaml")), tmp_path, silent, silent, workers=2, starter=silent
+    )
     found = []
     for _ in range(3):
         for place, code in ((0, -9), (1, 0)):
@@ -138,14 +141,18 @@ def test_two_workers_share_the_folds_and_a_killed_one_is_taken_over(
     path = tiny_sweep_file(fixed=fixed, study={"checkpoint_seconds": 0.5, "trials": 1, "controls": 0})
     checkpoints = cache_root() / "checkpoints"
 
-    def helpers() -> list[int]:
+    def workers(*, folds_alone: bool) -> list[int]:
         lines = processes(tmp_path / "results").items()
-        return [pid for pid, line in lines if "--folds-alone" in line]
+        return [pid for pid, line in lines if "kdsweep.worker" in line and ("--folds-alone" in line) is folds_alone]
 
     with started("run", path, "--workers", "2") as process:
+        wait_for(lambda: list(checkpoints.glob("*/*.pt")))
+        (first,) = workers(folds_alone=False)
+        os.kill(first, signal.SIGSTOP)  # its fold lasts until the helper is in the other one
         wait_for(lambda: len(list(checkpoints.glob("*"))) == 2 and len(list(checkpoints.glob("*/*.pt"))) >= 3)
-        (helper,) = helpers()
+        (helper,) = workers(folds_alone=True)
         os.kill(helper, signal.SIGKILL)
+        os.kill(first, signal.SIGCONT)
         said, _ = process.communicate()
     assert process.returncode == 0 and "a worker died (SIGKILL); no trial was running" in said
     assert said.count("epoch 40: val_accuracy") == 2  # each fold to its end once

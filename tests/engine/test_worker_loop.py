@@ -21,7 +21,7 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.config.trial_file import read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Event, Note, Offline, Phase, TeacherStep, TextsDone, TrialStarted
+from kdsweep.engine.events import Event, Note, Offline, Phase, RowsDone, TeacherStep, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ModelError, ResultsError
@@ -273,7 +273,9 @@ def test_texts_without_labels_are_prepared_said_and_recorded(
     tmp_path: Path,
     write_rows: Callable[..., Path],
     tiny_rows: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("kdsweep.training.data.progress.TOLD_SECONDS", 0.0)
     known = tiny_rows[0][0]
     new = [
         f"the film was {word}"
@@ -293,7 +295,7 @@ def test_texts_without_labels_are_prepared_said_and_recorded(
     told = console.export_text()
     phases = [event.text for event in events if isinstance(event, Phase)]
     assert "reading the texts without labels" in phases and "preparing the texts without labels" in phases
-    done = {event.what: event.done for event in events if isinstance(event, TextsDone)}
+    done = {event.what: event.done for event in events if isinstance(event, RowsDone) and event.unit == "texts"}
     assert done == {"tokens": 5, "the teacher's logits": 5}
     counts = "5 texts; left out: 1 empty, 1 given twice, 1 of "
     assert re.search(rf"^  without labels +{counts}", told, re.MULTILINE)

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
-from optuna.storages import RDBStorage
-from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb import models
 
 from kdsweep.errors import LibraryError
@@ -35,11 +33,6 @@ def with_a_column_renamed(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(optuna_parts.ROWS, "TrialModel", ("trial_id", "status"))
 
 
-def without_stale_trials(patch: pytest.MonkeyPatch) -> None:
-    for kind in (RDBStorage, BaseHeartbeat):
-        patch.delattr(kind, "_get_stale_trial_ids")
-
-
 def without_ids(patch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study()
     renamed = SimpleNamespace(ask=study.ask, get_trials=study.get_trials, _storage=study._storage)
@@ -50,7 +43,6 @@ GONE: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "optuna.storages._rdb.models": without_rows,
     "TrialHeartbeatModel": without_heartbeats,
     "TrialModel.status": with_a_column_renamed,
-    "RDBStorage._get_stale_trial_ids": without_stale_trials,
     "._study_id": without_ids,
 }
 

@@ -83,7 +83,8 @@ def test_texts_get_no_label_or_what_the_teacher_decides_in_every_task(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many parts, as of many texts."""
     monkeypatch.setattr(joining, "PART_ROWS", 20)
-    monkeypatch.setattr("kdsweep.training.data.kept_tokens.ROWS_AT_ONCE", 20)
+    monkeypatch.setattr("kdsweep.training.data.splits.ROWS_AT_ONCE", 20)
+    monkeypatch.setattr("kdsweep.training.data.progress.TOLD_SECONDS", 0.0)
 
 
 def is_mapped(tensor: torch.Tensor) -> bool:
@@ -152,7 +153,8 @@ def test_the_teacher_is_asked_in_parts_and_goes_on_after_the_last_one(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     monkeypatch.setattr(keeping, "MAPPED_BYTES", 0)
     assert equal(Materials(lambda *done: told.append(done)).rows(config)[0], expected)
-    assert told == [("the teacher's logits", done, 52) for done in (20, 40, 52)] * 2  # tokens were there
+    of_texts = [each for each in told if each[-1] == "texts"]
+    assert of_texts == [("the teacher's logits", done, 52, "texts") for done in (20, 40, 52)] * 2  # tokens were there
 
 
 def test_two_who_need_an_entry_make_it_once(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from kdsweep.training import readout
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.order import batches_of_steps
 from kdsweep.training.data.tokens import load_tokenizer, padded, split_batch, training_batches
-from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.input_checks import check_inputs
 from kdsweep.training.loop import distill
 from kdsweep.training.models import weights_sha256
@@ -257,15 +256,6 @@ def test_a_trial_cut_off_between_steps_ends_with_the_same_bits(
     whole, cut = ((read_trial(folder).measured(), read_steps(folder)) for folder in folders)
     assert whole == cut and all(step.L_relation > 0 for step in whole[1]) and len(whole[1]) == 10
     assert whole[0] is not None and read_trial(folders[0]).epochs[-1].L_relation > 0
-
-
-def test_the_estimate_runs_the_teacher_too(related: Config) -> None:
-    materials, calls = Materials(), list[int]()
-    teacher = materials.teacher(related()).model
-    materials.rows(related())
-    teacher.register_forward_hook(lambda *_: calls.append(1))
-    assert estimated_seconds(materials, related()) > 0 and len(calls) == 2 * 4
-    assert estimated_seconds(materials, related(relation_weight=0.0)) > 0 and len(calls) == 2 * 4
 
 
 # What is refused -----------------------------------------------------------------------------------------------------

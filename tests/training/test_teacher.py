@@ -27,7 +27,6 @@ from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
-from kdsweep.training.estimate import estimated_seconds
 from kdsweep.training.fine_tuning import FineTuning
 from kdsweep.training.preflight import preflight
 from kdsweep.training.resolve import resolve
@@ -172,6 +171,32 @@ def test_an_entry_of_another_shape_or_under_another_hash_is_computed_again(tiny_
         assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
     safetensors.torch.save_file({"other": expected}, train)
     assert torch.equal(Materials().rows(config)[0].teacher_logits, expected)
+
+
+def test_logits_go_on_where_an_interruption_left_them_with_the_same_bits(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdsweep.training.data.tokens.EVALUATION_ROWS", 16)  # 72 rows: 5 batches
+    monkeypatch.setattr(teacher_logits, "KEPT_SECONDS", 0.0)
+    config, asked = tiny_config(), list[int]()
+    rows, _ = Materials().rows(config)
+    entry = max(cached_logits(), key=lambda path: path.stat().st_size)
+    whole, materials = entry.read_bytes(), Materials()
+    entry.unlink()
+    mine, tokens = materials.teacher(config), materials.teacher_tokens(config, "train")
+    mine.model.register_forward_pre_hook(lambda _, __, inputs: asked.append(len(inputs["input_ids"])), with_kwargs=True)
+
+    def interrupted(done: int) -> None:
+        if done == 48:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teacher_logits.teacher_logits(mine, tokens, interrupted)
+    assert asked == [16, 16, 16] and not entry.exists()
+    found = teacher_logits.teacher_logits(mine, tokens)
+    assert asked == [16, 16, 16, 16, 16, 8], "the third batch was not kept yet"
+    assert torch.equal(found, rows.teacher_logits) and entry.read_bytes() == whole
+    assert list(entry.parent.glob("*.part")) == []
 
 
 def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_config: Config, tiny_body: Path) -> None:
@@ -355,12 +380,6 @@ def test_a_teacher_whose_training_breaks_stops_the_sweep_and_says_which_knob(
     config = tiny_config(teacher=str(tiny_body), teacher_epochs=2, teacher_learning_rate=1e30)
     with pytest.raises(PreflightError, match=r"the teacher's fine-tuning failed: .*at step .*teacher_learning_rate"):
         run_teacher(config, TrialFolder(tmp_path / "teacher"), Materials(), NullRun(), UNWATCHED)
-
-
-def test_a_time_is_estimated_and_the_rows_may_be_fewer_than_a_batch(tiny_config: Config) -> None:
-    materials = Materials()
-    for batch_size in (16, 64):
-        assert 0 < estimated_seconds(materials, tiny_config(batch_size=batch_size)) < 60
 
 
 def test_the_teacher_keeps_the_segments_of_a_pair_that_its_student_has_none_for(

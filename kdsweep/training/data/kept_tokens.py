@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kdsweep.training.data.kept import Arrays, end_to_end, kept
-from kdsweep.training.data.tokens import Tokens, tokenize, unknown_share
-from kdsweep.training.data.unlabeled import Unlabeled
-
-ROWS_AT_ONCE = 20_000
-"""Texts that are tokenised at a time: the tokenizer takes about 3 KB of memory for each."""
+from kdsweep.training.data.kept import end_to_end, kept
+from kdsweep.training.data.splits import Split
+from kdsweep.training.data.tokenizing import token_arrays, tokens_of
+from kdsweep.training.data.tokens import Tokens
 
 
 def kept_tokens(
-    texts: Unlabeled,
+    split: Split,
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_length: int,
@@ -27,32 +25,13 @@ def kept_tokens(
     pads_left: bool,
     on_rows: Callable[[int], None],
 ) -> Tokens:
-    """Return the tokens of `texts` like `tokenize`, memory-mapped, ids as int32; `on_rows` gets the number of texts tokenised so far."""
-
-    def make() -> Iterator[Arrays]:
-        for first in range(0, len(texts), ROWS_AT_ONCE):
-            split = texts.split.part(first, first + ROWS_AT_ONCE)
-            part = tokenize(split, tokenizer, max_length=max_length, segments=segments, pads_left=pads_left)
-            arrays = {"ids": part.ids.numpy().astype(np.int32), "lengths": part.lengths.astype(np.int32)}
-            arrays["truncated"] = np.array([part.truncated_rows])
-            if part.segments is not None:
-                arrays["segments"] = part.segments.numpy().astype(np.int8)
-            yield arrays
-            on_rows(first + len(split))
-
-    key = json.dumps([texts.sha256, _identity(tokenizer), max_length, segments, pads_left])
-    found = kept(hashlib.sha256(key.encode()).hexdigest(), make)
-    ids, lengths = torch.from_numpy(found["ids"]), found["lengths"].astype(np.int64)
-    return Tokens(
-        ids=ids,
-        segments=torch.from_numpy(found["segments"]) if segments else None,
-        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
-        lengths=lengths,
-        pad_id=int(tokenizer.pad_token_id or 0),
-        truncated_rows=int(found["truncated"].sum()),
-        pads_left=pads_left,
-        unknown_share=unknown_share(ids, len(lengths), tokenizer, pairs=texts.split.pairs is not None),
+    """Return the tokens of `split` like `tokenize`, memory-mapped; `on_rows` gets the number of texts tokenised so far."""
+    key = json.dumps([split.texts_sha256, _identity(tokenizer), max_length, segments, pads_left])
+    found = kept(
+        hashlib.sha256(key.encode()).hexdigest(),
+        lambda: token_arrays(split, tokenizer, max_length=max_length, segments=segments, on_rows=on_rows),
     )
+    return tokens_of(found, tokenizer, pairs=split.pairs is not None, pads_left=pads_left)
 
 
 def _identity(tokenizer: PreTrainedTokenizerBase) -> str:

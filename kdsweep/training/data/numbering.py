@@ -15,7 +15,7 @@ BINS = 10
 def found_names(labels: Labels) -> tuple[str, ...]:
     """Return the names of all classes or labels that rows have, in order."""
     found: set[str] = set()
-    for value in labels.values:
+    for value in set(labels.values):
         found.update(value if isinstance(value, tuple) else (str(value),))
     return in_order(found)
 

@@ -1,6 +1,6 @@
 """Read one split from a hub dataset or a file: each row's text, and its label by name or as a number."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -13,6 +13,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.system.wheels import local_path
 from kdsweep.training.data.labels import Labels, in_order, label_columns, read_labels
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.tables import Columns, Table, as_text, check_columns, read_table
 
 
@@ -40,15 +41,19 @@ def source(config: TrialConfig, split: str) -> str | None:
     return found
 
 
-def raw_rows(config: TrialConfig, split: str, task: TaskName | None = None) -> RawRows:
-    """Read `split`, which the config must name; a `task` of None is the one that config or labels say. Raises DataError where rows, columns,
+def raw_rows(
+    config: TrialConfig, split: str, task: TaskName | None = None, on_rows: Callable[[int], None] = NOBODY
+) -> RawRows:
+    """Read `split`, which the config must name; a `task` of None is the one that config or labels say.
+
+    `on_rows` gets the number of rows read so far, of a file of lines. Raises DataError where rows, columns,
     labels or the file are missing, and for cells that are not texts."""
     named = source(config, split)
     assert named is not None
     where = f"{config.dataset} ({named})" if config.dataset else named
     texts = [name for name in (config.text_column, config.text_pair_column) if name]
     wanted = [name for name in (*texts, *label_columns(config), config.id_column) if name]
-    table = (_hub_table if config.dataset else file_table)(config, named, wanted)
+    table = _hub_table(config, named, wanted) if config.dataset else file_table(config, named, wanted, on_rows)
     if len(table) == 0:
         raise DataError(f"{where} must hold rows, but is empty")
     blank: list[int] = []
@@ -57,7 +62,7 @@ def raw_rows(config: TrialConfig, split: str, task: TaskName | None = None) -> R
     labels = read_labels(table, config, where, task)
     rows = _kept_rows(labels, config.label_names, where)
     columns = [_texts(table, name, rows, f"{where}, column {name}") for name in texts]
-    filled = [all(text.strip() for text in each) for each in zip(*columns, strict=True)]
+    filled = [all(map(str.strip, each)) for each in zip(*columns, strict=True)]
     empty, complaint = [row for row, full in zip(rows, filled, strict=True) if not full], ""
     if len(empty) == len(rows):
         raise DataError(f"{where} must hold texts, but all of its {len(rows):,} rows have an empty one")
@@ -82,14 +87,17 @@ def _kept_rows(labels: Labels, chosen: Sequence[str], where: str) -> Sequence[in
     """Return the numbers of the rows to keep: those of the `chosen` classes; of labels and numbers all. Raises DataError where none is left."""
     if labels.task != "single_label" or not chosen:
         return range(len(labels.values))
-    rows = [row for row, name in enumerate(labels.values) if name in chosen]
+    wanted = set(chosen)
+    rows = [row for row, name in enumerate(labels.values) if name in wanted]
     if not rows:
         found = in_order({str(name) for name in labels.values})
         raise DataError(f"{where} must hold rows of {listed(chosen)}, but its classes are {listed(found)}")
     return rows
 
 
-def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | None, list[str] | None]:
+def raw_texts(
+    config: TrialConfig, name: str, on_rows: Callable[[int], None] = NOBODY
+) -> tuple[list[str], list[str] | None, list[str] | None]:
     """Read the texts, second texts of pairs or None, and ids or None of `name`: the source of rows whose labels, if they have any, are ignored.
 
     `name` is `unlabeled_file` or `unlabeled_split`. Empty texts are kept. Raises DataError where the file or a text column is missing,
@@ -100,7 +108,7 @@ def raw_texts(config: TrialConfig, name: str) -> tuple[list[str], list[str] | No
     where = f"{config.dataset} ({named})" if of_hub else named
     texts = [column for column in (config.text_column, config.text_pair_column) if column]
     wanted = [*texts, config.id_column] if config.id_column else texts
-    table = (_hub_table if of_hub else file_table)(config, named, wanted)
+    table = _hub_table(config, named, wanted) if of_hub else file_table(config, named, wanted, on_rows)
     if len(table) == 0:
         raise DataError(f"{name} must hold texts, but {where} is empty")
     columns = [_texts(table, column, range(len(table)), f"{where}, column {column}") for column in texts]
@@ -117,13 +125,13 @@ def _without_blank(table: Table) -> tuple[Table, list[int]]:
     return kept, [row for row, full in enumerate(filled) if not full]
 
 
-def file_table(config: TrialConfig, address: str, columns: Columns) -> Table:
+def file_table(config: TrialConfig, address: str, columns: Columns, on_rows: Callable[[int], None] = NOBODY) -> Table:
     """Read the wanted columns of a file, with the delimiter and encoding of `config`. Raises DataError where it cannot be read."""
     path = Path(local_path(address)).expanduser()
     if not path.is_file():
         raise DataError(f"a data file must exist, but {address!r} does not (looked at {path.absolute()})")
     delimiter = "\t" if config.csv_delimiter == r"\t" else config.csv_delimiter
-    return read_table(path, columns, where=address, delimiter=delimiter, encoding=config.encoding)
+    return read_table(path, columns, where=address, delimiter=delimiter, encoding=config.encoding, on_rows=on_rows)
 
 
 # Texts and ids -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """Load the splits of a trial: `load_data` reads a hub dataset or files into splits with one numbering of classes. Shapes: N rows."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -11,11 +13,14 @@ from kdsweep.config.tasks import TaskName
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError, listed
 from kdsweep.training.data.numbering import check_differ, found_names, label_array, strata
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.rows import RawRows, raw_rows, source
 
 SplitName = Literal["train", "validation", "test"]
 Key = str | tuple[str, ...]
 """What a row is known by in a teacher's file: its id, or its text, or its pair of texts."""
+ROWS_AT_ONCE = 20_000
+"""Rows that are tokenised at a time: a tokenizer takes about 3 KB of memory for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +39,11 @@ class Split:
 
     def take(self, rows: np.ndarray) -> "Split":
         """Return the rows with the numbers `rows`, in that order."""
-        texts = tuple(self.texts[row] for row in rows)
-        pairs = tuple(self.pairs[row] for row in rows) if self.pairs is not None else None
-        ids = tuple(self.ids[row] for row in rows) if self.ids is not None else None
-        return Split(texts=texts, pairs=pairs, labels=self.labels[rows], ids=ids)
+        numbers = rows.tolist()
+        chosen: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda column: tuple(map(column.__getitem__, numbers))
+        pairs = chosen(self.pairs) if self.pairs is not None else None
+        ids = chosen(self.ids) if self.ids is not None else None
+        return Split(texts=chosen(self.texts), pairs=pairs, labels=self.labels[rows], ids=ids)
 
     def part(self, first: int, stop: int) -> "Split":
         """Return the rows `first` to `stop` - 1."""
@@ -48,6 +54,22 @@ class Split:
     def row_keys(self) -> list[tuple[str, str]]:
         """Return each row's exact text or pair of texts; rows with equal keys are duplicates."""
         return list(zip(self.texts, self.pairs or ("",) * len(self), strict=True))
+
+    def plain_keys(self) -> Sequence[Key]:
+        """Return each row's exact text or pair of texts, as `row_keys` does, but single texts as they are: no object a row."""
+        return self.texts if self.pairs is None else self.row_keys()
+
+    def parts(self) -> Iterator["Split"]:
+        """Yield the rows in their order, `ROWS_AT_ONCE` at a time."""
+        return (self.part(first, first + ROWS_AT_ONCE) for first in range(0, len(self), ROWS_AT_ONCE))
+
+    @cached_property
+    def texts_sha256(self) -> str:
+        """Return the SHA-256 of the texts, in order."""
+        digest = hashlib.sha256()
+        for text, pair in zip(self.texts, self.pairs or repeat(""), strict=False):
+            digest.update(f"{len(text)} {len(pair)} {text}{pair}".encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +112,16 @@ class Data:
     def sha256(self) -> str:
         """Return the SHA-256 of the label names, and of every text and label of every split, in order; with another task than single_label,
         of its name too."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(repr(self.label_names).encode())
         if self.task != "single_label":
             digest.update(self.task.encode())
         for split in (self.train, self.validation, self.test):
             if split is not None:
-                digest.update(texts_sha256(split).encode() + split.labels.tobytes())
+                digest.update(split.texts_sha256.encode() + split.labels.tobytes())
         return digest.hexdigest()
 
     def majority_accuracy(self) -> float:
@@ -104,22 +130,17 @@ class Data:
         return float((self.validation.labels == commonest).mean())
 
 
-def texts_sha256(split: Split) -> str:
-    """Return the SHA-256 of a split's texts, in order."""
-    digest = hashlib.sha256()
-    for text, pair in split.row_keys():
-        digest.update(f"{len(text)} {len(pair)} {text}{pair}".encode())
-    return digest.hexdigest()
-
-
 # Splits --------------------------------------------------------------------------------------------------------------
 
 
-def load_data(config: TrialConfig) -> Data:
-    """Load the splits that `config` names, and cut the others from train. Raises DataError for what is missing, empty, hidden or mislabelled."""
-    raw = {"train": raw_rows(config, "train")}
+def load_data(config: TrialConfig, on_rows: Callable[[int], None] = NOBODY) -> Data:
+    """Load the splits that `config` names, and cut the others from train; `on_rows` gets the number of rows read so far, of each file.
+
+    Raises DataError for what is missing, empty, hidden or mislabelled.
+    """
+    raw = {"train": raw_rows(config, "train", on_rows=on_rows)}
     task = raw["train"].labels.task
-    raw |= {split: raw_rows(config, split, task) for split in ("validation", "test") if source(config, split)}
+    raw |= {split: raw_rows(config, split, task, on_rows) for split in ("validation", "test") if source(config, split)}
     names = _label_names(config, raw)
     splits = {split: _numbered(rows, names, split) for split, rows in raw.items()}
     check_differ(splits["train"].labels, names, task, "training rows")
@@ -184,9 +205,8 @@ def _conflicting(splits: Iterable[Split]) -> int:
     first: dict[object, object] = {}
     conflicting = set()
     for split in splits:
-        keys = split.row_keys() if split.pairs else split.texts
         labels = split.labels.tolist()
-        labelled = zip(keys, map(tuple, labels) if split.labels.ndim == 2 else labels, strict=True)
+        labelled = zip(split.plain_keys(), map(tuple, labels) if split.labels.ndim == 2 else labels, strict=True)
         conflicting |= {key for key, label in labelled if first.setdefault(key, label) != label}
     return len(conflicting)
 
@@ -223,13 +243,11 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """Return the numbers of all rows in a random order [N] of which every beginning holds the classes, or strata, in about their overall
     shares."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    seen: dict[int, int] = {}
-    totals = np.bincount(labels)
-    shares = np.empty(len(labels))
-    for place, row in enumerate(shuffled):
-        label = int(labels[row])
-        seen[label] = seen.get(label, 0) + 1
-        shares[place] = (seen[label] - 0.5) / totals[label]
+    totals, strata_of = np.bincount(labels), labels[shuffled]
+    by_stratum = np.argsort(strata_of, kind="stable")
+    seen = np.empty(len(labels), dtype=np.int64)
+    seen[by_stratum] = np.arange(len(labels)) - np.repeat(np.cumsum(totals) - totals, totals)
+    shares = (seen + 0.5) / totals[strata_of]
     order: np.ndarray = shuffled[np.argsort(shares, kind="stable")]
     return order
 
@@ -238,6 +256,8 @@ def _cut(
     config: TrialConfig, train: Split, validation: Split | None, test: Split | None
 ) -> tuple[Split, Split, Split | None]:
     """Cut a test split (with `test_fraction`) and a validation split from train where they are None, stratified by label."""
+    if validation is not None and (test is not None or not config.test_fraction):
+        return train, validation, test
     order = stratified_order(strata(train.labels), config.split_seed)
     start = 0
     if test is None and config.test_fraction:
@@ -251,9 +271,10 @@ def _cut(
 
 def _without(split: Split, other: Split) -> tuple[Split, int]:
     """Remove the rows of `split` whose text is also in `other`; return the rest, and how many rows were removed."""
-    taken = set(other.row_keys())
-    rows = np.array([row for row, key in enumerate(split.row_keys()) if key not in taken], dtype=np.int64)
-    return split.take(rows), len(split) - len(rows)
+    taken = set(other.plain_keys())
+    stays = np.fromiter((key not in taken for key in split.plain_keys()), dtype=bool, count=len(split))
+    rows = np.flatnonzero(stays)
+    return (split, 0) if len(rows) == len(split) else (split.take(rows), len(split) - len(rows))
 
 
 def _limited(split: Split, limit: int | None, seed: int) -> tuple[Split, Split | None]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TextIO
 
 from kdsweep.errors import DataError
+from kdsweep.training.data.progress import NOBODY
 
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -31,6 +32,8 @@ _LONGEST_FIELD = 2**31 - 1
 """Characters of a field; Python's default limit of 131,072 is shorter than some documents."""
 LISTED = 5
 """How many rows a message names at most, of those that break a rule."""
+ROWS_TOLD = 10_000
+"""Rows that are read between two reports of how many there are so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +78,19 @@ def as_text(value: Any) -> str | None:
     raise TypeError(f"a text or a number is wanted, but got {value!r}")
 
 
-def read_table(path: Path, columns: Columns, *, where: str, delimiter: str | None, encoding: str) -> Table:
+def read_table(
+    path: Path,
+    columns: Columns,
+    *,
+    where: str,
+    delimiter: str | None,
+    encoding: str,
+    on_rows: Callable[[int], None] = NOBODY,
+) -> Table:
     """Read the columns of a file that messages call `where`; a `delimiter` of None means a comma, in a tsv a tab.
 
-    Raises DataError for an unknown kind of file, one that cannot be read, bytes that are not `encoding`, rows with more or fewer fields
-    than the header, and missing columns.
+    `on_rows` gets the number of rows read so far, of a file of lines. Raises DataError for an unknown kind of file, one that cannot be read,
+    bytes that are not `encoding`, rows with more or fewer fields than the header, and missing columns.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSIONS]
     kind = _KINDS.get(suffixes[-1]) if suffixes else None
@@ -92,8 +103,8 @@ def read_table(path: Path, columns: Columns, *, where: str, delimiter: str | Non
             return _parquet(path, names, where)
         with _decompressed(path) as binary, io.TextIOWrapper(binary, _codec(encoding), newline="") as file:
             if kind == "json":
-                return _json(file, names, where)
-            return _delimited(file, names, where, delimiter or ("\t" if suffixes[-1] == ".tsv" else ","))
+                return _json(file, names, where, on_rows)
+            return _delimited(file, names, where, delimiter or ("\t" if suffixes[-1] == ".tsv" else ","), on_rows)
     except UnicodeError as error:
         raise DataError(f"{where} must be text in {encoding}, but {_undecodable(path, encoding, error)}") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
@@ -169,7 +180,7 @@ def _undecodable(path: Path, encoding: str, why: UnicodeError) -> str:
 # csv and tsv ---------------------------------------------------------------------------------------------------------
 
 
-def _delimited(file: TextIO, wanted: Columns, where: str, delimiter: str) -> Table:
+def _delimited(file: TextIO, wanted: Columns, where: str, delimiter: str, on_rows: Callable[[int], None]) -> Table:
     """Read a csv or tsv file. Raises DataError where a row has more or fewer fields than the header, or quotes are not closed or doubled."""
     csv.field_size_limit(_LONGEST_FIELD)
     blank, first = next(((number, line) for number, line in enumerate(file) if line.strip()), (0, ""))
@@ -190,6 +201,8 @@ def _delimited(file: TextIO, wanted: Columns, where: str, delimiter: str) -> Tab
                 places.append(begins)
                 for column, index in picked:
                     column.append(row[index])
+                if len(places) % ROWS_TOLD == 0:
+                    on_rows(len(places))
             elif len(row) > 1 or (row and row[0].strip()):
                 ragged.append((begins, len(row)))
             begins = blank + reader.line_num + 1
@@ -222,7 +235,7 @@ def _ragged(ragged: Sequence[tuple[int, int]], width: int, where: str, delimiter
 # json and parquet ----------------------------------------------------------------------------------------------------
 
 
-def _json(file: TextIO, wanted: Columns, where: str) -> Table:
+def _json(file: TextIO, wanted: Columns, where: str, on_rows: Callable[[int], None]) -> Table:
     """Read a file of one object a line, or of one list of objects. Raises DataError for any other content, and for missing columns."""
     lines = enumerate(file, 1)
     number, first = next(((number, line) for number, line in lines if line.strip()), (1, ""))
@@ -245,6 +258,8 @@ def _json(file: TextIO, wanted: Columns, where: str) -> Table:
         known.update(item)
         for name, column in columns.items():
             column.append(item.get(name))
+        if len(places) % ROWS_TOLD == 0:
+            on_rows(len(places))
     if places:
         check_columns(wanted, list(known), where)
     return Table(columns=columns, places=places, counted_in="row" if listed else "line")

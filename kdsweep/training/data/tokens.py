@@ -1,6 +1,6 @@
-"""Tokenise a split for one model, and cut the tokens into batches.
+"""Hold the tokens of a split for one model, and cut them into batches.
 
-`tokenize` makes the tokens; `training_batches` and `evaluation_batches` cut padded batches of rows of about one length.
+`tokenizing` makes the tokens; `training_batches` and `evaluation_batches` cut padded batches of rows of about one length.
 Shapes: B batch, N rows, L tokens.
 """
 
@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from kdsweep.config.tasks import TaskName
 from kdsweep.errors import ModelError
 from kdsweep.system.wheels import local_path
-from kdsweep.training.data.splits import Split
 
 WINDOW_BATCHES = 16
 """Batches of rows that are sorted by length together: enough for little padding (7 % of it at 16 rows a batch), few enough to
@@ -31,7 +30,8 @@ GPU_WIDTH = 8
 """On a GPU a batch is padded to a multiple of it: attention's kernels are faster then, and few shapes make few graphs (`fast/cuda_graphs`)."""
 TEACHER_LOGITS = "teacher_logits"
 """The name of the target that every split has."""
-
+IDS_AT_ONCE = 2**20
+"""Ids that are widened to 64 bits at a time."""
 
 _WHOLE_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json")
 """Files of which each holds a whole tokenizer, of any class."""
@@ -71,7 +71,7 @@ def _holds(path: str, revision: str | None, own: Sequence[str]) -> bool:
 class Tokens:
     """Holds a split's tokens end to end, on the device: ids and segments [sum of lengths], each row's start in them and its length [N].
 
-    Ids and segments are whole numbers of any size, perhaps memory-mapped; batches hold them as int64.
+    Ids are int32 and segments int8, perhaps memory-mapped; batches and parts hold them as int64.
     """
 
     ids: Tensor
@@ -108,67 +108,20 @@ class Tokens:
     def pieces(self) -> Tensor:
         """Return the distinct ids of all rows, sorted, int64."""
         used = torch.zeros(int(self.ids.max()) + 1, dtype=torch.bool, device=self.ids.device)
-        for part in self.ids.split(2**20):
+        for part in self.ids.split(IDS_AT_ONCE):
             used[part.long()] = True
         return used.nonzero()[:, 0]
 
     def sha256(self) -> str:
-        """Return the SHA-256 of ids, segments, starts and padding: of all that a model computes with, for tokens of a whole split."""
+        """Return the SHA-256 of ids, segments, starts and padding, all as int64: of all that a model computes with, for tokens of a whole split."""
         digest = hashlib.sha256(f"{self.pad_id} {self.pads_left}".encode())
         for tensor in (self.ids, self.segments, self.starts):
-            digest.update(b"-" if tensor is None else tensor.cpu().numpy().tobytes())
+            if tensor is None:
+                digest.update(b"-")
+                continue
+            for part in tensor.split(IDS_AT_ONCE):
+                digest.update(part.long().cpu().numpy().data)
         return digest.hexdigest()
-
-
-def tokenize(
-    split: Split, tokenizer: PreTrainedTokenizerBase, *, max_length: int, segments: bool, pads_left: bool = False
-) -> Tokens:
-    """Tokenise a split for one model; with `segments`, also token type ids, by which a BERT distinguishes the two texts of a pair."""
-    encoded = tokenizer(
-        list(split.texts),
-        list(split.pairs) if split.pairs is not None else None,
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,
-        return_token_type_ids=segments,
-    )
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
-    flat = torch.from_numpy(np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded["input_ids"]]))
-    types = encoded["token_type_ids"] if segments else None
-    return Tokens(
-        ids=flat,
-        segments=torch.from_numpy(np.concatenate([np.array(row, dtype=np.int64) for row in types])) if types else None,
-        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)[:-1]])),
-        lengths=lengths,
-        pad_id=int(tokenizer.pad_token_id or 0),
-        truncated_rows=_truncated_rows(encoded, split, tokenizer, np.flatnonzero(lengths == max_length), max_length),
-        pads_left=pads_left,
-        unknown_share=unknown_share(flat, len(lengths), tokenizer, pairs=split.pairs is not None),
-    )
-
-
-def _truncated_rows(
-    encoded: BatchEncoding, split: Split, tokenizer: PreTrainedTokenizerBase, full: np.ndarray, max_length: int
-) -> int:
-    """Count the rows that were cut, among the rows `full` of `max_length` tokens; a fast tokenizer keeps what it cut off.
-
-    A tokenizer written in Python does not: with one, the rows `full` are tokenised again, without a limit.
-    """
-    if encoded.encodings is not None:
-        return sum(bool(encoded.encodings[row].overflowing) for row in full.tolist())
-    whole = [tokenizer(text, pair or None)["input_ids"] for text, pair in split.take(full).row_keys()]
-    return sum(len(ids) > max_length for ids in whole)
-
-
-def unknown_share(ids: Tensor, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> float:
-    """Return the share of unknown word pieces; 0 where the unknown token is another special token too, as in tokenizers of bytes, which can
-    encode every text."""
-    unknown = tokenizer.unk_token_id
-    others = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "cls", "sep", "pad", "mask"))
-    if unknown is None or unknown in others:
-        return 0.0
-    pieces = len(ids) - rows * tokenizer.num_special_tokens_to_add(pair=pairs)
-    return float((ids == unknown).sum()) / max(1, pieces)
 
 
 class Batch(NamedTuple):

@@ -4,18 +4,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from kdsweep.analysis.formats import dropped_texts, unlabeled
 from kdsweep.config.trial import TrialConfig
 from kdsweep.errors import DataError
+from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.rows import raw_texts
-from kdsweep.training.data.splits import Data, Key, Split, texts_sha256
+from kdsweep.training.data.splits import Data, Key, Split
 
 _OTHERS = re.compile(r"[\W_]+")
-_ASCII_OTHERS = {code: None for code in range(128) if not chr(code).isalnum()}
+_ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +40,26 @@ class Unlabeled:
         """Say how many texts there are, and how many were left out and why."""
         return unlabeled(len(self), self.dropped)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Return the SHA-256 of the texts, in order."""
-        return texts_sha256(self.split)
+        return self.split.texts_sha256
 
 
-def load_unlabeled(config: TrialConfig, data: Data, teaches: Callable[[Key], bool] | None = None) -> Unlabeled:
+def load_unlabeled(
+    config: TrialConfig,
+    data: Data,
+    teaches: Callable[[Key], bool] | None = None,
+    on_rows: Callable[[int], None] = NOBODY,
+) -> Unlabeled:
     """Load the texts without labels that `config` names: file, split, and what train_limit leaves out of the training rows.
 
     They are put in an order that `split_seed` draws, and cut to the first `unlabeled_limit`: a larger limit adds texts to those of a
-    smaller one. `teaches` tells of a text's id or key whether the teacher, a file, has numbers for it; None: it has them for all. Raises
+    smaller one. `teaches` tells of a text's id or key whether the teacher, a file, has numbers for it; None: it has them for all. `on_rows`
+    gets the number of texts read so far, of each file. Raises
     DataError for a source that is missing or empty, and where no text is left.
     """
-    keys, ids = _read(config, data)
+    keys, ids = _read(config, data, on_rows)
     kept, dropped = _cleaned(keys, data)
     names = dict(zip(reversed(keys), reversed(ids), strict=True)) if ids else {}  # of equal texts, the first's
     if teaches is not None:
@@ -69,13 +75,13 @@ def load_unlabeled(config: TrialConfig, data: Data, teaches: Callable[[Key], boo
     return Unlabeled(split=split, read=len(keys), dropped=dropped, all_ids=frozenset(ids))
 
 
-def _read(config: TrialConfig, data: Data) -> tuple[list[tuple[str, ...]], list[str]]:
+def _read(config: TrialConfig, data: Data, on_rows: Callable[[int], None]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the texts (pairs) of every source, and their ids, if there is an id_column."""
     keys: list[tuple[str, ...]] = []
     ids: list[str] = []
     for name in ("unlabeled_file", "unlabeled_split"):
         if getattr(config, name):
-            texts, pairs, own = raw_texts(config, name)
+            texts, pairs, own = raw_texts(config, name, on_rows)
             ids += own or []
             keys += zip(texts, pairs, strict=True) if pairs is not None else zip(texts, strict=True)
     if config.unlabeled_rest and data.rest is not None:
@@ -114,7 +120,7 @@ def _near_keys(*splits: Split | None) -> set[tuple[str, ...]]:
 def near_key(text: str) -> str:
     """Return what a text is compared by: its letters and digits alone (Unicode's NFKC), without case; of a text without any, the text."""
     if text.isascii():
-        return text.lower().translate(_ASCII_OTHERS) or text.strip()
+        return text.encode("ascii").lower().translate(None, _ASCII_OTHERS).decode("ascii") or text.strip()
     whole = unicodedata.normalize("NFKC", text).casefold()
     return _OTHERS.sub("", unicodedata.normalize("NFKC", whole)) or text.strip()
 

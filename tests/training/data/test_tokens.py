@@ -21,6 +21,7 @@ from transformers import (
 
 from kdsweep.errors import ModelError
 from kdsweep.training.data.splits import Split
+from kdsweep.training.data.tokenizing import tokenize
 from kdsweep.training.data.tokens import (
     EVALUATION_ROWS,
     WINDOW_BATCHES,
@@ -28,7 +29,6 @@ from kdsweep.training.data.tokens import (
     evaluation_batches,
     load_tokenizer,
     padded,
-    tokenize,
     training_batches,
 )
 

@@ -1,0 +1,51 @@
+"""What the supervisor does between two events."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from searches import sweep_of
+
+from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+
+
+class Search:
+    """The studies as the supervisor looks at them: whether a trial is left to take."""
+
+    def __init__(self) -> None:
+        self.open = True
+
+    def is_open(self) -> bool:
+        return self.open
+
+    def search_is_over(self) -> bool:
+        return False
+
+    def target_reached(self) -> bool:
+        return False
+
+    def is_complete(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("wanted", "busy"), [(2, 1), (1, 1)])
+def test_it_says_once_that_cores_are_idle_while_the_last_trials_run(tmp_path: Path, wanted: int, busy: int) -> None:
+    idle: list[bool] = []
+    search: Any = Search()
+    nothing: Any = None
+    supervisor = Supervisor(
+        *(sweep_of(), tmp_path, search, nothing), workers=wanted, devices=[], on_idle=lambda: idle.append(True)
+    )
+    supervisor._prepared = True
+    running = {f"w{place}": WorkerProcess(place=place, owner=f"w{place}", process=nothing) for place in range(wanted)}
+    supervisor._workers.update(running)
+    supervisor._look()
+    assert not idle, "a trial is left to take"
+    search.open = False
+    if busy < wanted:
+        supervisor._look()
+        assert not idle, "no worker has ended"
+        del supervisor._workers["w0"]
+    for _ in range(2):
+        supervisor._look()
+    assert idle == [True]
