@@ -120,7 +120,11 @@ def power(difference: float, standard_error: float, df: float) -> float:
     From the noncentral t distribution. Pass a difference that would matter: at the observed difference the power only
     repeats the p-value (Hoenig and Heisey 2001, Am. Stat. 55, 19).
     """
-    return 1 - float(nctdtr(df, difference / standard_error, quantile(df)))
+    ratio = difference / standard_error
+    missed = float(nctdtr(df, ratio, quantile(df)))
+    return (
+        1.0 if ratio > 30 and math.isnan(missed) else 1 - missed
+    )  # SciPy gives nan there where the chance is below 1e-100
 
 
 def minimal_detectable_difference(standard_error: float, df: float, chance: float = POWER) -> float:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from samples import finalist
-from scipy.stats import t
+from scipy.stats import nct, t
 
 from kdsweep.analysis.planned_power import choice_factor
 from kdsweep.analysis.ranking import distillation_ratio, holm, minimal_detectable_difference, power, ranks, shrinkage
@@ -70,6 +70,9 @@ def test_shrinkage_is_the_mean_loss_with_students_interval() -> None:
 def test_power_is_half_the_level_without_a_difference_and_that_of_the_normal_for_many_df() -> None:
     assert power(0.0, 0.01, 12) == pytest.approx(0.025, abs=1e-6)
     assert power(0.028016, 0.01, 1e5) == pytest.approx(0.8, abs=1e-3)
+    for df in (1, 5, 50, 1000):
+        for ratio in (-5.0, 0.5, 3.0, 38.2, 38.3, 45.6, 50.7, 100.0):
+            assert power(ratio, 1.0, df) == pytest.approx(nct.sf(t.ppf(0.975, df), df, ratio), abs=1e-12)
 
 
 def test_the_minimal_detectable_difference_is_found_with_80_percent() -> None:

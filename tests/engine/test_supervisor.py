@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from searches import sweep_of
 
-from kdsweep.engine.supervisor import Supervisor, WorkerProcess
+from kdsweep.engine.supervisor import Supervisor
+from kdsweep.engine.worker_process import WorkerProcess
 
 
 class Search:
@@ -34,7 +35,7 @@ def test_it_says_once_that_cores_are_idle_while_the_last_trials_run(tmp_path: Pa
     search: Any = Search()
     nothing: Any = None
     supervisor = Supervisor(
-        *(sweep_of(), tmp_path, search, nothing), workers=wanted, devices=[], on_idle=lambda: idle.append(True)
+        *(sweep_of(), tmp_path, search, nothing), workers=wanted, starter=nothing, on_idle=lambda: idle.append(True)
     )
     supervisor._prepared = True
     running = {f"w{place}": WorkerProcess(place=place, owner=f"w{place}", process=nothing) for place in range(wanted)}
