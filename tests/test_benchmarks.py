@@ -79,6 +79,7 @@ def recorded(best_rate: float, seed: int) -> surrogate.Recorded:
     return surrogate.Recorded(points=points, validation=validation, test=test)
 
 
+@pytest.mark.slow
 def test_bench_search_knows_what_its_trials_are_worth_and_how_they_vary() -> None:
     found = recorded(0.7, seed=0)
     noise, model = surrogate.noise_of(found), surrogate.surrogate_of(found)
@@ -92,6 +93,7 @@ def test_bench_search_says_how_a_table_is_made(tmp_path: Path) -> None:
         bench_search.table_of(tmp_path, "sst2")
 
 
+@pytest.mark.slow
 def test_bench_search_replays_a_search_that_another_ones_best_makes_shorter() -> None:
     here = bench_search.world(recorded(0.7, seed=0), recorded(0.75, seed=1))
     assert len(here.warm) == 5 and here.ends["learning_rate"][0] > 1e-4
