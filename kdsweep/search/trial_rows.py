@@ -87,8 +87,7 @@ class TrialRows:
         with Session(self._engine) as session, session.begin():
             if self._of(session, trial_id, owner, attempt) != TrialState.RUNNING:
                 return False
-            if told:
-                self._store(session, trial_id, told)
+            self._store(session, trial_id, told)
             session.get_one(self._rows.TrialModel, trial_id).state = TrialState.WAITING
             session.execute(
                 sqlalchemy.delete(owners).where(owners.trial_id == trial_id, owners.key == attributes.OWNER)
@@ -127,6 +126,8 @@ class TrialRows:
         return state if its == (owner, attempt) else None
 
     def _store(self, session: Session, trial_id: int, values: Mapping[str, Any]) -> None:
+        if not values:
+            return  # SQL has no insertion of no rows
         rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()]
         new = self._insert(self._rows.TrialUserAttributeModel).values(rows)
         changed = {"value_json": new.excluded.value_json}

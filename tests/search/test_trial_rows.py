@@ -71,6 +71,16 @@ def test_a_trial_that_was_taken_over_is_its_last_owners_alone(tmp_path: Path) ->
         mine.report(0.9, 2)  # which has ended by now
 
 
+def test_fewer_attempts_than_a_trial_has_had_let_it_fail_where_its_supervisor_was_killed(tmp_path: Path) -> None:
+    studies = Studies(sweep_of(max_attempts=3), tmp_path, "me")
+    for _ in range(2):
+        taken(studies)
+        studies.settle(lambda owner: True, blame=True)
+    taken(studies)
+    (settled,) = Studies(sweep_of(max_attempts=2), tmp_path, "later").settle(lambda owner: True)
+    assert settled.failed is not None and "died with this one 2 times" in settled.failed
+
+
 def test_an_end_that_was_told_and_not_answered_is_told_again(tmp_path: Path) -> None:
     studies = Studies(sweep_of(), tmp_path, "me")
     trial = taken(studies)
