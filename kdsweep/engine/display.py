@@ -302,7 +302,9 @@ class SweepDisplay:
     def _left(self) -> float:
         """Return the seconds left: from the mean of the trials timed so far, before them from the last epoch, before it from the first steps."""
         timed = self._trial_seconds or [self._expected_seconds]
-        return self._open_lengths() * sum(timed) / len(timed) / max(1, len(self._trials) or self._workers)
+        starting = 0 if self._trial_seconds else min(self._workers, self._open())  # the others begin in a moment
+        side_by_side = max(1, starting, len(self._trials) or self._workers)
+        return self._open_lengths() * sum(timed) / len(timed) / side_by_side
 
     def _view(self) -> Group:
         left = f"about {duration(self._left())} to go" if self._expected_seconds else ""

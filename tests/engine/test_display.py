@@ -46,10 +46,10 @@ class Clock:
 class Log:
     """A sweep's display on a file, or on a terminal."""
 
-    def __init__(self, clock: Clock, *, terminal: bool = False) -> None:
+    def __init__(self, clock: Clock, *, terminal: bool = False, workers: int = 1) -> None:
         self._file, self._clock = io.StringIO(), clock
         console = Console(file=self._file, force_terminal=terminal, width=100)
-        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0))
+        self.display = SweepDisplay(console, sweep_of(trials=4), dict.fromkeys(sweep_of().stages, 0), workers)
 
     def show(self, event: Event, *, after_seconds: float = 0.0) -> None:
         self._clock.now += after_seconds
@@ -322,3 +322,13 @@ def test_a_trial_of_few_steps_gives_the_estimate_with_its_first_evaluation(clock
     assert [line for line in log.lines() if line.startswith("estimate")] == [
         "estimate: 24.0 s for 4 trials of about 6.0 s"
     ]
+
+
+def test_the_estimate_counts_the_workers_whose_first_trial_begins_in_a_moment(clock: Clock) -> None:
+    said = []
+    for workers in (1, 2, 9):  # with nine, for four trials
+        log = Log(clock, workers=workers)
+        log.show(TRIAL)
+        log.show(Epoch(metrics=make_epoch(0, 0.75)), after_seconds=3)
+        said += [line.partition(" for ")[0] for line in log.lines() if line.startswith("estimate")]
+    assert said == ["estimate: 24.0 s", "estimate: 12.0 s", "estimate: 6.0 s"]
