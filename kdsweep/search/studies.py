@@ -179,7 +179,8 @@ class Studies:
         """Finish a duplicate with its twin's status and scores; return False where another worker has taken the trial since."""
 
         def tell() -> bool:
-            assignment.answer_like(twin)
+            if self._storage.rows.is_owned(assignment.storage_id, self._owner, assignment.attempt):
+                assignment.answer_like(twin)  # of a trial that has ended, Optuna takes no report
             return self._tell(assignment, twin.status, twin.score, record)
 
         return self._storage.patiently(tell)

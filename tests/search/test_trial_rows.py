@@ -16,7 +16,7 @@ from servers import Postgres
 from kdsweep.errors import Superseded
 from kdsweep.records.schema import Status, missing_result
 from kdsweep.search import attributes, storage
-from kdsweep.search.assignment import Assignment
+from kdsweep.search.assignment import Assignment, Twin
 from kdsweep.search.studies import Studies
 
 
@@ -149,6 +149,18 @@ def test_of_many_workers_few_write_the_clock(tmp_path: Path, monkeypatch: pytest
     now[0] += 2
     there.clock.tick(after_seconds=2.5)
     assert here.clock.seconds() == 4
+
+
+def test_a_duplicate_that_was_told_and_not_answered_is_told_again_and_nobody_elses_is(tmp_path: Path) -> None:
+    first, second = (Studies(sweep_of(), tmp_path, owner) for owner in ("first", "second"))
+    twin = Twin(number=0, status="complete", score=0.5, scores={1: 0.4, 2: 0.5})
+    mine = taken(first)
+    second.settle(lambda owner: owner == "first")
+    assert not first.finish_like(mine, twin, {})
+    theirs = taken(second)
+    assert attributes.TWIN not in stored(first, 0).user_attrs
+    assert [second.finish_like(theirs, twin, {}), second.finish_like(theirs, twin, {})] == [True, True]
+    assert (stored(first, 0).value, stored(first, 0).intermediate_values) == (0.5, {1: 0.4, 2: 0.5})
 
 
 @pytest.mark.slow
