@@ -1,6 +1,7 @@
 """Prepare a worker for its first trial: rows, teacher, logits and every check, before any trial is trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdsweep.config.sweep import SweepConfig
@@ -9,7 +10,7 @@ from kdsweep.config.trial import TrialConfig
 from kdsweep.engine.events import FoldsBegun, Phase, Plan, Prepared, TeacherStep, teacher_epoch
 from kdsweep.engine.limits import Limits
 from kdsweep.engine.messages import Messages, TrackedRuns
-from kdsweep.engine.teacher_folds import fold_watches
+from kdsweep.engine.teacher_folds import fold_watches, take_free_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.errors import ConfigError
 from kdsweep.records import teacher_schema as records
@@ -18,7 +19,7 @@ from kdsweep.records.schema import StepMetrics
 from kdsweep.records.teacher_schema import TeacherResult
 from kdsweep.records.writing import TrialFolder
 from kdsweep.search.agreements import Agreements
-from kdsweep.system.files import locked
+from kdsweep.system.files import Lock
 from kdsweep.tracking.names import teacher_label
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.splits import SplitName
@@ -133,9 +134,26 @@ class Preparation:
             on_fold=fold_watches(config, self._messages.send, self._checkpointing, self._folds_begun(config)),
         )
         folder = teacher_folder(self._folder)
-        with locked(locks_folder(self._folder) / "teacher.lock"):  # workers that nobody supervises prepare side by side
+        if known := recorded_teacher(config, folder, self._materials, watch):
+            return known  # without the lock, under which many workers would load the teacher one after the other
+        with self._recording(config, watch):
             known = recorded_teacher(config, folder, self._materials, watch)
             return known or self._record_teacher(config, folder, watch)
+
+    @contextmanager
+    def _recording(self, config: TrialConfig, watch: TeacherWatch) -> Iterator[None]:
+        """Run the block while no other worker records the teacher; one that waits for another, as workers that nobody supervises do, takes
+        a share of the folds first."""
+        lock = Lock(locks_folder(self._folder) / "teacher.lock")
+        if not lock.take():
+            self._phase("waiting for the teacher, which another worker prepares")
+            if config.teacher_folds > 1:
+                take_free_folds(self._materials, config, watch)
+            lock.take(wait=True)
+        try:
+            yield
+        finally:
+            lock.give_back()
 
     def _record_teacher(self, config: TrialConfig, folder: Path, watch: TeacherWatch) -> TeacherResult:
         if self._agreements.has_agreed():  # checked here, so that a refused teacher leaves no record

@@ -54,14 +54,19 @@ def help_with_folds(sweep: SweepConfig, folder: Path, owner: str, send: Send, st
     for config in TrialConfigs(sweep, folder, studies.agreements).corners():
         if config.teacher_folds == 1:
             continue
-        machine.set_up(int(config.threads))
         watch = TeacherWatch(
             on_steps=UNWATCHED.on_steps,
             on_epoch=UNWATCHED.on_epoch,
             checkpointing=checkpointing,
             on_fold=fold_watches(config, send, checkpointing),
         )
-        try:
-            materials.help_with_folds(config, watch)
-        except TrialFailed as failure:
-            raise refused(failure) from failure
+        take_free_folds(materials, config, watch)
+
+
+def take_free_folds(materials: Materials, config: TrialConfig, watch: TeacherWatch) -> None:
+    """Fine-tune the teachers of the folds that no other worker fine-tunes. Raises PreflightError where a fine-tuning fails."""
+    machine.set_up(int(config.threads))
+    try:
+        materials.help_with_folds(config, watch)
+    except TrialFailed as failure:
+        raise refused(failure) from failure

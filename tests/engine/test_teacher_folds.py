@@ -10,18 +10,22 @@ import pytest
 from commands import processes, started, wait_for
 
 from kdsweep.config.sweep_file import load_sweep
-from kdsweep.engine.events import Event, FoldsBegun, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.config.trial import TrialConfig
+from kdsweep.engine.events import Event, FoldsBegun, Phase, Prepared, TeacherEpoch, TeacherStep
+from kdsweep.engine.preparation import Preparation
 from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.teacher_folds import help_with_folds
 from kdsweep.engine.trial_configs import TrialConfigs
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.engine.worker_process import WorkerProcess
-from kdsweep.records.layout import teacher_folder
+from kdsweep.records.layout import locks_folder, teacher_folder
 from kdsweep.records.reading import read_teacher, read_teacher_epochs
 from kdsweep.records.writing import start_sweep
 from kdsweep.search.studies import Studies
+from kdsweep.system.files import Lock
 from kdsweep.system.process import StopRequest
 from kdsweep.system.wheels import cache_root
+from kdsweep.training.teacher import UNWATCHED
 
 WriteSweep = Callable[..., Path]
 FOLDED = {"teacher_epochs": 2, "teacher_folds": 2, "teacher_learning_rate": 3e-3, "teacher_batch_size": 16}
@@ -88,6 +92,37 @@ def test_a_helper_looks_for_free_folds_once_for_all_configs_of_a_teacher(
     assert len(TrialConfigs(sweep, folder, studies.agreements).corners()) > 1
     help_with_folds(sweep, folder, "me", lambda _: None, StopRequest())
     assert helped == [2]
+
+
+def test_a_worker_that_waits_for_the_teacher_says_so_and_takes_free_folds_and_for_a_recorded_one_it_does_not_wait(
+    tiny_sweep_file: WriteSweep, tiny_body: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    sweep, known = load_sweep(tiny_sweep_file(fixed=FOLDED | {"teacher": str(tiny_body)})), object()
+    folder = start_sweep(tmp_path / "results" / sweep.name, sweep)
+    worker = Worker(sweep, folder, "me", events.append, StopRequest())
+    preparation = Preparation(
+        *(sweep, folder, worker._studies.agreements, worker._materials),
+        *(worker._messages, worker._tracked, worker._limits),
+        sweep_key="",
+        checkpointing=worker._checkpointing,
+        is_first=True,
+    )
+    config, other = worker._configs.corners()[0], Lock(locks_folder(folder) / "teacher.lock")
+    helped: list[int] = []
+
+    def help_(config: TrialConfig, *_: object) -> None:
+        helped.append(config.teacher_folds)
+        other.give_back()
+
+    monkeypatch.setattr("kdsweep.training.shared.help_with_folds", help_)
+    assert other.take()
+    with preparation._recording(config, UNWATCHED):
+        assert helped == [2] and not other.take()
+    assert events == [Phase("waiting for the teacher, which another worker prepares")]
+    assert other.take()
+    monkeypatch.setattr("kdsweep.engine.preparation.recorded_teacher", lambda *_: known)
+    assert preparation._teacher(config) is known
 
 
 def test_helpers_that_end_in_order_do_not_hide_a_first_worker_that_dies_each_time(tmp_path: Path) -> None:
