@@ -80,6 +80,7 @@ def _supervised(
         measure_form = _measured_form(sweep)
         with for_good():
             from kdsweep.engine.worker_loop import run_worker
+        stop.check()  # with its parent gone, it would wait for arguments for ever
         told = more(lines.get()) if options.ahead else options
         mode: Resolved | None = told.tracking
         run_worker(sweep, told.owner, send, stop, mode, folds_alone=told.folds_alone, measure_form=measure_form)

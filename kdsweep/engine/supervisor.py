@@ -222,7 +222,9 @@ class Supervisor:
         self._workers[worker.owner] = worker
         events = os.fdopen(worker.events, encoding="utf-8")
         threading.Thread(target=self._listen, args=(worker.owner, events), daemon=True).start()
-        if not self._prepared:
+        if self._stopping():  # a signal came while this one was being started, and ended the others only
+            worker.process.terminate()
+        elif not self._prepared:
             self._start_others_ahead()
 
     def _start_others_ahead(self) -> None:

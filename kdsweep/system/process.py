@@ -40,6 +40,11 @@ class StopRequest:
         if not self._deferred:
             raise Interrupted("SIGTERM")
 
+    def check(self) -> None:
+        """Raise Interrupted where this process has been asked to stop: inside an import, Python may drop what a signal's handler raises."""
+        if self.requested:
+            raise Interrupted("SIGTERM")
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Run the block without Interrupted on SIGTERM; the block must check `requested` itself, and often."""

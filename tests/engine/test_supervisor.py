@@ -1,5 +1,7 @@
 """What the supervisor does between two events."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,27 @@ def test_it_says_once_that_cores_are_idle_while_the_last_trials_run(tmp_path: Pa
     for _ in range(2):
         supervisor._look()
     assert idle == [True]
+
+
+def test_a_worker_that_a_signal_found_half_started_ends_with_the_others(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    class Process:
+        def terminate(self) -> None:
+            ended.append("worker")
+
+    class Starter:
+        def start(self, place: int, arguments: list[str]) -> WorkerProcess:
+            supervisor._signals.append(signal.SIGINT)
+            supervisor._stop()
+            reading, writing = os.pipe()
+            os.close(writing)
+            process: Any = Process()
+            return WorkerProcess(place=place, owner="w0", process=process, events=reading)
+
+    nothing: Any = None
+    starter: Any = Starter()
+    supervisor = Supervisor(*(sweep_of(), tmp_path, nothing, nothing), workers=1, starter=starter)
+    supervisor._prepared = True
+    supervisor._start(0)
+    assert ended == ["worker"]

@@ -1,8 +1,11 @@
-"""What a process does with its memory."""
+"""What a process does with its memory, and when it is asked to stop."""
 
 import gc
 
-from kdsweep.system.process import uncollected
+import pytest
+
+from kdsweep.errors import Interrupted
+from kdsweep.system.process import StopRequest, uncollected
 
 
 def test_nothing_is_collected_inside_and_all_is_as_before_after_it() -> None:
@@ -13,3 +16,12 @@ def test_nothing_is_collected_inside_and_all_is_as_before_after_it() -> None:
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+def test_a_request_to_stop_that_nobody_heard_is_found_later() -> None:
+    stop = StopRequest()
+    stop.check()
+    with stop.deferred():
+        stop.ask()
+    with pytest.raises(Interrupted):
+        stop.check()
