@@ -198,9 +198,12 @@ class Worker:
         self._send(ended)
 
     def _recorded(self, path: Path, config: TrialConfig) -> TrialResult | None:
-        """Return the result of an earlier attempt that was killed before the study had it, so that it is not run again; None without one."""
+        """Return the result of an earlier attempt that was killed before the study had it, so that it is not run again; None without one.
+
+        A duplicate has none of its own: it is answered once more.
+        """
         there = read_trial(path) if (path / "config.yaml").exists() else None
-        if there is None or there.result is None or there.config != config:
+        if there is None or there.result is None or there.config != config or there.result.status == "duplicate":
             return None
         TrialFolder(path).tidy()
         return there.result

@@ -21,12 +21,13 @@ from kdsweep.config.trial import FIELD_TYPES, TrialConfig
 from kdsweep.config.trial_file import read_trial_config
 from kdsweep.engine import trial_configs
 from kdsweep.engine.display import SweepDisplay
-from kdsweep.engine.events import Event, Note, Offline, Phase, RowsDone, TeacherStep, TrialStarted
+from kdsweep.engine.events import Event, Note, Offline, Phase, RowsDone, TeacherStep, TrialEnded, TrialStarted
 from kdsweep.engine.messages import Messages
 from kdsweep.engine.worker_loop import Worker
 from kdsweep.errors import KDSweepError, ModelError, ResultsError
 from kdsweep.records.layout import teacher_folder
 from kdsweep.records.reading import read_teacher
+from kdsweep.records.schema import missing_result
 from kdsweep.records.whole_sweep import read_records
 from kdsweep.records.writing import TrialFolder, start_sweep
 from kdsweep.reporting.build import build_report
@@ -57,6 +58,37 @@ def test_the_workers_of_a_sweep_take_the_precision_that_the_first_of_them_measur
         monkeypatch.setattr(machine, "best_precision", lambda _: measured)  # noqa: B023
         worker = Worker(sweep, folder, measured, lambda event: None, StopRequest())
         assert {corner.precision for corner in worker._configs.corners()} == {"bf16"}
+
+
+def test_a_duplicate_whose_worker_was_killed_before_it_told_the_study_is_told_by_the_next_one(
+    tiny_sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"temperature": None, "learning_rate": None, "alpha": {"choices": [0.5]}}
+    sweep = load_sweep(tiny_sweep_file(study={"lag": 0}, fixed={"learning_rate": 1e-3}, search=search))
+    told: list[Event] = []
+    folder = start_sweep(tmp_path / "results" / "tiny", sweep)
+    worker = Worker(sweep, folder, "me", told.append, StopRequest(), "off")
+    studies = worker._studies
+
+    def killed_now(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    first = studies.take_from("distilled")
+    assert first is not None
+    result = missing_result("distilled", 0, status="complete", error=None, attempt=1)
+    assert studies.finish(first, replace(result, val_accuracy=0.5), {})
+    for killed in (True, False):
+        duplicate = studies.take_from("distilled")
+        assert duplicate is not None and duplicate.id.number == 1
+        if killed:
+            with monkeypatch.context() as before_it_tells, pytest.raises(KeyboardInterrupt):
+                before_it_tells.setattr(studies, "finish_like", killed_now)
+                worker._run(duplicate)
+            studies.put_back(duplicate)
+        else:
+            worker._run(duplicate)
+    assert studies.finished("distilled") == 2
+    assert [event.status for event in told if isinstance(event, TrialEnded)] == ["duplicate"]
 
 
 @pytest.mark.slow
