@@ -71,6 +71,7 @@ class Supervisor:
         self.tracking: Resolved | None = None
         """How W&B is reached; None until a worker has found out. Later workers need not wait for its server again."""
         self._deaths_in_a_row = 0
+        self._has_lost_a_worker = False
         self._signals: list[int] = []
         self._stop_before = float("inf")
 
@@ -157,6 +158,7 @@ class Supervisor:
             ):  # one that finds no fold free shows nothing of the first worker, which may die each time
                 self._deaths_in_a_row = 0
             return worker.problem
+        self._has_lost_a_worker = True
         self._deaths_in_a_row = 1 if worker.has_run_a_trial else self._deaths_in_a_row + 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         what = ", ".join(f"trial {each.id.number}" for each in settled if not each.failed)
@@ -180,6 +182,8 @@ class Supervisor:
         if self._sweep.study.storage is not None:
             record_failed(self._sweep, self._folder, self._studies.settle_stale())
             self._display.progress({stage: self._studies.finished(stage) for stage in self._sweep.stages})
+        elif self._has_lost_a_worker:  # perhaps as it took a trial, before it stored its name: others wait for that
+            record_failed(self._sweep, self._folder, self._studies.settle_nameless())
         if self._on_search_over and self._studies.search_is_over():
             self._on_search_over()
             self._on_search_over = None

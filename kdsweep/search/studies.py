@@ -8,6 +8,7 @@ Trials are taken and finished here, not by `study.optimize`, which ends in a dat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from kdsweep.search.finalists_queue import FinalistsQueue
 from kdsweep.search.open_studies import open_studies, warm_start
 from kdsweep.search.ranked import best_first
 from kdsweep.search.sampler import known_slots
-from kdsweep.search.storage import Storage
+from kdsweep.search.storage import LOCK_SECONDS, Storage
 
 SILENCED = ("The reported value is ignored because this `step",)  # from a repeated attempt
 """Beginnings of Optuna's warnings about what is done here on purpose."""
+NAMELESS = timedelta(seconds=2 * LOCK_SECONDS)
+"""A worker on this machine that lives stores its name sooner, even where it waits for a lock of SQLite."""
 for _message in SILENCED:
     warnings.filterwarnings("ignore", message=_message)
 
@@ -197,10 +200,7 @@ class Studies:
 
         With `blame`, the death counts against the trial, which may be its cause and fails at the `study.max_attempts`th.
         """
-        running = [
-            (stage, t) for stage in self._sweep.stages for t in self._trials(stage) if t.state == TrialState.RUNNING
-        ]
-        dead = [(stage, trial) for stage, trial in running if is_dead(trial.user_attrs.get(attributes.OWNER))]
+        dead = [(stage, trial) for stage, trial in self._running() if is_dead(trial.user_attrs.get(attributes.OWNER))]
         return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=blame))]
 
     def settle_stale(self) -> list[Settled]:
@@ -209,6 +209,16 @@ class Studies:
             return []
         dead = [(stage, trial) for stage in self._studies for trial in self._trials(stage) if trial._trial_id in silent]
         return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=True))]
+
+    def settle_nameless(self, after: timedelta = NAMELESS) -> list[Settled]:
+        """Put back running trials that have had no owner for so long: their workers died as they took them; return those trials."""
+        before = datetime.now() - after
+        dead = [
+            each
+            for each in self._running()
+            if attributes.OWNER not in each[1].user_attrs and (each[1].datetime_start or before) < before
+        ]
+        return [found for stage, trial in dead if (found := self._settle(stage, trial, blame=False))]
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -219,6 +229,10 @@ class Studies:
         if self._look is not None:
             self._look[stage] = trials
         return trials
+
+    def _running(self) -> list[tuple[Stage, FrozenTrial]]:
+        of_all = [(stage, trial) for stage in self._sweep.stages for trial in self._trials(stage)]
+        return [(stage, trial) for stage, trial in of_all if trial.state == TrialState.RUNNING]
 
     # Trials -----------------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,18 @@ from searches import sweep_of
 
 from kdsweep.engine.supervisor import Supervisor
 from kdsweep.engine.worker_process import WorkerProcess
+from kdsweep.search.assignment import Settled
 
 
 class Search:
     """The studies as the supervisor looks at them: whether a trial is left to take."""
 
     def __init__(self) -> None:
-        self.open = True
+        self.open, self.looks_for_nameless = True, 0
+
+    def settle_nameless(self) -> list[Settled]:
+        self.looks_for_nameless += 1
+        return []
 
     def is_open(self) -> bool:
         return self.open
@@ -52,6 +57,17 @@ def test_it_says_once_that_cores_are_idle_while_the_last_trials_run(tmp_path: Pa
     for _ in range(2):
         supervisor._look()
     assert idle == [True]
+
+
+def test_after_a_death_it_looks_for_a_trial_that_its_worker_took_without_storing_its_name(tmp_path: Path) -> None:
+    search: Any = Search()
+    search.open = False
+    nothing: Any = None
+    supervisor = Supervisor(*(sweep_of(), tmp_path, search, nothing), workers=1, starter=nothing)
+    for died in (False, True):
+        supervisor._has_lost_a_worker = died
+        supervisor._look()
+    assert search.looks_for_nameless == 1
 
 
 def test_a_worker_that_a_signal_found_half_started_ends_with_the_others(tmp_path: Path) -> None:

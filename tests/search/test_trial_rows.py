@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_fewer_attempts_than_a_trial_has_had_let_it_fail_where_its_supervisor_wa
     taken(studies)
     (settled,) = Studies(sweep_of(max_attempts=2), tmp_path, "later").settle(lambda owner: True)
     assert settled.failed is not None and "died with this one 2 times" in settled.failed
+
+
+def test_a_trial_whose_worker_died_before_it_stored_its_name_is_taken_by_those_who_wait_for_it(tmp_path: Path) -> None:
+    dead, living = (Studies(sweep_of(lag=0), tmp_path, owner) for owner in ("dead", "living"))
+    dead._studies["distilled"].ask()
+    assert living.take() is None and living.is_open()
+    assert living.settle_nameless() == [], "it may be about to store it"
+    assert [each.id.number for each in living.settle_nameless(timedelta(0))] == [0]
+    mine = taken(living)
+    assert (mine.number, mine.attempt) == (0, 1) and living.settle_nameless(timedelta(0)) == []
 
 
 def test_an_end_that_was_told_and_not_answered_is_told_again(tmp_path: Path) -> None:
