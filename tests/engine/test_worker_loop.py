@@ -75,7 +75,7 @@ def test_a_duplicate_whose_worker_was_killed_before_it_told_the_study_is_told_by
 
     first = studies.take_from("distilled")
     assert first is not None
-    result = missing_result("distilled", 0, status="complete", error=None, attempt=1)
+    result = missing_result("distilled", 0, status="complete", error="", attempt=1)
     assert studies.finish(first, replace(result, val_accuracy=0.5), {})
     for killed in (True, False):
         duplicate = studies.take_from("distilled")
