@@ -1,6 +1,8 @@
 """The benchmarks that call the training loop or read the records go on doing so: nobody runs them between two releases."""
 
 import argparse
+import functools
+import importlib
 import io
 import json
 import os
@@ -36,6 +38,7 @@ import bench_timeline
 import bench_trial
 import bench_trials
 import record_trials
+import start_watch
 import surrogate
 import workers_figures
 import workers_host
@@ -68,6 +71,12 @@ def test_bench_relations_times_a_step_with_the_teacher_and_one_without() -> None
     options = argparse.Namespace(vocabulary=50, width=24, layers=1, classes=3, tokens=6, precision="fp32", threads=1)
     vars(options).update(teacher_width=36, teacher_layers=1, heads=6, repeats=1)
     assert bench_relations.measure(4, options) > 0
+
+
+def test_bench_start_watches_functions_that_are_there() -> None:
+    for function in (function for functions in start_watch.STAGES.values() for function in functions):
+        module, _, name = function.partition(":")
+        assert callable(functools.reduce(getattr, name.split("."), importlib.import_module(module))), function
 
 
 def recorded(best_rate: float, seed: int) -> surrogate.Recorded:

@@ -52,7 +52,7 @@ def what_rows_tell_apart(
     """Return which true difference of two students `rows` validation rows show in 95 of 100 trials, in words.
 
     It is about accuracy alone: None for other metrics, whose scores of a row vary as nobody knows before, and without `rows`. With
-    `train_rows`, more rows are advised where a limit keeps them out and evaluating them costs little.
+    `train_rows`, more rows are advised where the limit is reached and evaluating them costs little; how many it keeps out is not known here.
     """
     task = task or stated_task(sweep.fixed) or "single_label"
     if rows is None or task != "single_label" or sweep.study.metric != "val_accuracy":
@@ -66,5 +66,6 @@ def what_rows_tell_apart(
     more_time = rows * most_evaluations(sweep) / (3 * least_rows_trained(sweep, train_rows))
     if more_time > CHEAP:
         return said
-    twice = f"twice the rows (fixed.validation_limit={2 * rows}) tell {100 * ranked_rightly(2 * rows):.1f} points apart"
-    return f"{said}; {twice} for about {100 * more_time:.0f} % more time a trial"
+    twice = f"twice the rows, if there are so many (fixed.validation_limit={2 * rows}), tell {100 * ranked_rightly(2 * rows):.1f} points apart"
+    share = f"about {100 * more_time:.0f}" if more_time >= 0.01 else "under 1"
+    return f"{said}; {twice} for {share} % more time a trial"

@@ -82,7 +82,7 @@ def render_html(report: Report) -> str:
         form_names=FORM_NAMES,
         exported_arms={each.export.arm: ARM_NAMES[each.export.arm] for each in report.exports},
         export=_shipped_export(report),
-        statuses=dict.fromkeys(row.status for row in report.rows),
+        statuses=dict.fromkeys(row.status for row in shown),
         one_size=len({row.trial.result.parameters for row in ranked if row.trial.result}) == 1,
         seen=seen_table(found.teacher),
         seen_caption=SEEN_CAPTION,

@@ -75,21 +75,21 @@ def all_logits(
     classes: int,
     team: Team = ALONE,
     begin: Callable[[Tensor], int] = lambda logits: 0,
-    on_batch: Callable[[Tensor, int, int], None] = lambda logits, batches, rows: None,
+    on_batch: Callable[[Tensor, int], None] = lambda logits, rows: None,
 ) -> Tensor:
     """Compute the model's logits of every row, float32 [N, C], in row order; each process of a team runs every `size`-th batch.
 
-    `begin` gets logits of zeros to fill in what an earlier process had, and returns how many batches that is; `on_batch` gets the logits so
-    far, and of how many of the batches, and of how many rows they are.
+    `begin` gets logits of zeros to fill in what an earlier process had, and returns of how many rows that is, in the order of
+    `evaluation_batches`; `on_batch` gets the logits so far, and of how many rows they are.
     """
     logits, rows = torch.zeros(len(tokens.lengths), classes, device=tokens.ids.device), 0
     begun = begin(logits)
     with torch.inference_mode(), shortcuts(model):
-        for number, batch in enumerate(itertools.islice(evaluation_batches(tokens), team.rank, None, team.size), 1):
+        for batch in itertools.islice(evaluation_batches(tokens), team.rank, None, team.size):
             rows += len(batch.rows)
-            if number > begun:
+            if rows > begun:
                 logits[batch.rows] = model(**batch.inputs).logits.float()
-                on_batch(logits, number, rows)
+                on_batch(logits, rows)
     team.sum(logits)
     return logits
 

@@ -122,18 +122,18 @@ class _SoFar:
         self._kept_at = time.monotonic()
 
     def begin(self, logits: Tensor) -> int:
-        """Fill in the logits that are kept; return of how many batches they are."""
+        """Fill in the logits that are kept; return of how many rows they are."""
         found = _read_logits(self.path, tuple(logits.shape))
         if found is None:
             return 0
         logits.copy_(found.logits)
-        return found.batches
+        return found.rows
 
-    def on_batch(self, logits: Tensor, batches: int, rows: int) -> None:
-        """Keep the logits of the first so many batches, unless they were kept a moment ago; report of how many rows they are."""
+    def on_batch(self, logits: Tensor, rows: int) -> None:
+        """Keep the logits of the first so many rows, unless some were kept a moment ago; report how many they are."""
         self._on_rows(rows)
         if time.monotonic() - self._kept_at >= KEPT_SECONDS:
-            _write_logits(self.path, logits.cpu(), batches)
+            _write_logits(self.path, logits.cpu(), rows)
             self._kept_at = time.monotonic()
 
 
@@ -144,10 +144,10 @@ def _logits_key(teacher: Teacher, member: Member, tokens: Tokens) -> str:
 
 
 class _Read(NamedTuple):
-    """Holds logits from a file, and of how many batches they are; 0 where they are whole."""
+    """Holds logits from a file, and of how many rows they are, shortest first; 0 where they are whole."""
 
     logits: Tensor
-    batches: int
+    rows: int
 
 
 def _read_logits(path: Path, shape: tuple[int, ...]) -> _Read | None:
@@ -160,12 +160,12 @@ def _read_logits(path: Path, shape: tuple[int, ...]) -> _Read | None:
     except (OSError, SafetensorError):
         return None
     intact = tuple(logits.shape) == shape and logits.dtype == torch.float32 and _sha256(logits) == said.get("sha256")
-    return _Read(logits, int(said.get("batches", 0))) if intact else None
+    return _Read(logits, int(said.get("rows", 0))) if intact else None
 
 
-def _write_logits(path: Path, logits: Tensor, batches: int = 0) -> None:
-    """Write logits with their hash; with `batches`, as those of so many batches."""
-    said = {"sha256": _sha256(logits), **({"batches": str(batches)} if batches else {})}
+def _write_logits(path: Path, logits: Tensor, rows: int = 0) -> None:
+    """Write logits with their hash; with `rows`, as those of so many rows."""
+    said = {"sha256": _sha256(logits), **({"rows": str(rows)} if rows else {})}
     with scratch_folder(path.parent) as scratch:
         safetensors.torch.save_file({"logits": logits}, scratch / path.name, metadata=said)
         (scratch / path.name).replace(path)

@@ -1,7 +1,8 @@
 """Measure how fast a teacher is, once on a machine, and keep that in the cache beside its logits.
 
 The key is the hash of its weights, how the model computes, the tokens, and what a record says of the machine, versions and threads included:
-a second sweep of the same teacher need not wait for 35 of its forward passes again.
+a second sweep of the same teacher need not wait for 35 of its forward passes again. Where other work slowed them down, remove `speeds` from the
+cache: the next sweep measures anew.
 """
 
 import hashlib

@@ -57,7 +57,7 @@ def made_rows(sentences: dict[str, list[str]], count: int, rng: np.random.Genera
 
 
 def write_rows(sentences: dict[str, list[str]], count: int, path: Path, kind: str) -> None:
-    """Write `count` rows as json lines or csv, `COPIES` of them copies of earlier ones; with `kind` pairs, each text cut in two."""
+    """Write `count` rows as json lines, `COPIES` of them copies of earlier ones; with `kind` pairs, each text cut in two."""
     rng = np.random.default_rng(0)
     rows = made_rows(sentences, round(count * (1 - COPIES)), rng)
     rows += [rows[place] for place in rng.integers(len(rows), size=count - len(rows))]

@@ -36,6 +36,8 @@ TRIALS, TOLD, SHRUNK = 50, (5, 10, 20, 50), (10, 20, 50)
 TOP = 3
 """Finalists, each with one fresh seed."""
 TODAY = ("tpe", "recipes")
+AIM_AT = 20
+"""Trials of today's default whose accuracy the others are to reach."""
 RECIPES: tuple[Point, ...] = (
     {"alpha": 1.0, "temperature": 1.0},
     {"alpha": 0.5, "temperature": 2.0},
@@ -161,9 +163,13 @@ def tables(done: dict[Key, dict[str, list[float]]], dataset: str) -> Iterator[st
     today = curves.get(TODAY, {})
     if not today:
         return
-    aim = np.mean(list(today.values()), axis=0)[20 - 1]
-    yield f"\n{dataset}: {100 * aim:.2f} % after 20 trials of today's default, {', '.join(TODAY)}\n"
-    yield "| sampler | first | seeds | " + " | ".join(f"{n} trials" for n in TOLD) + " | trials to the default's 20 |"
+    aim = np.mean([curve[AIM_AT - 1] for curve in today.values()])
+    yield f"\n{dataset}: {100 * aim:.2f} % after {AIM_AT} trials of today's default, {', '.join(TODAY)}\n"
+    yield (
+        "| sampler | first | seeds | "
+        + " | ".join(f"{n} trials" for n in TOLD)
+        + f" | trials to the default's {AIM_AT} |"
+    )
     yield "|---|---|---|" + "---|" * (len(TOLD) + 1)
     for (sampler, first), runs in sorted(curves.items(), key=lambda each: each[0] != TODAY):
         shared = sorted(set(runs) & set(today))
@@ -172,7 +178,7 @@ def tables(done: dict[Key, dict[str, list[float]]], dataset: str) -> Iterator[st
         length = min(len(curve[seed]) for curve in (runs, today) for seed in shared)
         mine, theirs = (np.array([curve[seed][:length] for seed in shared]) for curve in (runs, today))
         cells = [_cell(mine[:, :n], theirs[:, :n], (sampler, first) == TODAY) if n <= length else "" for n in TOLD]
-        reached = np.flatnonzero(mine.mean(axis=0) >= theirs[:, 20 - 1].mean())
+        reached = np.flatnonzero(mine.mean(axis=0) >= theirs[:, AIM_AT - 1].mean())
         trials = str(reached[0] + 1) if len(reached) else f"> {length}"
         yield "| " + " | ".join([sampler, first, str(len(shared)), *cells, trials]) + " |"
     gains = [
@@ -233,6 +239,8 @@ def main() -> None:
     )
     add("--out", type=Path, default=Path("search.jsonl"), help="where results are kept (default search.jsonl)")
     options = described.parse_args()
+    if options.trials < AIM_AT:
+        described.error(f"--trials must be {AIM_AT} or more, which all are compared with, but got {options.trials}")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     tabled = {name: read(table_of(options.tables, name)) for name in DATASETS}
     worlds = {name: world(tabled[name], tabled[OTHER[name]]) for name in DATASETS}

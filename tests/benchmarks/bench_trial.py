@@ -140,7 +140,7 @@ def collate(rows: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, Tensor]
 
 def as_list(rows: Rows) -> list[tuple[Tensor, int]]:
     """One tensor of ids and one label a row, as a notebook keeps a tokenised dataset."""
-    texts = torch.split(rows.tokens.ids, rows.tokens.lengths.tolist())
+    texts = torch.split(rows.tokens.ids.long(), rows.tokens.lengths.tolist())
     return list(zip(texts, rows.labels.tolist(), strict=True))
 
 

@@ -29,7 +29,7 @@ STAGES = {
     "precision": ["kdsweep.training.fast.machine:best_precision", "kdsweep.training.fast.machine:hardware"],
     "reading": ["kdsweep.training.data.splits:load_data"],
     "tokenizer, what models read": ["kdsweep.training.reader:reader"],
-    "tokenising": ["kdsweep.training.data.tokens:tokenize"],
+    "tokenising": ["kdsweep.training.data.tokenizing:tokenize"],
     "hashing": [
         "kdsweep.training.data.splits:Data.sha256",
         "kdsweep.training.data.tokens:Tokens.sha256",

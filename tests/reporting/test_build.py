@@ -522,5 +522,8 @@ def test_a_page_of_very_many_trials_shows_the_first_rows_and_says_where_the_othe
     found = build_report(written)
     text = page.render_html(found)
     rows, others = len(found.rows), sum(row.rank is None for row in found.rows)
-    assert f"The first 2 trials are shown; {rows - 2} more are in leaderboard.csv." in text
+    assert (
+        f"holds the first 2 trials, and a filter finds none but these; {rows - 2} more are in leaderboard.csv." in text
+    )
+    assert "<option>complete</option>" in text and "<option>failed</option>" not in text, "no row here has it"
     assert f"{others - 2} more are in leaderboard.csv." in text and text.count("its best 0 are drawn") == 4

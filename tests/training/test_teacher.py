@@ -27,6 +27,7 @@ from kdsweep.training import fine_tuning, teacher, teacher_logits
 from kdsweep.training.architecture import architecture
 from kdsweep.training.checkpoints import Checkpointing
 from kdsweep.training.data.tokens import training_batches
+from kdsweep.training.evaluation import all_logits
 from kdsweep.training.fine_tuning import FineTuning
 from kdsweep.training.preflight import preflight
 from kdsweep.training.resolve import resolve
@@ -197,6 +198,24 @@ def test_logits_go_on_where_an_interruption_left_them_with_the_same_bits(
     assert asked == [16, 16, 16, 16, 16, 8], "the third batch was not kept yet"
     assert torch.equal(found, rows.teacher_logits) and entry.read_bytes() == whole
     assert list(entry.parent.glob("*.part")) == []
+
+
+def test_what_an_interruption_left_counts_rows_whatever_the_size_of_a_batch(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, kept, materials = tiny_config(), list[torch.Tensor](), Materials()
+    tokens, model = materials.teacher_tokens(config, "train"), materials.teacher(config).model
+    classes = len(materials.data(config).label_names)
+    whole = all_logits(model, tokens, classes=classes)
+
+    def begin(logits: torch.Tensor) -> int:
+        logits.copy_(kept[2])
+        return 24
+
+    monkeypatch.setattr("kdsweep.training.data.tokens.EVALUATION_ROWS", 8)
+    all_logits(model, tokens, classes=classes, on_batch=lambda logits, rows: kept.append(logits.clone()))
+    monkeypatch.setattr("kdsweep.training.data.tokens.EVALUATION_ROWS", 16)
+    torch.testing.assert_close(all_logits(model, tokens, classes=classes, begin=begin), whole)
 
 
 def test_the_logits_of_other_weights_and_another_class_order_are_others(tiny_config: Config, tiny_body: Path) -> None:

@@ -1,8 +1,6 @@
 """Tokenise a split for one model, many rows a part at a time, so that no object stays for a row or a token. Shapes: N rows."""
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from kdsweep.system.process import uncollected
 from kdsweep.training.data.progress import NOBODY
 from kdsweep.training.data.splits import Split
 from kdsweep.training.data.tokens import Tokens
@@ -49,7 +48,9 @@ def token_arrays(
     """
     done = 0
     for part in split.parts():
-        with _no_garbage_collection():
+        with (
+            uncollected()
+        ):  # a tokenizer makes no cycles, but so many lists that the search for some takes a third of its time
             encoded = tokenizer(
                 list(part.texts),
                 list(part.pairs) if part.pairs is not None else None,
@@ -64,18 +65,6 @@ def token_arrays(
         yield found | ({"segments": _flat(encoded["token_type_ids"], np.int8)} if segments else {})
         done += len(part)
         on_rows(done)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Run the block without Python's search for cycles: a tokenizer makes none, but so many lists that the search takes a third of its time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _flat(rows: Sequence[Sequence[int]], kind: type[np.signedinteger[Any]]) -> np.ndarray:
