@@ -33,6 +33,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=_HF_HOME.name)  # read when the Hu
 
 import pytest  # noqa: E402
 import yaml  # noqa: E402
+from tiny_fields import MACHINE, tiny_fields  # noqa: E402
 
 if TYPE_CHECKING:
     from kdsweep.config.tasks import TaskName
@@ -170,25 +171,6 @@ def tiny_config(tiny_classifier: Path, tiny_csv: Path) -> Callable[..., "TrialCo
         return TrialConfig(**{**tiny_fields(tiny_classifier, tiny_csv), **MACHINE, **changes})
 
     return make
-
-
-MACHINE: dict[str, Any] = {"device": "cpu", "precision": "fp32", "teacher_threads": 1, "threads": 1}
-MACHINE |= {"dataset_revision": None, "teacher_revision": None, "student_revision": None}
-
-
-def tiny_fields(teacher: Path, rows: Path) -> dict[str, Any]:
-    """The fields that the tiny config and the tiny sweep share."""
-    return {
-        "train_file": str(rows),
-        "validation_fraction": 0.25,
-        "max_length": 16,
-        "teacher": str(teacher),
-        "student_layers": 2,
-        "student_init": "finetuned",
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "epochs": 2,
-    }
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from samples import result_of
+from tiny_fields import MACHINE, tiny_fields
 from transformers import AutoModelForSequenceClassification
 
 from kdsweep.analysis.receipt import Receipt, receipt
@@ -42,7 +43,6 @@ def train(config: TrialConfig, folder: Path, finalist: Finalist | None = None, s
 @pytest.fixture(scope="module")
 def finalist(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path, tiny_csv: Path) -> tuple[Path, Path]:
     """A finalist that opened the test split, and its re-run."""
-    from conftest import MACHINE, tiny_fields
 
     fields = {**tiny_fields(tiny_classifier, tiny_csv), **MACHINE, "test_fraction": 0.2}
     folder = tmp_path_factory.mktemp("run") / "finalists" / "distilled-0007-seed1"
@@ -170,7 +170,6 @@ def test_torn_lines_of_the_record_are_said_and_the_other_epochs_compared(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path, tiny_csv: Path) -> Path:
     """A folder with a teacher, rows and a trial of them."""
-    from conftest import MACHINE, tiny_fields
 
     there = tmp_path_factory.mktemp("there")
     shutil.copytree(tiny_classifier, there / "bert")

@@ -64,7 +64,7 @@ class Supervisor:
         self._on_control = on_control
         """Called with the score of every complete fine-tuned trial of the search."""
         self._on_idle: Callable[[], None] | None = on_idle
-        """Called once, when the last runs are under way and a worker has none: its cores are idle until they end."""
+        """Called once, when the last runs are under way and no worker can take another."""
         self._workers: dict[str, WorkerProcess] = {}
         self._events: queue.Queue[tuple[str, Event | None]] = queue.Queue()
         self._prepared = False

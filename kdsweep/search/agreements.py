@@ -50,7 +50,7 @@ class Agreements:
 
     def has_agreed(self) -> bool:
         """Return whether an earlier worker has stored its teacher and rows."""
-        return attributes.MATERIALS in self._study.user_attrs
+        return attributes.MATERIALS in self._storage.patiently(lambda: self._study.user_attrs)
 
     def agreed_latency(self, architecture: str, measure: Callable[[], float]) -> float:
         """Return a student architecture's latency as it was measured first: one number for all trials, so that proposals repeat."""
@@ -66,8 +66,8 @@ class Agreements:
         key = f"{form} {architecture}"
         if (attributes.FORM_COSTS, key) in self._known:
             return self._agreed(attributes.FORM_COSTS, key, measure)
-        known: dict[str, float] | None = self._study.user_attrs.get(attributes.FORM_COSTS, {}).get(key)
-        found = known or measure()
+        known = self._storage.patiently(lambda: self._study.user_attrs).get(attributes.FORM_COSTS, {}).get(key)
+        found: dict[str, float] = known or measure()
         return self._agreed(attributes.FORM_COSTS, key, lambda: found)
 
     def agreed_precision(self, hardware: str, measure: Callable[[], str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from onnx_models import write_onnx
+from tiny_fields import MACHINE, tiny_fields
 
 from kdsweep.analysis.shipped_form import form_score
 from kdsweep.config.trial import TrialConfig
@@ -32,7 +33,6 @@ QUANTIZATIONS = {"dynamic": "dynamic per channel", "static": "static per channel
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_classifier: Path, tiny_csv: Path) -> TrialRow:
     """A finalist of 2 steps, tested."""
-    from conftest import MACHINE, tiny_fields
 
     fields = {
         **tiny_fields(tiny_classifier, tiny_csv),
@@ -178,7 +178,6 @@ def test_a_teacher_that_is_a_file_has_no_speed(
 
 
 def test_pairs_of_texts_reach_a_model_that_tells_them_apart(tiny_classifier: Path, tmp_path: Path) -> None:
-    from conftest import MACHINE, tiny_fields
     from tiny import sentences, write_table
 
     rows = [{"text": text, "second": text[::2], "label": label} for text, label in sentences()]
@@ -203,7 +202,6 @@ LABELS = {"multi_label": ("funny", "sad", "long"), "regression": ("score",)}
 
 def of_task(task: str, body: Path, folder: Path) -> TrialRow:
     """A tested finalist of 2 steps on pairs of texts, whose labels are several or a number."""
-    from conftest import MACHINE, tiny_fields
     from tiny import sentences, write_table
     from transformers import AutoTokenizer, BertForSequenceClassification
 
