@@ -513,6 +513,7 @@ def test_the_command_line_prints_the_answer_a_table_and_what_it_wrote(
         assert f"s/{name}" in printed and (copied / name).exists()
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_trials_shows_the_first_rows_and_says_where_the_others_are(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

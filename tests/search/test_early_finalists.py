@@ -149,6 +149,7 @@ def test_a_worker_without_a_trial_begins_a_certain_finalist_and_its_seeds_run_si
     assert order == [(1, 1), (3, 1), (1, 2), (3, 2)], "ties as if all had been queued at the search's end"
 
 
+@pytest.mark.slow
 def test_early_finalists_of_a_search_that_then_grows_are_a_round_of_their_own(memory: Path) -> None:
     first = Studies(sweep_of(top=2, lag=None), memory)
     for value in (0.7, 0.9, 0.8):

@@ -109,6 +109,7 @@ def test_a_pruned_trials_value_is_the_last_that_it_reported(tmp_path: Path) -> N
     assert told(trial, studies, "pruned") and stored(studies, 0).value == 0.25
 
 
+@pytest.mark.slow
 def test_a_trial_whose_workers_die_fails_in_the_end_and_stays_so(tmp_path: Path) -> None:
     studies = Studies(sweep_of(max_attempts=2), tmp_path, "me")
     failed = []

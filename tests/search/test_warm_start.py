@@ -74,6 +74,7 @@ def tried(folder: Path, sweep: SweepConfig, count: int) -> list[Point]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_study_tries_them_after_the_queue_and_never_reads_the_folder_again(tmp_path: Path) -> None:
     one = earlier(tmp_path / "one", ("distilled", 0.9, {}), ("distilled", 0.8, {"alpha": 0.2}))
     (tmp_path / "now").mkdir()

@@ -116,6 +116,7 @@ def test_a_student_gives_the_same_logits_as_onnx_for_every_batch_and_length(
     assert sorted(path.name for path in tmp_path.glob("*.onnx*")) == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_a_family_that_the_exporter_cannot_take_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What transformers 5.24 says of a Longformer, without the seconds that it takes to say it."""
 
