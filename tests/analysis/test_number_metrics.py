@@ -1,5 +1,9 @@
 """Metrics of numbers against SciPy's and values worked out by hand."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,6 +18,23 @@ def test_correlations_are_scipys_with_ties_too() -> None:
     assert number_metrics.pearson(predictions, labels) == pytest.approx(stats.pearsonr(predictions, labels).statistic)
     assert number_metrics.spearman(predictions, labels) == pytest.approx(stats.spearmanr(predictions, labels).statistic)
     assert number_metrics.ranks(predictions).tolist() == stats.rankdata(predictions).tolist()
+
+
+def test_a_correlation_has_the_same_bits_with_any_number_of_threads() -> None:
+    code = (
+        "import numpy as np; from kdsweep.analysis.number_metrics import pearson; "
+        "x, y = np.random.default_rng(0).normal(size=(2, 40_000)); print(pearson(x + y, y).hex())"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    ]
+    assert said[0] == said[1]
 
 
 def test_a_constant_is_correlated_with_nothing() -> None:
