@@ -262,11 +262,12 @@ class Studies:
             self._look.pop(arm, None)  # others have asked and told since
         return not self._may_start(arm, slot)
 
-    def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment:
-        told, id_ = trial.user_attrs, trial_id(stage, trial)
-        asked_again = told.get(attributes.OWNER) == self._owner  # repeated after an outage
-        attempt = int(told.get(attributes.ATTEMPT, 0)) + (not asked_again)
-        self._storage.rows.own(trial._trial_id, self._owner, attempt, beats=not self._storage.embedded)
+    def _assignment(self, stage: Stage, trial: optuna.trial.Trial) -> Assignment | None:
+        """Make an asked trial this process's own, and propose its parameters; return None where another worker has taken it in an outage."""
+        attempt = self._storage.rows.own(trial._trial_id, self._owner, beats=not self._storage.embedded)
+        if attempt is None:
+            return None
+        id_ = trial_id(stage, trial)
         if stage == "finalists":
             params = self._params_of(id_)
         else:

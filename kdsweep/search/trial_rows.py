@@ -26,15 +26,24 @@ class TrialRows:
         self._engine, self._rows = engine, optuna_parts.rows()
         self._insert = (sqlite if engine.dialect.name == "sqlite" else postgresql).insert
 
-    def own(self, trial_id: int, owner: str, attempt: int, *, beats: bool) -> None:
-        """Store whose trial it is from now on; with `beats`, send its first heartbeat too, without which it would never count as silent."""
+    def own(self, trial_id: int, owner: str, *, beats: bool) -> int | None:
+        """Store whose running trial it is from now on, and return which attempt at it that is, from 1; the same one where it is asked again.
+
+        With `beats`, send its first heartbeat too, without which it would never count as silent. Returns None where the trial is another
+        worker's by now, has ended or waits in the queue: this worker was cut off after it had asked for it.
+        """
         with Session(self._engine) as session, session.begin():
+            state, its, attempts = self._locked(session, trial_id)
+            if state != TrialState.RUNNING or its not in (None, owner):
+                return None
+            attempt = (attempts or 0) + (its is None)
             self._store(session, trial_id, {attributes.ATTEMPT: attempt, attributes.OWNER: owner})
             if beats:
                 now = sqlalchemy.func.now()
                 first = self._insert(self._rows.TrialHeartbeatModel).values(trial_id=trial_id, heartbeat=now)
                 again = first.on_conflict_do_update(index_elements=["trial_id"], set_={"heartbeat": now})
                 session.execute(again)
+        return attempt
 
     def beat(self, trial_id: int, owner: str) -> None:
         """Send a heartbeat of a trial that is still its `owner`'s."""
@@ -115,15 +124,18 @@ class TrialRows:
 
     def _of(self, session: Session, trial_id: int, owner: str | None, attempt: int | None) -> TrialState | None:
         """Lock a trial's row, and return its state; None where its owner and attempt (None: not stored) are others."""
+        state, *its = self._locked(session, trial_id)
+        return state if its == [owner, attempt] else None
+
+    def _locked(self, session: Session, trial_id: int) -> tuple[TrialState, str | None, int | None]:
+        """Lock a trial's row, and return its state, owner and attempt (None: not stored)."""
         told = self._rows.TrialUserAttributeModel
         trial = session.get_one(self._rows.TrialModel, trial_id, with_for_update=True)
         asked = sqlalchemy.select(told.key, told.value_json).where(
             told.trial_id == trial_id, told.key.in_([attributes.OWNER, attributes.ATTEMPT])
         )
         found = {key: json.loads(value) for key, value in session.execute(asked)}
-        its = (found.get(attributes.OWNER), found.get(attributes.ATTEMPT))
-        state: TrialState = trial.state
-        return state if its == (owner, attempt) else None
+        return trial.state, found.get(attributes.OWNER), found.get(attributes.ATTEMPT)
 
     def _store(self, session: Session, trial_id: int, values: Mapping[str, Any]) -> None:
         if not values:

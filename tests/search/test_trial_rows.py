@@ -72,6 +72,18 @@ def test_a_trial_that_was_taken_over_is_its_last_owners_alone(tmp_path: Path) ->
         mine.report(0.9, 2)  # which has ended by now
 
 
+def test_a_worker_that_was_cut_off_after_it_asked_leaves_the_trial_to_who_has_taken_it(tmp_path: Path) -> None:
+    first, second = (Studies(sweep_of(), tmp_path, owner) for owner in ("first", "second"))
+    asked = first._studies["distilled"].ask()
+    assert first._storage.rows.put_back(asked._trial_id, None, None), "silent for too long"
+    assert first._assignment("distilled", asked) is None, "it waits in the queue"
+    theirs = taken(second)
+    assert theirs.number == asked.number and first._assignment("distilled", asked) is None
+    assert told(theirs, second) and first._assignment("distilled", asked) is None
+    said = stored(first, asked.number).user_attrs
+    assert (said[attributes.OWNER], said[attributes.ATTEMPT]) == ("second", 1)
+
+
 def test_fewer_attempts_than_a_trial_has_had_let_it_fail_where_its_supervisor_was_killed(tmp_path: Path) -> None:
     studies = Studies(sweep_of(max_attempts=3), tmp_path, "me")
     for _ in range(2):
@@ -130,7 +142,7 @@ def test_a_trial_is_taken_and_told_by_few_statements(tmp_path: Path) -> None:
         assert told(trial, studies)
     with statements(studies) as taking, studies.one_look():
         trial = studies.take()
-    assert trial is not None and len(taking) <= 40, "\n".join(taking)
+    assert trial is not None and len(taking) <= 41, "\n".join(taking)
     with statements(studies) as asking:
         trial.report(0.5, 1)
         trial.should_prune()
